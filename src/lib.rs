@@ -1,0 +1,5 @@
+pub mod heir;
+pub mod listener;
+pub mod policy;
+pub mod respond;
+pub mod route;

@@ -1,0 +1,117 @@
+//! Entity tags: the name of one exact version of a document.
+
+use std::fmt;
+
+use http::HeaderValue;
+use sha2::{Digest, Sha256};
+
+/// A strong entity tag with its quotes, ready to be sent (RFC 9110, section 8.8.3).
+///
+/// Kept as a header value because a lookup answers with it: cloning one is a reference count.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ETag(HeaderValue);
+
+impl ETag {
+    /// The tag that the embedded HEIR gives these bytes, and that the sidecar gives a document which came
+    /// without one: the first 128 bits of their SHA-256 in lower-case hex. The same bytes always have the same tag.
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let digest = Sha256::digest(bytes);
+        let mut text = [b'"'; 34];
+        for (i, byte) in digest.iter().take(16).enumerate() {
+            text[1 + 2 * i] = HEX[usize::from(byte >> 4)];
+            text[2 + 2 * i] = HEX[usize::from(byte & 15)];
+        }
+        // Hex digits and quotes are valid in a header; an empty value could only follow a change of this function.
+        Self(HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("\"\"")))
+    }
+
+    /// Takes a tag as a peer sent it. Weak tags and anything that is not a quoted tag are no use for
+    /// comparing documents byte for byte, so they count as absent.
+    pub fn parse(text: &str) -> Option<Self> {
+        let inner = text.strip_prefix('"')?.strip_suffix('"')?;
+        let valid = !inner.is_empty()
+            && inner.len() <= 256
+            && inner.bytes().all(|b| b == 0x21 || (0x23..=0x7e).contains(&b));
+        valid
+            .then(|| HeaderValue::from_str(text).ok().map(Self))
+            .flatten()
+    }
+
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+
+    /// The value to put into an `ETag`, `If-Match` or `If-None-Match` header.
+    pub fn header(&self) -> HeaderValue {
+        self.0.clone()
+    }
+
+    /// Whether a client's `If-None-Match` or `If-Match` list names this tag. `*` names any. Weak comparison when
+    /// `weak`, as `If-None-Match` demands; strong otherwise.
+    pub fn is_named_by(&self, list: &HeaderValue, weak: bool) -> bool {
+        let Ok(list) = list.to_str() else { return false };
+        list.split(',').map(str::trim).any(|item| {
+            item == "*" || item == self.as_str() || (weak && item.strip_prefix("W/") == Some(self.as_str()))
+        })
+    }
+}
+
+impl fmt::Display for ETag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for ETag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl serde::Serialize for ETag {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for ETag {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not a strong entity tag"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tag_of_bytes_is_their_digest() {
+        // `printf '{}' | sha256sum | cut -c1-32`
+        assert_eq!(
+            ETag::of_bytes(b"{}").as_str(),
+            "\"44136fa355b3678a1146ad16f7e8649e\""
+        );
+        assert_ne!(ETag::of_bytes(b"{}"), ETag::of_bytes(b"{ }"));
+    }
+
+    #[test]
+    fn only_strong_quoted_tags_are_taken() {
+        assert!(ETag::parse("\"abc\"").is_some());
+        for bad in ["", "abc", "\"\"", "W/\"abc\"", "\"a\"b\"", "\"a\nb\"", "\"a b\""] {
+            assert!(ETag::parse(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn lists_of_tags_are_searched() {
+        let tag = ETag::parse("\"b\"").unwrap();
+        let named = |list: &'static str, weak| tag.is_named_by(&HeaderValue::from_static(list), weak);
+        assert!(named("\"a\", \"b\"", false));
+        assert!(named("*", false));
+        assert!(named("W/\"b\"", true));
+        assert!(!named("W/\"b\"", false));
+        assert!(!named("\"a\",\"c\"", true));
+    }
+}

@@ -1,0 +1,125 @@
+//! The one table from error to status, code and origin, and the error body of the contracts.
+
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde_json::{Map, Value, json};
+
+use super::{Response, json as json_response};
+
+/// Everything that can be wrong, by the name that clients, metrics and logs know it by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    InvalidRequest,
+    InvalidJson,
+    Unauthorized,
+    Forbidden,
+    NotFound,
+    MethodNotAllowed,
+    Conflict,
+    SnapshotRequired,
+    LengthRequired,
+    PreconditionFailed,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+    InvalidPolicy,
+    RateLimited,
+    InternalError,
+    HeirError,
+    HeirUnavailable,
+    PolicyExpired,
+    Overloaded,
+    JournalUnavailable,
+    HeirTimeout,
+}
+
+impl ErrorCode {
+    /// The code on the wire and in metric labels, and the HTTP status that goes with it.
+    const fn row(self) -> (&'static str, StatusCode) {
+        match self {
+            Self::InvalidRequest => ("invalid_request", StatusCode::BAD_REQUEST),
+            Self::InvalidJson => ("invalid_json", StatusCode::BAD_REQUEST),
+            Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED),
+            Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN),
+            Self::NotFound => ("not_found", StatusCode::NOT_FOUND),
+            Self::MethodNotAllowed => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
+            Self::Conflict => ("conflict", StatusCode::CONFLICT),
+            Self::SnapshotRequired => ("snapshot_required", StatusCode::GONE),
+            Self::LengthRequired => ("length_required", StatusCode::LENGTH_REQUIRED),
+            Self::PreconditionFailed => ("precondition_failed", StatusCode::PRECONDITION_FAILED),
+            Self::PayloadTooLarge => ("payload_too_large", StatusCode::PAYLOAD_TOO_LARGE),
+            Self::UnsupportedMediaType => ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+            Self::InvalidPolicy => ("invalid_policy", StatusCode::UNPROCESSABLE_ENTITY),
+            Self::RateLimited => ("rate_limited", StatusCode::TOO_MANY_REQUESTS),
+            Self::InternalError => ("internal_error", StatusCode::INTERNAL_SERVER_ERROR),
+            Self::HeirError => ("heir_error", StatusCode::BAD_GATEWAY),
+            Self::HeirUnavailable => ("heir_unavailable", StatusCode::SERVICE_UNAVAILABLE),
+            Self::PolicyExpired => ("policy_expired", StatusCode::SERVICE_UNAVAILABLE),
+            Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE),
+            Self::JournalUnavailable => ("journal_unavailable", StatusCode::SERVICE_UNAVAILABLE),
+            Self::HeirTimeout => ("heir_timeout", StatusCode::GATEWAY_TIMEOUT),
+        }
+    }
+
+    pub const fn as_str(self) -> &'static str {
+        self.row().0
+    }
+
+    pub const fn status(self) -> StatusCode {
+        self.row().1
+    }
+}
+
+/// An error on its way to the client.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    pub code: ErrorCode,
+    /// A sentence for a person; never holds a secret or a document's content.
+    pub message: String,
+    pub details: Map<String, Value>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Failure {
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            details: Map::new(),
+            headers: Vec::new(),
+        }
+    }
+
+    /// Adds one entry of `error.details`.
+    pub fn detail(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.details.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Tells the client when to come back, in whole seconds, at least one.
+    pub fn retry_after_seconds(self, seconds: u64) -> Self {
+        self.header(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))
+    }
+
+    /// Ends the connection after this answer: what follows on it cannot be trusted to be a request.
+    pub fn closing(self) -> Self {
+        self.header(header::CONNECTION, HeaderValue::from_static("close"))
+    }
+
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// `{"ok":false,"error":{"code","message","details"},"context":{}}` with the code's status.
+    pub fn response(self) -> Response {
+        let mut response = json_response(
+            self.code.status(),
+            &json!({
+                "ok": false,
+                "error": {"code": self.code.as_str(), "message": self.message, "details": self.details},
+                "context": {},
+            }),
+        );
+        response.headers_mut().extend(self.headers);
+        response
+    }
+}

@@ -1,0 +1,267 @@
+//! The request path, parsed once and exactly.
+//!
+//! What is looked up, what is forwarded and what is recorded must be the same thing, so there is one parser and
+//! one canonical form. A path that another server might read differently — empty segments, dot segments, encoded
+//! separators — is refused instead of repaired, wherever it leads.
+
+use std::borrow::Cow;
+
+use http::Uri;
+
+use crate::policy::{InvalidId, PolicyId, TenantId, check_id};
+
+/// An id as it stood in a path: decoded and checked, borrowed unless it was percent-encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathId<'a>(Cow<'a, str>);
+
+impl PathId<'_> {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn tenant(&self) -> Result<TenantId, InvalidId> {
+        TenantId::parse(&self.0)
+    }
+
+    pub fn policy(&self) -> Result<PolicyId, InvalidId> {
+        PolicyId::parse(&self.0)
+    }
+}
+
+/// What a path names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// `/api/v1/policies/{tenant}/{policy}`
+    Policy { tenant: PathId<'a>, policy: PathId<'a> },
+    /// `/api/v1/policies/{tenant}`
+    Tenant(PathId<'a>),
+    /// `/health`
+    Health,
+    /// A sound path that means nothing to the policy store's part of the API.
+    Other,
+}
+
+/// Why a request target is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPath {
+    #[error("the request target must be a path that begins with `/`")]
+    NotOriginForm,
+    #[error("the path has an empty segment: remove the doubled or final `/`")]
+    EmptySegment,
+    #[error("the path has a `.` or `..` segment")]
+    DotSegment,
+    #[error("the path has a character that is not allowed in it: `;`, `\\`, or a control character")]
+    Character,
+    #[error("the path has a broken or doubled percent-encoding, or one that hides a separator")]
+    Encoding,
+    #[error("the tenant id {0}")]
+    Tenant(InvalidId),
+    #[error("the policy id {0}")]
+    Policy(InvalidId),
+}
+
+impl<'a> Target<'a> {
+    /// Parses the target of a request. `*` and absolute targets are for proxies and refused.
+    pub fn parse(uri: &'a Uri) -> Result<Self, InvalidPath> {
+        if uri.authority().is_some() || uri.scheme().is_some() {
+            return Err(InvalidPath::NotOriginForm);
+        }
+        Self::parse_path(uri.path())
+    }
+
+    fn parse_path(path: &'a str) -> Result<Self, InvalidPath> {
+        let rest = path.strip_prefix('/').ok_or(InvalidPath::NotOriginForm)?;
+        if let Some(ids) = rest.strip_prefix("api/v1/policies/") {
+            return Self::parse_ids(ids);
+        }
+        if rest == "health" {
+            return Ok(Self::Health);
+        }
+        if rest.is_empty() {
+            return Ok(Self::Other);
+        }
+        let mut segments = Vec::with_capacity(8);
+        for segment in rest.split('/') {
+            segments.push(decode(segment)?);
+        }
+        // The same names written with escapes are the same resource.
+        match segments.as_slice() {
+            [api, v1, policies, tenant] if [api, v1, policies] == ["api", "v1", "policies"] => {
+                Ok(Self::Tenant(tenant_id(tenant.clone())?))
+            }
+            [api, v1, policies, tenant, policy] if [api, v1, policies] == ["api", "v1", "policies"] => {
+                Ok(Self::Policy {
+                    tenant: tenant_id(tenant.clone())?,
+                    policy: policy_id(policy.clone())?,
+                })
+            }
+            [health] if health == "health" => Ok(Self::Health),
+            _ => Ok(Self::Other),
+        }
+    }
+
+    /// The hot path: what follows `/api/v1/policies/`, without a copy where nothing is encoded.
+    fn parse_ids(ids: &'a str) -> Result<Self, InvalidPath> {
+        let mut segments = ids.split('/');
+        let tenant = decode(segments.next().unwrap_or_default())?;
+        let Some(policy) = segments.next() else {
+            return Ok(Self::Tenant(tenant_id(tenant)?));
+        };
+        let policy = decode(policy)?;
+        let mut longer = false;
+        for segment in segments {
+            decode(segment)?;
+            longer = true;
+        }
+        if longer {
+            return Ok(Self::Other);
+        }
+        Ok(Self::Policy {
+            tenant: tenant_id(tenant)?,
+            policy: policy_id(policy)?,
+        })
+    }
+}
+
+fn tenant_id(text: Cow<'_, str>) -> Result<PathId<'_>, InvalidPath> {
+    check_id(&text).map_err(InvalidPath::Tenant)?;
+    Ok(PathId(text))
+}
+
+fn policy_id(text: Cow<'_, str>) -> Result<PathId<'_>, InvalidPath> {
+    check_id(&text).map_err(InvalidPath::Policy)?;
+    Ok(PathId(text))
+}
+
+/// Decodes one segment, once. What it decodes to must not mean anything in a path.
+fn decode(segment: &str) -> Result<Cow<'_, str>, InvalidPath> {
+    if segment.is_empty() {
+        return Err(InvalidPath::EmptySegment);
+    }
+    if segment
+        .bytes()
+        .any(|b| b == b';' || b == b'\\' || b.is_ascii_control())
+    {
+        return Err(InvalidPath::Character);
+    }
+    let decoded = if segment.contains('%') {
+        Cow::Owned(unescape(segment)?)
+    } else {
+        Cow::Borrowed(segment)
+    };
+    if decoded == "." || decoded == ".." {
+        return Err(InvalidPath::DotSegment);
+    }
+    Ok(decoded)
+}
+
+fn unescape(segment: &str) -> Result<String, InvalidPath> {
+    let mut decoded = Vec::with_capacity(segment.len());
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let mut digit = || {
+            bytes
+                .next()
+                .and_then(|b| char::from(b).to_digit(16))
+                .ok_or(InvalidPath::Encoding)
+        };
+        let byte = digit()? * 16 + digit()?;
+        let byte = u8::try_from(byte).map_err(|_impossible| InvalidPath::Encoding)?;
+        if byte.is_ascii_control() || matches!(byte, b'%' | b'/' | b'\\' | b';' | b'?' | b'#') {
+            return Err(InvalidPath::Encoding);
+        }
+        decoded.push(byte);
+    }
+    String::from_utf8(decoded).map_err(|_not_utf8| InvalidPath::Encoding)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(path: &str) -> Result<String, InvalidPath> {
+        Target::parse_path(path).map(|target| match target {
+            Target::Policy { tenant, policy } => format!("{}|{}", tenant.as_str(), policy.as_str()),
+            Target::Tenant(tenant) => tenant.as_str().to_owned(),
+            Target::Health => "health".into(),
+            Target::Other => "other".into(),
+        })
+    }
+
+    #[test]
+    fn each_path_has_one_meaning() {
+        for (path, meaning) in [
+            ("/api/v1/policies/acme/chat", "acme|chat"),
+            ("/api/v1/policies/%61cme/ch%61t", "acme|chat"),
+            ("/%61pi/v1/policies/acme/chat", "acme|chat"),
+            ("/api/v1/policies/acme", "acme"),
+            ("/health", "health"),
+            ("/healt%68", "health"),
+            ("/api/v1/policies/t/health", "t|health"),
+            ("/api/v1/policies/t/healthz", "t|healthz"),
+            ("/api/v1/policies/t/p/complexity", "other"),
+            ("/api/v1/policies", "other"),
+            ("/api/v1/snapshot", "other"),
+            ("/API/v1/policies/a/b", "other"),
+            ("/", "other"),
+        ] {
+            assert_eq!(parse(path).as_deref(), Ok(meaning), "{path}");
+        }
+    }
+
+    #[test]
+    fn ambiguous_paths_are_refused() {
+        use InvalidPath::*;
+        for (path, why) in [
+            ("", NotOriginForm),
+            ("*", NotOriginForm),
+            ("//api/v1/policies/t/p", EmptySegment),
+            ("/api//v1/policies/t/p", EmptySegment),
+            ("/api/v1/policies//p", EmptySegment),
+            ("/api/v1/policies/t/", EmptySegment),
+            ("/api/v1/policies/t/p/", EmptySegment),
+            ("/health/", EmptySegment),
+            ("/api/v1/policies/t%2F..%2Fother", Encoding),
+            ("/api/v1/policies/t%2fp", Encoding),
+            ("/api/v1/policies/../p", DotSegment),
+            ("/api/v1/x/../policies/t/p", DotSegment),
+            ("/api/v1/policies/%2e%2e/p", DotSegment),
+            ("/api/v1/policies/.%2E/p", DotSegment),
+            ("/api/v1/policies/t/%252e", Encoding),
+            ("/api/v1/policies/t/p;x", Character),
+            ("/api/v1/policies/t/p\\x", Character),
+            ("/api/v1/policies/t/p%5cx", Encoding),
+            ("/api/v1/policies/t/%23", Encoding),
+            ("/api/v1/policies/t/%3F", Encoding),
+            ("/api/v1/policies/t/%", Encoding),
+            ("/api/v1/policies/t/%4", Encoding),
+            ("/api/v1/policies/t/%zz", Encoding),
+            ("/api/v1/policies/t/%+1", Encoding),
+            ("/api/v1/policies/t/%00", Encoding),
+            ("/api/v1/policies/t/a%0ab", Encoding),
+            ("/api/v1/policies/t/%ff", Encoding),
+            ("/api/v1/policies/t/%C3%A9", Policy(InvalidId::Character)),
+            ("/api/v1/policies/t%20u/p", Tenant(InvalidId::Character)),
+            ("/api/v1/policies/t/p=1", Policy(InvalidId::Character)),
+        ] {
+            assert_eq!(parse(path), Err(why), "{path}");
+        }
+        let long = format!("/api/v1/policies/t/{}", "p".repeat(256));
+        assert_eq!(parse(&long), Err(Policy(InvalidId::TooLong)));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics_and_what_parses_is_canonical(path in "(/|%|[a-z.%0-9A-F;]|\\PC){0,40}") {
+            if let Ok(Target::Policy { tenant, policy }) = Target::parse_path(&path) {
+                let canonical = format!("/api/v1/policies/{}/{}", tenant.as_str(), policy.as_str());
+                let again = Target::parse_path(&canonical).unwrap();
+                proptest::prop_assert_eq!(again, Target::Policy { tenant, policy });
+            }
+        }
+    }
+}
