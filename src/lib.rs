@@ -3,3 +3,4 @@ pub mod listener;
 pub mod policy;
 pub mod respond;
 pub mod route;
+pub mod store;

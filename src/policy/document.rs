@@ -38,7 +38,15 @@ pub struct Problem {
     pub remedy: String,
 }
 
+/// How the message begins when the text is not JSON at all, or JSON that no reader is asked to take.
+const NOT_JSON: &str = "not valid JSON: ";
+
 impl Problem {
+    /// Whether the text could not be read as JSON, as opposed to JSON that is no acceptable document.
+    pub fn is_not_json(&self) -> bool {
+        self.message.starts_with(NOT_JSON)
+    }
+
     pub fn error(path: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             path: path.into(),
@@ -113,7 +121,7 @@ fn check_object(bytes: &[u8]) -> Result<(), Vec<Problem>> {
         )),
         Err(error) => problems.push(Problem::error(
             "$",
-            format!("not valid JSON: {error}"),
+            format!("{NOT_JSON}{error}"),
             "mend the text at the place named",
         )),
     }

@@ -1,0 +1,221 @@
+//! Policies from a directory: `TENANT/POLICY.json`, one document each.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+
+use super::{db::Db, error::DbError, key::Key, write::Write};
+use crate::policy::{PolicyDocument, PolicyId, Problem, TenantId};
+
+/// Policies written in one transaction: a sync of the disk for each would take minutes for a large directory.
+const BATCH: usize = 200;
+
+/// What came of an import.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Import {
+    /// Policies that the store did not have.
+    pub created: usize,
+    /// Policies that the store had with another content.
+    pub replaced: usize,
+    /// Policies that were there already, byte for byte.
+    pub unchanged: usize,
+    /// Files that are not in the store now, and why.
+    pub bad: Vec<BadFile>,
+}
+
+/// A file that was not imported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadFile {
+    pub path: PathBuf,
+    pub problems: Vec<Problem>,
+}
+
+/// Why an import came to an end. Bad files do not end it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ImportError {
+    #[error("cannot read the directory")]
+    Read(#[from] io::Error),
+    #[error("cannot write the policies")]
+    Db(#[from] DbError),
+}
+
+/// Puts every good policy of the directory that differs from what is stored. Nothing is removed from the store.
+pub(super) async fn import(db: &Db, directory: &Path, body_bytes: usize) -> Result<Import, ImportError> {
+    let mut report = Import::default();
+    let files = {
+        let directory = directory.to_owned();
+        on_a_thread(move || find(&directory)).await?
+    };
+    let mut found = files.good;
+    report.bad = files.bad;
+    while !found.is_empty() {
+        let rest = found.split_off(found.len().min(BATCH));
+        let batch = std::mem::replace(&mut found, rest);
+        let read = on_a_thread(move || {
+            Ok(batch
+                .into_iter()
+                .map(|file| load(file, body_bytes))
+                .collect::<Vec<_>>())
+        });
+        let mut write = None;
+        for loaded in read.await? {
+            match loaded {
+                Ok((key, document)) => {
+                    let write = match &mut write {
+                        Some(write) => write,
+                        none => none.insert(Write::begin(db).await?),
+                    };
+                    put(write, &key, &document, &mut report).await?;
+                }
+                Err(bad) => report.bad.push(bad),
+            }
+        }
+        if let Some(write) = write {
+            write.commit().await?;
+        }
+    }
+    report.bad.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(report)
+}
+
+async fn put(
+    write: &mut Write<'_>,
+    key: &Key,
+    document: &PolicyDocument,
+    report: &mut Import,
+) -> Result<(), DbError> {
+    let before = write.version(key).await?;
+    let is_same = before
+        .as_ref()
+        .is_some_and(|before| before.etag == *document.etag());
+    write.put(key, document, before.as_ref()).await?;
+    match before {
+        None => report.created += 1,
+        Some(_) if is_same => report.unchanged += 1,
+        Some(_) => report.replaced += 1,
+    }
+    Ok(())
+}
+
+async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, ImportError> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(DbError::from)?;
+    Ok(done?)
+}
+
+/// A file whose place names a policy.
+struct Found {
+    path: PathBuf,
+    key: Key,
+}
+
+#[derive(Default)]
+struct Files {
+    good: Vec<Found>,
+    bad: Vec<BadFile>,
+}
+
+impl Files {
+    fn refuse(&mut self, path: PathBuf, message: impl Into<String>, remedy: &str) {
+        self.bad.push(bad(path, message, remedy));
+    }
+}
+
+fn bad(path: PathBuf, message: impl Into<String>, remedy: &str) -> BadFile {
+    BadFile {
+        path,
+        problems: vec![Problem::error("$", message, remedy)],
+    }
+}
+
+fn find(directory: &Path) -> io::Result<Files> {
+    let mut files = Files::default();
+    for entry in entries(directory)? {
+        if !entry.is_dir() {
+            files.refuse(
+                entry,
+                "the file is not in a tenant's directory",
+                "expected is TENANT/POLICY.json",
+            );
+            continue;
+        }
+        let name = entry
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let tenant = match TenantId::parse(name) {
+            Ok(tenant) => tenant,
+            Err(why) => {
+                let message = format!("the tenant id in the directory's name {why}");
+                files.refuse(entry, message, "rename the directory");
+                continue;
+            }
+        };
+        for file in entries(&entry)? {
+            let stem = file
+                .file_name()
+                .and_then(|name| name.to_str()?.strip_suffix(".json"))
+                .filter(|_| !file.is_dir());
+            match stem.map(PolicyId::parse) {
+                Some(Ok(policy)) => files.good.push(Found {
+                    key: Key::Policy {
+                        tenant: tenant.clone(),
+                        policy,
+                    },
+                    path: file,
+                }),
+                Some(Err(why)) => {
+                    let message = format!("the policy id in the file's name {why}");
+                    files.refuse(file, message, "rename the file");
+                }
+                None => files.refuse(file, "not a .json file", "expected is TENANT/POLICY.json"),
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// What is in a directory, sorted. Names with two dots in front are how Kubernetes keeps the versions of a
+/// mounted ConfigMap; the same files are there again under their own names.
+fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if !entry.file_name().as_encoded_bytes().starts_with(b"..") {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn load(file: Found, body_bytes: usize) -> Result<(Key, PolicyDocument), BadFile> {
+    let Found { path, key } = file;
+    let is_large = |size: u64| size > body_bytes as u64;
+    let bytes = match fs::metadata(&path) {
+        Ok(metadata) if is_large(metadata.len()) => {
+            return Err(bad(
+                path,
+                format!("the file is larger than {body_bytes} bytes"),
+                "make it smaller or raise the limit",
+            ));
+        }
+        Ok(_) => fs::read(&path),
+        Err(error) => Err(error),
+    };
+    let bytes = match bytes {
+        Ok(bytes) => Bytes::from(bytes),
+        Err(error) => {
+            let message = format!("the file cannot be read: {error}");
+            return Err(bad(path, message, "check its permissions"));
+        }
+    };
+    match PolicyDocument::parse(bytes) {
+        Ok(document) => Ok((key, document)),
+        Err(problems) => Err(BadFile { path, problems }),
+    }
+}

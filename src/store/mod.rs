@@ -1,0 +1,219 @@
+//! The embedded HEIR: a policy store in one process, behind `beamline-sidecar store`.
+//!
+//! It serves the platform's calls and the ones that make a sidecar fast: entity tags, a snapshot of everything,
+//! a long poll for changes. Documents are kept and answered byte for byte. Every write is one transaction and
+//! one revision, on disk before it is acknowledged.
+
+mod chain;
+mod changes;
+mod conditions;
+mod db;
+mod error;
+mod import;
+mod key;
+mod level;
+mod listed;
+mod modules;
+mod receive;
+mod records;
+mod routes;
+mod snapshot;
+mod write;
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+pub use error::StoreError;
+pub use import::{BadFile, Import};
+pub use level::Level;
+use prometheus::{IntCounter, IntGauge};
+use secrecy::SecretString;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{
+    db::{Db, Place},
+    routes::Service,
+    snapshot::Snapshots,
+};
+use crate::listener::{self, Address, Bound, ConnectionLimits, ListenerMetrics, Stop};
+
+/// How often a store looks whether another process wrote to its database.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How a store is set up.
+#[derive(Clone)]
+pub struct StoreConfig {
+    /// Where to listen.
+    pub listen: Address,
+    /// A file for SQLite, `:memory:`, or the URL of a Postgres: `postgres://…`.
+    pub database: String,
+    /// How much of the API is served.
+    pub level: Level,
+    /// A directory of `TENANT/POLICY.json` to take in at the start.
+    pub import: Option<PathBuf>,
+    /// What clients must send as `Authorization: Bearer …`; none lets everybody in.
+    pub token: Option<SecretString>,
+    /// Largest policy or extension.
+    pub body_bytes: usize,
+    /// Largest module.
+    pub module_bytes: usize,
+    /// How many changes are kept for `GET /api/v1/changes`.
+    pub changes_kept: u64,
+    /// What each client is granted.
+    pub limits: ConnectionLimits,
+    /// How long requests may go on after the stop.
+    pub drain: Duration,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            listen: Address::Tcp(([127, 0, 0, 1], 8081).into()),
+            database: "heir.db".to_owned(),
+            level: Level::default(),
+            import: None,
+            token: None,
+            body_bytes: 1024 * 1024,
+            module_bytes: 64 * 1024 * 1024,
+            changes_kept: 100_000,
+            limits: ConnectionLimits {
+                connections: 4096,
+                header_bytes: 16 * 1024,
+                header_read: Duration::from_secs(10),
+                idle: Duration::from_secs(120),
+            },
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Without the database's URL, which may hold a password.
+impl fmt::Debug for StoreConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreConfig")
+            .field("listen", &self.listen)
+            .field("database", &Place::parse(&self.database).to_string())
+            .field("level", &self.level)
+            .field("import", &self.import)
+            .field("token", &self.token)
+            .field("body_bytes", &self.body_bytes)
+            .field("module_bytes", &self.module_bytes)
+            .field("changes_kept", &self.changes_kept)
+            .field("limits", &self.limits)
+            .field("drain", &self.drain)
+            .finish()
+    }
+}
+
+/// A policy store that is ready to serve: its database open, its directory imported, its address taken.
+#[derive(Debug)]
+pub struct Store {
+    config: StoreConfig,
+    db: Arc<Db>,
+    import: Option<Import>,
+    bound: Bound,
+    metrics: ListenerMetrics,
+}
+
+impl Store {
+    /// Opens the database, imports, and binds. What can fail fails here.
+    pub async fn build(config: StoreConfig) -> Result<Self, StoreError> {
+        let place = Place::parse(&config.database);
+        let db = Db::open(&place, config.changes_kept)
+            .await
+            .map_err(|source| StoreError::database(&place, source))?;
+        let import = match &config.import {
+            None => None,
+            Some(directory) => {
+                let import = import::import(&db, directory, config.body_bytes)
+                    .await
+                    .map_err(|source| StoreError::Import {
+                        path: directory.clone(),
+                        source: source.into(),
+                    })?;
+                Some(import)
+            }
+        };
+        let bound = Bound::bind(&config.listen, 0o660, false).map_err(|source| StoreError::Listen {
+            address: config.listen.clone(),
+            source,
+        })?;
+        let metrics = ListenerMetrics {
+            connections: IntGauge::new("store_connections", "Open connections of the policy store.")?,
+            accept_errors: IntCounter::new("store_accept_errors_total", "Connections not accepted.")?,
+        };
+        Ok(Self {
+            config,
+            db: Arc::new(db),
+            import,
+            bound,
+            metrics,
+        })
+    }
+
+    /// Where it listens: port 0 has become the port that the kernel chose.
+    pub fn address(&self) -> &Address {
+        self.bound.address()
+    }
+
+    /// What came of the import, if one was configured.
+    pub fn import(&self) -> Option<&Import> {
+        self.import.as_ref()
+    }
+
+    /// Serves until `stop`, lets the requests at hand finish, and closes the database.
+    pub async fn run(self, stop: CancellationToken) {
+        let tasks = TaskTracker::new();
+        let service = Arc::new(Service {
+            db: self.db.clone(),
+            snapshots: Snapshots::new(self.db.clone()),
+            level: self.config.level,
+            token: self.config.token,
+            body_bytes: self.config.body_bytes,
+            module_bytes: self.config.module_bytes,
+            stopping: stop.clone(),
+            tasks: tasks.clone(),
+        });
+        tasks.spawn(keep_watch(service.clone(), stop.clone()));
+        let stop = Stop {
+            draining: stop.clone(),
+            closing: stop,
+        };
+        listener::serve(
+            self.bound,
+            service,
+            self.config.limits,
+            self.metrics,
+            stop,
+            tasks.clone(),
+        )
+        .await;
+        tasks.close();
+        let ending = async {
+            tasks.wait().await;
+            self.db.close().await;
+        };
+        if timeout(self.config.drain, ending).await.is_err() {
+            tracing::warn!("The policy store stopped before its last requests were answered.");
+        }
+    }
+}
+
+/// Once a second: notices writes of other processes, and lets go of a snapshot nobody wants.
+async fn keep_watch(service: Arc<Service>, stop: CancellationToken) {
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        service.snapshots.let_go();
+        if service.db.news.receiver_count() == 0 {
+            continue;
+        }
+        if let Err(error) = service.db.look_for_news().await {
+            tracing::warn!(%error, "Could not look for changes of other processes.");
+        }
+    }
+}

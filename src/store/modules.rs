@@ -1,0 +1,92 @@
+//! Extension components by the digest of their bytes. They never change, so they have no revision.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use hyper::body::Incoming;
+use sha2::{Digest, Sha256};
+
+use super::{
+    chain::hex,
+    conditions::Conditions,
+    error::{CallError, DbError, not_found},
+    key::ModuleDigest,
+    receive::{check_length, receive},
+    records::stamped,
+    routes::Service,
+};
+use crate::{
+    policy::ETag,
+    respond::{self, ErrorCode, Failure, Response},
+};
+
+const WASM: HeaderValue = HeaderValue::from_static("application/wasm");
+const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+
+impl Service {
+    /// `GET` and `HEAD` of a module.
+    pub(super) async fn show_module(
+        &self,
+        digest: &ModuleDigest,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Result<Response, CallError> {
+        let absent = || not_found("there is no such module");
+        let size = self.db.module_size(digest).await?.ok_or_else(absent)?;
+        let etag = tag(digest);
+        let is_known = etag
+            .as_ref()
+            .is_some_and(|etag| Conditions::of(headers).is_not_modified(etag));
+        let mut response = if is_known {
+            respond::empty(StatusCode::NOT_MODIFIED)
+        } else if method == Method::HEAD {
+            let mut response = respond::with_body(StatusCode::OK, WASM, Bytes::new());
+            response
+                .headers_mut()
+                .insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+            response
+        } else {
+            let bytes = self.db.module(digest).await?.ok_or_else(absent)?;
+            respond::with_body(StatusCode::OK, WASM, bytes)
+        };
+        response.headers_mut().insert(header::CACHE_CONTROL, FOR_EVER);
+        Ok(stamped(response, etag.as_ref(), None))
+    }
+
+    /// `PUT` of a module, which must be what its name says.
+    pub(super) async fn put_module(
+        &self,
+        digest: ModuleDigest,
+        headers: &HeaderMap,
+        body: Incoming,
+    ) -> Result<Response, CallError> {
+        check_length(headers, true)?;
+        let bytes = receive(headers, body, self.module_bytes).await?;
+        let hashed = bytes.clone();
+        // Tens of megabytes take too long for a thread that serves others.
+        let found = tokio::task::spawn_blocking(move || hex(&Sha256::digest(&hashed)))
+            .await
+            .map_err(DbError::from)?;
+        if found != digest.as_str() {
+            let message = "the SHA-256 of the bytes is not the one in the path";
+            return Err(Failure::new(ErrorCode::InvalidPolicy, message)
+                .detail("sha256", found)
+                .into());
+        }
+        let etag = tag(&digest);
+        let answer = serde_json::json!({"ok": true, "sha256": found});
+        let db = self.db.clone();
+        let is_new = self
+            .to_the_end(async move { Ok(db.put_module(&digest, &bytes).await?) })
+            .await?;
+        let status = if is_new {
+            StatusCode::CREATED
+        } else {
+            StatusCode::OK
+        };
+        Ok(stamped(respond::json(status, &answer), etag.as_ref(), None))
+    }
+}
+
+fn tag(digest: &ModuleDigest) -> Option<ETag> {
+    ETag::parse(&format!("\"{}\"", digest.as_str()))
+}

@@ -1,0 +1,105 @@
+//! Request bodies, whole and within a limit.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+use super::error::{CallError, invalid};
+use crate::respond::{ErrorCode, Failure};
+
+/// Longest pause of a client in the middle of a body.
+const PAUSE: Duration = Duration::from_secs(30);
+/// How much of a refused body is read after all, so that the client comes to read the refusal.
+const DISCARDED_BYTES: u64 = 64 * 1024 * 1024;
+const DISCARDED_FOR: Duration = Duration::from_secs(2);
+
+/// Refuses a request whose length is not told beforehand.
+pub(super) fn check_length(headers: &HeaderMap, must_be_told: bool) -> Result<(), CallError> {
+    let is_chunked = headers.contains_key(header::TRANSFER_ENCODING);
+    if is_chunked || (must_be_told && !headers.contains_key(header::CONTENT_LENGTH)) {
+        return Err(Failure::new(
+            ErrorCode::LengthRequired,
+            "send the body with Content-Length, not with Transfer-Encoding",
+        )
+        .closing()
+        .into());
+    }
+    Ok(())
+}
+
+/// Receives a body of at most `limit` bytes.
+pub(super) async fn receive(
+    headers: &HeaderMap,
+    mut body: Incoming,
+    limit: usize,
+) -> Result<Bytes, CallError> {
+    let told = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if told.is_none_or(|told| told > limit as u64) {
+        // A client that waits for `100 Continue` has sent nothing yet and must not be told to.
+        if !headers.contains_key(header::EXPECT) {
+            discard(body, told.unwrap_or(u64::MAX)).await;
+        }
+        return Err(too_large(limit));
+    }
+    let mut received = Vec::new();
+    loop {
+        let frame = match timeout(PAUSE, body.frame()).await {
+            Ok(None) => return Ok(received.into()),
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(_))) | Err(_) => {
+                return Err(
+                    Failure::new(ErrorCode::InvalidRequest, "the body did not arrive in full")
+                        .closing()
+                        .into(),
+                );
+            }
+        };
+        if let Some(data) = frame.data_ref() {
+            if received.len() + data.len() > limit {
+                return Err(too_large(limit));
+            }
+            received.extend_from_slice(data);
+        }
+    }
+}
+
+async fn discard(mut body: Incoming, told: u64) {
+    if told > DISCARDED_BYTES {
+        return;
+    }
+    let all = async { while let Some(Ok(_)) = body.frame().await {} };
+    // Answered either way; a client that is still sending may then not see it.
+    let _ = timeout(DISCARDED_FOR, all).await;
+}
+
+fn too_large(limit: usize) -> CallError {
+    Failure::new(
+        ErrorCode::PayloadTooLarge,
+        format!("the body is larger than {limit} bytes"),
+    )
+    .detail("limit_bytes", limit)
+    .closing()
+    .into()
+}
+
+/// The idempotency key of a request, if it has one.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, CallError> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let key = value.to_str().unwrap_or_default();
+    let is_valid = (1..=128).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
+    if !is_valid || values.next().is_some() {
+        return Err(invalid(
+            "Idempotency-Key must be 1 to 128 visible ASCII characters",
+        ));
+    }
+    Ok(Some(key.to_owned()))
+}

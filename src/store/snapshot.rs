@@ -1,0 +1,173 @@
+//! The whole store at one revision, as `GET /api/v1/snapshot` sends it.
+//!
+//! A fleet that starts together asks for the same bytes, so they are put together once and shared: one read of
+//! the database, however many wait for it.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use tokio::{sync::Mutex, time::Instant};
+
+use super::{
+    db::{self, Db, Head, Record},
+    error::DbError,
+};
+use crate::{
+    heir::wire::{Line, SNAPSHOT_FORMAT, inline},
+    policy::ETag,
+};
+
+/// A snapshot that nobody asked for in this time is let go of.
+const KEPT: Duration = Duration::from_secs(30);
+
+/// One consistent state of the store, ready to send.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) head: Head,
+    pub(super) lines: Bytes,
+}
+
+/// The snapshot that was asked for last.
+#[derive(Debug)]
+pub(super) struct Snapshots {
+    db: Arc<Db>,
+    latest: Mutex<Option<(Arc<Snapshot>, Instant)>>,
+}
+
+/// The tag of the snapshot at this point of this history.
+pub(super) fn tag(head: &Head) -> ETag {
+    ETag::of_bytes(format!("snapshot {SNAPSHOT_FORMAT} {} {}", head.revision, head.chain).as_bytes())
+}
+
+impl Snapshots {
+    pub(super) fn new(db: Arc<Db>) -> Self {
+        Self {
+            db,
+            latest: Mutex::default(),
+        }
+    }
+
+    /// The snapshot of the present, made now unless the last one still is the present.
+    pub(super) async fn current(&self) -> Result<Arc<Snapshot>, DbError> {
+        // Held while one is made: those who come meanwhile find it finished.
+        let mut latest = self.latest.lock().await;
+        let mut tx = self.db.read().await?;
+        let head = db::head(&mut tx).await?;
+        if let Some((snapshot, used)) = latest.as_mut()
+            && (snapshot.head.revision, &snapshot.head.chain) == (head.revision, &head.chain)
+        {
+            *used = Instant::now();
+            return Ok(snapshot.clone());
+        }
+        // The old one goes first, so that there are not two of them in memory.
+        *latest = None;
+        let mut lines = Lines::begin(&head)?;
+        let mut after = None;
+        loop {
+            let page = db::policies_after(&mut tx, after.as_ref()).await?;
+            after = lines.add_all(&page)?;
+            if after.is_none() {
+                break;
+            }
+        }
+        loop {
+            let page = db::extensions_after(&mut tx, after.as_ref()).await?;
+            after = lines.add_all(&page)?;
+            if after.is_none() {
+                break;
+            }
+        }
+        tx.rollback().await?;
+        let lines = lines.end()?;
+        let snapshot = Arc::new(Snapshot { head, lines });
+        *latest = Some((snapshot.clone(), Instant::now()));
+        Ok(snapshot)
+    }
+
+    /// Gives back the memory when nobody wants the snapshot any more.
+    pub(super) fn let_go(&self) {
+        // Locked means that somebody is interested just now.
+        if let Ok(mut latest) = self.latest.try_lock()
+            && latest.as_ref().is_some_and(|(_, used)| used.elapsed() > KEPT)
+        {
+            *latest = None;
+        }
+    }
+}
+
+/// The lines as they grow.
+struct Lines {
+    text: Vec<u8>,
+    count: u64,
+}
+
+impl Lines {
+    fn begin(head: &Head) -> Result<Self, DbError> {
+        let mut lines = Self {
+            text: Vec::new(),
+            count: 0,
+        };
+        lines.write(&Line {
+            kind: "snapshot".into(),
+            format: Some(SNAPSHOT_FORMAT),
+            revision: Some(head.revision),
+            chain: Some((&head.chain).into()),
+            ..Line::default()
+        })?;
+        Ok(lines)
+    }
+
+    /// Adds a page of records; answers after which key the next page begins, if there can be one.
+    fn add_all(&mut self, page: &[Record]) -> Result<Option<super::key::Key>, DbError> {
+        for record in page {
+            self.add(record)?;
+        }
+        let is_full = usize::try_from(db::PAGE).is_ok_and(|most| page.len() >= most);
+        Ok(page.last().filter(|_| is_full).map(|record| record.key.clone()))
+    }
+
+    fn add(&mut self, record: &Record) -> Result<(), DbError> {
+        let (text, exact) = inline(text_of(&record.stored.document)?);
+        let document = Some(raw(&text)?);
+        let ids = record.key.ids();
+        self.count += 1;
+        self.write(&Line {
+            kind: record.key.kind().into(),
+            revision: Some(record.stored.revision),
+            tenant_id: ids.tenant_id.map(Into::into),
+            policy_id: ids.policy_id.map(Into::into),
+            id: ids.id.map(Into::into),
+            etag: Some(record.stored.etag.as_str().into()),
+            policy: document.filter(|_| ids.id.is_none()),
+            policy_text: exact.filter(|_| ids.id.is_none()).map(Into::into),
+            extension: document.filter(|_| ids.id.is_some()),
+            ..Line::default()
+        })
+    }
+
+    fn end(mut self) -> Result<Bytes, DbError> {
+        self.write(&Line {
+            kind: "end".into(),
+            count: Some(self.count),
+            ..Line::default()
+        })?;
+        Ok(self.text.into())
+    }
+
+    fn write(&mut self, line: &Line<'_>) -> Result<(), DbError> {
+        serde_json::to_writer(&mut self.text, line).map_err(|_bad| DbError::Damaged("a document"))?;
+        self.text.push(b'\n');
+        Ok(())
+    }
+}
+
+/// A stored document as text: it was JSON when it was stored.
+pub(super) fn text_of(document: &[u8]) -> Result<&str, DbError> {
+    std::str::from_utf8(document).map_err(|_bad| DbError::Damaged("a document"))
+}
+
+/// A document's text for embedding.
+pub(super) fn raw(text: &str) -> Result<&RawValue, DbError> {
+    serde_json::from_str(text).map_err(|_bad| DbError::Damaged("a document"))
+}
