@@ -1,0 +1,3 @@
+//! Everything that needs real sockets, in one binary so that it links once.
+
+mod store;
