@@ -27,11 +27,16 @@ pub(super) fn link(previous: &str, revision: u64, op: &str, key: &Key, etag: &st
         ids.id.unwrap_or_default(),
         etag,
     ];
+    digest_of(&parts.map(str::as_bytes))
+}
+
+/// The digest of several parts in their order.
+pub(super) fn digest_of(parts: &[&[u8]]) -> String {
     let mut digest = Sha256::new();
     for part in parts {
         // With its length in front, no part can pass for the end of one and the beginning of the next.
         digest.update((part.len() as u64).to_be_bytes());
-        digest.update(part.as_bytes());
+        digest.update(part);
     }
     hex(&digest.finalize())
 }

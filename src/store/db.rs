@@ -16,16 +16,14 @@ use tokio::sync::{Mutex, watch};
 use super::{
     chain,
     error::DbError,
-    key::{ExtensionId, Key, ModuleDigest},
+    key::{Key, ModuleDigest},
 };
-use crate::policy::{ETag, PolicyId, TenantId};
+use crate::policy::ETag;
 
 /// Connections to one database. Reads in SQLite's WAL mode run beside each other and beside the one writer.
 const CONNECTIONS: u32 = 8;
 /// How long a request waits for a connection, and a connection for another's lock.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Rows read at a time by whatever reads many.
-pub(super) const PAGE: i64 = 256;
 
 /// Where the data is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,13 +111,7 @@ pub(super) struct Stored {
     pub(super) document: Bytes,
 }
 
-/// A document with its key.
-#[derive(Debug)]
-pub(super) struct Record {
-    pub(super) key: Key,
-    pub(super) stored: Stored,
-}
-
+/// A statement with what is bound to it.
 pub(super) type Query = sqlx::query::Query<'static, Any, sqlx::any::AnyArguments>;
 
 impl Db {
@@ -278,75 +270,7 @@ pub(super) fn head_of(row: &AnyRow) -> Result<Head, DbError> {
     })
 }
 
-/// Policies of all tenants that come after this one, in the order of their ids' bytes.
-pub(super) async fn policies_after(
-    connection: &mut AnyConnection,
-    after: Option<&Key>,
-) -> Result<Vec<Record>, DbError> {
-    let ids = after.map(Key::ids);
-    let rows = sqlx::query(
-        "SELECT tenant_id, policy_id, revision, etag, document FROM policies
-         WHERE (tenant_id, policy_id) > ($1, $2) ORDER BY tenant_id, policy_id LIMIT $3",
-    )
-    .bind(ids.and_then(|ids| ids.tenant_id).unwrap_or_default())
-    .bind(ids.and_then(|ids| ids.policy_id).unwrap_or_default())
-    .bind(PAGE)
-    .fetch_all(connection)
-    .await?;
-    rows.iter().map(policy_of).collect()
-}
-
-/// A tenant's policies that come after this one.
-pub(super) async fn tenant_policies_after(
-    connection: &mut AnyConnection,
-    tenant: &TenantId,
-    after: Option<&Key>,
-) -> Result<Vec<Record>, DbError> {
-    let rows = sqlx::query(
-        "SELECT tenant_id, policy_id, revision, etag, document FROM policies
-         WHERE tenant_id = $1 AND policy_id > $2 ORDER BY policy_id LIMIT $3",
-    )
-    .bind(tenant.as_str())
-    .bind(after.and_then(|key| key.ids().policy_id).unwrap_or_default())
-    .bind(PAGE)
-    .fetch_all(connection)
-    .await?;
-    rows.iter().map(policy_of).collect()
-}
-
-/// Extensions that come after this one.
-pub(super) async fn extensions_after(
-    connection: &mut AnyConnection,
-    after: Option<&Key>,
-) -> Result<Vec<Record>, DbError> {
-    let rows =
-        sqlx::query("SELECT id, revision, etag, document FROM extensions WHERE id > $1 ORDER BY id LIMIT $2")
-            .bind(after.and_then(|key| key.ids().id).unwrap_or_default())
-            .bind(PAGE)
-            .fetch_all(connection)
-            .await?;
-    rows.iter()
-        .map(|row| {
-            let id =
-                ExtensionId::parse(row.try_get(0)?).map_err(|_bad| DbError::Damaged("an extension's id"))?;
-            Ok(Record {
-                key: Key::Extension(id),
-                stored: stored_of(row, 1)?,
-            })
-        })
-        .collect()
-}
-
-fn policy_of(row: &AnyRow) -> Result<Record, DbError> {
-    let tenant = TenantId::parse(row.try_get(0)?).map_err(|_bad| DbError::Damaged("a tenant's id"))?;
-    let policy = PolicyId::parse(row.try_get(1)?).map_err(|_bad| DbError::Damaged("a policy's id"))?;
-    Ok(Record {
-        key: Key::Policy { tenant, policy },
-        stored: stored_of(row, 2)?,
-    })
-}
-
-fn stored_of(row: &AnyRow, first: usize) -> Result<Stored, DbError> {
+pub(super) fn stored_of(row: &AnyRow, first: usize) -> Result<Stored, DbError> {
     Ok(Stored {
         revision: number(row, first)?,
         etag: tag(row.try_get(first + 1)?)?,

@@ -126,7 +126,11 @@ impl CallError {
             Self::Refused(failure) => failure,
             Self::Db(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::error!(%error, cause, "The policy store could not answer.");
+                if error.is_passing() {
+                    tracing::warn!(%error, cause, "The policy store was too busy to answer.");
+                } else {
+                    tracing::error!(%error, cause, "The policy store could not answer.");
+                }
                 error.failure()
             }
         }

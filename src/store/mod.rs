@@ -14,6 +14,7 @@ mod key;
 mod level;
 mod listed;
 mod modules;
+mod pages;
 mod receive;
 mod records;
 mod routes;
@@ -166,7 +167,7 @@ impl Store {
         let tasks = TaskTracker::new();
         let service = Arc::new(Service {
             db: self.db.clone(),
-            snapshots: Snapshots::new(self.db.clone()),
+            snapshots: Arc::new(Snapshots::new(self.db.clone())),
             level: self.config.level,
             token: self.config.token,
             body_bytes: self.config.body_bytes,

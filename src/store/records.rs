@@ -6,15 +6,15 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::body::Incoming;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use super::{
-    chain::hex,
+    chain::digest_of,
     conditions::Conditions,
-    db::{self, Db, Record},
+    db::{self, Db},
     error::{CallError, DbError, not_found},
     key::Key,
     listed::listed,
+    pages::{self, Record},
     receive::{check_length, idempotency_key, receive},
     routes::Service,
     snapshot::text_of,
@@ -99,13 +99,12 @@ impl Service {
         let Some(name) = idempotency_key(headers)? else {
             return Ok(None);
         };
-        let mut digest = Sha256::new();
-        // The body comes last, so a separator that no method and no id can hold keeps the parts apart.
-        digest.update(format!("{method}\n{:?}\n", key.ids()));
-        digest.update(body);
+        let ids = key.ids();
+        let [tenant_id, policy_id, id] =
+            [ids.tenant_id, ids.policy_id, ids.id].map(|id| id.unwrap_or_default().as_bytes());
         Ok(Some(Keyed {
             key: name,
-            request: hex(&digest.finalize()),
+            request: digest_of(&[method.as_bytes(), tenant_id, policy_id, id, body]),
         }))
     }
 
@@ -156,7 +155,7 @@ impl Service {
         let head = db::head(&mut tx).await?;
         let mut after = None;
         loop {
-            let page = db::tenant_policies_after(&mut tx, tenant, after.as_ref()).await?;
+            let page = pages::tenant_policies_after(&mut tx, tenant, after.as_ref()).await?;
             after = list.add_all(&page)?;
             if after.is_none() {
                 break;
@@ -173,7 +172,7 @@ impl Service {
         let head = db::head(&mut tx).await?;
         let mut after = None;
         loop {
-            let page = db::extensions_after(&mut tx, after.as_ref()).await?;
+            let page = pages::extensions_after(&mut tx, after.as_ref()).await?;
             after = list.add_all(&page)?;
             if after.is_none() {
                 break;
@@ -319,8 +318,7 @@ impl List {
             serde_json::to_writer(&mut self.etags, &stored.etag)
                 .map_err(|_bad| DbError::Damaged("an entity tag"))?;
         }
-        let is_full = usize::try_from(db::PAGE).is_ok_and(|most| page.len() >= most);
-        Ok(page.last().filter(|_| is_full).map(|record| record.key.clone()))
+        Ok(pages::next_after(page))
     }
 
     fn end(self, with_etags: bool) -> Result<Bytes, DbError> {

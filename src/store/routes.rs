@@ -32,7 +32,7 @@ const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 /// What answers the requests.
 pub(super) struct Service {
     pub(super) db: Arc<Db>,
-    pub(super) snapshots: Snapshots,
+    pub(super) snapshots: Arc<Snapshots>,
     pub(super) level: Level,
     pub(super) token: Option<SecretString>,
     pub(super) body_bytes: usize,
@@ -193,7 +193,11 @@ impl Service {
             let response = respond::empty(StatusCode::NOT_MODIFIED);
             return Ok(stamped(response, Some(&etag), Some(head.revision)));
         }
-        let snapshot = self.snapshots.current().await?;
+        // Made to the end even if this client gives up: the others wait for the same one.
+        let snapshots = self.snapshots.clone();
+        let snapshot = self
+            .to_the_end(async move { Ok(snapshots.current().await?) })
+            .await?;
         let response = respond::with_body(StatusCode::OK, NDJSON, snapshot.lines.clone());
         let etag = snapshot::tag(&snapshot.head);
         Ok(stamped(response, Some(&etag), Some(snapshot.head.revision)))
@@ -205,7 +209,7 @@ impl Service {
         Ok(respond::with_body(StatusCode::OK, JSON, body))
     }
 
-    /// Does this whether or not the client stays to hear of it: a write must not be left between done and undone.
+    /// Does this whether or not the client stays to hear of it. A write, above all, must not stop half-way.
     pub(super) async fn to_the_end<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, CallError>> + Send + 'static,

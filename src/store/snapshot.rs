@@ -10,8 +10,10 @@ use serde_json::value::RawValue;
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{
-    db::{self, Db, Head, Record},
+    db::{self, Db, Head},
     error::DbError,
+    key::Key,
+    pages::{self, Record},
 };
 use crate::{
     heir::wire::{Line, SNAPSHOT_FORMAT, inline},
@@ -32,7 +34,15 @@ pub(super) struct Snapshot {
 #[derive(Debug)]
 pub(super) struct Snapshots {
     db: Arc<Db>,
-    latest: Mutex<Option<(Arc<Snapshot>, Instant)>>,
+    latest: Mutex<Option<Latest>>,
+}
+
+#[derive(Debug)]
+struct Latest {
+    snapshot: Arc<Snapshot>,
+    /// When the reading of the database began: whoever asked before that gets a state as new as they can expect.
+    begun: Instant,
+    used: Instant,
 }
 
 /// The tag of the snapshot at this point of this history.
@@ -50,29 +60,33 @@ impl Snapshots {
 
     /// The snapshot of the present, made now unless the last one still is the present.
     pub(super) async fn current(&self) -> Result<Arc<Snapshot>, DbError> {
-        // Held while one is made: those who come meanwhile find it finished.
+        let asked = Instant::now();
+        // Held while one is made: those who come meanwhile wait for the next, and all share that one.
         let mut latest = self.latest.lock().await;
+        if let Some(latest) = latest.as_mut().filter(|latest| latest.begun >= asked) {
+            latest.used = Instant::now();
+            return Ok(latest.snapshot.clone());
+        }
+        let begun = Instant::now();
         let mut tx = self.db.read().await?;
         let head = db::head(&mut tx).await?;
-        if let Some((snapshot, used)) = latest.as_mut()
-            && (snapshot.head.revision, &snapshot.head.chain) == (head.revision, &head.chain)
-        {
-            *used = Instant::now();
-            return Ok(snapshot.clone());
+        if let Some(latest) = latest.as_mut().filter(|latest| latest.snapshot.head == head) {
+            (latest.begun, latest.used) = (begun, Instant::now());
+            return Ok(latest.snapshot.clone());
         }
         // The old one goes first, so that there are not two of them in memory.
         *latest = None;
         let mut lines = Lines::begin(&head)?;
         let mut after = None;
         loop {
-            let page = db::policies_after(&mut tx, after.as_ref()).await?;
+            let page = pages::policies_after(&mut tx, after.as_ref()).await?;
             after = lines.add_all(&page)?;
             if after.is_none() {
                 break;
             }
         }
         loop {
-            let page = db::extensions_after(&mut tx, after.as_ref()).await?;
+            let page = pages::extensions_after(&mut tx, after.as_ref()).await?;
             after = lines.add_all(&page)?;
             if after.is_none() {
                 break;
@@ -81,7 +95,11 @@ impl Snapshots {
         tx.rollback().await?;
         let lines = lines.end()?;
         let snapshot = Arc::new(Snapshot { head, lines });
-        *latest = Some((snapshot.clone(), Instant::now()));
+        *latest = Some(Latest {
+            snapshot: snapshot.clone(),
+            begun,
+            used: Instant::now(),
+        });
         Ok(snapshot)
     }
 
@@ -89,7 +107,7 @@ impl Snapshots {
     pub(super) fn let_go(&self) {
         // Locked means that somebody is interested just now.
         if let Ok(mut latest) = self.latest.try_lock()
-            && latest.as_ref().is_some_and(|(_, used)| used.elapsed() > KEPT)
+            && latest.as_ref().is_some_and(|latest| latest.used.elapsed() > KEPT)
         {
             *latest = None;
         }
@@ -119,12 +137,11 @@ impl Lines {
     }
 
     /// Adds a page of records; answers after which key the next page begins, if there can be one.
-    fn add_all(&mut self, page: &[Record]) -> Result<Option<super::key::Key>, DbError> {
+    fn add_all(&mut self, page: &[Record]) -> Result<Option<Key>, DbError> {
         for record in page {
             self.add(record)?;
         }
-        let is_full = usize::try_from(db::PAGE).is_ok_and(|most| page.len() >= most);
-        Ok(page.last().filter(|_| is_full).map(|record| record.key.clone()))
+        Ok(pages::next_after(page))
     }
 
     fn add(&mut self, record: &Record) -> Result<(), DbError> {
