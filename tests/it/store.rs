@@ -959,24 +959,48 @@ async fn a_waiting_client_hears_of_a_write_at_once() {
         assert_eq!(to, 0);
         assert!(heard - started >= Duration::from_millis(300));
 
-        let waiting: Vec<_> = (0..10).map(|_| wait(0, 30_000)).collect();
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        assert!(waiting.iter().all(|client| !client.is_finished()));
-        store.put(P, "{}").await;
-        let written = Instant::now();
-        for client in waiting {
-            let (to, heard) = client.await.unwrap();
-            assert_eq!(to, 1);
-            // Well before the second after which another process's write is looked for.
-            assert!(heard < written + Duration::from_millis(700));
+        let mut quickest = Duration::MAX;
+        for round in 0..3 {
+            let waiting: Vec<_> = (0..10).map(|_| wait(round, 30_000)).collect();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            assert!(waiting.iter().all(|client| !client.is_finished()));
+            store.put(P, format!("{{\"n\":{round}}}")).await;
+            let written = Instant::now();
+            let mut slowest = Duration::ZERO;
+            for client in waiting {
+                let (to, heard) = client.await.unwrap();
+                assert_eq!(to, round + 1);
+                slowest = slowest.max(heard.saturating_duration_since(written));
+            }
+            quickest = quickest.min(slowest);
         }
+        // Once is enough on a busy machine. Heard of by looking once a second, each round but the first would
+        // take the better part of one.
+        assert!(quickest < Duration::from_millis(300), "{quickest:?}");
         // A stop does not wait for those who wait.
-        let waiting = wait(1, 30_000);
+        let waiting = wait(3, 30_000);
         tokio::time::sleep(Duration::from_millis(200)).await;
         store.stop().await;
-        assert_eq!(waiting.await.unwrap().0, 1);
+        assert_eq!(waiting.await.unwrap().0, 3);
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_store_connects_again_when_its_database_comes_back() {
+    let Some(server) = postgres() else { return };
+    let scratch = Scratch::postgres(server.clone(), "template0").await;
+    let store = scratch.start().await;
+    store.put(P, "{}").await;
+    let sql = format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'",
+        scratch.name()
+    );
+    on_server(&server, sql).await;
+    assert_eq!(store.get(P).await.body, "{}");
+    assert_eq!(store.put(P, "{\"n\":2}").await.revision(), 2);
+    store.stop().await;
+    scratch.remove().await;
 }
 
 #[tokio::test]
