@@ -1,6 +1,30 @@
+//! The sidecar of a Beamline Router: it stands in front of HEIR, the central policy store, and answers policy
+//! lookups from memory, whether HEIR is up, slow, gone, restored from a backup, or talking nonsense.
+//!
+//! ```text
+//!  Router ─ listener ─► route ─┬─ lookup ─► snapshot ───────────────────────┐
+//!                              ├─ write ──► HEIR, or the journal ─► snapshot ┼─► respond ─► Router
+//!                              └─ (rest) ─► forward ─► HEIR ─────────────────┘
+//!  refresh (HEIR | disk | directory) ─► policy ─► snapshot            admin reads all of it
+//!  app puts it together from a config; store is a HEIR of our own, a command of its own
+//! ```
+//!
+//! Arrows point one way: `policy` and `respond` use nothing of ours, `snapshot` uses `policy`, `heir` uses both,
+//! `refresh` and `write` keep the snapshot like HEIR, `route` answers from it, `app` knows everybody.
+
+pub mod admin;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod forward;
 pub mod heir;
 pub mod listener;
 pub mod policy;
+pub mod readiness;
+pub mod refresh;
 pub mod respond;
 pub mod route;
+pub mod snapshot;
 pub mod store;
+pub mod telemetry;
+pub mod write;

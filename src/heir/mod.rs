@@ -1,3 +1,23 @@
 //! HEIR, the central policy store, as it is spoken to over HTTP.
+//!
+//! Refresh, lookups of unknown policies, writes and forwarding all go through one [`HeirClient`], so there is one
+//! pool, one breaker and one opinion on whether HEIR is there.
 
+mod backoff;
+mod base_url;
+mod breaker;
+mod client;
+mod config;
+mod error;
+mod listed;
+mod tls;
 pub mod wire;
+
+pub use backoff::Backoff;
+pub(crate) use backoff::jittered;
+pub use base_url::{BaseUrl, InvalidBaseUrl};
+pub use breaker::{Breaker, BreakerState};
+pub use client::{ConnectError, Fetched, HeirClient, Replied};
+pub use config::{BreakerConfig, HeirConfig, PoolConfig, RetryConfig, TlsConfig};
+pub use error::HeirError;
+pub use listed::listed;

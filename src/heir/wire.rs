@@ -120,6 +120,11 @@ pub fn exact_bytes(policy: &RawValue, policy_text: Option<&str>) -> Bytes {
     Bytes::copy_from_slice(policy_text.unwrap_or(policy.get()).as_bytes())
 }
 
+/// The revision that an answer names in its header.
+pub fn revision(headers: &http::HeaderMap) -> Option<u64> {
+    headers.get(REVISION_HEADER)?.to_str().ok()?.parse().ok()
+}
+
 /// How to send a stored document inside one line: the text for `policy`, and `policy_text` if that differs.
 ///
 /// Inside a JSON text a raw line break can only stand between tokens, where a space means the same.

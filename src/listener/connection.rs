@@ -88,6 +88,17 @@ struct Activity {
     active: AtomicU32,
     /// Bytes came in that do not yet make a request.
     partial: AtomicBool,
+    /// Bytes went out since the last tick: a long answer to a slow reader is progress too.
+    wrote: AtomicBool,
+}
+
+impl Activity {
+    fn note_write(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if matches!(written, Poll::Ready(Ok(1..))) {
+            self.wrote.store(true, Relaxed);
+        }
+        written
+    }
 }
 
 /// Decides at each tick whether a connection is still worth keeping.
@@ -120,7 +131,8 @@ impl Patience {
 
     fn judge(&mut self, activity: &Activity) -> Verdict {
         let requests = activity.requests.load(Relaxed);
-        if requests != self.seen || activity.active.load(Relaxed) > 0 {
+        let wrote = activity.wrote.swap(false, Relaxed);
+        if requests != self.seen || activity.active.load(Relaxed) > 0 || wrote {
             self.seen = requests;
             self.quiet_ticks = 0;
             return Verdict::Keep;
@@ -245,7 +257,9 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+        let this = self.get_mut();
+        this.activity
+            .note_write(Pin::new(&mut this.stream).poll_write(context, bytes))
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -261,7 +275,9 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, slices)
+        let this = self.get_mut();
+        this.activity
+            .note_write(Pin::new(&mut this.stream).poll_write_vectored(context, slices))
     }
 
     fn is_write_vectored(&self) -> bool {

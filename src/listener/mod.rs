@@ -5,10 +5,13 @@
 
 mod address;
 mod connection;
+mod limits;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 pub use address::{Address, Bound, InvalidAddress, Peer};
+pub use limits::LimitsConfig;
+
 use hyper::body::Incoming;
 use prometheus::{IntCounter, IntGauge};
 use tokio::sync::Semaphore;

@@ -14,8 +14,8 @@ use hyper::body::Incoming;
 #[derive(Debug)]
 pub enum Body {
     Full(Full<Bytes>),
-    /// HEIR's answer to a forwarded request, frame by frame as it arrives.
-    Forwarded(Incoming),
+    /// Passed on frame by frame as it arrives.
+    Streamed(Incoming),
 }
 
 /// A response of the data plane.
@@ -37,21 +37,21 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
             Self::Full(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
-            Self::Forwarded(body) => Pin::new(body).poll_frame(context),
+            Self::Streamed(body) => Pin::new(body).poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Full(body) => body.is_end_stream(),
-            Self::Forwarded(body) => body.is_end_stream(),
+            Self::Streamed(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(body) => body.size_hint(),
-            Self::Forwarded(body) => body.size_hint(),
+            Self::Streamed(body) => body.size_hint(),
         }
     }
 }

@@ -1,5 +1,154 @@
-//! From a request line to what is asked for.
+//! From a request to its answer: the one place that knows paths and methods.
+//!
+//! A lookup is answered here and now, from one load of the snapshot. Whatever has to wait for HEIR or the disk is
+//! handed to a bounded number of tasks.
 
+mod guard;
+mod list;
+mod lookup;
 mod path;
+mod slow;
+mod write;
+
+use std::{sync::Arc, time::Instant};
+
+use http::{HeaderName, HeaderValue, Method, Request, header};
+use hyper::body::Incoming;
 
 pub use path::{InvalidPath, PathId, Target};
+
+use self::slow::{Job, Slow};
+use crate::{
+    forward::Forwarder,
+    heir::HeirClient,
+    listener::{Handler, LimitsConfig, Peer, Reply},
+    readiness::Readiness,
+    refresh::{Fetcher, Refresher},
+    respond::{ErrorCode, Failure, Response},
+    snapshot::{Key, SnapshotStore},
+    telemetry::Metrics,
+    write::Writer,
+};
+
+/// Revision of the snapshot that answered.
+pub const SNAPSHOT_REVISION: HeaderName = HeaderName::from_static("x-beamline-snapshot-revision");
+/// Milliseconds since HEIR last confirmed that snapshot.
+pub const SNAPSHOT_AGE_MS: HeaderName = HeaderName::from_static("x-beamline-snapshot-age-ms");
+/// `heir`, `disk`, `file` or `journal`.
+pub const SOURCE: HeaderName = HeaderName::from_static("x-beamline-source");
+/// `fresh`, `stale` or `expired`.
+pub const FRESHNESS: HeaderName = HeaderName::from_static("x-beamline-freshness");
+/// `true` where HEIR is away and the answer could be out of date for that reason.
+pub const STALE: HeaderName = HeaderName::from_static("x-beamline-stale");
+/// `queued` where HEIR is away and the journal has the write.
+pub const WRITE: HeaderName = HeaderName::from_static("x-beamline-write");
+
+/// What exists only where there is a HEIR.
+#[derive(Debug)]
+pub struct Upstream {
+    pub client: Arc<HeirClient>,
+    pub fetcher: Arc<Fetcher>,
+    pub refresher: Arc<Refresher>,
+    pub forwarder: Forwarder,
+}
+
+/// The data plane.
+#[derive(Debug)]
+pub struct Router {
+    store: Arc<SnapshotStore>,
+    upstream: Option<Upstream>,
+    writer: Arc<Writer>,
+    readiness: Arc<Readiness>,
+    limits: LimitsConfig,
+    metrics: Arc<Metrics>,
+    slow: Slow,
+}
+
+impl Router {
+    pub fn new(
+        store: Arc<SnapshotStore>,
+        upstream: Option<Upstream>,
+        writer: Arc<Writer>,
+        readiness: Arc<Readiness>,
+        limits: LimitsConfig,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        let slow = Slow::new(limits.in_flight);
+        Arc::new(Self {
+            store,
+            upstream,
+            writer,
+            readiness,
+            limits,
+            metrics,
+            slow,
+        })
+    }
+
+    fn route(self: &Arc<Self>, request: Request<Incoming>) -> Result<Reply, Failure> {
+        let started = Instant::now();
+        guard::check(&request, self.limits.body_bytes)?;
+        let target = Target::parse(request.uri())
+            .map_err(|error| Failure::new(ErrorCode::InvalidRequest, error.to_string()).closing())?;
+        match (request.method(), target) {
+            (&Method::GET | &Method::HEAD, Target::Policy { tenant, policy }) => {
+                match self.lookup(tenant.as_str(), policy.as_str(), request.headers(), started) {
+                    lookup::Answer::Now(response) => Ok(Reply::Ready(response)),
+                    lookup::Answer::AskHeir => {
+                        let job = Job::Fetch(key(&tenant, &policy)?, request.headers().clone(), started);
+                        Ok(self.later(job))
+                    }
+                }
+            }
+            (&Method::PUT | &Method::DELETE, Target::Policy { tenant, policy }) => {
+                let key = key(&tenant, &policy)?;
+                Ok(self.later(Job::Write(key, request)))
+            }
+            (_, Target::Policy { .. }) => Err(method_not_allowed("GET, HEAD, PUT, DELETE")),
+            (&Method::GET | &Method::HEAD, Target::Tenant(tenant)) => {
+                let tenant = tenant.tenant().map_err(|error| invalid(&error))?;
+                Ok(self.later(Job::List(tenant, started)))
+            }
+            (_, Target::Tenant(_)) => Err(method_not_allowed("GET, HEAD")),
+            (&Method::GET | &Method::HEAD, Target::Health) => Ok(Reply::Ready(self.readiness.health())),
+            (_, Target::Health) => Err(method_not_allowed("GET, HEAD")),
+            (_, Target::Other) => Ok(self.later(Job::Forward(request))),
+        }
+    }
+
+    fn later(self: &Arc<Self>, job: Job) -> Reply {
+        let this = self.clone();
+        Reply::Later(Box::pin(async move {
+            let answered = this.slow.run(this.clone(), job).await;
+            answered.unwrap_or_else(|failure| this.fail(failure))
+        }))
+    }
+
+    fn fail(&self, failure: Failure) -> Response {
+        self.metrics.error(failure.code);
+        failure.response()
+    }
+}
+
+impl Handler for Router {
+    fn handle(self: &Arc<Self>, request: Request<Incoming>, _: Peer) -> Reply {
+        self.route(request)
+            .unwrap_or_else(|failure| Reply::Ready(self.fail(failure)))
+    }
+}
+
+fn key(tenant: &PathId<'_>, policy: &PathId<'_>) -> Result<Key, Failure> {
+    Ok((
+        tenant.tenant().map_err(|error| invalid(&error))?,
+        policy.policy().map_err(|error| invalid(&error))?,
+    ))
+}
+
+fn invalid(error: &dyn std::error::Error) -> Failure {
+    Failure::new(ErrorCode::InvalidRequest, error.to_string())
+}
+
+fn method_not_allowed(allow: &'static str) -> Failure {
+    Failure::new(ErrorCode::MethodNotAllowed, format!("this path takes {allow}"))
+        .header(header::ALLOW, HeaderValue::from_static(allow))
+}

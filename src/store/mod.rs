@@ -12,7 +12,6 @@ mod error;
 mod import;
 mod key;
 mod level;
-mod listed;
 mod modules;
 mod pages;
 mod receive;

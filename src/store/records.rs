@@ -13,7 +13,6 @@ use super::{
     db::{self, Db},
     error::{CallError, DbError, not_found},
     key::Key,
-    listed::listed,
     pages::{self, Record},
     receive::{check_length, idempotency_key, receive},
     routes::Service,
@@ -21,7 +20,7 @@ use super::{
     write::{Keyed, Recalled, Write, Written},
 };
 use crate::{
-    heir::wire::REVISION_HEADER,
+    heir::{listed, wire::REVISION_HEADER},
     policy::{ETag, PolicyDocument, Problem, TenantId},
     respond::{self, ErrorCode, Failure, JSON, Response},
 };

@@ -10,11 +10,7 @@ use serde_json::value::RawValue;
 
 /// The document with `member` holding `id`: as it is where it already does, else with that one value put in.
 /// `id` follows the grammar of ids, so nothing in it needs an escape.
-pub(super) fn listed<'a>(
-    document: &'a str,
-    member: &str,
-    id: &str,
-) -> Result<Cow<'a, str>, serde_json::Error> {
+pub fn listed<'a>(document: &'a str, member: &str, id: &str) -> Result<Cow<'a, str>, serde_json::Error> {
     let found = Member(member).deserialize(&mut serde_json::Deserializer::from_str(document))?;
     let Some(value) = found else {
         // The first brace opens the object: a stored document is one object.

@@ -1,0 +1,41 @@
+//! The open paths: liveness, readiness, metrics.
+
+use std::time::Instant;
+
+use http::{HeaderValue, StatusCode};
+use serde_json::json;
+
+use super::Admin;
+use crate::{
+    readiness::State,
+    respond::{self, ErrorCode, Failure, Response},
+};
+
+/// The process runs and answers; nothing more, so that an outage elsewhere restarts nobody.
+pub(super) fn live() -> Response {
+    respond::json(StatusCode::OK, &json!({"status": "live"}))
+}
+
+impl Admin {
+    /// 200 while lookups can be answered, with how well and why; 503 otherwise.
+    pub(super) fn ready(&self) -> Response {
+        let judgement = self.readiness.judge();
+        let status = match judgement.state {
+            State::Live | State::Degraded => StatusCode::OK,
+            State::NotReady => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        respond::json(status, &judgement)
+    }
+
+    pub(super) fn scrape(&self) -> Response {
+        let (age_ms, _) = self.store.freshness().at(Instant::now());
+        self.metrics.snapshot_age_seconds.set(age_ms as f64 / 1e3);
+        match self.metrics.scrape() {
+            Ok(text) => {
+                let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+                respond::with_body(StatusCode::OK, kind, text.into())
+            }
+            Err(error) => Failure::new(ErrorCode::InternalError, error.to_string()).response(),
+        }
+    }
+}

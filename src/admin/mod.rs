@@ -1,0 +1,137 @@
+//! The ops listener: probes and metrics for everyone, the rest for operators.
+//!
+//! Everything but the open paths needs the token; without a token configured, a client on this machine.
+
+mod access;
+mod health;
+mod pages;
+mod writes;
+
+use std::{path::PathBuf, sync::Arc};
+
+use http::{Method, Request};
+use hyper::body::Incoming;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use access::Access;
+
+use crate::{
+    heir::HeirClient,
+    listener::{Handler, Peer, Reply},
+    readiness::Readiness,
+    refresh::Refresher,
+    respond::{ErrorCode, Failure, Response},
+    snapshot::SnapshotStore,
+    telemetry::{Logs, Metrics},
+    write::Writer,
+};
+
+/// The ops listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OpsConfig {
+    /// Where `/live`, `/ready`, `/metrics` and `/admin/*` are: `IP:PORT` or `unix:/absolute/path`.
+    pub listen: String,
+    /// File with the bearer token for `/admin/*`; read again when it changes. Empty: `/admin/*` is for clients on
+    /// this machine only.
+    pub token_file: PathBuf,
+}
+
+impl Default for OpsConfig {
+    fn default() -> Self {
+        Self {
+            listen: "0.0.0.0:9901".into(),
+            token_file: PathBuf::new(),
+        }
+    }
+}
+
+/// Answers the ops listener.
+#[derive(Debug)]
+pub struct Admin {
+    pub access: Access,
+    pub store: Arc<SnapshotStore>,
+    pub client: Option<Arc<HeirClient>>,
+    pub refresher: Option<Arc<Refresher>>,
+    pub writer: Arc<Writer>,
+    pub readiness: Arc<Readiness>,
+    pub metrics: Arc<Metrics>,
+    pub logs: Logs,
+}
+
+impl Handler for Admin {
+    fn handle(self: &Arc<Self>, request: Request<Incoming>, peer: Peer) -> Reply {
+        let path = request.uri().path();
+        let reading = matches!(*request.method(), Method::GET | Method::HEAD);
+        // The whole list of what is open; compared exactly, so that no path can pretend to be one of them.
+        match path {
+            "/live" if reading => return Reply::Ready(health::live()),
+            "/ready" if reading => return Reply::Ready(self.ready()),
+            "/metrics" if reading => return Reply::Ready(self.scrape()),
+            _ => {}
+        }
+        if let Err(failure) = self.access.check(&request, peer) {
+            return Reply::Ready(failure.response());
+        }
+        let this = self.clone();
+        Reply::Later(Box::pin(async move {
+            this.page(request).await.unwrap_or_else(Failure::response)
+        }))
+    }
+}
+
+impl Admin {
+    async fn page(&self, request: Request<Incoming>) -> Result<Response, Failure> {
+        let (parts, body) = request.into_parts();
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        let segments: Vec<&str> = parts.uri.path().trim_start_matches('/').split('/').collect();
+        match (&parts.method, segments.as_slice()) {
+            (&Method::GET, ["admin", "snapshot"]) => Ok(self.snapshot()),
+            (&Method::GET, ["admin", "policies"]) => self.policies(&query),
+            (&Method::POST, ["admin", "refresh"]) => self.refresh(&query).await,
+            (&Method::GET, ["admin", "log"]) => Ok(self.log()),
+            (&Method::PUT | &Method::POST, ["admin", "log"]) => self.set_log(body).await,
+            (&Method::GET, ["admin", "writes"]) => Ok(self.writes()),
+            (&Method::POST, ["admin", "writes", id, action]) => self.settle(id, action).await,
+            (
+                _,
+                [
+                    "admin",
+                    "snapshot" | "policies" | "refresh" | "log" | "writes",
+                    ..,
+                ]
+                | ["live" | "ready" | "metrics"],
+            ) => Err(Failure::new(
+                ErrorCode::MethodNotAllowed,
+                "this path does not take this method",
+            )),
+            _ => Err(Failure::new(
+                ErrorCode::NotFound,
+                "there is no such page; see docs/operations.md",
+            )),
+        }
+    }
+}
+
+/// The parameters of a query. Values are names and flags that need no decoding.
+struct Query<'a>(Vec<(&'a str, &'a str)>);
+
+impl<'a> Query<'a> {
+    fn parse(query: &'a str) -> Self {
+        Self(
+            query
+                .split('&')
+                .filter(|p| !p.is_empty())
+                .map(|p| p.split_once('=').unwrap_or((p, "")))
+                .collect(),
+        )
+    }
+
+    fn value(&self, name: &str) -> Option<&'a str> {
+        self.0
+            .iter()
+            .find(|(found, _)| *found == name)
+            .map(|(_, value)| *value)
+    }
+}

@@ -1,0 +1,446 @@
+//! Puts everything together. Building may fail: it reads, connects what can be connected, and binds every socket.
+//! Running does not fail: it serves until told to stop, and then finishes what was begun.
+
+mod data_runtime;
+mod reload;
+mod tasks;
+mod watch;
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use reload::ConfigSource;
+
+use self::{data_runtime::DataRuntime, reload::Reloader, tasks::Tasks};
+use crate::{
+    admin::{Access, Admin},
+    config::Config,
+    forward::Forwarder,
+    heir::{BaseUrl, ConnectError, HeirClient, InvalidBaseUrl},
+    listener::{Address, Bound, ConnectionLimits, InvalidAddress, Stop, serve},
+    policy::TenantId,
+    readiness::Readiness,
+    refresh::{Directory, DiskSnapshot, Fetcher, Refresher, Restored},
+    route::{Router, Upstream},
+    snapshot::SnapshotStore,
+    telemetry::{Logs, Metrics},
+    write::{Journal, JournalError, Writer},
+};
+
+/// Why the sidecar cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("cannot listen at {address}")]
+    Listen {
+        address: Address,
+        #[source]
+        source: io::Error,
+    },
+    #[error("ops.listen")]
+    OpsListen(#[from] InvalidAddress),
+    #[error("heir.url")]
+    HeirUrl(#[from] InvalidBaseUrl),
+    #[error("cannot prepare the connection to HEIR")]
+    Connect(#[from] ConnectError),
+    #[error("ops.token_file")]
+    Token(#[source] io::Error),
+    #[error("cannot use state_dir {path}")]
+    StateDir {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("state_dir {path} is in use by another process; give each sidecar a directory of its own")]
+    StateDirInUse { path: PathBuf },
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("cannot read policies_dir {path}")]
+    Directory {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+    #[error("two metrics have the same name")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// A sidecar that is ready to run: its state read, its sockets bound.
+#[derive(Debug)]
+pub struct App {
+    config: Config,
+    /// Held for as long as this process uses the state directory.
+    _state_lock: Option<File>,
+    data: DataRuntime,
+    listeners: Vec<Bound>,
+    ops: Bound,
+    router: Arc<Router>,
+    admin: Arc<Admin>,
+    store: Arc<SnapshotStore>,
+    client: Option<Arc<HeirClient>>,
+    refresher: Option<Arc<Refresher>>,
+    writer: Arc<Writer>,
+    readiness: Arc<Readiness>,
+    metrics: Arc<Metrics>,
+    directory: Option<Arc<Directory>>,
+    reloader: Reloader,
+    fetches: TaskTracker,
+    restored: mpsc::Receiver<Restored>,
+}
+
+/// How a process tells the sidecar to stop.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    /// Finish what is under way, then end.
+    pub gracefully: CancellationToken,
+    /// End now.
+    pub at_once: CancellationToken,
+}
+
+impl App {
+    /// Builds from a configuration that was checked.
+    pub fn build(config: Config, source: ConfigSource, logs: Logs) -> Result<Self, BuildError> {
+        let metrics = Metrics::new(config.metrics.tenant_labels)?;
+        let store = Arc::new(SnapshotStore::start(metrics.clone()).map_err(BuildError::Thread)?);
+        let refresh = &config.refresh;
+        store.freshness().set_limits(
+            refresh.stale_after_ms,
+            refresh.expired_after_ms,
+            refresh.when_expired,
+        );
+        let state_dir = Some(config.state_dir.as_path()).filter(|dir| !dir.as_os_str().is_empty());
+        let state_lock = state_dir.map(lock_state_dir).transpose()?;
+        if let Some(dir) = state_dir {
+            load_disk(dir, &store);
+        }
+        let journal = match state_dir {
+            Some(dir) => open_journal(dir)?,
+            None => Journal::in_memory(),
+        };
+        let fetches = TaskTracker::new();
+        let (restores, restored) = mpsc::channel(4);
+        let live = Arc::new(ArcSwap::from_pointee(config.refresh.clone()));
+        let upstream = connect(&config, &store, &live, &metrics, &fetches, restores)?;
+        let client = upstream.as_ref().map(|upstream| upstream.client.clone());
+        let fetcher = upstream.as_ref().map(|upstream| upstream.fetcher.clone());
+        let refresher = upstream.as_ref().map(|upstream| upstream.refresher.clone());
+        if upstream.is_none() {
+            store.freshness().set_authoritative();
+            store.edit(|draft| draft.set_coverage(crate::snapshot::Coverage::Whole));
+        }
+        let writer = Arc::new(Writer::new(
+            client.clone(),
+            store.clone(),
+            fetcher,
+            journal,
+            metrics.clone(),
+        ));
+        writer.configure(&config.writes);
+        let readiness = Arc::new(Readiness::new(store.clone(), refresher.clone()));
+        let directory = load_directory(&config, &store, &readiness)?;
+        let router = Router::new(
+            store.clone(),
+            upstream,
+            writer.clone(),
+            readiness.clone(),
+            config.limits.clone(),
+            metrics.clone(),
+        );
+        let admin = Arc::new(Admin {
+            access: Access::load(&config.ops).map_err(BuildError::Token)?,
+            store: store.clone(),
+            client: client.clone(),
+            refresher: refresher.clone(),
+            writer: writer.clone(),
+            readiness: readiness.clone(),
+            metrics: metrics.clone(),
+            logs: logs.clone(),
+        });
+        let data = DataRuntime::start(config.runtime.workers).map_err(BuildError::Thread)?;
+        let listeners = data.within(|| {
+            let addresses = config.listen_addresses();
+            addresses
+                .iter()
+                .map(|address| bind(&config, address))
+                .collect::<Result<Vec<_>, _>>()
+        })?;
+        let ops = bind(&config, &config.ops.listen.parse()?)?;
+        let reloader = Reloader::new(source, config.clone(), live, logs, metrics.clone());
+        Ok(Self {
+            config,
+            _state_lock: state_lock,
+            data,
+            listeners,
+            ops,
+            router,
+            admin,
+            store,
+            client,
+            refresher,
+            writer,
+            readiness,
+            metrics,
+            directory,
+            reloader,
+            fetches,
+            restored,
+        })
+    }
+
+    /// Where the Router reaches this sidecar; ports that were 0 are now what the kernel chose.
+    pub fn addresses(&self) -> Vec<Address> {
+        self.listeners
+            .iter()
+            .map(|bound| bound.address().clone())
+            .collect()
+    }
+
+    /// Where the ops listener is.
+    pub fn ops_address(&self) -> &Address {
+        self.ops.address()
+    }
+
+    /// Serves until told to stop. `reload` wakes a re-read of the configuration, besides changes of the files.
+    pub async fn run(self, shutdown: Shutdown, reload: mpsc::Receiver<()>) {
+        let background = CancellationToken::new();
+        let tasks = Tasks::new();
+        let stop = Stop::default();
+        let ops_stop = Stop::default();
+        let connections = TaskTracker::new();
+        let limits = self.config.limits.connection();
+        for bound in self.listeners {
+            let name = match bound.address() {
+                Address::Tcp(_) => "data",
+                Address::Unix(_) => "data_unix",
+            };
+            let metrics = self.metrics.listener(name);
+            let served = serve(
+                bound,
+                self.router.clone(),
+                limits.clone(),
+                metrics,
+                stop.clone(),
+                connections.clone(),
+            );
+            connections.spawn_on(served, self.data.handle());
+        }
+        let ops_limits = ConnectionLimits {
+            connections: 256,
+            ..limits
+        };
+        let ops_connections = TaskTracker::new();
+        ops_connections.spawn(serve(
+            self.ops,
+            self.admin.clone(),
+            ops_limits,
+            self.metrics.listener("ops"),
+            ops_stop.clone(),
+            ops_connections.clone(),
+        ));
+        if let (Some(refresher), Some(client)) = (&self.refresher, &self.client) {
+            let (refresher, stopping) = (refresher.clone(), background.clone());
+            tasks.spawn("refresh", async move { refresher.run(stopping).await });
+            let interval = Duration::from_millis(self.config.heir.health_interval_ms);
+            tasks.spawn(
+                "health",
+                check_health(client.clone(), interval, background.clone()),
+            );
+            let (writer, restored, stopping) = (self.writer.clone(), self.restored, background.clone());
+            tasks.spawn("replay", async move { writer.run(restored, stopping).await });
+        }
+        if self._state_lock.is_some() {
+            let disk = DiskSnapshot::new(&self.config.state_dir);
+            tasks.spawn("disk", disk.run(self.store.clone(), background.clone()));
+        }
+        let reloaded = reload::Targets {
+            store: self.store.clone(),
+            client: self.client.clone(),
+            refresher: self.refresher.clone(),
+            writer: self.writer.clone(),
+            admin: self.admin.clone(),
+            directory: self.directory.clone(),
+        };
+        tasks.spawn("reload", self.reloader.run(reloaded, reload, background.clone()));
+
+        shutdown.gracefully.cancelled().await;
+        let at_once = shutdown.at_once.clone();
+        let graceful = async {
+            tracing::info!("Stopping: clients are told to go elsewhere.");
+            self.readiness.stop();
+            stop.draining.cancel();
+            tokio::time::sleep(Duration::from_millis(self.config.shutdown.lame_duck_ms)).await;
+            stop.closing.cancel();
+            connections.close();
+            self.fetches.close();
+            let drain = Duration::from_millis(self.config.shutdown.drain_ms);
+            if tokio::time::timeout(drain, connections.wait()).await.is_err() {
+                tracing::warn!(
+                    connections = connections.len(),
+                    "Some clients did not finish in time."
+                );
+            }
+            background.cancel();
+            tasks.finish(drain).await;
+            ops_stop.closing.cancel();
+            ops_connections.close();
+            // Whoever still reads a probe's answer gets it; nobody else is worth waiting for.
+            let _late = tokio::time::timeout(Duration::from_millis(200), ops_connections.wait()).await;
+            tracing::info!("Stopped.");
+        };
+        tokio::select! {
+            () = graceful => {}
+            () = at_once.cancelled() => tracing::warn!("Stopped at once, on a second signal."),
+        }
+    }
+}
+
+fn bind(config: &Config, address: &Address) -> Result<Bound, BuildError> {
+    Bound::bind(address, config.unix_mode_bits(), config.share_listen).map_err(|source| BuildError::Listen {
+        address: address.clone(),
+        source,
+    })
+}
+
+/// The state directory is private, and one process's at a time.
+fn lock_state_dir(dir: &Path) -> Result<File, BuildError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let failed = |source| BuildError::StateDir {
+        path: dir.to_owned(),
+        source,
+    };
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(failed)?;
+    let lock = File::create(dir.join("lock")).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(fs::TryLockError::WouldBlock) => Err(BuildError::StateDirInUse { path: dir.to_owned() }),
+        Err(fs::TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+fn load_disk(dir: &Path, store: &SnapshotStore) {
+    let (loaded, refused) = DiskSnapshot::new(dir).load();
+    for reason in refused {
+        tracing::error!(reason, "A disk snapshot cannot be used.");
+    }
+    if let Some(loaded) = loaded {
+        let (policies, revision) = (loaded.incoming.len(), loaded.incoming.position.revision);
+        tracing::info!(policies, revision, "Read the disk snapshot.");
+        store.restore(loaded.incoming, &loaded.listed, loaded.confirmed);
+    }
+}
+
+fn open_journal(dir: &Path) -> Result<Journal, BuildError> {
+    let (journal, refused) = Journal::open(dir)?;
+    for reason in refused {
+        tracing::error!(reason, "A write in the journal cannot be read.");
+    }
+    let (queued, conflicts) = journal.counts();
+    if queued + conflicts > 0 {
+        tracing::warn!(queued, conflicts, "The journal holds writes of an earlier run.");
+    }
+    Ok(journal)
+}
+
+fn load_directory(
+    config: &Config,
+    store: &SnapshotStore,
+    readiness: &Readiness,
+) -> Result<Option<Arc<Directory>>, BuildError> {
+    let path = &config.policies_dir;
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let directory = Directory::new(path, config.limits.body_bytes);
+    let policies = directory
+        .load_into(store)
+        .map_err(|source| BuildError::Directory {
+            path: path.clone(),
+            source,
+        })?;
+    tracing::info!(policies, path = %path.display(), "Read the local policies.");
+    if policies > 0 {
+        readiness.has_files();
+    }
+    Ok(Some(Arc::new(directory)))
+}
+
+/// Prepares everything that speaks to HEIR, if there is one.
+fn connect(
+    config: &Config,
+    store: &Arc<SnapshotStore>,
+    live: &Arc<ArcSwap<crate::refresh::RefreshConfig>>,
+    metrics: &Arc<Metrics>,
+    fetches: &TaskTracker,
+    restores: mpsc::Sender<Restored>,
+) -> Result<Option<Upstream>, BuildError> {
+    let Some(url) = config.heir_url() else {
+        return Ok(None);
+    };
+    let timeout = Duration::from_millis(config.heir_timeout_ms());
+    let client = Arc::new(HeirClient::connect(
+        config.heir.clone(),
+        BaseUrl::parse(&url)?,
+        timeout,
+        metrics.clone(),
+    )?);
+    let policy_bytes = config.limits.body_bytes;
+    let fetcher = Fetcher::new(
+        client.clone(),
+        store.clone(),
+        live.clone(),
+        policy_bytes,
+        fetches.clone(),
+    );
+    let tenants = config
+        .heir
+        .tenants
+        .iter()
+        .filter_map(|tenant| TenantId::parse(tenant).ok())
+        .collect();
+    let refresher = Refresher::new(
+        client.clone(),
+        store.clone(),
+        live.clone(),
+        tenants,
+        policy_bytes,
+        config.heir.answer_bytes,
+        metrics.clone(),
+        restores,
+    );
+    Ok(Some(Upstream {
+        forwarder: Forwarder::new(client.clone()),
+        client,
+        fetcher: Arc::new(fetcher),
+        refresher: Arc::new(refresher),
+    }))
+}
+
+/// Asks HEIR's health from time to time, and looks whether the files it is reached with have changed.
+async fn check_health(client: Arc<HeirClient>, interval: Duration, stop: CancellationToken) {
+    loop {
+        client.reread_files();
+        if let Err(error) = client.check_health().await {
+            tracing::debug!(error = error.chain(), "HEIR is not healthy.");
+        }
+        let pause = crate::heir::jittered(interval, &mut fastrand::Rng::new());
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Takes up changes of the configuration and of the files it names, while everything runs.
+//!
+//! A configuration with a mistake changes nothing and is reported whole. Of a good one, the keys that a running
+//! sidecar can take up are taken up; the others are named, because they wait for a restart.
+
+use std::{path::PathBuf, sync::Arc};
+
+use arc_swap::ArcSwap;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::watch::Watched;
+use crate::{
+    admin::Admin,
+    config::{self, Config, Environment},
+    heir::HeirClient,
+    refresh::{Directory, RefreshConfig, Refresher},
+    snapshot::SnapshotStore,
+    telemetry::{Logs, Metrics},
+    write::Writer,
+};
+
+/// Where the configuration is read from, the first time and again.
+#[derive(Debug, Clone, Default)]
+pub struct ConfigSource {
+    pub file: Option<PathBuf>,
+    pub environment: Environment,
+}
+
+/// What takes up a change.
+#[derive(Debug)]
+pub(super) struct Targets {
+    pub(super) store: Arc<SnapshotStore>,
+    pub(super) client: Option<Arc<HeirClient>>,
+    pub(super) refresher: Option<Arc<Refresher>>,
+    pub(super) writer: Arc<Writer>,
+    pub(super) admin: Arc<Admin>,
+    pub(super) directory: Option<Arc<Directory>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Reloader {
+    source: ConfigSource,
+    /// As it was started with, with the live keys as they are now.
+    current: Config,
+    /// Keys already reported as waiting for a restart.
+    waiting: Vec<String>,
+    live: Arc<ArcSwap<RefreshConfig>>,
+    logs: Logs,
+    metrics: Arc<Metrics>,
+    refused: Option<String>,
+}
+
+impl Reloader {
+    pub(super) fn new(
+        source: ConfigSource,
+        current: Config,
+        live: Arc<ArcSwap<RefreshConfig>>,
+        logs: Logs,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            source,
+            current,
+            waiting: Vec::new(),
+            live,
+            logs,
+            metrics,
+            refused: None,
+        }
+    }
+
+    /// Reloads whenever `asked` or a file's change says so.
+    pub(super) async fn run(
+        mut self,
+        targets: Targets,
+        mut asked: mpsc::Receiver<()>,
+        stop: CancellationToken,
+    ) {
+        let heir = &self.current.heir;
+        let files = [
+            self.source.file.as_deref().unwrap_or(std::path::Path::new("")),
+            &heir.token_file,
+            &heir.tls.ca_file,
+            &heir.tls.cert_file,
+            &heir.tls.key_file,
+            &self.current.ops.token_file,
+        ];
+        let watched = Watched::new(files, [self.current.policies_dir.as_path()]);
+        let (changed, mut changes) = mpsc::channel(1);
+        let watching = tokio::spawn(watched.run(changed));
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(()) = asked.recv() => {
+                    self.refused = None;
+                    self.reload(&targets, true).await;
+                }
+                Some(()) = changes.recv() => self.reload(&targets, false).await,
+                else => {
+                    stop.cancelled().await;
+                    break;
+                }
+            }
+        }
+        watching.abort();
+    }
+
+    async fn reload(&mut self, targets: &Targets, asked: bool) {
+        if let Some(client) = &targets.client {
+            client.reread_files();
+        }
+        targets.admin.access.reread();
+        if let Some(directory) = &targets.directory {
+            reread_directory(directory, &targets.store).await;
+        }
+        match config::load(self.source.file.as_deref(), &self.source.environment) {
+            Ok(loaded) => {
+                self.refused = None;
+                self.apply(loaded.config, targets, asked);
+            }
+            Err(mistakes) => {
+                let text = mistakes.to_string();
+                // A change of another file must not repeat an old complaint.
+                if self.refused.as_deref() != Some(&text) {
+                    tracing::warn!(mistakes = text, "The changed configuration is not taken up.");
+                    self.metrics.config_reload("refused");
+                }
+                self.refused = Some(text);
+            }
+        }
+    }
+
+    fn apply(&mut self, next: Config, targets: &Targets, asked: bool) {
+        let changed = changed_keys(&self.current, &next);
+        let (live, waiting): (Vec<_>, Vec<_>) = changed.into_iter().partition(|key| config::is_live(key));
+        if waiting != self.waiting && !waiting.is_empty() {
+            tracing::warn!(
+                keys = waiting.join(", "),
+                "These keys have changed and wait for a restart."
+            );
+        }
+        self.waiting = waiting;
+        if live.is_empty() && !asked {
+            return;
+        }
+        let refresh = &next.refresh;
+        targets.store.freshness().set_limits(
+            refresh.stale_after_ms,
+            refresh.expired_after_ms,
+            refresh.when_expired,
+        );
+        self.live.store(Arc::new(refresh.clone()));
+        targets.writer.configure(&next.writes);
+        if self.current.log.filter != next.log.filter
+            && let Err(error) = self.logs.set_filter(&next.log.filter)
+        {
+            tracing::warn!(error, "The log filter is not taken up.");
+        }
+        if let Some(refresher) = &targets.refresher {
+            refresher.wake();
+        }
+        self.current.refresh = next.refresh;
+        self.current.writes = next.writes;
+        self.current.log.filter = next.log.filter;
+        self.metrics.config_reload("applied");
+        tracing::info!(keys = live.join(", "), "The configuration was read again.");
+    }
+}
+
+async fn reread_directory(directory: &Arc<Directory>, store: &Arc<SnapshotStore>) {
+    let (directory, store) = (directory.clone(), store.clone());
+    let path = directory.path().to_owned();
+    match tokio::task::spawn_blocking(move || directory.load_into(&store)).await {
+        Ok(Ok(policies)) => tracing::debug!(policies, "Read the local policies again."),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, path = %path.display(), "policies_dir cannot be read; its last good policies stay.");
+        }
+        Err(error) => tracing::error!(%error, "Reading policies_dir failed."),
+    }
+}
+
+/// The paths of the keys in which two configurations differ.
+fn changed_keys(old: &Config, new: &Config) -> Vec<String> {
+    fn collect(path: &str, old: &Value, new: &Value, changed: &mut Vec<String>) {
+        match (old, new) {
+            (Value::Object(old), Value::Object(new)) => {
+                for (key, value) in new {
+                    let below = if path.is_empty() {
+                        key.clone()
+                    } else {
+                        format!("{path}.{key}")
+                    };
+                    collect(&below, old.get(key).unwrap_or(&Value::Null), value, changed);
+                }
+            }
+            (old, new) if old != new => changed.push(path.to_owned()),
+            _ => {}
+        }
+    }
+    let value = |config: &Config| serde_json::to_value(config).unwrap_or_default();
+    let mut changed = Vec::new();
+    collect("", &value(old), &value(new), &mut changed);
+    changed
+}

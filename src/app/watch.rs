@@ -1,0 +1,104 @@
+//! Notices that watched files or directories may have changed.
+//!
+//! What is watched are the directories that hold the files, because editors and Kubernetes replace a file instead of
+//! writing to it: a mounted ConfigMap changes by the renaming of a symbolic link. The watches are set anew after
+//! every event, so a directory that was deleted and restored is watched again.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+
+/// After an event, wait for the rest of its kind: a change is seldom one event.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Looks anyway from time to time, should the system have no watches left.
+const FALLBACK: Duration = Duration::from_secs(60);
+
+/// Where watching is not possible, or something watched is missing, looking has to do.
+const BLIND: Duration = Duration::from_secs(2);
+
+/// Files and directories to notice changes of.
+#[derive(Debug)]
+pub(super) struct Watched {
+    dirs: BTreeSet<PathBuf>,
+    trees: BTreeSet<PathBuf>,
+}
+
+impl Watched {
+    pub(super) fn new<'a>(
+        files: impl IntoIterator<Item = &'a Path>,
+        trees: impl IntoIterator<Item = &'a Path>,
+    ) -> Self {
+        let set = |path: &Path| !path.as_os_str().is_empty();
+        let dir = |file: &Path| match file.parent() {
+            Some(dir) if set(dir) => dir.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        Self {
+            dirs: files.into_iter().filter(|file| set(file)).map(dir).collect(),
+            trees: trees
+                .into_iter()
+                .filter(|tree| set(tree))
+                .map(Path::to_owned)
+                .collect(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.dirs.is_empty() && self.trees.is_empty()
+    }
+
+    /// Sends whenever something may have changed, for as long as somebody listens.
+    pub(super) async fn run(self, changed: mpsc::Sender<()>) {
+        if self.is_empty() {
+            return;
+        }
+        loop {
+            let (events, mut happened) = mpsc::channel(1);
+            // Dropped and made again each time round: this is what re-arms it.
+            let (_watcher, complete) = self.arm(events);
+            let pause = if complete { FALLBACK } else { BLIND };
+            tokio::select! {
+                () = changed.closed() => return,
+                _ = happened.recv() => tokio::time::sleep(SETTLE).await,
+                () = tokio::time::sleep(pause) => {}
+            }
+            if changed.send(()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Sets the watches. Whether all could be set.
+    fn arm(&self, events: mpsc::Sender<()>) -> (Option<RecommendedWatcher>, bool) {
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            let read_only = event.as_ref().is_ok_and(|event| event.kind.is_access());
+            if !read_only {
+                // Full: a wake-up is on its way already.
+                let _pending = events.try_send(());
+            }
+        });
+        let mut watcher = match watcher {
+            Ok(watcher) => watcher,
+            Err(error) => {
+                tracing::warn!(%error, "Files cannot be watched; they are looked at every two seconds.");
+                return (None, false);
+            }
+        };
+        let mut complete = true;
+        for (paths, mode) in [
+            (&self.dirs, RecursiveMode::NonRecursive),
+            (&self.trees, RecursiveMode::Recursive),
+        ] {
+            for path in paths {
+                complete &= watcher.watch(path, mode).is_ok();
+            }
+        }
+        (Some(watcher), complete)
+    }
+}

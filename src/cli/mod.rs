@@ -1,0 +1,82 @@
+//! The command line.
+
+mod check;
+mod probe;
+mod run;
+mod store;
+
+use std::{io::Write, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// Exit code for a configuration or input with mistakes (`EX_USAGE` of sysexits).
+pub const EXIT_USAGE: u8 = 64;
+
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (commit ",
+    env!("BEAMLINE_COMMIT"),
+    ", rustls ",
+    env!("BEAMLINE_RUSTLS_VERSION"),
+    ", wasmtime ",
+    env!("BEAMLINE_WASMTIME_VERSION"),
+    ")"
+);
+
+/// Answers the Beamline Router's policy lookups from memory, whether HEIR is up or not.
+#[derive(Debug, Parser)]
+#[command(name = "beamline-sidecar", version = VERSION, propagate_version = true, max_term_width = 110)]
+#[command(after_help = "Examples:
+  beamline-sidecar demo                              see it work, on this machine, in half a minute
+  beamline-sidecar run                               in front of a HEIR at 127.0.0.1:8090
+  beamline-sidecar run --config sidecar.yaml
+  beamline-sidecar check --config sidecar.yaml       every mistake at once
+  beamline-sidecar store --db heir.db                a HEIR of your own")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Stand in front of HEIR and answer the Router.
+    Run(run::RunArgs),
+    /// Serve a HEIR: a policy store on SQLite or Postgres.
+    Store(store::StoreArgs),
+    /// Check a configuration and the policies it names; report every mistake.
+    Check(check::CheckArgs),
+    /// Ask a running sidecar whether it is live or ready, for containers without a shell.
+    Probe(probe::ProbeArgs),
+}
+
+/// Runs what the command line asks for.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Store(args) => store::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Probe(args) => probe::run(&args),
+    }
+}
+
+/// Prints to standard output; a closed pipe is not worth a complaint.
+fn say(text: &str) {
+    let _closed_pipe = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Prints to standard error.
+fn complain(text: &str) {
+    let _closed_pipe = writeln!(std::io::stderr(), "{text}");
+}
+
+/// An error with its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,136 @@
+//! `beamline-sidecar run`.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Args;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+};
+
+use super::{EXIT_USAGE, chain, complain};
+use crate::{
+    app::{App, ConfigSource, Shutdown},
+    config,
+    telemetry::Logs,
+};
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without a file the defaults are used: listen at 127.0.0.1:8080, HEIR at 127.0.0.1:8090.
+Every key can be set by a variable as well: heir.url is BEAMLINE_HEIR_URL.
+SIGHUP reads the file again, and so does a change of it; SIGTERM stops gracefully, a second one at once.
+
+Examples:
+  beamline-sidecar run --config /etc/beamline/sidecar.yaml
+  BEAMLINE_HEIR_URL=http://heir.internal:8080 BEAMLINE_LOG_FORMAT=text beamline-sidecar run"
+)]
+pub(super) struct RunArgs {
+    /// The configuration, in YAML; all keys are in docs/configuration.md.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &RunArgs) -> ExitCode {
+    let environment = config::environment();
+    let loaded = match config::load(args.config.as_deref(), &environment) {
+        Ok(loaded) => loaded,
+        Err(mistakes) => {
+            complain(&mistakes.to_string());
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let logs = match Logs::start(&loaded.config.log) {
+        Ok(logs) => logs,
+        Err(error) => {
+            complain(&format!("The log cannot be started: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    log_panics();
+    for warning in &loaded.warnings {
+        tracing::warn!(warning, "The configuration is unusual.");
+    }
+    let source = ConfigSource {
+        file: args.config.clone(),
+        environment,
+    };
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(control) => control.block_on(serve(loaded.config, source, logs)),
+        Err(error) => {
+            tracing::error!(%error, "The runtime cannot be started.");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: config::Config, source: ConfigSource, logs: Logs) -> ExitCode {
+    let app = match App::build(config, source, logs) {
+        Ok(app) => app,
+        Err(error) => {
+            tracing::error!(error = chain(&error), "The sidecar cannot start.");
+            return ExitCode::FAILURE;
+        }
+    };
+    let addresses: Vec<String> = app.addresses().iter().map(ToString::to_string).collect();
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(listen = addresses.join(","), ops = %app.ops_address(), version, "The sidecar listens.");
+    let shutdown = Shutdown::default();
+    let (reload, reloads) = mpsc::channel(1);
+    match Signals::install() {
+        Ok(signals) => {
+            tokio::spawn(signals.pass_on(shutdown.clone(), reload));
+        }
+        Err(error) => {
+            tracing::error!(%error, "Signals cannot be received.");
+            return ExitCode::FAILURE;
+        }
+    }
+    app.run(shutdown, reloads).await;
+    ExitCode::SUCCESS
+}
+
+/// The signals that steer the process.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    pub(super) fn install() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The first signal to stop is a request, the second an order.
+    pub(super) async fn pass_on(mut self, shutdown: Shutdown, reload: mpsc::Sender<()>) {
+        loop {
+            let stop = tokio::select! {
+                _ = self.terminate.recv() => true,
+                _ = self.interrupt.recv() => true,
+                _ = self.hangup.recv() => false,
+            };
+            if !stop {
+                // Full: a reload is about to begin anyway.
+                let _pending = reload.try_send(());
+            } else if shutdown.gracefully.is_cancelled() {
+                shutdown.at_once.cancel();
+            } else {
+                shutdown.gracefully.cancel();
+            }
+        }
+    }
+}
+
+/// A panic ends one connection or one task; it must not pass unseen.
+pub(super) fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        let what = panic.payload_as_str().unwrap_or("something that is no text");
+        tracing::error!(place, what, "A bug: something panicked.");
+    }));
+}

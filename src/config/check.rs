@@ -1,0 +1,275 @@
+//! Checks a configuration against the schema of its types and names every mistake with its remedy.
+
+use std::{collections::BTreeMap, fmt};
+
+use jsonschema::{ValidationError, error::ValidationErrorKind};
+use serde_json::Value;
+
+/// One thing wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Mistake {
+    /// The key, such as `refresh.interval_ms`; empty for the whole file.
+    pub key: String,
+    pub message: String,
+    pub remedy: String,
+}
+
+impl Mistake {
+    pub fn new(key: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            message: message.into(),
+            remedy: remedy.into(),
+        }
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = if self.key.is_empty() {
+            "(whole file)"
+        } else {
+            &self.key
+        };
+        write!(f, "{key}: {}\n    remedy: {}", self.message, self.remedy)
+    }
+}
+
+/// All mistakes of one configuration; never empty.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Mistakes {
+    /// Where the configuration came from.
+    pub origin: String,
+    pub list: Vec<Mistake>,
+}
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.list.len() == 1 {
+            "mistake"
+        } else {
+            "mistakes"
+        };
+        write!(f, "{} {plural} in {}", self.list.len(), self.origin)?;
+        for mistake in &self.list {
+            write!(f, "\n  {mistake}")?;
+        }
+        Ok(())
+    }
+}
+
+/// One key that holds a value.
+#[derive(Debug, Clone)]
+pub(super) struct Key {
+    /// With dots: `heir.pool.max`.
+    pub(super) path: String,
+    pub(super) schema: Value,
+}
+
+impl Key {
+    /// What this key's type makes of a variable's text.
+    pub(super) fn value_from_text(&self, text: &str) -> Value {
+        if self.takes("array") && text.contains(',') || self.takes("array") && !self.takes("string") {
+            return text
+                .split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty())
+                .collect();
+        }
+        if self.takes("integer") || self.takes("number") || self.takes("boolean") {
+            if let Ok(value) = serde_json::from_str::<Value>(text.trim())
+                && (value.is_number() || value.is_boolean())
+            {
+                return value;
+            }
+        }
+        Value::String(text.to_owned())
+    }
+
+    fn takes(&self, wanted: &str) -> bool {
+        types(&self.schema).iter().any(|found| found == wanted)
+    }
+
+    /// A line about what would be valid, taken from the schema.
+    pub(super) fn valid(&self) -> String {
+        describe(&self.schema)
+    }
+}
+
+/// Every key of the configuration, by path.
+#[derive(Debug)]
+pub(super) struct Keys {
+    pub(super) schema: Value,
+    leaves: BTreeMap<String, Key>,
+    sections: BTreeMap<String, Vec<String>>,
+}
+
+impl Keys {
+    pub(super) fn of<T: schemars::JsonSchema>() -> Self {
+        // Subschemas inlined: then a key's schema stands where the key is.
+        let settings =
+            schemars::generate::SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
+        let schema = settings.into_generator().into_root_schema_for::<T>().to_value();
+        let mut keys = Self {
+            schema: Value::Null,
+            leaves: BTreeMap::new(),
+            sections: BTreeMap::new(),
+        };
+        keys.collect("", &schema);
+        keys.schema = schema;
+        keys
+    }
+
+    fn collect(&mut self, path: &str, schema: &Value) {
+        let Some(properties) = schema.get("properties").and_then(Value::as_object) else {
+            self.leaves.insert(
+                path.to_owned(),
+                Key {
+                    path: path.to_owned(),
+                    schema: schema.clone(),
+                },
+            );
+            return;
+        };
+        self.sections
+            .insert(path.to_owned(), properties.keys().cloned().collect());
+        for (name, schema) in properties {
+            let below = if path.is_empty() {
+                name.clone()
+            } else {
+                format!("{path}.{name}")
+            };
+            self.collect(&below, schema);
+        }
+    }
+
+    pub(super) fn leaves(&self) -> impl Iterator<Item = &Key> {
+        self.leaves.values()
+    }
+
+    /// Every mistake that the schema can name.
+    pub(super) fn check(&self, document: &Value) -> Vec<Mistake> {
+        match jsonschema::validator_for(&self.schema) {
+            Ok(validator) => validator
+                .iter_errors(document)
+                .flat_map(|error| self.mistakes_of(&error))
+                .collect(),
+            Err(error) => vec![Mistake::new(
+                "",
+                format!("the schema is broken: {error}"),
+                "report this as a bug",
+            )],
+        }
+    }
+
+    fn mistakes_of(&self, error: &ValidationError<'_>) -> Vec<Mistake> {
+        let key = error
+            .instance_path()
+            .as_str()
+            .trim_start_matches('/')
+            .replace('/', ".");
+        if let ValidationErrorKind::AdditionalProperties { unexpected } = error.kind() {
+            return unexpected
+                .iter()
+                .map(|name| self.unknown_key(&key, name))
+                .collect();
+        }
+        let valid = self
+            .leaves
+            .get(&key)
+            .or_else(|| self.leaves.get(key.rsplit_once('.')?.0))
+            .map(Key::valid);
+        let remedy = match (valid, self.sections.get(&key)) {
+            (Some(valid), _) => valid,
+            (None, Some(names)) => format!("a section with the keys {}", names.join(", ")),
+            (None, None) => "see docs/configuration.md".to_owned(),
+        };
+        vec![Mistake::new(key, error.to_string(), remedy)]
+    }
+
+    fn unknown_key(&self, section: &str, name: &str) -> Mistake {
+        let path = if section.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{section}.{name}")
+        };
+        let known = self.sections.get(section).map(Vec::as_slice).unwrap_or_default();
+        let near = known
+            .iter()
+            .map(|known| (strsim::damerau_levenshtein(known, name), known))
+            .filter(|(distance, _)| *distance <= 3)
+            .min();
+        let remedy = match near {
+            Some((_, near)) => format!("did you mean `{near}`?"),
+            None => format!("known here: {}", known.join(", ")),
+        };
+        Mistake::new(path, "there is no such key", remedy)
+    }
+}
+
+/// The JSON types that a schema takes, alternatives included.
+pub(super) fn types(schema: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    match schema.get("type") {
+        Some(Value::String(one)) => found.push(one.clone()),
+        Some(Value::Array(many)) => found.extend(many.iter().filter_map(Value::as_str).map(str::to_owned)),
+        _ => {}
+    }
+    for alternatives in ["anyOf", "oneOf"] {
+        for schema in schema
+            .get(alternatives)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
+            found.extend(types(schema));
+        }
+    }
+    found
+}
+
+/// The values that a schema takes, in words.
+pub(super) fn describe(schema: &Value) -> String {
+    let mut choices: Vec<&str> = Vec::new();
+    collect_choices(schema, &mut choices);
+    if !choices.is_empty() {
+        return format!("one of {}", choices.join(", "));
+    }
+    let mut words = types(schema)
+        .into_iter()
+        .filter(|t| t != "null")
+        .collect::<Vec<_>>()
+        .join(" or ");
+    match (schema.get("minimum"), schema.get("maximum")) {
+        (Some(least), Some(most)) => words.push_str(&format!(" from {least} to {most}")),
+        (Some(least), None) => words.push_str(&format!(" of at least {least}")),
+        (None, Some(most)) => words.push_str(&format!(" of at most {most}")),
+        (None, None) => {}
+    }
+    if let Some(pattern) = schema.get("pattern").and_then(Value::as_str) {
+        words.push_str(&format!(" matching {pattern}"));
+    }
+    words
+}
+
+fn collect_choices<'a>(schema: &'a Value, choices: &mut Vec<&'a str>) {
+    choices.extend(
+        schema
+            .get("enum")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str),
+    );
+    choices.extend(schema.get("const").and_then(Value::as_str));
+    for alternatives in ["anyOf", "oneOf"] {
+        for schema in schema
+            .get(alternatives)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
+            collect_choices(schema, choices);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Environment variables over the file: `heir.url` is `BEAMLINE_HEIR_URL`.
+//!
+//! The environment comes in as a value, so that tests pass a map. A variable that names no key is left alone:
+//! Kubernetes puts `BEAMLINE_…` variables of its own into a pod when a service is called `beamline`.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::check::{Keys, Mistake};
+
+/// The variables that a process was started with.
+pub type Environment = BTreeMap<String, String>;
+
+/// This process's environment. The only place that reads it.
+pub fn environment() -> Environment {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// The variable that sets a key, such as `BEAMLINE_HEIR_POOL_MAX` for `heir.pool.max`. The Router's own keys keep
+/// their names: `BEAMLINE_HEIR_POLICY_STORE_ENABLED`.
+pub(super) fn variable(path: &str) -> String {
+    format!("BEAMLINE_{}", path.replace('.', "_").to_ascii_uppercase())
+}
+
+/// Puts the variables into the document. A text becomes what its key's type wants; what cannot become it stays a
+/// text, for the check of the whole to report.
+pub(super) fn overlay(
+    document: &mut Value,
+    environment: &Environment,
+    keys: &Keys,
+    mistakes: &mut Vec<Mistake>,
+) {
+    for key in keys.leaves() {
+        let name = variable(&key.path);
+        let Some(text) = environment.get(&name) else {
+            continue;
+        };
+        let value = key.value_from_text(text);
+        if !set(document, &key.path, value) {
+            mistakes.push(Mistake::new(
+                key.path.clone(),
+                format!("{name} is set, but the file has something else than a section there"),
+                "make the section a mapping in the file, or unset the variable",
+            ));
+        }
+    }
+}
+
+fn set(document: &mut Value, path: &str, value: Value) -> bool {
+    let mut place = document;
+    for part in path.split('.') {
+        if place.is_null() {
+            *place = Value::Object(Map::new());
+        }
+        let Value::Object(section) = place else {
+            return false;
+        };
+        place = section.entry(part).or_insert(Value::Null);
+    }
+    *place = value;
+    true
+}

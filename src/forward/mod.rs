@@ -1,0 +1,75 @@
+//! What is not answered here goes to HEIR as it came, and HEIR's answer comes back as it was given.
+
+mod headers;
+
+use std::sync::Arc;
+
+use http::Request;
+use hyper::body::Incoming;
+
+pub use headers::Via;
+pub(crate) use headers::strip_hop_by_hop;
+
+use crate::{
+    heir::{HeirClient, HeirError},
+    respond::{Body, ErrorCode, Failure, Response},
+    telemetry::HeirCall,
+};
+
+/// The reverse proxy for everything else.
+#[derive(Debug)]
+pub struct Forwarder {
+    client: Arc<HeirClient>,
+    via: Via,
+}
+
+impl Forwarder {
+    pub fn new(client: Arc<HeirClient>) -> Self {
+        Self {
+            client,
+            via: Via::new(),
+        }
+    }
+
+    /// Sends a request on. Its body is passed on as it arrives, and so is the answer's.
+    pub async fn forward(&self, request: Request<Incoming>) -> Result<Response, Failure> {
+        let (mut parts, body) = request.into_parts();
+        if self.via.has_passed(&parts.headers) {
+            return Err(Failure::new(
+                ErrorCode::LoopDetected,
+                "this request has been here before: heir.url leads back to this sidecar",
+            ));
+        }
+        strip_hop_by_hop(&mut parts.headers);
+        parts.headers.remove(http::header::HOST);
+        self.via.add(&mut parts.headers);
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let sent = self
+            .client
+            .send(
+                HeirCall::Forward,
+                parts.method,
+                path,
+                parts.headers,
+                Body::Streamed(body),
+                self.client.timeout(),
+            )
+            .await;
+        match sent {
+            Ok(response) => {
+                let (mut parts, body) = response.into_parts();
+                strip_hop_by_hop(&mut parts.headers);
+                Ok(Response::from_parts(parts, Body::Streamed(body)))
+            }
+            Err(error) => {
+                tracing::debug!(error = error.chain(), "A request could not be forwarded.");
+                Err(match error {
+                    HeirError::Connect(_) | HeirError::Interrupted(_) => {
+                        Failure::new(ErrorCode::HeirError, error.to_string()).retry_after_seconds(1)
+                    }
+                    error => error.failure(),
+                })
+            }
+        }
+    }
+}

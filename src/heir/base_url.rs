@@ -1,0 +1,153 @@
+//! HEIR's base URL: fixed at the start, so nothing that HEIR or a client says can lead a request elsewhere.
+
+use http::{
+    Uri,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+
+use crate::listener::Address;
+
+/// `http://host:port`, with an optional path in front of the API's.
+#[derive(Debug, Clone)]
+pub struct BaseUrl {
+    scheme: Scheme,
+    authority: Authority,
+    prefix: String,
+}
+
+/// Why a text is no base URL.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidBaseUrl {
+    #[error("`{0}` is not a URL")]
+    Syntax(String),
+    #[error("`{0}` is neither http nor https")]
+    Scheme(String),
+    #[error("the URL holds a user name or a password, which belong into heir.token_file")]
+    Credentials,
+    #[error("`{0}` has a query, which a base URL cannot have")]
+    Query(String),
+}
+
+impl BaseUrl {
+    pub fn parse(text: &str) -> Result<Self, InvalidBaseUrl> {
+        let uri: Uri = text
+            .parse()
+            .map_err(|_syntax| InvalidBaseUrl::Syntax(text.to_owned()))?;
+        let parts = uri.into_parts();
+        let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
+            return Err(InvalidBaseUrl::Syntax(text.to_owned()));
+        };
+        if scheme != Scheme::HTTP && scheme != Scheme::HTTPS {
+            return Err(InvalidBaseUrl::Scheme(text.to_owned()));
+        }
+        if authority.as_str().contains('@') {
+            return Err(InvalidBaseUrl::Credentials);
+        }
+        let path = parts
+            .path_and_query
+            .unwrap_or_else(|| PathAndQuery::from_static("/"));
+        if path.query().is_some() {
+            return Err(InvalidBaseUrl::Query(text.to_owned()));
+        }
+        Ok(Self {
+            scheme,
+            authority,
+            prefix: path.path().trim_end_matches('/').to_owned(),
+        })
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.scheme == Scheme::HTTPS
+    }
+
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// The URL of one path, which begins with `/` and may have a query.
+    pub fn join(&self, path_and_query: &str) -> Result<Uri, http::Error> {
+        Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query(format!("{}{path_and_query}", self.prefix))
+            .build()
+    }
+
+    /// Whether this URL is where a listener of this process is bound.
+    pub fn is_at(&self, address: &Address) -> bool {
+        let Address::Tcp(address) = address else {
+            return false;
+        };
+        let port = self
+            .authority
+            .port_u16()
+            .unwrap_or(if self.is_tls() { 443 } else { 80 });
+        if port != address.port() || port == 0 {
+            return false;
+        }
+        let host = self.authority.host().trim_matches(['[', ']']);
+        match host.parse::<std::net::IpAddr>() {
+            Ok(ip) => {
+                ip == address.ip()
+                    || ip.is_unspecified()
+                    || (ip.is_loopback() && address.ip().is_unspecified())
+            }
+            Err(_name) => {
+                host.eq_ignore_ascii_case("localhost")
+                    && (address.ip().is_loopback() || address.ip().is_unspecified())
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}://{}{}", self.scheme, self.authority, self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_parsed_and_joined() {
+        for (text, joined) in [
+            ("http://127.0.0.1:8090", "http://127.0.0.1:8090/api?x=1"),
+            ("http://heir/", "http://heir/api?x=1"),
+            (
+                "https://heir.example:8443/base/",
+                "https://heir.example:8443/base/api?x=1",
+            ),
+        ] {
+            assert_eq!(BaseUrl::parse(text).unwrap().join("/api?x=1").unwrap(), joined);
+        }
+        for bad in [
+            "",
+            "heir",
+            "127.0.0.1:8090",
+            "/x",
+            "ftp://x",
+            "http://u:p@heir",
+            "http://heir?x=1",
+            "http://",
+        ] {
+            assert!(BaseUrl::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_own_listener_is_recognised() {
+        let listen = "127.0.0.1:8080".parse().unwrap();
+        for own in [
+            "http://127.0.0.1:8080",
+            "http://localhost:8080/x",
+            "http://0.0.0.0:8080",
+        ] {
+            assert!(BaseUrl::parse(own).unwrap().is_at(&listen), "{own}");
+        }
+        for other in ["http://127.0.0.1:8090", "http://heir:8080", "https://localhost"] {
+            assert!(!BaseUrl::parse(other).unwrap().is_at(&listen), "{other}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The breaker towards HEIR: a state machine over the time it is given.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::BreakerConfig;
+
+/// Where the breaker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BreakerState {
+    Closed,
+    /// Refuses calls until the instant.
+    Open {
+        until: Instant,
+    },
+    /// Lets calls pass one at a time until enough have succeeded.
+    HalfOpen,
+}
+
+impl BreakerState {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open { .. } => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+
+    /// As the metric shows it.
+    pub const fn as_number(self) -> i64 {
+        match self {
+            Self::Closed => 0,
+            Self::Open { .. } => 1,
+            Self::HalfOpen => 2,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: BreakerState,
+    failures: u32,
+    successes: u32,
+    /// While half open: when the call that is trying HEIR out began, so that one whose end is never reported
+    /// does not keep others out for ever.
+    trial: Option<Instant>,
+}
+
+/// Opens after failures in a row, tries again after a while, closes after successes in a row.
+#[derive(Debug)]
+pub struct Breaker {
+    config: BreakerConfig,
+    inner: Mutex<Inner>,
+}
+
+impl Breaker {
+    pub fn new(config: BreakerConfig) -> Self {
+        let inner = Inner {
+            state: BreakerState::Closed,
+            failures: 0,
+            successes: 0,
+            trial: None,
+        };
+        Self {
+            config,
+            inner: Mutex::new(inner),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn state(&self) -> BreakerState {
+        self.lock().state
+    }
+
+    /// Asks to make a call. Refused: how long to stay away.
+    pub fn admit(&self, now: Instant) -> Result<(), Duration> {
+        let mut inner = self.lock();
+        match inner.state {
+            BreakerState::Closed => Ok(()),
+            BreakerState::Open { until } if now < until => Err(until - now),
+            BreakerState::Open { .. } => {
+                inner.state = BreakerState::HalfOpen;
+                inner.successes = 0;
+                inner.trial = Some(now);
+                Ok(())
+            }
+            BreakerState::HalfOpen => {
+                let open = Duration::from_millis(self.config.open_ms);
+                match inner.trial {
+                    Some(began) if now < began + open => Err(open.min(Duration::from_secs(1))),
+                    _ => {
+                        inner.trial = Some(now);
+                        Ok(())
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reports that HEIR answered.
+    pub fn success(&self) {
+        let mut inner = self.lock();
+        inner.failures = 0;
+        inner.trial = None;
+        if inner.state == BreakerState::Closed {
+            return;
+        }
+        inner.successes += 1;
+        if inner.successes >= self.config.successes {
+            inner.state = BreakerState::Closed;
+        } else {
+            inner.state = BreakerState::HalfOpen;
+        }
+    }
+
+    /// Reports that HEIR did not answer, or answered that it cannot.
+    pub fn failure(&self, now: Instant) {
+        let mut inner = self.lock();
+        inner.trial = None;
+        inner.successes = 0;
+        inner.failures = inner.failures.saturating_add(1);
+        let again = inner.state == BreakerState::HalfOpen;
+        if again || (inner.state == BreakerState::Closed && inner.failures >= self.config.failures) {
+            inner.state = BreakerState::Open {
+                until: now + Duration::from_millis(self.config.open_ms),
+            };
+        }
+    }
+
+    /// HEIR asked to be left alone for this long.
+    pub fn pause(&self, now: Instant, pause: Duration) {
+        self.lock().state = BreakerState::Open { until: now + pause };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPEN: Duration = Duration::from_millis(1_000);
+
+    fn breaker() -> Breaker {
+        Breaker::new(BreakerConfig {
+            failures: 3,
+            open_ms: 1_000,
+            successes: 2,
+        })
+    }
+
+    #[test]
+    fn failures_in_a_row_open_it_and_successes_close_it() {
+        let (breaker, start) = (breaker(), Instant::now());
+        for _ in 0..10 {
+            breaker.failure(start);
+            breaker.failure(start);
+            breaker.success();
+        }
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        for _ in 0..3 {
+            breaker.failure(start);
+        }
+        assert_eq!(breaker.admit(start), Err(OPEN));
+        assert_eq!(breaker.admit(start + OPEN), Ok(()));
+        assert_eq!(breaker.state(), BreakerState::HalfOpen);
+        assert!(breaker.admit(start + OPEN).is_err(), "one trial at a time");
+        breaker.success();
+        assert_eq!(breaker.state(), BreakerState::HalfOpen);
+        assert_eq!(breaker.admit(start + OPEN), Ok(()));
+        breaker.success();
+        assert_eq!(breaker.state(), BreakerState::Closed);
+    }
+
+    #[test]
+    fn a_failed_trial_opens_it_again_and_a_lost_one_does_not_block() {
+        let (breaker, start) = (breaker(), Instant::now());
+        (0..3).for_each(|_| breaker.failure(start));
+        breaker.admit(start + OPEN).unwrap();
+        breaker.failure(start + OPEN);
+        assert_eq!(breaker.admit(start + OPEN), Err(OPEN));
+        breaker.admit(start + 2 * OPEN).unwrap();
+        assert!(breaker.admit(start + 2 * OPEN).is_err());
+        assert_eq!(breaker.admit(start + 3 * OPEN), Ok(()));
+    }
+
+    #[test]
+    fn a_success_from_outside_ends_an_opening_early() {
+        let (breaker, start) = (breaker(), Instant::now());
+        breaker.pause(start, OPEN);
+        assert_eq!(breaker.admit(start), Err(OPEN));
+        breaker.success();
+        assert_eq!(breaker.admit(start), Ok(()));
+        breaker.success();
+        assert_eq!(breaker.state(), BreakerState::Closed);
+    }
+}

@@ -1,0 +1,553 @@
+//! The one HTTP client for HEIR: pooled, conditional, bounded in time and size, behind one breaker.
+//!
+//! Redirects are never followed, so every request goes to the authority that was configured.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit, watch},
+    time::timeout,
+};
+
+use super::{
+    Backoff, BaseUrl, Breaker, BreakerState, HeirConfig, HeirError,
+    tls::{self, TlsError},
+};
+use crate::{
+    policy::ETag,
+    respond::Body,
+    telemetry::{HeirCall, Metrics},
+};
+
+type Http = Client<hyper_rustls::HttpsConnector<HttpConnector>, Body>;
+
+/// The longest that HEIR can ask to be left alone.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// The answer to a conditional read.
+#[derive(Debug)]
+pub enum Fetched {
+    /// HEIR's version is the one that was named.
+    NotModified,
+    Changed {
+        body: Bytes,
+        headers: HeaderMap,
+    },
+}
+
+impl Fetched {
+    /// The answer's strong entity tag.
+    pub fn etag(headers: &HeaderMap) -> Option<ETag> {
+        ETag::parse(headers.get(header::ETAG)?.to_str().ok()?)
+    }
+}
+
+/// The answer to a write, whatever its status.
+#[derive(Debug)]
+pub struct Replied {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// Speaks to HEIR for the whole process.
+#[derive(Debug)]
+pub struct HeirClient {
+    base: BaseUrl,
+    config: HeirConfig,
+    timeout: Duration,
+    http: ArcSwap<Http>,
+    /// Names the content of the TLS files that are in use, or that were last found unusable.
+    tls_digest: Mutex<[u8; 32]>,
+    authorization: ArcSwap<Option<HeaderValue>>,
+    permits: Semaphore,
+    breaker: Breaker,
+    up: watch::Sender<bool>,
+    metrics: Arc<Metrics>,
+}
+
+/// Why no client could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("heir.tls")]
+    Tls(#[from] TlsError),
+    #[error("heir.token_file {path}: {reason}")]
+    Token { path: PathBuf, reason: String },
+}
+
+impl HeirClient {
+    /// Reads the TLS and token files and prepares the pool. No connection is made yet.
+    pub fn connect(
+        config: HeirConfig,
+        base: BaseUrl,
+        timeout: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, ConnectError> {
+        let tls_digest = tls::content_digest(&config.tls);
+        let http = build_http(&config, timeout)?;
+        let authorization = read_authorization(&config)?;
+        Ok(Self {
+            http: ArcSwap::from_pointee(http),
+            tls_digest: Mutex::new(tls_digest),
+            authorization: ArcSwap::from_pointee(authorization),
+            permits: Semaphore::new(config.pool.max),
+            breaker: Breaker::new(config.breaker.clone()),
+            up: watch::Sender::new(false),
+            base,
+            config,
+            timeout,
+            metrics,
+        })
+    }
+
+    pub fn base(&self) -> &BaseUrl {
+        &self.base
+    }
+
+    /// The time that one request may take.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Bytes that one answer with a whole snapshot or list may have.
+    pub fn answer_bytes(&self) -> u64 {
+        self.config.answer_bytes
+    }
+
+    pub fn breaker_state(&self) -> BreakerState {
+        self.breaker.state()
+    }
+
+    /// Whether HEIR answered the last call, and a way to wait for that to change.
+    pub fn up(&self) -> watch::Receiver<bool> {
+        self.up.subscribe()
+    }
+
+    pub fn is_up(&self) -> bool {
+        *self.up.borrow()
+    }
+
+    /// Takes up token and TLS files whose content has changed. A file that cannot be used changes nothing.
+    pub fn reread_files(&self) {
+        let mut known = self.tls_digest.lock().unwrap_or_else(PoisonError::into_inner);
+        let digest = tls::content_digest(&self.config.tls);
+        if digest != *known {
+            match build_http(&self.config, self.timeout) {
+                Ok(http) => {
+                    self.http.store(Arc::new(http));
+                    tracing::info!("Took up the changed TLS files for HEIR.");
+                }
+                Err(error) => {
+                    let error = chain(&error);
+                    tracing::warn!(
+                        error,
+                        "The changed TLS files for HEIR cannot be used; the old ones stay."
+                    );
+                }
+            }
+            // Remembered either way, so that a bad file is reported once.
+            *known = digest;
+        }
+        match read_authorization(&self.config) {
+            Ok(authorization) if authorization == **self.authorization.load() => {}
+            Ok(authorization) => {
+                self.authorization.store(Arc::new(authorization));
+                tracing::info!("Took up the changed token for HEIR.");
+            }
+            Err(error) => tracing::warn!(%error, "The token for HEIR cannot be used; the old one stays."),
+        }
+    }
+
+    /// Asks `/health`. Passes an open breaker, so that a HEIR that is back is noticed.
+    pub async fn check_health(&self) -> Result<(), HeirError> {
+        let response = self
+            .send(
+                HeirCall::Health,
+                Method::GET,
+                "/health",
+                HeaderMap::new(),
+                empty(),
+                self.timeout,
+            )
+            .await?;
+        if response.status() == StatusCode::OK {
+            return Ok(());
+        }
+        // Whatever else it says, a HEIR that is not healthy by its own account is not one to rely on.
+        self.breaker.failure(Instant::now());
+        self.note_state(false);
+        Err(HeirError::Status {
+            status: response.status(),
+            retry_after: None,
+        })
+    }
+
+    /// A read, repeated as `heir.retry` allows. Any status but 200 and 304 is an error.
+    pub async fn fetch(
+        &self,
+        call: HeirCall,
+        path: &str,
+        known: Option<&HeaderValue>,
+        limit: u64,
+    ) -> Result<Fetched, HeirError> {
+        let mut backoff = Backoff::new(self.config.retry.clone(), fastrand::u64(..));
+        let mut attempt = 1;
+        loop {
+            match self.fetch_once(call, path, known, limit, self.timeout).await {
+                Err(error) if error.is_retryable() && attempt < self.config.retry.attempts => {
+                    tracing::debug!(error = %error.chain(), attempt, path, "A read from HEIR failed and is repeated.");
+                    attempt += 1;
+                    tokio::time::sleep(backoff.next_pause()).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// A read, once, with a time limit of its own over head and body.
+    pub async fn fetch_once(
+        &self,
+        call: HeirCall,
+        path: &str,
+        known: Option<&HeaderValue>,
+        limit: u64,
+        patience: Duration,
+    ) -> Result<Fetched, HeirError> {
+        let started = Instant::now();
+        let response = self.open(call, path, known, patience).await?;
+        let Some(response) = response else {
+            return Ok(Fetched::NotModified);
+        };
+        let (parts, body) = response.into_parts();
+        let left = patience.saturating_sub(started.elapsed());
+        let body = match timeout(left, collect(body, limit)).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(error)) => return Err(self.note_failure_of(call, error)),
+            Err(_elapsed) => return Err(self.note_failure_of(call, HeirError::Timeout { after: patience })),
+        };
+        Ok(Fetched::Changed {
+            body,
+            headers: parts.headers,
+        })
+    }
+
+    /// Begins a read whose answer is a stream. `None`: not modified.
+    pub async fn open(
+        &self,
+        call: HeirCall,
+        path: &str,
+        known: Option<&HeaderValue>,
+        patience: Duration,
+    ) -> Result<Option<http::Response<Incoming>>, HeirError> {
+        let mut headers = HeaderMap::new();
+        if let Some(known) = known {
+            headers.insert(header::IF_NONE_MATCH, known.clone());
+        }
+        let response = self
+            .send(call, Method::GET, path, headers, empty(), patience)
+            .await?;
+        match response.status() {
+            StatusCode::NOT_MODIFIED if known.is_some() => Ok(None),
+            StatusCode::OK => {
+                refuse_encoding(response.headers())?;
+                Ok(Some(response))
+            }
+            StatusCode::GONE => Err(self.why_gone(response, patience).await),
+            status if status.is_redirection() => Err(HeirError::Redirect(status)),
+            status => Err(HeirError::Status {
+                status,
+                retry_after: retry_after(response.headers()),
+            }),
+        }
+    }
+
+    /// Whether history was cut short, which is housekeeping, or is another one, which is a restored store.
+    async fn why_gone(&self, response: http::Response<Incoming>, patience: Duration) -> HeirError {
+        #[derive(serde::Deserialize)]
+        struct Answer {
+            error: Error,
+        }
+        #[derive(serde::Deserialize)]
+        struct Error {
+            details: Details,
+        }
+        #[derive(serde::Deserialize)]
+        struct Details {
+            reason: String,
+        }
+        let body = match timeout(patience, collect(response.into_body(), 64 << 10)).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(_)) | Err(_) => Bytes::new(),
+        };
+        let reason = serde_json::from_slice::<Answer>(&body).map(|answer| answer.error.details.reason);
+        HeirError::Gone {
+            restored: reason.is_ok_and(|reason| reason == "restored"),
+        }
+    }
+
+    /// The next piece of a stream, or its end. Each piece has the time limit of a request.
+    pub async fn next_chunk(&self, call: HeirCall, body: &mut Incoming) -> Result<Option<Bytes>, HeirError> {
+        loop {
+            match timeout(self.timeout, body.frame()).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+                Ok(Some(Err(error))) => {
+                    return Err(self.note_failure_of(call, HeirError::Interrupted(error.into())));
+                }
+                Err(_elapsed) => {
+                    return Err(self.note_failure_of(call, HeirError::Timeout { after: self.timeout }));
+                }
+            }
+        }
+    }
+
+    /// A write, once. Any status is an answer, except redirects and those that say HEIR cannot.
+    pub async fn write(
+        &self,
+        call: HeirCall,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Replied, HeirError> {
+        /// Answers to writes are short; more than this is not read.
+        const LIMIT: u64 = 1 << 20;
+        let started = Instant::now();
+        let response = self
+            .send(call, method, path, headers, body.into(), self.timeout)
+            .await?;
+        let (parts, body) = response.into_parts();
+        if parts.status.is_redirection() {
+            return Err(HeirError::Redirect(parts.status));
+        }
+        if parts.status.is_server_error() || parts.status == StatusCode::TOO_MANY_REQUESTS {
+            return Err(HeirError::Status {
+                status: parts.status,
+                retry_after: retry_after(&parts.headers),
+            });
+        }
+        let left = self.timeout.saturating_sub(started.elapsed());
+        // The status is the answer; a body that breaks off takes nothing from it.
+        let body = match timeout(left, collect(body, LIMIT)).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(_)) | Err(_) => Bytes::new(),
+        };
+        Ok(Replied {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        })
+    }
+
+    /// Sends one request and waits for the head of its answer. The breaker learns what came of it.
+    pub async fn send(
+        &self,
+        call: HeirCall,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Body,
+        patience: Duration,
+    ) -> Result<http::Response<Incoming>, HeirError> {
+        if call != HeirCall::Health
+            && let Err(retry_in) = self.breaker.admit(Instant::now())
+        {
+            self.metrics.heir_request(call, "paused", None);
+            return Err(HeirError::Paused { retry_in });
+        }
+        let started = Instant::now();
+        let result = self.exchange(method, path, headers, body, patience).await;
+        match &result {
+            Ok(response) if is_refusal(response.status()) => {
+                let retry_after = retry_after(response.headers());
+                let error = HeirError::Status {
+                    status: response.status(),
+                    retry_after,
+                };
+                self.metrics
+                    .heir_request(call, error.outcome(), Some(started.elapsed().as_secs_f64()));
+                self.note_failure(&error);
+                if let Some(pause) = retry_after {
+                    self.breaker.pause(Instant::now(), pause);
+                }
+            }
+            Ok(_) => {
+                let seconds = (call != HeirCall::Changes).then(|| started.elapsed().as_secs_f64());
+                self.metrics.heir_request(call, "ok", seconds);
+                self.note_success();
+            }
+            Err(error) => {
+                self.metrics.heir_request(call, error.outcome(), None);
+                self.note_failure(error);
+            }
+        }
+        result
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        mut headers: HeaderMap,
+        body: Body,
+        patience: Duration,
+    ) -> Result<http::Response<Incoming>, HeirError> {
+        let _permit = self.permit(patience).await?;
+        if let Some(authorization) = &**self.authorization.load() {
+            headers.insert(header::AUTHORIZATION, authorization.clone());
+        }
+        let mut request = http::Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = self.base.join(path).map_err(HeirError::Request)?;
+        *request.headers_mut() = headers;
+        let http = self.http.load_full();
+        match timeout(patience, http.request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) if error.is_connect() => Err(HeirError::Connect(error)),
+            Ok(Err(error)) => Err(HeirError::Interrupted(error.into())),
+            Err(_elapsed) => Err(HeirError::Timeout { after: patience }),
+        }
+    }
+
+    async fn permit(&self, patience: Duration) -> Result<SemaphorePermit<'_>, HeirError> {
+        match timeout(patience, self.permits.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(HeirError::PoolExhausted),
+        }
+    }
+
+    fn note_success(&self) {
+        self.breaker.success();
+        self.note_state(true);
+    }
+
+    fn note_failure(&self, error: &HeirError) {
+        if !error.is_away() || matches!(error, HeirError::Paused { .. } | HeirError::PoolExhausted) {
+            return;
+        }
+        self.breaker.failure(Instant::now());
+        self.note_state(false);
+    }
+
+    fn note_failure_of(&self, call: HeirCall, error: HeirError) -> HeirError {
+        self.metrics.heir_request(call, error.outcome(), None);
+        self.note_failure(&error);
+        error
+    }
+
+    fn note_state(&self, up: bool) {
+        self.metrics.breaker_state.set(self.breaker.state().as_number());
+        self.metrics.heir_up.set(i64::from(up));
+        self.up.send_if_modified(|was| std::mem::replace(was, up) != up);
+    }
+}
+
+/// HEIR answered, but only to say that it cannot.
+fn is_refusal(status: StatusCode) -> bool {
+    (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
+        || status == StatusCode::TOO_MANY_REQUESTS
+}
+
+fn empty() -> Body {
+    Bytes::new().into()
+}
+
+async fn collect(mut body: Incoming, limit: u64) -> Result<Bytes, HeirError> {
+    let mut collected = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| HeirError::Interrupted(error.into()))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if (collected.len() + data.len()) as u64 > limit {
+            return Err(HeirError::TooLarge { limit });
+        }
+        collected.extend_from_slice(&data);
+    }
+    Ok(collected.freeze())
+}
+
+fn refuse_encoding(headers: &HeaderMap) -> Result<(), HeirError> {
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => Err(HeirError::Encoded(
+            String::from_utf8_lossy(encoding.as_bytes()).into_owned(),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// `Retry-After` in seconds, at most [`LONGEST_PAUSE`]; a date, a negative number or nonsense counts as absent.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds: u64 = headers
+        .get(header::RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_PAUSE))
+}
+
+fn build_http(config: &HeirConfig, timeout: Duration) -> Result<Http, TlsError> {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(timeout));
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(tls::client_config(&config.tls)?)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(connector);
+    Ok(Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(Duration::from_secs(60))
+        .pool_max_idle_per_host(config.pool.idle)
+        .build(connector))
+}
+
+/// The header that the token file makes; printed as `Sensitive` by everything that prints headers.
+fn read_authorization(config: &HeirConfig) -> Result<Option<HeaderValue>, ConnectError> {
+    let path = &config.token_file;
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let refuse = |reason: String| ConnectError::Token {
+        path: path.clone(),
+        reason,
+    };
+    let content = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
+    let token = content.trim_ascii();
+    if token.is_empty() {
+        return Err(refuse("it is empty".into()));
+    }
+    let mut value = HeaderValue::from_bytes(&[b"Bearer ", token].concat())
+        .map_err(|_characters| refuse("it has characters that no header may have".into()))?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

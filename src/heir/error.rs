@@ -1,0 +1,130 @@
+//! What can go wrong between the sidecar and HEIR.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::respond::{ErrorCode, Failure};
+
+/// A call to HEIR that brought nothing usable.
+#[derive(Debug, thiserror::Error)]
+pub enum HeirError {
+    #[error("HEIR is left alone for another {} ms after it failed repeatedly", retry_in.as_millis())]
+    Paused { retry_in: Duration },
+    #[error("HEIR cannot be reached")]
+    Connect(#[source] hyper_util::client::legacy::Error),
+    #[error("all connections to HEIR are busy")]
+    PoolExhausted,
+    #[error("HEIR did not answer within {} ms", after.as_millis())]
+    Timeout { after: Duration },
+    #[error("the connection to HEIR broke")]
+    Interrupted(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("HEIR answered {status}")]
+    Status {
+        status: StatusCode,
+        retry_after: Option<Duration>,
+    },
+    #[error("HEIR cannot tell what changed since then{}", if *.restored { ": it was restored from a backup" } else { "" })]
+    Gone { restored: bool },
+    #[error("HEIR answered {0}, a redirect; redirects are never followed")]
+    Redirect(StatusCode),
+    #[error("HEIR's answer has more than {limit} bytes")]
+    TooLarge { limit: u64 },
+    #[error("HEIR's answer is encoded as {0:?}, which was not asked for")]
+    Encoded(String),
+    #[error("HEIR's answer is not what was asked for: {0}")]
+    Invalid(String),
+    #[error("the request to HEIR could not be built")]
+    Request(#[source] http::Error),
+}
+
+impl HeirError {
+    /// Whether the same call may bring something at another time.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Paused { .. }
+            | Self::Connect(_)
+            | Self::PoolExhausted
+            | Self::Timeout { .. }
+            | Self::Interrupted(_) => true,
+            Self::Status { status, .. } => {
+                status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::Gone { .. }
+            | Self::Redirect(_)
+            | Self::TooLarge { .. }
+            | Self::Encoded(_)
+            | Self::Invalid(_)
+            | Self::Request(_) => false,
+        }
+    }
+
+    /// Whether another attempt right away makes sense for a read.
+    pub fn is_retryable(&self) -> bool {
+        self.is_away()
+            && !matches!(self, Self::Paused { .. } | Self::PoolExhausted)
+            && !matches!(
+                self,
+                Self::Status {
+                    status: StatusCode::TOO_MANY_REQUESTS | StatusCode::NOT_IMPLEMENTED,
+                    ..
+                }
+            )
+    }
+
+    /// Whether the call is one that this HEIR does not have (contract: 404, 405, 501).
+    pub fn is_unsupported(&self) -> bool {
+        matches!(
+            self,
+            Self::Status {
+                status: StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED,
+                ..
+            }
+        )
+    }
+
+    /// The `outcome` label of the metric.
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::Paused { .. } => "paused",
+            Self::Connect(_) => "connect",
+            Self::PoolExhausted => "pool_exhausted",
+            Self::Timeout { .. } => "timeout",
+            Self::Interrupted(_) => "interrupted",
+            Self::Status { status, .. } if status.is_server_error() => "server_error",
+            Self::Status { .. } => "client_error",
+            Self::Gone { .. } => "gone",
+            Self::Redirect(_) => "redirect",
+            Self::TooLarge { .. } => "too_large",
+            Self::Encoded(_) | Self::Invalid(_) => "invalid",
+            Self::Request(_) => "request",
+        }
+    }
+
+    /// The answer to a client whose request could only be answered by HEIR.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Timeout { .. } => {
+                Failure::new(ErrorCode::HeirTimeout, self.to_string()).retry_after_seconds(1)
+            }
+            Self::Paused { retry_in } => Failure::new(ErrorCode::HeirUnavailable, self.to_string())
+                .retry_after_seconds(retry_in.as_secs() + 1),
+            error if error.is_away() => {
+                Failure::new(ErrorCode::HeirUnavailable, error.to_string()).retry_after_seconds(1)
+            }
+            error => Failure::new(ErrorCode::HeirError, error.to_string()),
+        }
+    }
+
+    /// The error and its causes in one line, for the log.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}

@@ -1,0 +1,97 @@
+//! TLS settings towards HEIR, built from files that may be exchanged while the process runs.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use sha2::{Digest, Sha256};
+
+use super::TlsConfig;
+
+/// Why the files make no TLS settings.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("cannot read {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} holds no usable PEM: {reason}")]
+    Pem { path: PathBuf, reason: String },
+    #[error("the TLS settings do not go together")]
+    Settings(#[from] rustls::Error),
+}
+
+/// Names the content of the files, so that a change is seen whatever the file's time says.
+pub(super) fn content_digest(config: &TlsConfig) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for file in [&config.ca_file, &config.cert_file, &config.key_file] {
+        let content = if file.as_os_str().is_empty() {
+            Vec::new()
+        } else {
+            fs::read(file).unwrap_or_default()
+        };
+        digest.update(content.len().to_be_bytes());
+        digest.update(&content);
+    }
+    digest.finalize().into()
+}
+
+/// Reads the files and builds the settings.
+pub(super) fn client_config(config: &TlsConfig) -> Result<ClientConfig, TlsError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let builder = builder.with_root_certificates(roots(&config.ca_file)?);
+    if config.cert_file.as_os_str().is_empty() {
+        return Ok(builder.with_no_client_auth());
+    }
+    let key = PrivateKeyDer::from_pem_slice(&read(&config.key_file)?).map_err(|error| TlsError::Pem {
+        path: config.key_file.clone(),
+        reason: error.to_string(),
+    })?;
+    Ok(builder.with_client_auth_cert(certificates(&config.cert_file)?, key)?)
+}
+
+fn roots(ca_file: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    if ca_file.as_os_str().is_empty() {
+        for certificate in rustls_native_certs::load_native_certs().certs {
+            // The system's store may hold certificates that rustls does not take; the others still count.
+            let _skipped = roots.add(certificate);
+        }
+        return Ok(roots);
+    }
+    for certificate in certificates(ca_file)? {
+        roots.add(certificate)?;
+    }
+    Ok(roots)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let pem = |reason: String| TlsError::Pem {
+        path: path.to_owned(),
+        reason,
+    };
+    let certificates = CertificateDer::pem_slice_iter(&read(path)?)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| pem(error.to_string()))?;
+    if certificates.is_empty() {
+        Err(pem("it has no certificate".into()))
+    } else {
+        Ok(certificates)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    fs::read(path).map_err(|source| TlsError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}

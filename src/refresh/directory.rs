@@ -1,0 +1,168 @@
+//! Policies of a local directory, `TENANT/POLICY.json`, for what HEIR does not have.
+//!
+//! The directory is read whole after every change. Whatever is wrong with a file is reported under its name and
+//! leaves the last good version of that policy in place.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+
+use crate::{
+    policy::{PolicyDocument, PolicyId, Problem, TenantId},
+    snapshot::{Key, Policy, SnapshotStore},
+};
+
+/// A file that could not be taken.
+#[derive(Debug, Clone)]
+pub struct BadFile {
+    pub path: PathBuf,
+    pub problems: Vec<Problem>,
+}
+
+/// The policies of a directory.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    policy_bytes: usize,
+}
+
+impl Directory {
+    pub fn new(path: &Path, policy_bytes: usize) -> Self {
+        Self {
+            path: path.to_owned(),
+            policy_bytes,
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads every policy. Names that begin with a dot are passed over: Kubernetes keeps a mounted ConfigMap's
+    /// generations under such names.
+    pub fn read(&self) -> io::Result<(HashMap<Key, PolicyDocument>, Vec<BadFile>)> {
+        let (mut policies, mut bad) = (HashMap::new(), Vec::new());
+        for tenant_dir in sorted(&self.path)? {
+            if !tenant_dir.is_dir() {
+                continue;
+            }
+            let tenant = match TenantId::parse(&name(&tenant_dir)) {
+                Ok(tenant) => tenant,
+                Err(error) => {
+                    let problem = Problem::error(
+                        "$",
+                        format!("the directory's name {error}"),
+                        "name it after a tenant",
+                    );
+                    bad.push(BadFile {
+                        path: tenant_dir,
+                        problems: vec![problem],
+                    });
+                    continue;
+                }
+            };
+            for file in sorted(&tenant_dir)? {
+                if file.extension().is_some_and(|extension| extension == "json") && file.is_file() {
+                    match self.read_file(&file) {
+                        Ok((id, document)) => {
+                            policies.insert((tenant.clone(), id), document);
+                        }
+                        Err(problems) => bad.push(BadFile { path: file, problems }),
+                    }
+                }
+            }
+        }
+        Ok((policies, bad))
+    }
+
+    fn read_file(&self, file: &Path) -> Result<(PolicyId, PolicyDocument), Vec<Problem>> {
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+        let id = PolicyId::parse(&stem).map_err(|error| {
+            vec![Problem::error(
+                "$",
+                format!("the file's name {error}"),
+                "name it after the policy",
+            )]
+        })?;
+        let unreadable = |error: io::Error| {
+            vec![Problem::error(
+                "$",
+                format!("cannot be read: {error}"),
+                "check its permissions",
+            )]
+        };
+        let size = fs::metadata(file).map_err(unreadable)?.len();
+        if size > self.policy_bytes as u64 {
+            return Err(vec![Problem::error(
+                "$",
+                format!(
+                    "the file has {size} bytes, more than limits.body_bytes ({})",
+                    self.policy_bytes
+                ),
+                "shorten the policy, or raise the limit",
+            )]);
+        }
+        let bytes = Bytes::from(fs::read(file).map_err(unreadable)?);
+        PolicyDocument::parse(bytes).map(|document| (id, document))
+    }
+
+    /// Reads the directory into the snapshot and reports what is wrong with it. The number of policies.
+    pub fn load_into(&self, store: &SnapshotStore) -> io::Result<usize> {
+        let (policies, bad) = self.read()?;
+        let count = policies.len();
+        for BadFile { path, problems } in &bad {
+            let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            tracing::warn!(path = %path.display(), problems = text.join("; "), "A policy file is broken.");
+        }
+        let base = store.load_full();
+        let mut files: HashMap<Key, Arc<Policy>> = HashMap::with_capacity(count);
+        for (key, document) in policies {
+            let known = base.file(key.0.as_str(), key.1.as_str());
+            let policy = match known {
+                Some(known) if known.document == document => known.clone(),
+                _ => Arc::new(Policy {
+                    document,
+                    revision: None,
+                }),
+            };
+            files.insert(key, policy);
+        }
+        for key in bad.iter().filter_map(|bad| key_of(&bad.path)) {
+            if let Some(known) = base.file(key.0.as_str(), key.1.as_str()) {
+                files.insert(key, known.clone());
+            }
+        }
+        store.set_files(files);
+        Ok(count)
+    }
+}
+
+fn key_of(file: &Path) -> Option<Key> {
+    let tenant = TenantId::parse(&name(file.parent()?)).ok()?;
+    let id = PolicyId::parse(&file.file_stem()?.to_string_lossy()).ok()?;
+    Some((tenant, id))
+}
+
+fn name(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn sorted(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if !name(&path).starts_with('.') {
+            paths.push(path);
+        }
+    }
+    paths.sort_unstable();
+    Ok(paths)
+}

@@ -1,0 +1,213 @@
+//! One policy that only HEIR knows: one question however many wait for the answer, and a memory for "no".
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+use super::{RefreshConfig, stream::too_large};
+use crate::{
+    heir::{Fetched, HeirClient, HeirError},
+    respond::Failure,
+    snapshot::{Key, SnapshotStore, check},
+    telemetry::HeirCall,
+};
+
+/// Most "no"s that are remembered. Who asks for more different policies asks HEIR again.
+const MOST_ABSENT: usize = 10_000;
+
+/// What HEIR says about one policy.
+#[derive(Debug, Clone)]
+pub enum FetchOutcome {
+    /// It is in the snapshot now.
+    Taken,
+    Absent,
+    /// HEIR is away, or what it sent cannot be used.
+    Failed(Failure),
+}
+
+type Waiting = watch::Receiver<Option<FetchOutcome>>;
+
+/// Fetches single policies into the snapshot.
+#[derive(Debug)]
+pub struct Fetcher {
+    client: Arc<HeirClient>,
+    store: Arc<SnapshotStore>,
+    config: Arc<ArcSwap<RefreshConfig>>,
+    policy_bytes: usize,
+    tasks: TaskTracker,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: HashMap<Key, Waiting>,
+    absent: HashMap<Key, Instant>,
+}
+
+impl Fetcher {
+    pub fn new(
+        client: Arc<HeirClient>,
+        store: Arc<SnapshotStore>,
+        config: Arc<ArcSwap<RefreshConfig>>,
+        policy_bytes: usize,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self {
+            client,
+            store,
+            config,
+            policy_bytes,
+            tasks,
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether HEIR has said a moment ago that this policy does not exist.
+    pub fn is_known_absent(&self, key: &Key) -> bool {
+        self.state()
+            .absent
+            .get(key)
+            .is_some_and(|until| Instant::now() < *until)
+    }
+
+    /// Forgets that a policy does not exist, because it was just written.
+    pub fn forget_absence(&self, key: &Key) {
+        self.state().absent.remove(key);
+    }
+
+    /// Asks HEIR, or joins those who already wait for the same answer. The question goes on when the caller leaves.
+    pub async fn fetch(self: &Arc<Self>, key: &Key) -> FetchOutcome {
+        let mut waiting = self.join(key);
+        match waiting.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone().unwrap_or(FetchOutcome::Absent),
+            // The task ended without an answer, which only a bug in it can cause.
+            Err(_closed) => {
+                FetchOutcome::Failed(HeirError::Invalid("the fetch was given up".into()).failure())
+            }
+        }
+    }
+
+    fn join(self: &Arc<Self>, key: &Key) -> Waiting {
+        let mut state = self.state();
+        if let Some(running) = state.running.get(key) {
+            return running.clone();
+        }
+        let (answer, waiting) = watch::channel(None);
+        state.running.insert(key.clone(), waiting.clone());
+        let (this, key) = (self.clone(), key.clone());
+        self.tasks.spawn(async move {
+            let outcome = this.ask(&key).await;
+            let mut state = this.state();
+            state.running.remove(&key);
+            if matches!(outcome, FetchOutcome::Absent) {
+                let ttl = Duration::from_millis(this.config.load().negative_ttl_ms);
+                state.remember_absent(key, ttl);
+            }
+            answer.send_replace(Some(outcome));
+        });
+        waiting
+    }
+
+    async fn ask(&self, key: &Key) -> FetchOutcome {
+        match fetch_policy(&self.client, &self.store, key, self.policy_bytes, Retry::Yes).await {
+            Ok(true) => FetchOutcome::Taken,
+            Ok(false) => FetchOutcome::Absent,
+            Err(error) => {
+                let (tenant, policy) = (key.0.as_str(), key.1.as_str());
+                tracing::warn!(
+                    tenant,
+                    policy,
+                    error = error.chain(),
+                    "HEIR could not be asked for a policy."
+                );
+                FetchOutcome::Failed(error.failure())
+            }
+        }
+    }
+}
+
+impl State {
+    fn remember_absent(&mut self, key: Key, ttl: Duration) {
+        if self.absent.len() >= MOST_ABSENT {
+            let now = Instant::now();
+            self.absent.retain(|_, until| now < *until);
+        }
+        if self.absent.len() < MOST_ABSENT {
+            self.absent.insert(key, Instant::now() + ttl);
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Retry {
+    Yes,
+    No,
+}
+
+/// Fetches one policy into the snapshot, conditionally. Whether HEIR has it.
+pub(crate) async fn fetch_policy(
+    client: &HeirClient,
+    store: &SnapshotStore,
+    key: &Key,
+    policy_bytes: usize,
+    retry: Retry,
+) -> Result<bool, HeirError> {
+    let path = format!("/api/v1/policies/{}/{}", key.0, key.1);
+    let start = store.fetch_start();
+    let base = store.load_full();
+    let known = base
+        .heir(key.0.as_str(), key.1.as_str())
+        .map(|policy| policy.document.etag().header());
+    let limit = policy_bytes as u64;
+    let fetched = if retry == Retry::Yes {
+        client.fetch(HeirCall::Get, &path, known.as_ref(), limit).await
+    } else {
+        client
+            .fetch_once(HeirCall::Get, &path, known.as_ref(), limit, client.timeout())
+            .await
+    };
+    let (bytes, headers) = match fetched {
+        Ok(Fetched::NotModified) => return Ok(true),
+        Ok(Fetched::Changed { body, headers }) => (body, headers),
+        Err(HeirError::Status {
+            status: http::StatusCode::NOT_FOUND,
+            ..
+        }) => {
+            store.apply_fetch(start, key, None);
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    };
+    let revision = crate::heir::wire::revision(&headers);
+    let checked = match too_large(&bytes, policy_bytes) {
+        Some(problem) => Err(vec![problem]),
+        None => check(&base, key, bytes, Fetched::etag(&headers), revision),
+    };
+    match checked {
+        Ok(policy) => {
+            store.apply_fetch(start, key, Some(policy));
+            Ok(true)
+        }
+        Err(problems) => {
+            let first = problems.first().map(ToString::to_string).unwrap_or_default();
+            let kept = base.heir(key.0.as_str(), key.1.as_str()).is_some();
+            store.report_problem(key.clone(), problems);
+            // The last good version goes on being served.
+            if kept {
+                Ok(true)
+            } else {
+                Err(HeirError::Invalid(format!("the policy is broken: {first}")))
+            }
+        }
+    }
+}

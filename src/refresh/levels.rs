@@ -1,0 +1,349 @@
+//! One refresh, by the best calls that HEIR has: changes, snapshot, lists, single policies.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::header;
+use tokio::sync::mpsc;
+
+use super::{
+    fetch::{Retry, fetch_policy},
+    runner::{Detected, Outcome, RefreshError, Refresher},
+    stream,
+};
+use crate::{
+    heir::{Fetched, HeirError},
+    snapshot::{Activation, Coverage, Guarded, Held, Incoming, Key, Level},
+    telemetry::HeirCall,
+};
+
+/// Most bytes of one answer with changes.
+const CHANGES_BYTES: u64 = 64 << 20;
+
+impl Refresher {
+    /// One whole refresh that does not wait for anything to happen.
+    pub(super) async fn pass(&self, detected: &mut Detected, confirm: bool) -> Result<Outcome, RefreshError> {
+        let began = Instant::now();
+        let result = self.pass_by_level(detected, confirm).await;
+        match &result {
+            Ok(_) => detected.last_began = Some(began),
+            Err(error) if error.is_away() => detected.forget_level(),
+            Err(_) => {}
+        }
+        result
+    }
+
+    async fn pass_by_level(&self, detected: &mut Detected, confirm: bool) -> Result<Outcome, RefreshError> {
+        if matches!(detected.level, None | Some(Level::Changes | Level::Snapshot)) {
+            if let Some(result) = self.pass_changes(detected, confirm).await {
+                return result;
+            }
+            match self.pass_snapshot(detected, confirm).await {
+                Err(RefreshError::Heir(error)) if error.is_unsupported() => detected.forget_level(),
+                result => return result,
+            }
+        }
+        if matches!(detected.level, None | Some(Level::List)) {
+            match self.pass_lists(detected, confirm).await {
+                Err(RefreshError::Heir(error)) if error.is_unsupported() => {}
+                result => return result,
+            }
+        }
+        self.set_level(detected, Level::Single);
+        self.pass_single().await
+    }
+
+    /// Continues from the position in memory. `None`: there is none, or HEIR cannot, or everything must be taken.
+    async fn pass_changes(
+        &self,
+        detected: &mut Detected,
+        confirm: bool,
+    ) -> Option<Result<Outcome, RefreshError>> {
+        let covered = {
+            let snapshot = self.store.load();
+            snapshot.coverage() == Coverage::Whole && snapshot.position().revision.is_some()
+        };
+        if !covered || detected.changes_refused {
+            return None;
+        }
+        let mut outcome = Outcome::Unchanged;
+        loop {
+            match self.ask_for_changes(Duration::ZERO, confirm).await {
+                Ok(Outcome::Changed) => outcome = Outcome::Changed,
+                Ok(Outcome::Unchanged) => {
+                    self.set_level(detected, Level::Changes);
+                    return Some(Ok(outcome));
+                }
+                // Somebody else applied the same changes; see what is left.
+                Err(RefreshError::Held(Held::Outdated)) => {}
+                Err(error) if error.is_away() => return Some(Err(error)),
+                Err(error) => {
+                    detected.note_gap(&error);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Asks once for what came after the position in memory, letting HEIR wait for it.
+    pub(super) async fn ask_for_changes(
+        &self,
+        wait: Duration,
+        confirm: bool,
+    ) -> Result<Outcome, RefreshError> {
+        let base = self.store.load_full();
+        let position = base.position().clone();
+        let Some(since) = position.revision else {
+            return Err(Held::Outdated.into());
+        };
+        let mut path = format!("/api/v1/changes?since={since}&wait_ms={}", wait.as_millis());
+        if let Some(chain) = &position.chain {
+            path.push_str("&chain=");
+            path.push_str(chain);
+        }
+        let patience = self.client.timeout() + wait;
+        let fetched = self
+            .client
+            .fetch_once(HeirCall::Changes, &path, None, CHANGES_BYTES, patience)
+            .await;
+        let body = match fetched {
+            Ok(Fetched::Changed { body, .. }) => body,
+            Ok(Fetched::NotModified) => return Ok(Outcome::Unchanged),
+            Err(error) => return Err(error.into()),
+        };
+        let began = Instant::now();
+        let changes = stream::parse_changes(&body, &position, &base, self.policy_bytes)?;
+        if changes.operations.is_empty()
+            && changes.problems.is_empty()
+            && changes.to.revision == position.revision
+        {
+            if let (Some(ours), Some(theirs)) = (&position.chain, &changes.to.chain)
+                && ours != theirs
+            {
+                return Err(Held::OtherHistory.into());
+            }
+            drop(base);
+            self.store.confirm(Coverage::Whole);
+            return Ok(Outcome::Unchanged);
+        }
+        for (key, problems) in &changes.problems {
+            log_problem(key, problems);
+        }
+        let guarded = Guarded {
+            confirmed: confirm,
+            ..self.config.load().guarded()
+        };
+        let activation = self.store.apply_changes(changes, guarded)?;
+        self.store.freshness().confirm();
+        self.note_activation(began, activation);
+        Ok(Outcome::Changed)
+    }
+
+    async fn pass_snapshot(&self, detected: &mut Detected, confirm: bool) -> Result<Outcome, RefreshError> {
+        let start = self.store.fetch_start();
+        let base = self.store.load_full();
+        let known = detected.snapshot_etag.clone();
+        let opened = self
+            .client
+            .open(
+                HeirCall::Snapshot,
+                "/api/v1/snapshot",
+                known.as_ref(),
+                self.client.timeout(),
+            )
+            .await?;
+        let Some(response) = opened else {
+            self.set_level(
+                detected,
+                if detected.changes_refused {
+                    Level::Snapshot
+                } else {
+                    Level::Changes
+                },
+            );
+            self.store.confirm(Coverage::Whole);
+            return Ok(Outcome::Unchanged);
+        };
+        let began = Instant::now();
+        let etag = response.headers().get(header::ETAG).cloned();
+        let incoming = self.read_snapshot(response.into_body(), base.clone()).await?;
+        for (key, problems) in &incoming.problems {
+            if base.problems().get(key) != Some(problems) {
+                log_problem(key, problems);
+            }
+        }
+        let guarded = Guarded {
+            confirmed: confirm,
+            ..self.config.load().guarded()
+        };
+        let other_history = incoming.position.chain.is_some()
+            && incoming.position.revision == base.position().revision
+            && incoming.position.chain != base.position().chain;
+        let activation = self.activate(start, incoming, guarded).await?;
+        // Committed only now: a tag of something that was not activated would turn a retry into "not modified".
+        detected.snapshot_etag = etag;
+        self.store.freshness().confirm();
+        self.note_activation(began, activation);
+        if activation.went_back || other_history || detected.history_broke {
+            self.report_restored(base).await;
+        }
+        detected.history_broke = false;
+        self.set_level(
+            detected,
+            if detected.changes_refused {
+                Level::Snapshot
+            } else {
+                Level::Changes
+            },
+        );
+        Ok(Outcome::Changed)
+    }
+
+    /// Reads and checks a snapshot stream; the checking is done on a thread of its own.
+    async fn read_snapshot(
+        &self,
+        mut body: hyper::body::Incoming,
+        base: Arc<crate::snapshot::Snapshot>,
+    ) -> Result<Incoming, HeirError> {
+        let (pieces, parsing) = mpsc::channel(16);
+        let policy_bytes = self.policy_bytes;
+        let parsed =
+            tokio::task::spawn_blocking(move || stream::parse_snapshot(parsing, &base, policy_bytes));
+        let mut total = 0u64;
+        let mut read = Ok(());
+        loop {
+            match self.client.next_chunk(HeirCall::Snapshot, &mut body).await {
+                Ok(Some(piece)) => {
+                    total += piece.len() as u64;
+                    if total > self.answer_bytes {
+                        read = Err(HeirError::TooLarge {
+                            limit: self.answer_bytes,
+                        });
+                        break;
+                    }
+                    // The parser gave up; its reason is what counts.
+                    if pieces.send(piece).await.is_err() {
+                        break;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    read = Err(error);
+                    break;
+                }
+            }
+        }
+        drop(pieces);
+        let parsed = parsed
+            .await
+            .map_err(|error| HeirError::Invalid(format!("the parser failed: {error}")))?;
+        read?;
+        parsed
+    }
+
+    /// Builds and publishes on a thread of its own, so that nothing else on this one waits for it.
+    pub(super) async fn activate(
+        &self,
+        start: crate::snapshot::FetchStart,
+        incoming: Incoming,
+        guarded: Guarded,
+    ) -> Result<Activation, RefreshError> {
+        let store = self.store.clone();
+        let activated = tokio::task::spawn_blocking(move || store.activate(start, incoming, guarded)).await;
+        match activated {
+            Ok(result) => Ok(result?),
+            Err(error) => Err(HeirError::Invalid(format!("the activation failed: {error}")).into()),
+        }
+    }
+
+    async fn pass_lists(&self, detected: &mut Detected, confirm: bool) -> Result<Outcome, RefreshError> {
+        let mut tenants = self.tenants.clone();
+        let seen: Vec<_> = self
+            .store
+            .load()
+            .tenants()
+            .map(|(tenant, _)| tenant.clone())
+            .collect();
+        tenants.extend(seen);
+        tenants.sort_unstable();
+        tenants.dedup();
+        if tenants.is_empty() {
+            // Nobody has been asked for yet, so nothing can be listed. Whether HEIR could is found out then.
+            if detected.level.is_none() {
+                self.client.check_health().await?;
+                self.set_level(detected, Level::List);
+            }
+            self.store.confirm(Coverage::Tenants);
+            return Ok(Outcome::Unchanged);
+        }
+        let mut outcome = Outcome::Unchanged;
+        for tenant in &tenants {
+            if self.refresh_tenant(detected, tenant, confirm).await? == Outcome::Changed {
+                outcome = Outcome::Changed;
+            }
+            self.set_level(detected, Level::List);
+        }
+        self.store.confirm(Coverage::Tenants);
+        Ok(outcome)
+    }
+
+    async fn pass_single(&self) -> Result<Outcome, RefreshError> {
+        let snapshot = self.store.load_full();
+        let generation = snapshot.generation();
+        let known = snapshot.tenants().flat_map(|(tenant, t)| {
+            t.policies
+                .iter()
+                .filter(|(_, entry)| entry.heir.is_some())
+                .map(|(id, _)| (tenant.clone(), id.clone()))
+        });
+        let keys: Vec<Key> = known.collect();
+        drop(snapshot);
+        if keys.is_empty() {
+            self.client.check_health().await?;
+        }
+        for key in keys {
+            match fetch_policy(&self.client, &self.store, &key, self.policy_bytes, Retry::No).await {
+                Ok(_) => {}
+                Err(error) if error.is_away() => return Err(error.into()),
+                // Reported under its own name; the others go on.
+                Err(error) => {
+                    let (tenant, policy) = (key.0.as_str(), key.1.as_str());
+                    tracing::warn!(
+                        tenant,
+                        policy,
+                        error = error.chain(),
+                        "A policy could not be refreshed."
+                    );
+                }
+            }
+        }
+        self.store.confirm(Coverage::Keys);
+        let changed = self.store.load().generation() != generation;
+        Ok(if changed {
+            Outcome::Changed
+        } else {
+            Outcome::Unchanged
+        })
+    }
+
+    pub(super) fn note_activation(&self, began: Instant, activation: Activation) {
+        let seconds = began.elapsed().as_secs_f64();
+        self.metrics.refresh_duration_seconds.observe(seconds);
+        self.metrics.load_time_ms.set(seconds * 1e3);
+        let Activation { loaded, removed, .. } = activation;
+        tracing::debug!(loaded, removed, seconds, "Published another snapshot.");
+    }
+}
+
+pub(super) fn log_problem(key: &Key, problems: &[crate::policy::Problem]) {
+    let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let (tenant, policy) = (key.0.as_str(), key.1.as_str());
+    tracing::warn!(
+        tenant,
+        policy,
+        problems = text.join("; "),
+        "A policy from HEIR is broken; its last good version stays."
+    );
+}

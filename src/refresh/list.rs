@@ -1,0 +1,191 @@
+//! One tenant's policies where HEIR can list, but not give a snapshot.
+
+use std::{collections::HashMap, hash::BuildHasher, time::Instant};
+
+use bytes::Bytes;
+
+use super::{
+    levels::log_problem,
+    runner::{Detected, Outcome, RefreshError, Refresher},
+};
+use crate::{
+    heir::{Fetched, HeirError, wire},
+    policy::{ETag, PolicyId, TenantId},
+    snapshot::{Coverage, Guarded, Incoming, Position, Scope, Snapshot, check},
+    telemetry::HeirCall,
+};
+
+/// What each element of a list looked like the last time. An element need not be what a single `GET` answers, so
+/// it serves to see that a policy changed; the bytes are fetched.
+pub(super) type Fingerprints = HashMap<TenantId, HashMap<PolicyId, u64>>;
+
+impl Refresher {
+    /// Takes one tenant's list and whatever in it is new.
+    pub(super) async fn refresh_tenant(
+        &self,
+        detected: &mut Detected,
+        tenant: &TenantId,
+        confirm: bool,
+    ) -> Result<Outcome, RefreshError> {
+        let start = self.store.fetch_start();
+        let base = self.store.load_full();
+        let path = format!("/api/v1/policies/{tenant}");
+        let fetched = self
+            .client
+            .fetch_once(
+                HeirCall::List,
+                &path,
+                None,
+                self.answer_bytes,
+                self.client.timeout(),
+            )
+            .await?;
+        let Fetched::Changed { body, .. } = fetched else {
+            return Ok(Outcome::Unchanged);
+        };
+        let began = Instant::now();
+        let listed = parse_list(&body)?;
+        let before = detected.fingerprints.remove(tenant).unwrap_or_default();
+        let mut fingerprints = HashMap::with_capacity(listed.len());
+        let mut incoming = Incoming::new(
+            Scope::Tenant(tenant.clone()),
+            Coverage::Tenants,
+            Position::default(),
+        );
+        for element in listed {
+            let fingerprint = fingerprint(&element.bytes);
+            let same = before.get(&element.id) == Some(&fingerprint);
+            self.take_element(&base, tenant, &element, same, &mut incoming)
+                .await?;
+            fingerprints.insert(element.id, fingerprint);
+        }
+        let unchanged = is_same(&base, tenant, &incoming);
+        detected.fingerprints.insert(tenant.clone(), fingerprints);
+        if unchanged {
+            return Ok(Outcome::Unchanged);
+        }
+        for (key, problems) in &incoming.problems {
+            if base.problems().get(key) != Some(problems) {
+                log_problem(key, problems);
+            }
+        }
+        let guarded = Guarded {
+            confirmed: confirm,
+            ..self.config.load().guarded()
+        };
+        let activation = self.activate(start, incoming, guarded).await?;
+        self.note_activation(began, activation);
+        Ok(Outcome::Changed)
+    }
+
+    async fn take_element(
+        &self,
+        base: &Snapshot,
+        tenant: &TenantId,
+        element: &Element,
+        same: bool,
+        incoming: &mut Incoming,
+    ) -> Result<(), HeirError> {
+        let key = (tenant.clone(), element.id.clone());
+        if let Some(known) = base.heir(tenant.as_str(), element.id.as_str()) {
+            let current = element
+                .etag
+                .as_ref()
+                .map_or(same, |etag| etag == known.document.etag());
+            if current {
+                incoming.put(key, known.clone());
+                return Ok(());
+            }
+        }
+        // The element is the stored document if its bytes have the stored document's tag.
+        if element
+            .etag
+            .as_ref()
+            .is_some_and(|etag| *etag == ETag::of_bytes(&element.bytes))
+        {
+            incoming.take(base, key, element.bytes.clone(), element.etag.clone(), None);
+            return Ok(());
+        }
+        let path = format!("/api/v1/policies/{tenant}/{}", element.id);
+        let limit = self.policy_bytes as u64;
+        match self
+            .client
+            .fetch_once(HeirCall::Get, &path, None, limit, self.client.timeout())
+            .await
+        {
+            Ok(Fetched::Changed { body, headers }) => {
+                let etag = Fetched::etag(&headers);
+                match check(base, &key, body, etag, wire::revision(&headers)) {
+                    Ok(policy) => incoming.put(key, policy),
+                    Err(problems) => {
+                        incoming.problems.insert(key, problems);
+                    }
+                }
+            }
+            Ok(Fetched::NotModified)
+            | Err(HeirError::Status {
+                status: http::StatusCode::NOT_FOUND,
+                ..
+            }) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+struct Element {
+    id: PolicyId,
+    bytes: Bytes,
+    etag: Option<ETag>,
+}
+
+/// A bare array of documents, or `{"policies":[…]}`; an element without an id that is one is left out.
+fn parse_list(body: &[u8]) -> Result<Vec<Element>, HeirError> {
+    let invalid = |error: serde_json::Error| HeirError::Invalid(format!("the list: {error}"));
+    let list: wire::List<'_> = if body.trim_ascii_start().starts_with(b"[") {
+        wire::List {
+            policies: serde_json::from_slice(body).map_err(invalid)?,
+            ..wire::List::default()
+        }
+    } else {
+        serde_json::from_slice(body).map_err(invalid)?
+    };
+    let mut elements = Vec::with_capacity(list.policies.len());
+    for raw in list.policies {
+        let id = serde_json::from_str::<wire::Listed<'_>>(raw.get())
+            .ok()
+            .and_then(|e| PolicyId::parse(&e.policy_id).ok());
+        let Some(id) = id else {
+            tracing::warn!("HEIR listed a policy without a policy_id that is one; it is left out.");
+            continue;
+        };
+        let etag = list.etags.get(id.as_str()).cloned();
+        elements.push(Element {
+            id,
+            bytes: Bytes::copy_from_slice(raw.get().as_bytes()),
+            etag,
+        });
+    }
+    Ok(elements)
+}
+
+fn fingerprint(bytes: &[u8]) -> u64 {
+    std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::default().hash_one(bytes)
+}
+
+fn is_same(base: &Snapshot, tenant: &TenantId, incoming: &Incoming) -> bool {
+    let Some(known) = base.tenant(tenant.as_str()).filter(|tenant| tenant.listed) else {
+        return false;
+    };
+    let empty = hashbrown::HashMap::new();
+    let new = incoming.policies.get(tenant).unwrap_or(&empty);
+    let mut old = known
+        .policies
+        .iter()
+        .filter_map(|(id, entry)| Some((id, entry.heir.as_ref()?)));
+    incoming.problems.is_empty()
+        && old.all(|(id, policy)| new.get(id).is_some_and(|new| std::sync::Arc::ptr_eq(new, policy)))
+        && new
+            .keys()
+            .all(|id| base.heir(tenant.as_str(), id.as_str()).is_some())
+}

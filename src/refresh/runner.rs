@@ -1,0 +1,378 @@
+//! The refresh loop: one refresh after the other, at the pace that HEIR's abilities and health allow.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use serde::Serialize;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::{RefreshConfig, list::Fingerprints};
+use crate::{
+    heir::{Backoff, HeirClient, HeirError, RetryConfig},
+    policy::TenantId,
+    snapshot::{Held, Level, Snapshot, SnapshotStore},
+    telemetry::Metrics,
+};
+
+/// What a refresh came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    Changed,
+    Unchanged,
+}
+
+/// Why a refresh changed nothing although it should have.
+#[derive(Debug, thiserror::Error)]
+pub enum RefreshError {
+    #[error(transparent)]
+    Heir(#[from] HeirError),
+    #[error(transparent)]
+    Held(#[from] Held),
+}
+
+impl RefreshError {
+    /// HEIR did not answer, or only to say that it cannot.
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Heir(error) if error.is_away())
+    }
+
+    /// The error with its causes, for the log and the admin page.
+    pub fn chain(&self) -> String {
+        match self {
+            Self::Heir(error) => error.chain(),
+            Self::Held(held) => held.to_string(),
+        }
+    }
+}
+
+/// HEIR lost a part of its history: what was in memory before it did.
+#[derive(Debug)]
+pub struct Restored {
+    pub before: Arc<Snapshot>,
+}
+
+/// How the refreshing goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RefreshState {
+    /// HEIR has not answered since the start.
+    Connecting,
+    /// The last refresh succeeded.
+    Live,
+    /// The last refresh failed; memory is served.
+    Interrupted,
+    /// HEIR's answer waits for its confirmation.
+    Held,
+}
+
+/// What the admin page shows.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    pub state: RefreshState,
+    pub level: Option<Level>,
+    pub outcome: Option<Outcome>,
+    pub last_success_unix_ms: Option<u64>,
+    pub last_error: Option<String>,
+    pub last_error_unix_ms: Option<u64>,
+}
+
+/// What has been found out about HEIR since it was last connected to.
+#[derive(Debug, Default)]
+pub(super) struct Detected {
+    pub(super) level: Option<Level>,
+    /// HEIR answered a question for changes; otherwise it is not asked again until the next reconnect.
+    pub(super) changes_refused: bool,
+    /// Tag of the snapshot that was activated last, and of no other.
+    pub(super) snapshot_etag: Option<HeaderValue>,
+    pub(super) fingerprints: Fingerprints,
+    /// HEIR said that its history is another one; what it has is to be taken, and what was lost to be found.
+    pub(super) history_broke: bool,
+    /// When the last refresh that is complete began.
+    pub(super) last_began: Option<Instant>,
+}
+
+/// Refreshes the snapshot from HEIR.
+#[derive(Debug)]
+pub struct Refresher {
+    pub(super) client: Arc<HeirClient>,
+    pub(super) store: Arc<SnapshotStore>,
+    pub(super) config: Arc<ArcSwap<RefreshConfig>>,
+    pub(super) tenants: Vec<TenantId>,
+    pub(super) policy_bytes: usize,
+    pub(super) answer_bytes: u64,
+    pub(super) metrics: Arc<Metrics>,
+    /// Held while a refresh runs that does not wait for changes; such refreshes come one after the other.
+    pub(super) detected: tokio::sync::Mutex<Detected>,
+    status: Mutex<Status>,
+    restored: mpsc::Sender<Restored>,
+    wake: Notify,
+}
+
+impl Refresher {
+    /// `restored` hears of it when HEIR's history went back.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "wired once, in app.rs; a builder would only spell the names twice"
+    )]
+    pub fn new(
+        client: Arc<HeirClient>,
+        store: Arc<SnapshotStore>,
+        config: Arc<ArcSwap<RefreshConfig>>,
+        tenants: Vec<TenantId>,
+        policy_bytes: usize,
+        answer_bytes: u64,
+        metrics: Arc<Metrics>,
+        restored: mpsc::Sender<Restored>,
+    ) -> Self {
+        let status = Status {
+            state: RefreshState::Connecting,
+            level: None,
+            outcome: None,
+            last_success_unix_ms: None,
+            last_error: None,
+            last_error_unix_ms: None,
+        };
+        Self {
+            client,
+            store,
+            config,
+            tenants,
+            policy_bytes,
+            answer_bytes,
+            metrics,
+            detected: tokio::sync::Mutex::default(),
+            status: Mutex::new(status),
+            restored,
+            wake: Notify::new(),
+        }
+    }
+
+    pub fn status(&self) -> Status {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends the current pause of the loop, after a change of its configuration.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Refreshes now. What HEIR had when this was called is in memory when it returns; callers that come at the
+    /// same time share one refresh.
+    pub async fn refresh_now(&self, confirm: bool) -> Result<Outcome, RefreshError> {
+        let asked = Instant::now();
+        let mut detected = self.detected.lock().await;
+        if !confirm && detected.last_began.is_some_and(|began| began > asked) {
+            return Ok(Outcome::Unchanged);
+        }
+        let result = self.pass(&mut detected, confirm).await;
+        drop(detected);
+        self.record(&result);
+        result
+    }
+
+    /// Takes what HEIR has now of one tenant, by the call that this HEIR has for it. Where it has none, memory is
+    /// all there is.
+    pub async fn refresh_list(&self, tenant: &TenantId) -> Result<Outcome, RefreshError> {
+        let level = self.detected.lock().await.level;
+        match level {
+            None | Some(Level::Changes | Level::Snapshot) => self.refresh_now(false).await,
+            Some(Level::List) => {
+                let mut detected = self.detected.lock().await;
+                self.refresh_tenant(&mut detected, tenant, false).await
+            }
+            Some(Level::Single) => Ok(Outcome::Unchanged),
+        }
+    }
+
+    /// Refreshes until told to stop.
+    pub async fn run(&self, stop: CancellationToken) {
+        let seed = self
+            .config
+            .load()
+            .jitter_seed
+            .unwrap_or_else(|| fastrand::u64(..));
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut backoff = self.backoff(seed);
+        loop {
+            let result = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                result = self.step() => result,
+            };
+            self.record(&result);
+            let pause = match &result {
+                Ok(_) => {
+                    backoff = self.backoff(random.u64(..));
+                    self.pause_after_success(&mut random).await
+                }
+                Err(RefreshError::Heir(HeirError::Paused { retry_in })) => {
+                    Some(*retry_in + backoff.next_pause())
+                }
+                // The same answer is asked for again at once, as a confirmation; a pause keeps a HEIR that is
+                // being filled from confirming its own half-empty state.
+                Err(RefreshError::Held(Held::Shrink { .. })) => Some(self.interval(&mut random)),
+                Err(RefreshError::Held(_)) => None,
+                Err(_) => Some(backoff.next_pause() + Duration::from_millis(10)),
+            };
+            let Some(pause) = pause else { continue };
+            let mut up = self.client.up();
+            up.mark_unchanged();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.wake.notified() => {}
+                // HEIR has answered somebody else: no need to wait any longer.
+                Ok(_) = up.wait_for(|up| *up), if result.is_err() && !self.client.is_up() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    fn backoff(&self, seed: u64) -> Backoff {
+        let longest = self.config.load().interval_ms.max(100);
+        Backoff::new(
+            RetryConfig {
+                attempts: u32::MAX,
+                initial_ms: 100.min(longest),
+                factor: 2.0,
+                max_ms: longest,
+            },
+            seed,
+        )
+    }
+
+    fn interval(&self, random: &mut fastrand::Rng) -> Duration {
+        crate::heir::jittered(Duration::from_millis(self.config.load().interval_ms), random)
+    }
+
+    async fn pause_after_success(&self, random: &mut fastrand::Rng) -> Option<Duration> {
+        let level = self.detected.lock().await.level;
+        (level != Some(Level::Changes)).then(|| self.interval(random))
+    }
+
+    /// One turn of the loop: waits for changes where HEIR can tell of them, polls otherwise.
+    async fn step(&self) -> Result<Outcome, RefreshError> {
+        let waits = {
+            let detected = self.detected.lock().await;
+            detected.level == Some(Level::Changes)
+        };
+        if waits {
+            let wait = Duration::from_millis(self.config.load().wait_ms);
+            match self.ask_for_changes(wait, false).await {
+                Err(error) if error.is_away() => {
+                    // The next connection may be to another HEIR: what this one could do is forgotten.
+                    self.detected.lock().await.forget_level();
+                    return Err(error);
+                }
+                Err(RefreshError::Held(Held::Outdated)) => return Ok(Outcome::Unchanged),
+                // Another history, a gap, or nonsense: everything is taken anew.
+                Err(error) => self.detected.lock().await.note_gap(&error),
+                result => return result,
+            }
+        }
+        let mut detected = self.detected.lock().await;
+        self.pass(&mut detected, false).await
+    }
+
+    pub(super) async fn report_restored(&self, before: Arc<Snapshot>) {
+        tracing::warn!("HEIR's history went back: it was restored from a backup. Its state is taken over.");
+        if self.restored.send(Restored { before }).await.is_err() {
+            tracing::debug!("Nobody looks for lost writes any more.");
+        }
+    }
+
+    fn record(&self, result: &Result<Outcome, RefreshError>) {
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = unix_ms();
+        let (state, label) = match result {
+            Ok(outcome) => {
+                status.outcome = Some(*outcome);
+                status.last_success_unix_ms = Some(now);
+                (
+                    RefreshState::Live,
+                    if *outcome == Outcome::Changed {
+                        "changed"
+                    } else {
+                        "unchanged"
+                    },
+                )
+            }
+            Err(error) => {
+                let text = error.chain();
+                let held = matches!(error, RefreshError::Held(Held::Shrink { .. }));
+                let (state, label) = if held {
+                    (RefreshState::Held, "held")
+                } else {
+                    (RefreshState::Interrupted, "failed")
+                };
+                // The first failure of an outage is news; its repetition is not.
+                if status.state != state {
+                    tracing::warn!(
+                        error = text,
+                        "The refresh failed; the last good snapshot is served."
+                    );
+                }
+                status.last_error = Some(text);
+                status.last_error_unix_ms = Some(now);
+                let connecting = status.state == RefreshState::Connecting && !held;
+                (
+                    if connecting {
+                        RefreshState::Connecting
+                    } else {
+                        state
+                    },
+                    label,
+                )
+            }
+        };
+        if state == RefreshState::Live && status.state != state {
+            tracing::info!(
+                level = status.level.map(Level::as_str),
+                "The snapshot is kept up to date from HEIR."
+            );
+        }
+        status.state = state;
+        self.metrics.refresh(label);
+    }
+
+    pub(super) fn set_level(&self, detected: &mut Detected, level: Level) {
+        if detected.level != Some(level) {
+            tracing::info!(level = level.as_str(), "Found out what this HEIR can do.");
+        }
+        detected.level = Some(level);
+        self.metrics.level(level.as_str(), &Level::ALL);
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).level = Some(level);
+    }
+}
+
+impl Detected {
+    /// Remembers why changes could not be applied.
+    pub(super) fn note_gap(&mut self, error: &RefreshError) {
+        match error {
+            RefreshError::Held(Held::OtherHistory)
+            | RefreshError::Heir(HeirError::Gone { restored: true }) => {
+                self.history_broke = true;
+            }
+            RefreshError::Heir(error) if error.is_unsupported() => self.changes_refused = true,
+            _ => {}
+        }
+    }
+
+    pub(super) fn forget_level(&mut self) {
+        self.level = None;
+        self.changes_refused = false;
+    }
+}
+
+pub(crate) fn unix_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

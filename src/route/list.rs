@@ -1,0 +1,84 @@
+//! A tenant's policies, as HEIR has them now, or as they are remembered.
+
+use std::time::Instant;
+
+use http::{HeaderValue, StatusCode, header};
+
+use super::{Router, STALE, lookup::describe};
+use crate::{
+    heir::listed,
+    policy::TenantId,
+    refresh::RefreshError,
+    respond::{self, ErrorCode, Failure, JSON, Response},
+    snapshot::Coverage,
+};
+
+/// Number of policies of one tenant above which the platform wants to be warned.
+const MANY: usize = 100;
+
+impl Router {
+    /// Takes what HEIR has into memory and answers from there, so that writes which still wait are in the list.
+    pub(super) async fn list(&self, tenant: &TenantId, started: Instant) -> Result<Response, Failure> {
+        let refreshed = match &self.upstream {
+            Some(upstream) => Some(upstream.refresher.refresh_list(tenant).await),
+            None => None,
+        };
+        let snapshot = self.store.load_full();
+        let failed = match refreshed {
+            Some(Err(error)) => {
+                tracing::warn!(
+                    tenant = tenant.as_str(),
+                    error = error.chain(),
+                    "A list is answered from memory."
+                );
+                let known =
+                    snapshot.coverage() == Coverage::Whole || snapshot.tenant(tenant.as_str()).is_some();
+                match error {
+                    RefreshError::Heir(error) if !known => return Err(error.failure()),
+                    _ => true,
+                }
+            }
+            Some(Ok(_)) | None => false,
+        };
+        let (age_ms, age) = self.store.freshness().at(Instant::now().max(started));
+        if self.store.freshness().refuses(age) {
+            return Err(
+                Failure::new(ErrorCode::PolicyExpired, "the policies have expired").detail("age_ms", age_ms),
+            );
+        }
+        let mut body = b"{\"policies\":[".to_vec();
+        let policies = snapshot
+            .tenant(tenant.as_str())
+            .map(|t| t.sorted())
+            .unwrap_or_default();
+        if policies.len() > MANY {
+            tracing::warn!(
+                tenant = tenant.as_str(),
+                policies = policies.len(),
+                "A tenant has many policies."
+            );
+        }
+        for (index, (id, found)) in policies.iter().enumerate() {
+            if index > 0 {
+                body.push(b',');
+            }
+            let document = std::str::from_utf8(found.policy.document.bytes()).unwrap_or_default();
+            match listed(document, "policy_id", id.as_str()) {
+                Ok(element) => body.extend_from_slice(element.as_bytes()),
+                Err(error) => return Err(Failure::new(ErrorCode::InternalError, error.to_string())),
+            }
+        }
+        body.extend_from_slice(b"]}");
+        let mut response = respond::with_body(StatusCode::OK, JSON, body.into());
+        let headers = response.headers_mut();
+        describe(headers, &snapshot, age_ms, age);
+        if failed {
+            headers.insert(STALE, HeaderValue::from_static("true"));
+            headers.insert(
+                header::WARNING,
+                HeaderValue::from_static("111 beamline-sidecar \"Revalidation Failed\""),
+            );
+        }
+        Ok(response)
+    }
+}

@@ -1,0 +1,151 @@
+//! Lookups: from the snapshot, at once, whether HEIR is up or not.
+
+use std::{cell::RefCell, time::Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use super::{FRESHNESS, Router, SNAPSHOT_AGE_MS, SNAPSHOT_REVISION, SOURCE, STALE};
+use crate::{
+    policy::{PolicyId, TenantId},
+    refresh::FetchOutcome,
+    respond::{Body, ErrorCode, Failure, JSON, Response},
+    snapshot::{Age, Found, Key, Lookup, Snapshot},
+};
+
+/// Whether a lookup can be answered from memory.
+pub(super) enum Answer {
+    Now(Response),
+    /// Only HEIR knows.
+    AskHeir,
+}
+
+impl Router {
+    pub(super) fn lookup(&self, tenant: &str, policy: &str, headers: &HeaderMap, started: Instant) -> Answer {
+        let snapshot = self.store.load();
+        let (lookup, known) = snapshot.lookup(tenant, policy);
+        let metrics = known.map_or_else(|| self.metrics.other_tenant(), |tenant| tenant.metrics());
+        let response = match lookup {
+            Lookup::Found(found) => {
+                metrics.hits.inc();
+                self.found(&snapshot, found, headers, started)
+            }
+            Lookup::Unknown if self.must_ask(tenant, policy) => return Answer::AskHeir,
+            Lookup::Absent | Lookup::Unknown => {
+                metrics.misses.inc();
+                self.absent(&snapshot, started)
+            }
+        };
+        metrics.latency_ms.observe(started.elapsed().as_secs_f64() * 1e3);
+        Answer::Now(response)
+    }
+
+    /// Whether only HEIR can say if a policy exists, and has not just said that it does not.
+    fn must_ask(&self, tenant: &str, policy: &str) -> bool {
+        let Some(upstream) = &self.upstream else {
+            return false;
+        };
+        let (Ok(tenant), Ok(policy)) = (TenantId::parse(tenant), PolicyId::parse(policy)) else {
+            return false;
+        };
+        !upstream.fetcher.is_known_absent(&(tenant, policy))
+    }
+
+    /// A lookup of a policy that only HEIR knows.
+    pub(super) async fn lookup_in_heir(
+        &self,
+        key: &Key,
+        headers: &HeaderMap,
+        started: Instant,
+    ) -> Result<Response, Failure> {
+        let Some(upstream) = &self.upstream else {
+            return Ok(self.absent(&self.store.load(), started));
+        };
+        let outcome = upstream.fetcher.fetch(key).await;
+        let snapshot = self.store.load();
+        let metrics = snapshot
+            .tenant(key.0.as_str())
+            .map_or_else(|| self.metrics.other_tenant(), |t| t.metrics());
+        metrics.misses.inc();
+        metrics.latency_ms.observe(started.elapsed().as_secs_f64() * 1e3);
+        match (snapshot.lookup(key.0.as_str(), key.1.as_str()).0, outcome) {
+            (Lookup::Found(found), _) => Ok(self.found(&snapshot, found, headers, Instant::now())),
+            (_, FetchOutcome::Failed(failure)) => Err(failure),
+            (_, FetchOutcome::Taken | FetchOutcome::Absent) => Ok(self.absent(&snapshot, Instant::now())),
+        }
+    }
+
+    fn found(&self, snapshot: &Snapshot, found: Found<'_>, headers: &HeaderMap, now: Instant) -> Response {
+        let (age_ms, age) = self.store.freshness().at(now);
+        if self.store.freshness().refuses(age) {
+            return self.expired(age_ms);
+        }
+        let document = &found.policy.document;
+        let mut answer = HeaderMap::with_capacity(8);
+        answer.insert(header::ETAG, document.etag().header());
+        describe(&mut answer, snapshot, age_ms, age);
+        answer.insert(SOURCE, found.source(snapshot.origin()).header());
+        let unchanged = headers
+            .get(header::IF_NONE_MATCH)
+            .is_some_and(|list| document.etag().is_named_by(list, true));
+        let body = if unchanged {
+            Bytes::new()
+        } else {
+            answer.insert(header::CONTENT_TYPE, JSON);
+            document.bytes().clone()
+        };
+        let mut response = Response::new(Body::from(body));
+        if unchanged {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+        }
+        *response.headers_mut() = answer;
+        response
+    }
+
+    fn absent(&self, snapshot: &Snapshot, now: Instant) -> Response {
+        let (age_ms, age) = self.store.freshness().at(now);
+        if self.store.freshness().refuses(age) {
+            return self.expired(age_ms);
+        }
+        let mut response = self.fail(Failure::new(ErrorCode::NotFound, "there is no such policy"));
+        let headers = response.headers_mut();
+        describe(headers, snapshot, age_ms, age);
+        if age != Age::Fresh
+            || self
+                .upstream
+                .as_ref()
+                .is_some_and(|upstream| !upstream.client.is_up())
+        {
+            headers.insert(STALE, HeaderValue::from_static("true"));
+        }
+        response
+    }
+
+    fn expired(&self, age_ms: u64) -> Response {
+        let message = "HEIR has not confirmed the policies for longer than refresh.expired_after_ms allows";
+        let failure = Failure::new(ErrorCode::PolicyExpired, message)
+            .detail("age_ms", age_ms)
+            .retry_after_seconds(1);
+        self.fail(failure)
+    }
+}
+
+/// Says which snapshot answered, and how old it is.
+pub(super) fn describe(headers: &mut HeaderMap, snapshot: &Snapshot, age_ms: u64, age: Age) {
+    headers.insert(SNAPSHOT_REVISION, snapshot.revision_header().clone());
+    headers.insert(SNAPSHOT_AGE_MS, milliseconds(age_ms));
+    headers.insert(FRESHNESS, age.header());
+}
+
+/// The number as a header value. At a hundred answers per millisecond, ninety-nine of them share one.
+fn milliseconds(number: u64) -> HeaderValue {
+    thread_local! {
+        static LAST: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static("0"))) };
+    }
+    LAST.with_borrow_mut(|(last, value)| {
+        if *last != number {
+            (*last, *value) = (number, HeaderValue::from(number));
+        }
+        value.clone()
+    })
+}

@@ -1,0 +1,198 @@
+//! The next snapshot while it is being made from the current one.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use hashbrown::HashMap;
+use http::HeaderValue;
+
+use super::{
+    Coverage, Entry, ExtensionRecords, Key, Origin, Policy, Position, Problems, Queued, Snapshot, Tenant,
+};
+use crate::{
+    policy::{PolicyId, TenantId},
+    telemetry::Metrics,
+};
+
+/// A copy of a snapshot that shares every tenant until it is touched.
+#[derive(Debug)]
+pub struct Draft<'a> {
+    next: Snapshot,
+    metrics: &'a Metrics,
+    touched: BTreeSet<TenantId>,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn of(base: &Snapshot, metrics: &'a Metrics) -> Self {
+        let next = Snapshot {
+            tenants: base.tenants.clone(),
+            coverage: base.coverage,
+            origin: base.origin,
+            position: base.position.clone(),
+            revision_header: base.revision_header.clone(),
+            extensions: base.extensions.clone(),
+            problems: base.problems.clone(),
+            generation: base.generation + 1,
+        };
+        Self {
+            next,
+            metrics,
+            touched: BTreeSet::new(),
+        }
+    }
+
+    /// The state reached so far.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.next
+    }
+
+    pub(super) fn tenant(&mut self, tenant: &TenantId) -> &mut Tenant {
+        if !self.touched.contains(tenant) {
+            self.touched.insert(tenant.clone());
+        }
+        let metrics = self.metrics;
+        let shared = self.next.tenants.entry(tenant.clone()).or_insert_with(|| {
+            let policies = HashMap::new();
+            Arc::new(Tenant {
+                policies,
+                listed: false,
+                size: 0,
+                bytes: 0,
+                metrics: metrics.tenant(tenant),
+            })
+        });
+        Arc::make_mut(shared)
+    }
+
+    fn edit(&mut self, (tenant, policy): &Key, edit: impl FnOnce(&mut Entry)) {
+        let policies = &mut self.tenant(tenant).policies;
+        let mut entry = policies.remove(policy).unwrap_or_default();
+        edit(&mut entry);
+        if !entry.is_vacant() {
+            policies.insert(policy.clone(), entry);
+        }
+    }
+
+    /// HEIR's version, or that HEIR has none.
+    pub fn set_heir(&mut self, key: &Key, policy: Option<Arc<Policy>>) {
+        self.edit(key, |entry| entry.heir = policy);
+    }
+
+    /// A write that waits for HEIR, or that none does.
+    pub fn set_queued(&mut self, key: &Key, queued: Option<Queued>) {
+        self.edit(key, |entry| entry.queued = queued);
+    }
+
+    /// All policies of the local directory, in place of those it had before.
+    pub fn set_files(&mut self, files: HashMap<Key, Arc<Policy>>) {
+        let before: Vec<Key> = self
+            .next
+            .tenants
+            .iter()
+            .flat_map(|(tenant, t)| {
+                t.policies
+                    .iter()
+                    .filter(|(_, entry)| entry.file.is_some())
+                    .map(|(id, _)| (tenant.clone(), id.clone()))
+            })
+            .collect();
+        for key in before.iter().filter(|key| !files.contains_key(*key)) {
+            self.edit(key, |entry| entry.file = None);
+        }
+        for (key, policy) in files {
+            self.edit(&key, |entry| entry.file = Some(policy));
+        }
+    }
+
+    /// All of HEIR's policies of one tenant, in place of those known before.
+    pub(super) fn set_heir_tenant(
+        &mut self,
+        tenant: &TenantId,
+        mut policies: HashMap<PolicyId, Arc<Policy>>,
+    ) {
+        if let Some(known) = self.next.tenants.get(tenant) {
+            let same = known
+                .policies
+                .iter()
+                .all(|(id, entry)| match (&entry.heir, policies.get(id)) {
+                    (None, None) => true,
+                    (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+                    _ => false,
+                })
+                && policies.keys().all(|id| known.policies.contains_key(id));
+            if same {
+                return;
+            }
+        }
+        let known = &mut self.tenant(tenant).policies;
+        known.retain(|id, entry| {
+            entry.heir = policies.remove(id);
+            !entry.is_vacant()
+        });
+        known.reserve(policies.len());
+        for (id, policy) in policies {
+            known.insert(
+                id,
+                Entry {
+                    heir: Some(policy),
+                    ..Entry::default()
+                },
+            );
+        }
+    }
+
+    pub fn set_listed(&mut self, tenant: &TenantId) {
+        if !self.next.tenants.get(tenant).is_some_and(|t| t.listed) {
+            self.tenant(tenant).listed = true;
+        }
+    }
+
+    pub fn set_coverage(&mut self, coverage: Coverage) {
+        self.next.coverage = coverage;
+    }
+
+    pub fn set_origin(&mut self, origin: Origin) {
+        self.next.origin = origin;
+    }
+
+    pub fn set_position(&mut self, position: Position) {
+        self.next.revision_header = position
+            .revision
+            .map_or(HeaderValue::from_static("none"), HeaderValue::from);
+        self.next.position = position;
+    }
+
+    pub(super) fn set_extensions(&mut self, extensions: ExtensionRecords) {
+        if *self.next.extensions != extensions {
+            self.next.extensions = Arc::new(extensions);
+        }
+    }
+
+    pub(super) fn edit_extensions(&mut self, edit: impl FnOnce(&mut ExtensionRecords)) {
+        edit(Arc::make_mut(&mut self.next.extensions));
+    }
+
+    pub(super) fn edit_problems(&mut self, edit: impl FnOnce(&mut Problems)) {
+        edit(Arc::make_mut(&mut self.next.problems));
+    }
+
+    pub(super) fn finish(mut self) -> Snapshot {
+        for tenant in &self.touched {
+            if let Some(tenant) = self.next.tenants.get_mut(tenant) {
+                let tenant = Arc::make_mut(tenant);
+                let sizes = tenant
+                    .found()
+                    .map(|(_, found)| found.policy.document.bytes().len());
+                (tenant.size, tenant.bytes) = sizes.fold((0, 0), |(n, sum), bytes| (n + 1, sum + bytes));
+            }
+            if self
+                .next
+                .tenants
+                .get(tenant)
+                .is_some_and(|t| t.policies.is_empty() && !t.listed)
+            {
+                self.next.tenants.remove(tenant);
+            }
+        }
+        self.next
+    }
+}

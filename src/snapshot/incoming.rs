@@ -1,0 +1,130 @@
+//! What a refresh brings, already checked, before it is activated.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+
+use super::{Coverage, ExtensionRecords, Key, Policy, Position, Problems, Snapshot};
+use crate::policy::{ETag, PolicyDocument, PolicyId, Problem, TenantId};
+
+/// All that HEIR has, or all that it has of one tenant.
+#[derive(Debug)]
+pub struct Incoming {
+    pub scope: Scope,
+    pub position: Position,
+    pub coverage: Coverage,
+    pub policies: HashMap<TenantId, HashMap<PolicyId, Arc<Policy>>>,
+    pub extensions: ExtensionRecords,
+    /// Documents that could not be taken. Each keeps its last good version.
+    pub problems: Problems,
+}
+
+/// How much an [`Incoming`] speaks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    Everything,
+    Tenant(TenantId),
+}
+
+impl Incoming {
+    pub fn new(scope: Scope, coverage: Coverage, position: Position) -> Self {
+        Self {
+            scope,
+            position,
+            coverage,
+            policies: HashMap::new(),
+            extensions: ExtensionRecords::new(),
+            problems: Problems::new(),
+        }
+    }
+
+    /// Checks a document and takes it. What is in memory already is not kept twice. A document that cannot be
+    /// taken becomes a problem.
+    pub fn take(
+        &mut self,
+        base: &Snapshot,
+        key: Key,
+        bytes: Bytes,
+        etag: Option<ETag>,
+        revision: Option<u64>,
+    ) {
+        match check(base, &key, bytes, etag, revision) {
+            Ok(policy) => self.put(key, policy),
+            Err(problems) => {
+                self.problems.insert(key, problems);
+            }
+        }
+    }
+
+    pub fn put(&mut self, (tenant, policy_id): Key, policy: Arc<Policy>) {
+        self.policies.entry(tenant).or_default().insert(policy_id, policy);
+    }
+
+    /// Number of policies.
+    pub fn len(&self) -> usize {
+        self.policies.values().map(HashMap::len).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a policy is known to exist, be it broken.
+    pub(super) fn mentions(&self, tenant: &TenantId, policy: &PolicyId) -> bool {
+        self.policies
+            .get(tenant)
+            .is_some_and(|policies| policies.contains_key(policy))
+            || self.problems.contains_key(&(tenant.clone(), policy.clone()))
+    }
+
+    /// Names this content: two answers with the same name say the same.
+    pub(super) fn fingerprint(&self) -> u64 {
+        use std::hash::BuildHasher;
+        let hasher = &std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::default();
+        // The order of a map is not part of its content, so the entries are combined by a sum.
+        let entries = self.policies.iter().flat_map(|(tenant, policies)| {
+            policies
+                .iter()
+                .map(move |(id, policy)| hasher.hash_one((tenant, id, policy.document.etag())))
+        });
+        entries.fold(hasher.hash_one(self.len()), u64::wrapping_add)
+    }
+}
+
+/// A document as a policy, or what is wrong with it. The version in memory is used again where it is the same.
+pub fn check(
+    base: &Snapshot,
+    (tenant, policy_id): &Key,
+    bytes: Bytes,
+    etag: Option<ETag>,
+    revision: Option<u64>,
+) -> Result<Arc<Policy>, Vec<Problem>> {
+    if let Some(known) = base.heir(tenant.as_str(), policy_id.as_str())
+        && known.document.bytes() == &bytes
+        && etag.as_ref().is_none_or(|etag| etag == known.document.etag())
+        && revision == known.revision
+    {
+        return Ok(known.clone());
+    }
+    let document = PolicyDocument::parse_tagged(bytes, etag)?;
+    Ok(Arc::new(Policy { document, revision }))
+}
+
+/// What happened in HEIR since a position.
+#[derive(Debug)]
+pub struct ChangeSet {
+    pub from: Position,
+    pub to: Position,
+    pub operations: Vec<Operation>,
+    pub problems: Problems,
+}
+
+/// One thing that happened.
+#[derive(Debug)]
+pub enum Operation {
+    Put { key: Key, policy: Arc<Policy> },
+    Delete { key: Key, revision: Option<u64> },
+    PutExtension { id: String, record: Arc<str> },
+    DeleteExtension { id: String },
+}

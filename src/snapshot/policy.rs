@@ -1,0 +1,110 @@
+//! One policy in memory, and the layers that can hold a version of it.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use serde::Serialize;
+
+use super::Origin;
+use crate::policy::PolicyDocument;
+
+/// A version of a policy.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Policy {
+    pub document: PolicyDocument,
+    /// HEIR's revision of this version, where HEIR has revisions.
+    pub revision: Option<u64>,
+}
+
+/// Where an answer came from, as `x-beamline-source` says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    Heir,
+    Disk,
+    File,
+    Journal,
+}
+
+impl Source {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Heir => "heir",
+            Self::Disk => "disk",
+            Self::File => "file",
+            Self::Journal => "journal",
+        }
+    }
+
+    pub const fn header(self) -> HeaderValue {
+        HeaderValue::from_static(self.as_str())
+    }
+}
+
+impl From<Origin> for Source {
+    fn from(origin: Origin) -> Self {
+        match origin {
+            Origin::Disk => Self::Disk,
+            Origin::None | Origin::Heir => Self::Heir,
+        }
+    }
+}
+
+/// A write that waits for HEIR.
+#[derive(Debug, Clone)]
+pub enum Queued {
+    Put(Arc<Policy>),
+    Delete,
+}
+
+/// Everything known under one id. A queued write hides HEIR's version, and HEIR's version hides the local file:
+/// what the platform demands is memory, then the central store, then the directory.
+#[derive(Debug, Clone, Default)]
+pub struct Entry {
+    pub(crate) queued: Option<Queued>,
+    pub(crate) heir: Option<Arc<Policy>>,
+    pub(crate) file: Option<Arc<Policy>>,
+}
+
+/// What a lookup answers with.
+#[derive(Debug, Clone, Copy)]
+pub struct Found<'a> {
+    pub policy: &'a Arc<Policy>,
+    pub layer: Layer,
+}
+
+/// The layer that an answer was taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layer {
+    Queued,
+    Heir,
+    File,
+}
+
+impl Found<'_> {
+    /// Where the answer came from, in a snapshot of this origin.
+    pub fn source(&self, origin: Origin) -> Source {
+        match self.layer {
+            Layer::Queued => Source::Journal,
+            Layer::Heir => origin.into(),
+            Layer::File => Source::File,
+        }
+    }
+}
+
+impl Entry {
+    pub(crate) fn found(&self) -> Option<Found<'_>> {
+        let (policy, layer) = match (&self.queued, &self.heir, &self.file) {
+            (Some(Queued::Put(policy)), _, _) => (policy, Layer::Queued),
+            (Some(Queued::Delete), _, _) => return None,
+            (None, Some(policy), _) => (policy, Layer::Heir),
+            (None, None, Some(policy)) => (policy, Layer::File),
+            (None, None, None) => return None,
+        };
+        Some(Found { policy, layer })
+    }
+
+    pub(super) fn is_vacant(&self) -> bool {
+        self.queued.is_none() && self.heir.is_none() && self.file.is_none()
+    }
+}

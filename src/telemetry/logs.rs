@@ -1,0 +1,115 @@
+//! Log lines: sentences with fields, as JSON for machines or as text for people, with a filter that can be changed
+//! while the process runs.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::{EnvFilter, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
+
+/// The log, which goes to standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    pub format: LogFormat,
+    /// What is logged: a level, or levels by module such as `info,beamline_sidecar::refresh=debug`.
+    pub filter: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Json,
+            filter: "info".into(),
+        }
+    }
+}
+
+/// How a line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Checks a filter without using it.
+pub fn parse_filter(filter: &str) -> Result<EnvFilter, String> {
+    EnvFilter::builder()
+        .parse(filter)
+        .map_err(|error| error.to_string())
+}
+
+/// The handle to the running log.
+#[derive(Clone)]
+pub struct Logs {
+    change: Arc<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>,
+    current: Arc<std::sync::Mutex<String>>,
+}
+
+impl std::fmt::Debug for Logs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Logs").field("filter", &self.filter()).finish()
+    }
+}
+
+impl Logs {
+    /// Starts the process's log. Call once, before anything can log.
+    pub fn start(config: &LogConfig) -> Result<Self, String> {
+        let (filter, handle) = reload::Layer::<EnvFilter, Registry>::new(parse_filter(&config.filter)?);
+        let registry = tracing_subscriber::registry().with(filter);
+        let started = match config.format {
+            LogFormat::Json => registry
+                .with(
+                    fmt::layer()
+                        .json()
+                        .flatten_event(true)
+                        .with_current_span(false)
+                        .with_writer(std::io::stderr),
+                )
+                .try_init(),
+            LogFormat::Text => {
+                let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+                registry
+                    .with(fmt::layer().with_ansi(colours).with_writer(std::io::stderr))
+                    .try_init()
+            }
+        };
+        started.map_err(|error| error.to_string())?;
+        let change = move |filter| handle.reload(filter).map_err(|error| error.to_string());
+        Ok(Self {
+            change: Arc::new(change),
+            current: Arc::new(config.filter.clone().into()),
+        })
+    }
+
+    /// A handle without a log behind it, for a sidecar that runs inside a test.
+    pub fn detached() -> Self {
+        Self {
+            change: Arc::new(|_| Ok(())),
+            current: Arc::new(String::new().into()),
+        }
+    }
+
+    /// The filter in use.
+    pub fn filter(&self) -> String {
+        self.current
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Uses another filter from now on; an invalid one changes nothing.
+    pub fn set_filter(&self, filter: &str) -> Result<(), String> {
+        (self.change)(parse_filter(filter)?)?;
+        filter.clone_into(
+            &mut self
+                .current
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,7 @@
+//! Logs and metrics.
+
+mod logs;
+mod metrics;
+
+pub use logs::{LogConfig, LogFormat, Logs, parse_filter};
+pub use metrics::{HeirCall, Metrics, TenantMetrics};

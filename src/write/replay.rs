@@ -1,0 +1,336 @@
+//! Makes the journal's writes in HEIR, oldest first, once HEIR is back; and finds the writes that HEIR lost.
+
+use std::{collections::HashMap, time::Duration};
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Base, Entry, EntryId, IDEMPOTENCY_KEY, JournalError, Operation, Reason, Writer, policy_path, send,
+};
+use crate::{
+    heir::{Backoff, Fetched, HeirClient, HeirError, Replied, RetryConfig},
+    policy::ETag,
+    refresh::{Restored, Retry, fetch_policy},
+    snapshot::Coverage,
+    telemetry::HeirCall,
+};
+
+/// Attempts after which a write that HEIR fails on, while it answers otherwise, is left to the operator: it must
+/// not hold up the ones behind it for ever.
+const MOST_ATTEMPTS: u32 = 20;
+
+/// What one attempt came to.
+#[derive(Debug)]
+enum Attempt {
+    /// HEIR has it; its tag there, none after a DELETE.
+    Made(Option<ETag>, Option<Replied>),
+    Conflict(Reason, String),
+    Later(HeirError),
+}
+
+impl Writer {
+    /// Replays until told to stop.
+    pub async fn run(&self, mut restored: mpsc::Receiver<Restored>, stop: CancellationToken) {
+        let Some(client) = self.client.clone() else { return };
+        let mut up = client.up();
+        let retry = RetryConfig {
+            attempts: u32::MAX,
+            initial_ms: 100,
+            factor: 2.0,
+            max_ms: 5_000,
+        };
+        let mut backoff = Backoff::new(retry, fastrand::u64(..));
+        let mut attempts: HashMap<EntryId, u32> = HashMap::new();
+        loop {
+            let waits = match self.journal.first_queued() {
+                None => None,
+                Some(entry) if *up.borrow_and_update() => {
+                    match self.replay(&client, entry, &mut attempts).await {
+                        Ok(true) => {
+                            backoff.reset();
+                            continue;
+                        }
+                        Ok(false) => Some(backoff.next_pause()),
+                        Err(error) => {
+                            tracing::error!(
+                                error = error.chain(),
+                                "The journal cannot be written; replaying waits."
+                            );
+                            Some(Duration::from_secs(1))
+                        }
+                    }
+                }
+                // Looked at again from time to time, should nobody else notice that HEIR is back.
+                Some(_) => Some(Duration::from_secs(1) + backoff.next_pause()),
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                Some(restored) = restored.recv() => self.keep_lost(&restored).await,
+                () = self.replay_wanted.notified() => {}
+                _ = up.changed() => {}
+                () = tokio::time::sleep(waits.unwrap_or_default()), if waits.is_some() => {}
+            }
+        }
+    }
+
+    /// Tries one write. Whether it is out of the way.
+    async fn replay(
+        &self,
+        client: &HeirClient,
+        entry: Entry,
+        attempts: &mut HashMap<EntryId, u32>,
+    ) -> Result<bool, JournalError> {
+        let _one_at_a_time = self.lock(&entry.key).lock().await;
+        let Ok(entry) = self.journal.find(entry.id) else {
+            return Ok(true);
+        };
+        match self.attempt(client, &entry).await {
+            Attempt::Made(etag, replied) => {
+                self.take_over_made(client, &entry, etag.clone(), replied).await;
+                self.journal
+                    .rebase(entry.id, etag.map_or(Base::Absent, Base::Document))
+                    .await?;
+                self.journal.remove(entry.id).await?;
+                attempts.remove(&entry.id);
+                self.metrics.write("replayed");
+            }
+            Attempt::Conflict(reason, detail) => {
+                self.leave_to_operator(client, &entry, reason, detail).await?
+            }
+            Attempt::Later(error) => {
+                let tried = attempts.entry(entry.id).or_default();
+                let answered = matches!(error, HeirError::Status { status, .. } if status.is_server_error());
+                *tried += u32::from(answered && client.is_up());
+                if *tried < MOST_ATTEMPTS {
+                    tracing::debug!(
+                        error = error.chain(),
+                        id = entry.id.0,
+                        "A write could not be replayed yet."
+                    );
+                    return Ok(false);
+                }
+                let detail = format!("given up after {MOST_ATTEMPTS} attempts: {error}");
+                self.leave_to_operator(client, &entry, Reason::RefusedByHeir, detail)
+                    .await?;
+            }
+        }
+        self.show_newest(&entry.key);
+        self.count();
+        Ok(true)
+    }
+
+    async fn attempt(&self, client: &HeirClient, entry: &Entry) -> Attempt {
+        if let Base::Entry(before) = entry.base {
+            let detail = format!(
+                "it was made on top of the write {}, which did not get into HEIR",
+                before.0
+            );
+            return Attempt::Conflict(Reason::ChangedInHeir, detail);
+        }
+        // A HEIR that gives snapshots has conditional writes; another's state must be looked at first.
+        let conditional = self.store.load().coverage() == Coverage::Whole;
+        if entry.base != Base::Any && (!conditional || entry.base == Base::Unknown) {
+            match self.compare(client, entry).await {
+                Ok(None) => {}
+                Ok(Some(settled)) => return settled,
+                Err(error) => return Attempt::Later(error),
+            }
+        }
+        let document = match &entry.operation {
+            Operation::Put(document) => Some(document),
+            Operation::Delete => None,
+        };
+        match send(client, &entry.key, document, preconditions(entry)).await {
+            Ok(replied) => self.judge(client, entry, replied).await,
+            Err(error) if error.is_away() => Attempt::Later(error),
+            Err(error) => Attempt::Conflict(Reason::RefusedByHeir, error.to_string()),
+        }
+    }
+
+    async fn judge(&self, client: &HeirClient, entry: &Entry, replied: Replied) -> Attempt {
+        match (&entry.operation, replied.status) {
+            (Operation::Put(document), status) if status.is_success() => {
+                let etag = Fetched::etag(&replied.headers).unwrap_or_else(|| document.etag().clone());
+                Attempt::Made(Some(etag), Some(replied))
+            }
+            (Operation::Delete, status) if status.is_success() || status == StatusCode::NOT_FOUND => {
+                Attempt::Made(None, Some(replied))
+            }
+            (_, StatusCode::PRECONDITION_FAILED) => match self.compare(client, entry).await {
+                Ok(Some(settled)) => settled,
+                // It is the base again by now; the next attempt will tell.
+                Ok(None) => Attempt::Later(HeirError::Status {
+                    status: replied.status,
+                    retry_after: None,
+                }),
+                Err(error) => Attempt::Later(error),
+            },
+            (_, status) => {
+                let detail = format!("HEIR answered {status}: {}", excerpt(&replied.body));
+                Attempt::Conflict(Reason::RefusedByHeir, detail)
+            }
+        }
+    }
+
+    /// Looks at what HEIR has. `None`: the base, so the write can be made.
+    async fn compare(&self, client: &HeirClient, entry: &Entry) -> Result<Option<Attempt>, HeirError> {
+        let limit = client.answer_bytes();
+        let fetched = client
+            .fetch_once(
+                HeirCall::Get,
+                &policy_path(&entry.key),
+                None,
+                limit,
+                client.timeout(),
+            )
+            .await;
+        let current = match fetched {
+            Ok(Fetched::Changed { body, headers }) => Some((
+                Fetched::etag(&headers).unwrap_or_else(|| ETag::of_bytes(&body)),
+                body,
+            )),
+            Ok(Fetched::NotModified)
+            | Err(HeirError::Status {
+                status: StatusCode::NOT_FOUND,
+                ..
+            }) => None,
+            Err(error) => return Err(error),
+        };
+        let changed = || {
+            Some(Attempt::Conflict(
+                Reason::ChangedInHeir,
+                "somebody else changed the policy in HEIR".into(),
+            ))
+        };
+        Ok(match (&entry.operation, &entry.base, current) {
+            // HEIR has it already: the answer to an earlier attempt was lost.
+            (Operation::Put(ours), _, Some((etag, body))) if ours.bytes() == &body => {
+                Some(Attempt::Made(Some(etag), None))
+            }
+            (Operation::Delete, _, None) => Some(Attempt::Made(None, None)),
+            (_, Base::Any, _) | (_, Base::Absent | Base::Unknown, None) => None,
+            (_, Base::Document(base), Some((etag, body)))
+                if *base == etag || *base == ETag::of_bytes(&body) =>
+            {
+                None
+            }
+            _ => changed(),
+        })
+    }
+
+    async fn take_over_made(
+        &self,
+        client: &HeirClient,
+        entry: &Entry,
+        etag: Option<ETag>,
+        replied: Option<Replied>,
+    ) {
+        match (&entry.operation, replied) {
+            (Operation::Put(document), Some(replied)) => {
+                self.take_over(client, &entry.key, document, &replied).await
+            }
+            (Operation::Put(document), None) => {
+                self.ledger
+                    .stored(&entry.key, &etag.unwrap_or_else(|| document.etag().clone()));
+                self.fetch_into_memory(client, entry).await;
+            }
+            (Operation::Delete, replied) => {
+                let revision = replied.and_then(|replied| crate::heir::wire::revision(&replied.headers));
+                self.ledger.deleted(&entry.key);
+                self.store.apply_write(&entry.key, None, revision);
+            }
+        }
+    }
+
+    /// HEIR's version is kept; the write stays visible to the operator.
+    async fn leave_to_operator(
+        &self,
+        client: &HeirClient,
+        entry: &Entry,
+        reason: Reason,
+        detail: String,
+    ) -> Result<(), JournalError> {
+        tracing::error!(
+            id = entry.id.0,
+            tenant = entry.key.0.as_str(),
+            policy = entry.key.1.as_str(),
+            ?reason,
+            detail,
+            "A write that was acknowledged could not be made in HEIR; see /admin/writes."
+        );
+        self.journal.set_conflict(entry.id, reason, detail).await?;
+        self.metrics.write("conflict");
+        self.fetch_into_memory(client, entry).await;
+        Ok(())
+    }
+
+    async fn fetch_into_memory(&self, client: &HeirClient, entry: &Entry) {
+        let bytes = usize::try_from(client.answer_bytes()).unwrap_or(usize::MAX);
+        if let Err(error) = fetch_policy(client, &self.store, &entry.key, bytes, Retry::No).await {
+            tracing::debug!(
+                error = error.chain(),
+                "HEIR's version will come with the next refresh."
+            );
+        }
+    }
+
+    /// Keeps, for the operator, the writes that HEIR had acknowledged and has lost.
+    async fn keep_lost(&self, restored: &Restored) {
+        let after = self.store.load_full();
+        for lost in self.ledger.lost(&restored.before, &after) {
+            if self.journal.has_queued(&lost.key) {
+                continue;
+            }
+            let known = restored.before.heir(lost.key.0.as_str(), lost.key.1.as_str());
+            let operation = match known {
+                Some(policy) if !lost.deleted => Operation::Put(policy.document.clone()),
+                _ => Operation::Delete,
+            };
+            let detail = "HEIR was restored from a backup that is older than this write".to_owned();
+            match self
+                .journal
+                .append_lost(lost.key.clone(), operation, detail)
+                .await
+            {
+                Ok(entry) => {
+                    self.ledger.forget(&lost.key);
+                    self.metrics.write("conflict");
+                    let (tenant, policy) = (lost.key.0.as_str(), lost.key.1.as_str());
+                    tracing::error!(
+                        id = entry.id.0,
+                        tenant,
+                        policy,
+                        "HEIR has lost a write that it had acknowledged; see /admin/writes."
+                    );
+                }
+                Err(error) => tracing::error!(error = error.chain(), "A lost write cannot be kept."),
+            }
+        }
+        self.count();
+    }
+}
+
+fn preconditions(entry: &Entry) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    match &entry.base {
+        Base::Document(etag) => {
+            headers.insert(header::IF_MATCH, etag.header());
+        }
+        Base::Absent if matches!(entry.operation, Operation::Put(_)) => {
+            headers.insert(header::IF_NONE_MATCH, HeaderValue::from_static("*"));
+        }
+        Base::Absent | Base::Unknown | Base::Any | Base::Entry(_) => {}
+    }
+    if let Ok(key) = HeaderValue::from_str(&entry.idempotency_key) {
+        headers.insert(IDEMPOTENCY_KEY, key);
+    }
+    headers
+}
+
+/// The beginning of an error body, for a person.
+fn excerpt(body: &[u8]) -> String {
+    String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned()
+}
