@@ -39,8 +39,9 @@ def options():
 def main():
     chosen = options()
     command = shlex.join(["benches/run.py", *sys.argv[1:]])
-    # Ended from outside, tidy up as on Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # However it is ended, tidy up; a shell may have started it with some of these ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     print(report.about(chosen, command), flush=True)
     sections = []
     try:
@@ -56,9 +57,6 @@ def main():
     except LabError as error:
         print(f"benches/run.py: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("benches/run.py: stopped", file=sys.stderr)
-        return 130
     if chosen.write:
         report.write(sections, chosen, command)
         print(f"\nwritten to {report.FILE.relative_to(ROOT)}")

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import itertools
 import os
 import shutil
 import signal
@@ -27,6 +28,7 @@ class Lab:
     def __init__(self, options):
         self.options = options
         self.processes = []
+        self.numbers = itertools.count(1)
 
     def __enter__(self):
         self.dir = Path(tempfile.mkdtemp(prefix="beamline-bench-"))
@@ -37,8 +39,8 @@ class Lab:
             process.kill()
         shutil.rmtree(self.dir, ignore_errors=True)
 
-    def start(self, name, argv):
-        process = Process(name, argv, self.dir / f"{name}-{len(self.processes)}.log")
+    def start(self, name, argv, death_signal=signal.SIGKILL):
+        process = Process(name, argv, self.dir / f"{self.unique(name)}.log", death_signal)
         self.processes.append(process)
         return process
 
@@ -53,6 +55,10 @@ class Lab:
                 process.stop()
             del self.processes[before:]
 
+    def unique(self, name):
+        """A file name that nothing in this lab has had yet, whatever has stopped meanwhile."""
+        return f"{name}-{next(self.numbers)}"
+
     def folder(self, name):
         path = self.dir / name
         path.mkdir(exist_ok=True)
@@ -62,7 +68,7 @@ class Lab:
 class Process:
     """A server that this run started. Only such processes are ever measured or signalled."""
 
-    def __init__(self, name, argv, log):
+    def __init__(self, name, argv, log, death_signal):
         self.name = name
         self.log = log
         with log.open("wb") as out:
@@ -73,7 +79,7 @@ class Process:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=lambda: die_with_parent(death_signal),
             )
         self.pid = self.popen.pid
 
@@ -106,8 +112,9 @@ class Process:
                     os.kill(pid, signal.SIGKILL)
 
 
-def _die_with_parent():
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def die_with_parent(death_signal=signal.SIGKILL):
+    """For `preexec_fn`: even a killed benchmark leaves nothing running."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, death_signal)
 
 
 def child_pids(pid):
@@ -153,10 +160,15 @@ def settled_resident_bytes(process, limit_s=30):
     return now
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def free_port(given=set()):
+    """A port that nobody listens on, and that this run gives to nobody else: a stopped store's stays dead."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        if port not in given:
+            given.add(port)
+            return port
 
 
 def get(url, timeout=5):

@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from .lab import LabError, cpu_seconds
+from .lab import LabError, cpu_seconds, die_with_parent
 
 CONNECTIONS = 32
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,7 +95,9 @@ def _tool(name):
 
 def _run(argv, seconds):
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 60)
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=seconds + 60, preexec_fn=die_with_parent
+        )
     except subprocess.TimeoutExpired:
         raise LabError(f"{argv[0]} did not end by itself after {seconds} s") from None
     if done.returncode:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,19 +36,19 @@ def store(lab, policies, level=None):
 
 def sidecar(lab, heir, state=None, refresh=None, wait=True):
     """A sidecar in front of `heir`, on TCP and a Unix socket, all telemetry on."""
-    number = len(lab.processes)
+    name = lab.unique("sidecar")
     port, ops = free_port(), free_port()
-    unix = lab.dir / f"sidecar-{number}.sock"
+    unix = lab.dir / f"{name}.sock"
     config = {
         "listen": [f"127.0.0.1:{port}", f"unix:{unix}"],
         "ops": {"listen": f"127.0.0.1:{ops}"},
         "heir": {"url": heir.url, "timeout_ms": 5000},
-        "state_dir": str(state or lab.folder(f"state-{number}")),
+        "state_dir": str(state or lab.folder(f"{name}-state")),
         "runtime": {"workers": lab.options.workers},
     }
     if refresh:
         config["refresh"] = refresh
-    file = lab.dir / f"sidecar-{number}.yaml"
+    file = lab.dir / f"{name}.yaml"
     file.write_text(json.dumps(config, indent=2))  # JSON is YAML
     process = lab.start("sidecar", [lab.options.sidecar_binary, "run", "--config", file])
     server = Server(process, process.pid, f"http://127.0.0.1:{port}", unix, f"http://127.0.0.1:{ops}")
@@ -64,7 +65,7 @@ def nginx_return(lab, body):
 
 def nginx_cache(lab, heir, warm_path):
     """nginx as a caching proxy in front of `heir`, with `warm_path` cached."""
-    cache = lab.folder("nginx-cache-entries")
+    cache = lab.folder(lab.unique("nginx-cache-entries"))
     http = f"proxy_cache_path {cache} keys_zone=policies:10m;"
     location = (
         f"proxy_pass {heir.url}; proxy_cache policies; proxy_cache_valid 200 1h;"
@@ -82,7 +83,7 @@ def _nginx(lab, name, http, location):
     binary = shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin")
     if not binary:
         raise LabError("no nginx here: run tests/setup.sh bench")
-    prefix = lab.folder(name)
+    prefix = lab.folder(lab.unique(name))
     port, unix = free_port(), prefix / "nginx.sock"
     config = f"""
         {"user root;" if os.geteuid() == 0 else ""}
@@ -109,7 +110,8 @@ def _nginx(lab, name, http, location):
     """
     file = prefix / "nginx.conf"
     file.write_text(config)
-    process = lab.start(name, [binary, "-e", "stderr", "-p", prefix, "-c", file])
+    # SIGTERM, because a killed master would leave its worker.
+    process = lab.start(name, [binary, "-e", "stderr", "-p", prefix, "-c", file], death_signal=signal.SIGTERM)
     url = f"http://127.0.0.1:{port}"
     wait_for_200(process, url + samples.last_path(1))
     workers = child_pids(process.pid)
