@@ -1,0 +1,51 @@
+# Every target runs from a clean checkout; `tests/setup.sh` installs what a target lacks.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+SOAK_SECONDS ?= 600
+# Which tests soak, as nextest filters by name.
+SOAK_FILTER ?= truth
+# Passed on to the benchmark, for example: make bench BENCH_ARGS="lookup --quick"
+BENCH_ARGS ?=
+
+.PHONY: help build demo test test-postgres soak bench lint coverage clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
+		printf '  make %-14s %s\n' "$$target" "$$text"; done
+
+build: ## Build the release binary
+	cargo build --release --locked
+
+demo: ## Run a sidecar with its own small policy store, to try things out
+	cargo run --release --locked --quiet -- demo
+
+test: ## Run every test that needs no outside service
+	tests/setup.sh
+	cargo nextest run --workspace --locked
+	cargo test --workspace --locked --doc
+
+test-postgres: ## Run the store's tests against a PostgreSQL server of their own
+	tests/postgres.sh
+
+soak: ## Run the long test for SOAK_SECONDS (600)
+	tests/setup.sh
+	BEAMLINE_SOAK_SECONDS=$(SOAK_SECONDS) cargo nextest run --workspace --locked --no-capture $(SOAK_FILTER)
+
+bench: build ## Measure against nginx; BENCH_ARGS="lookup --quick", or "--write" for docs/performance.md
+	tests/setup.sh bench
+	benches/run.py $(BENCH_ARGS)
+
+lint: ## Check formatting, clippy, shell and Python syntax
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	git ls-files -z '*.sh' .ci/run | xargs -0 -r -n 1 bash -n
+	git ls-files -z '*.py' | PYTHONPYCACHEPREFIX=target/pycache xargs -0 -r python3 -m py_compile
+
+coverage: ## Report line coverage of the tests
+	tests/setup.sh coverage
+	tests/coverage.sh
+
+clean: ## Remove build output and the tools under .bench/
+	cargo clean
+	rm -rf .bench

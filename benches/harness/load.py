@@ -1,0 +1,105 @@
+"""Load generators: wrk for as much as goes, oha for a steady rate and for Unix sockets."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from .lab import LabError, cpu_seconds, die_with_parent
+
+CONNECTIONS = 32
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A closed loop's outcome: each connection asks again as soon as it has its answer."""
+
+    per_second: float
+    user_us: float
+    system_us: float
+
+    @property
+    def cpu_us(self):
+        return self.user_us + self.system_us
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Microseconds from when a request was due until its answer was read."""
+
+    p50: float
+    p99: float
+    p999: float
+    slowest: float
+
+
+def wrk(server, path, seconds):
+    def run():
+        text = _run([_tool("wrk"), "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", server.url + path], seconds)
+        if bad := re.search(r"Non-2xx.*|Socket errors.*", text):
+            raise LabError(f"wrk against {server.process.name}: {bad[0]}")
+        requests, rate = re.search(r"(\d+) requests in", text), re.search(r"Requests/sec:\s*([\d.]+)", text)
+        return int(requests[1]), float(rate[1])
+
+    return _with_cpu(server, run)
+
+
+def oha_closed(server, path, seconds, unix=False):
+    def run():
+        report = _oha(server, path, seconds, unix, [])
+        count = sum(report["statusCodeDistribution"].values())
+        return count, count / report["summary"]["total"]
+
+    return _with_cpu(server, run)
+
+
+def oha_open(server, path, seconds, rate, unix=False):
+    """Requests at a fixed rate; a late answer delays no other request's clock."""
+    report = _oha(server, path, seconds, unix, ["-q", str(rate), "--latency-correction"])
+    at = {name: seconds * 1e6 for name, seconds in report["latencyPercentiles"].items()}
+    return Latency(at["p50"], at["p99"], at["p99.9"], report["summary"]["slowest"] * 1e6)
+
+
+def _with_cpu(server, run):
+    before = cpu_seconds(server.pid)
+    requests, rate = run()
+    after = cpu_seconds(server.pid)
+    server.process.check_alive()
+    user, system = ((late - early) * 1e6 / requests for early, late in zip(before, after))
+    return Closed(rate, user, system)
+
+
+def _oha(server, path, seconds, unix, extra):
+    argv = [_tool("oha"), "--no-tui", "--output-format", "json", "-z", f"{seconds}s", "-c", str(CONNECTIONS)]
+    argv += ["--worker-threads", "1", "--disable-compression", *extra]
+    argv += ["--unix-socket", str(server.unix)] if unix else []
+    report = json.loads(_run([*argv, server.url + path], seconds))
+    wrong = {status: n for status, n in report["statusCodeDistribution"].items() if status != "200"}
+    # Requests on their way when the time is up are not failures.
+    failed = {text: n for text, n in report["errorDistribution"].items() if "deadline" not in text}
+    if wrong or failed:
+        raise LabError(f"oha against {server.process.name}: {wrong or ''} {failed or ''}")
+    return report
+
+
+def _tool(name):
+    found = shutil.which(name, path=f"{ROOT / '.bench' / 'bin'}:{os.environ['PATH']}")
+    if not found:
+        raise LabError(f"no {name} here: run tests/setup.sh bench")
+    return found
+
+
+def _run(argv, seconds):
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=seconds + 60, preexec_fn=die_with_parent
+        )
+    except subprocess.TimeoutExpired:
+        raise LabError(f"{argv[0]} did not end by itself after {seconds} s") from None
+    if done.returncode:
+        raise LabError(f"{argv[0]} failed: {done.stderr[-2000:]}")
+    return done.stdout

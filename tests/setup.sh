@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Installs what the tests need and the machine lacks; does nothing, quickly, when all is there.
+#
+#   tests/setup.sh            Debian packages and cargo-nextest for `make test`
+#   tests/setup.sh bench      the above, and nginx, wrk and oha for `make bench`
+#   tests/setup.sh coverage   the above without bench, and cargo-llvm-cov with matching LLVM tools
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+# Arguments: Debian packages. Installs the missing ones in one go.
+need_packages() {
+    command -v dpkg-query >/dev/null || die "no dpkg here: install by hand what Debian calls: $*"
+    local present missing=() package
+    present=" $(dpkg-query -W -f '${db:Status-Status}:${Package} ' "$@" 2>/dev/null || true)"
+    for package in "$@"; do
+        [[ $present == *" installed:$package "* ]] || missing+=("$package")
+    done
+    ((${#missing[@]})) || return 0
+
+    local as_root=()
+    if ((EUID != 0)); then
+        sudo -n true 2>/dev/null || die "needs root for: apt-get install ${missing[*]}"
+        as_root=(sudo -n)
+    fi
+    say "installing ${missing[*]}"
+    local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get --yes -qq -o Dpkg::Use-Pty=0) log
+    log=$(mktemp)
+    # Package lists may be absent or old: fetch them only when the first try fails.
+    if ! "${apt[@]}" install --no-install-recommends "${missing[@]}" >"$log" 2>&1 &&
+        ! { "${apt[@]}" update && "${apt[@]}" install --no-install-recommends "${missing[@]}"; } >>"$log" 2>&1
+    then
+        tail -n 20 "$log" >&2
+        rm -f "$log"
+        die "apt-get could not install: ${missing[*]}"
+    fi
+    rm -f "$log"
+}
+
+# Arguments: command, package. For programs that several packages provide.
+need_command() {
+    PATH=$PATH:/usr/sbin command -v "$1" >/dev/null || need_packages "$2"
+}
+
+# Arguments: program, crate@version. Into .bench/, so that nothing global is touched.
+need_crate() {
+    [[ -x .bench/bin/$1 ]] && return
+    say "building $2 into .bench/ (takes minutes, once)"
+    cargo install --quiet --locked --root .bench "$2" || die "cargo could not install $2"
+}
+
+for_tests() {
+    need_packages erlang-base erlang-crypto erlang-inets erlang-ssl curl jq procps
+    if ! cargo nextest --version >/dev/null 2>&1; then
+        say "building cargo-nextest (takes minutes, once)"
+        cargo install --quiet --locked cargo-nextest || die "cargo could not install cargo-nextest"
+    fi
+}
+
+for_bench() {
+    # Where an init system runs, Debian starts the packaged nginx on port 80. The benchmark
+    # runs its own and does not need that one.
+    need_command nginx nginx-light
+    need_command wrk wrk
+    # Its default features, though the benchmark wants no TLS: oha 1.16 does not compile without.
+    need_crate oha oha@1.16.0
+}
+
+for_coverage() {
+    need_crate cargo-llvm-cov cargo-llvm-cov@0.9.1
+    # llvm-cov must read what the compiler's LLVM wrote: rustup's own tools, or Debian's of that version.
+    if [[ ! -x $(rustc --print target-libdir)/../bin/llvm-cov ]]; then
+        need_packages "llvm-$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')"
+    fi
+}
+
+case ${1-} in
+    '') for_tests ;;
+    bench) for_tests; for_bench ;;
+    coverage) for_tests; for_coverage ;;
+    *) die "unknown mode '$1': nothing, bench or coverage" ;;
+esac
