@@ -76,12 +76,14 @@ impl Key {
                 .filter(|item| !item.is_empty())
                 .collect();
         }
-        if self.takes("integer") || self.takes("number") || self.takes("boolean") {
-            if let Ok(value) = serde_json::from_str::<Value>(text.trim())
-                && (value.is_number() || value.is_boolean())
-            {
-                return value;
-            }
+        let wants_a_scalar = ["integer", "number", "boolean"]
+            .iter()
+            .any(|wanted| self.takes(wanted));
+        if wants_a_scalar
+            && let Ok(value) = serde_json::from_str::<Value>(text.trim())
+            && (value.is_number() || value.is_boolean())
+        {
+            return value;
         }
         Value::String(text.to_owned())
     }

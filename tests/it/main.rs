@@ -1,3 +1,5 @@
 //! Everything that needs real sockets, in one binary so that it links once.
 
+mod lookup;
 mod store;
+mod support;

@@ -1,0 +1,38 @@
+//! What the tests need: a client, a HEIR, a sidecar in this process or as a process of its own, and patience.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail the test that called them"
+)]
+#![allow(
+    clippy::allow_attributes,
+    dead_code,
+    unused_imports,
+    reason = "a helper that one test stops using is not worth a warning in all others"
+)]
+
+mod client;
+mod heir;
+mod process;
+mod scripted;
+mod sidecar;
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+pub(crate) use client::{Answer, Client, raw};
+pub(crate) use heir::Heir;
+pub(crate) use process::Process;
+pub(crate) use scripted::{Say, Scripted};
+pub(crate) use sidecar::Sidecar;
+
+/// Waits until the condition holds; fails the test if it does not within half a minute.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition().await {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,90 @@
+//! The program as a process of its own, which can be paused and killed.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, mpsc},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// A child that is killed when dropped. Its log, JSON lines on standard error, is kept.
+pub(crate) struct Process {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    /// Addresses named in the line that says what it listens at.
+    pub(crate) listen: Vec<String>,
+    pub(crate) ops: Option<SocketAddr>,
+}
+
+impl Process {
+    /// Starts the program and waits until it listens.
+    pub(crate) fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_beamline-sidecar"));
+        command.args(arguments).envs(environment.iter().copied());
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = child.stderr.take().unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (listening, heard) = mpsc::channel();
+        let lines = log.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let parsed: Value = serde_json::from_str(&line).unwrap_or_default();
+                lines.lock().unwrap().push(line);
+                if let Some(listen) = parsed["listen"].as_str() {
+                    let ops = parsed["ops"].as_str().and_then(|ops| ops.parse().ok());
+                    // Nobody waits for a second such line.
+                    let _heard = listening.send((listen.split(',').map(str::to_owned).collect(), ops));
+                }
+            }
+        });
+        let Ok((listen, ops)) = heard.recv_timeout(Duration::from_secs(30)) else {
+            panic!("it does not listen: {:?}", log.lock().unwrap());
+        };
+        Self {
+            child,
+            log,
+            listen,
+            ops,
+        }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Waits for the end; the exit code, or none after a signal.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
+    /// Kills it as `kill -9` does, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
