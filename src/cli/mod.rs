@@ -1,6 +1,8 @@
 //! The command line.
 
 mod check;
+mod demo;
+mod http;
 mod probe;
 mod run;
 mod store;
@@ -43,6 +45,8 @@ enum Command {
     Run(run::RunArgs),
     /// Serve a HEIR: a policy store on SQLite or Postgres.
     Store(store::StoreArgs),
+    /// Show all of it at work on this machine, in half a minute: a store, a sidecar, an outage, a recovery.
+    Demo,
     /// Check a configuration and the policies it names; report every mistake.
     Check(check::CheckArgs),
     /// Ask a running sidecar whether it is live or ready, for containers without a shell.
@@ -54,6 +58,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Store(args) => store::run(&args),
+        Command::Demo => demo::run(),
         Command::Check(args) => check::run(&args),
         Command::Probe(args) => probe::run(&args),
     }

@@ -1,17 +1,10 @@
 //! `beamline-sidecar probe`.
 
-use std::{
-    io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
-    os::unix::net::UnixStream,
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-use super::{EXIT_USAGE, complain, say};
+use super::{EXIT_USAGE, complain, http::exchange, say};
 use crate::{config, listener::Address};
 
 #[derive(Debug, Args)]
@@ -59,13 +52,16 @@ pub(super) fn run(args: &ProbeArgs) -> ExitCode {
         What::Live => "/live",
         What::Ready => "/ready",
     };
-    match ask(&address, path, Duration::from_millis(args.timeout_ms.max(1))) {
+    match exchange(
+        &address,
+        "GET",
+        path,
+        "",
+        Duration::from_millis(args.timeout_ms.max(1)),
+    ) {
         Ok(answer) => {
-            say(answer
-                .split_once("\r\n\r\n")
-                .map_or(&*answer, |(_, body)| body)
-                .trim());
-            if answer.starts_with("HTTP/1.1 200") {
+            say(answer.body.trim());
+            if answer.status == 200 {
                 ExitCode::SUCCESS
             } else {
                 ExitCode::FAILURE
@@ -76,38 +72,4 @@ pub(super) fn run(args: &ProbeArgs) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// One request on a connection that the server closes: no client library is needed for that.
-fn ask(address: &Address, path: &str, patience: Duration) -> io::Result<String> {
-    match address {
-        Address::Tcp(address) => {
-            let mut stream = TcpStream::connect_timeout(&reachable(*address), patience)?;
-            stream.set_read_timeout(Some(patience))?;
-            exchange(&mut stream, path)
-        }
-        Address::Unix(socket) => {
-            let mut stream = UnixStream::connect(socket)?;
-            stream.set_read_timeout(Some(patience))?;
-            exchange(&mut stream, path)
-        }
-    }
-}
-
-/// What listens everywhere is asked on this machine.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        ip if !ip.is_unspecified() => address,
-        _ => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port()),
-    }
-}
-
-fn exchange(stream: &mut (impl Read + Write), path: &str) -> io::Result<String> {
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
-    )?;
-    let mut answer = Vec::new();
-    stream.take(64 << 10).read_to_end(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
 }

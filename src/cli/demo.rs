@@ -1,0 +1,279 @@
+//! `beamline-sidecar demo`: a store and a sidecar as processes of their own, an outage, and what the Router sees.
+
+use std::{
+    fs,
+    io::{self, IsTerminal},
+    path::Path,
+    process::{ExitCode, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+use super::{
+    complain,
+    http::{Answer, exchange},
+    say,
+};
+use crate::listener::Address;
+
+/// Policies to begin with: tenant, policy, document.
+const SAMPLES: [(&str, &str, &str); 3] = [
+    (
+        "acme",
+        "chat",
+        include_str!("../../examples/policies/acme/chat.json"),
+    ),
+    (
+        "acme",
+        "summaries",
+        include_str!("../../examples/policies/acme/summaries.json"),
+    ),
+    (
+        "globex",
+        "default",
+        include_str!("../../examples/policies/globex/default.json"),
+    ),
+];
+
+/// Everything happens in seconds here that takes minutes in production.
+const CONFIG: &str = "
+listen: 127.0.0.1:0
+ops: {listen: '127.0.0.1:0'}
+heir: {timeout_ms: 1000, health_interval_ms: 500, breaker: {open_ms: 500}}
+refresh: {interval_ms: 500, wait_ms: 500, stale_after_ms: 1500}
+shutdown: {lame_duck_ms: 0}
+";
+
+const PATIENCE: Duration = Duration::from_secs(15);
+
+pub(super) fn run() -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("The runtime cannot be started: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    // Whichever way this ends, the children and the directory go with what is dropped here.
+    let shown = runtime.block_on(async {
+        tokio::select! {
+            shown = show() => shown,
+            _ = tokio::signal::ctrl_c() => Err(io::Error::other("interrupted")),
+        }
+    });
+    match shown {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("The demonstration ended early: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn show() -> io::Result<()> {
+    let folder = tempfile::Builder::new().prefix("beamline-demo").tempdir()?;
+    for (tenant, policy, document) in SAMPLES {
+        let dir = folder.path().join("policies").join(tenant);
+        fs::create_dir_all(&dir)?;
+        fs::write(dir.join(format!("{policy}.json")), document)?;
+    }
+    let path = |name: &str| folder.path().join(name).display().to_string();
+
+    title(
+        "1",
+        "A policy store (HEIR) with three policies, and a sidecar in front of it",
+    );
+    let (database, policies) = (path("heir.db"), path("policies"));
+    let any_port = [
+        "store",
+        "--listen",
+        "127.0.0.1:0",
+        "--db",
+        &database,
+        "--import",
+        &policies,
+    ];
+    let mut store = Started::new(&any_port, &[]).await?;
+    let heir = store.listen.clone();
+    fs::write(folder.path().join("sidecar.yaml"), CONFIG)?;
+    let (config, state, url) = (path("sidecar.yaml"), path("state"), format!("http://{heir}"));
+    let variables = [
+        ("BEAMLINE_HEIR_URL", url.as_str()),
+        ("BEAMLINE_STATE_DIR", state.as_str()),
+    ];
+    let mut sidecar = Started::new(&["run", "--config", &config], &variables).await?;
+    let ops = sidecar
+        .ops
+        .clone()
+        .ok_or_else(|| io::Error::other("the sidecar names no ops address"))?;
+    until(&ops, "/ready", |answer| answer.body.contains("\"live\"")).await?;
+    say(&format!(
+        "   store    http://{heir}\n   sidecar  http://{}   ops http://{ops}",
+        sidecar.listen
+    ));
+
+    title(
+        "2",
+        "The Router looks a policy up; the sidecar answers from memory",
+    );
+    let lookup = "/api/v1/policies/acme/chat";
+    let fresh = ask(&sidecar.listen, "GET", lookup, "").await?;
+    print(&sidecar.listen, "GET", lookup, &fresh);
+
+    title(
+        "3",
+        "The store is killed (kill -9). The same lookup, once its answer is older than stale_after_ms",
+    );
+    store.child.kill().await?;
+    let stale = until(&sidecar.listen, lookup, |answer| {
+        answer.header("x-beamline-freshness") == "stale"
+    })
+    .await?;
+    print(&sidecar.listen, "GET", lookup, &stale);
+    say("   The body is the same; the headers say how old it is.");
+
+    title(
+        "4",
+        "A write while the store is away goes into a durable journal, and is visible at once",
+    );
+    let written = "/api/v1/policies/acme/translate";
+    let queued = ask(&sidecar.listen, "PUT", written, "{\"weights\":{\"openai\":1.0}}").await?;
+    print(&sidecar.listen, "PUT", written, &queued);
+    print(
+        &sidecar.listen,
+        "GET",
+        written,
+        &ask(&sidecar.listen, "GET", written, "").await?,
+    );
+    print(&ops, "GET", "/ready", &ask(&ops, "GET", "/ready", "").await?);
+
+    title(
+        "5",
+        "The store is back: the write is made there, and answers are fresh again",
+    );
+    let address = heir.to_string();
+    let same_port = ["store", "--listen", &address, "--db", &database];
+    let mut store = Started::new(&same_port, &[]).await?;
+    let replayed = until(&heir, written, |answer| answer.status == 200).await?;
+    print(&heir, "GET", written, &replayed);
+    let again = until(&sidecar.listen, lookup, |answer| {
+        answer.header("x-beamline-freshness") == "fresh"
+    })
+    .await?;
+    print(&sidecar.listen, "GET", lookup, &again);
+
+    sidecar.child.kill().await?;
+    store.child.kill().await?;
+    drop(folder);
+    say("\nThat was all of it; nothing is left behind. Next: README.md, or `beamline-sidecar run --help`.");
+    Ok(())
+}
+
+/// A child that listens. Killed when dropped.
+struct Started {
+    child: Child,
+    listen: Address,
+    ops: Option<Address>,
+}
+
+impl Started {
+    /// Starts this program with other arguments and waits for the line that says where it listens.
+    async fn new(arguments: &[&str], variables: &[(&str, &str)]) -> io::Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(arguments)
+            .envs(variables.iter().copied())
+            .current_dir(Path::new("/"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let stderr = child
+            .stderr
+            .take()
+            .ok_or_else(|| io::Error::other("the child has no log"))?;
+        let mut lines = BufReader::new(stderr).lines();
+        let mut heard = Vec::new();
+        while let Ok(Ok(Some(line))) = tokio::time::timeout(PATIENCE, lines.next_line()).await {
+            let parsed: Value = serde_json::from_str(&line).unwrap_or_default();
+            let address = |name: &str| parsed[name].as_str().and_then(|text| text.parse().ok());
+            if let Some(listen) = address("listen") {
+                // Read on, so that the child never waits for somebody to read its log.
+                tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+                return Ok(Self {
+                    child,
+                    listen,
+                    ops: address("ops"),
+                });
+            }
+            heard.push(line);
+        }
+        Err(io::Error::other(format!(
+            "`{}` did not start: {}",
+            arguments.join(" "),
+            heard.join("\n")
+        )))
+    }
+}
+
+async fn ask(address: &Address, method: &'static str, path: &str, body: &'static str) -> io::Result<Answer> {
+    let (address, path) = (address.clone(), path.to_owned());
+    tokio::task::spawn_blocking(move || exchange(&address, method, &path, body, Duration::from_secs(5)))
+        .await
+        .map_err(io::Error::other)?
+}
+
+/// Asks until the answer is the one that is waited for.
+async fn until(address: &Address, path: &str, wanted: impl Fn(&Answer) -> bool) -> io::Result<Answer> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match ask(address, "GET", path, "").await {
+            Ok(answer) if wanted(&answer) => return Ok(answer),
+            _ if Instant::now() > deadline => {
+                return Err(io::Error::other(format!(
+                    "http://{address}{path} did not become what it should"
+                )));
+            }
+            _ => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+fn title(number: &str, text: &str) {
+    let (bold, plain) = if io::stdout().is_terminal() {
+        ("\x1b[1m", "\x1b[0m")
+    } else {
+        ("", "")
+    };
+    say(&format!("\n{bold}{number}. {text}{plain}"));
+}
+
+/// Shows an exchange the way `curl -i` would, without what is the same every time.
+fn print(address: &Address, method: &str, path: &str, answer: &Answer) {
+    let method = if method == "GET" {
+        String::new()
+    } else {
+        format!("-X {method} -d … ")
+    };
+    say(&format!("   $ curl -i {method}http://{address}{path}"));
+    let (status, headers) = answer.head.split_once("\r\n").unwrap_or((&answer.head, ""));
+    say(&format!("   {status}"));
+    for header in headers
+        .lines()
+        .filter(|header| header.starts_with("x-beamline-") || header.starts_with("etag"))
+    {
+        say(&format!("   {header}"));
+    }
+    let compact =
+        serde_json::from_str::<Value>(&answer.body).map_or_else(|_| answer.body.clone(), |v| v.to_string());
+    say(&format!(
+        "   {}{}",
+        compact.chars().take(100).collect::<String>(),
+        if compact.chars().count() > 100 { "…" } else { "" }
+    ));
+}
