@@ -6,13 +6,12 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufWriter, Read, Write},
+    io::{self, BufRead, BufReader, BufWriter, Read, Write},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +26,8 @@ use crate::{
 const FORMAT: u32 = 1;
 const CURRENT: &str = "snapshot";
 const PREVIOUS: &str = "snapshot.previous";
+/// The header holds the extension records; nothing else in it is long.
+const LONGEST_HEADER: u64 = 256 << 20;
 
 /// Why a file is not used.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +58,7 @@ struct Header {
     chain: Option<String>,
     coverage: Coverage,
     policies: usize,
-    bytes: usize,
+    bytes: u64,
     /// Of everything after this line, in hex.
     sha256: String,
     extensions: std::collections::BTreeMap<String, String>,
@@ -211,40 +212,47 @@ fn move_aside(path: &Path) -> String {
     }
 }
 
-/// A policy is a length of each part, its revision plus one (zero: none), and the parts.
-fn write(snapshot: &Snapshot, mut out: impl Write) -> io::Result<()> {
-    let mut body = Vec::new();
-    let mut policies = 0;
+/// Hands out the bytes after the header: a policy is a length of each part, its revision plus one (zero: none), and
+/// the parts. Called once to name the content and once to write it, so that it need never be in memory twice.
+fn each_piece(snapshot: &Snapshot, mut piece: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     for (tenant, t) in snapshot.tenants() {
         for (id, entry) in &t.policies {
             let Some(policy) = &entry.heir else { continue };
             let document = &policy.document;
-            policies += 1;
-            let lengths = [
-                tenant.as_str().len(),
-                id.as_str().len(),
-                document.etag().as_str().len(),
-                document.bytes().len(),
+            let parts = [
+                tenant.as_str().as_bytes(),
+                id.as_str().as_bytes(),
+                document.etag().as_str().as_bytes(),
+                document.bytes(),
             ];
-            for length in lengths {
-                let length = u32::try_from(length).map_err(|_too_long| io::ErrorKind::InvalidData)?;
-                body.extend_from_slice(&length.to_le_bytes());
+            for part in parts {
+                let length = u32::try_from(part.len()).map_err(|_too_long| io::ErrorKind::InvalidData)?;
+                piece(&length.to_le_bytes())?;
             }
-            body.extend_from_slice(&policy.revision.map_or(0, |revision| revision + 1).to_le_bytes());
-            for part in [tenant.as_str(), id.as_str(), document.etag().as_str()] {
-                body.extend_from_slice(part.as_bytes());
+            piece(&policy.revision.map_or(0, |revision| revision + 1).to_le_bytes())?;
+            for part in parts {
+                piece(part)?;
             }
-            body.extend_from_slice(document.bytes());
         }
     }
+    Ok(())
+}
+
+fn write(snapshot: &Snapshot, mut out: impl Write) -> io::Result<()> {
+    let (mut digest, mut bytes) = (Sha256::new(), 0);
+    each_piece(snapshot, |piece| {
+        digest.update(piece);
+        bytes += piece.len() as u64;
+        Ok(())
+    })?;
     let header = Header {
         format: FORMAT,
         revision: snapshot.position().revision,
         chain: snapshot.position().chain.as_deref().map(str::to_owned),
         coverage: snapshot.coverage(),
-        policies,
-        bytes: body.len(),
-        sha256: hex(&Sha256::digest(&body)),
+        policies: snapshot.heir_count(),
+        bytes,
+        sha256: hex(&digest.finalize()),
         extensions: snapshot
             .extensions()
             .iter()
@@ -258,7 +266,7 @@ fn write(snapshot: &Snapshot, mut out: impl Write) -> io::Result<()> {
     };
     serde_json::to_writer(&mut out, &header)?;
     out.write_all(b"\n")?;
-    out.write_all(&body)?;
+    each_piece(snapshot, |piece| out.write_all(piece))?;
     out.flush()
 }
 
@@ -275,35 +283,19 @@ fn read(path: &Path) -> Result<LoadedFromDisk, DiskError> {
         path: path.to_owned(),
         reason: reason.to_owned(),
     };
-    let mut file = File::open(path).map_err(failed)?;
-    let confirmed = file
-        .metadata()
-        .and_then(|metadata| metadata.modified())
+    let file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    let confirmed = metadata.modified().map_err(failed)?;
+    let mut file = BufReader::with_capacity(1 << 20, file);
+    let mut first = Vec::new();
+    file.by_ref()
+        .take(LONGEST_HEADER)
+        .read_until(b'\n', &mut first)
         .map_err(failed)?;
-    let mut content = Vec::new();
-    file.read_to_end(&mut content).map_err(failed)?;
-    let content = Bytes::from(content);
-    let end = content
-        .iter()
-        .position(|byte| *byte == b'\n')
-        .ok_or_else(|| damaged("it has no header"))?;
-    let header: serde_json::Value =
-        serde_json::from_slice(&content[..end]).map_err(|error| damaged(&error.to_string()))?;
-    match header.get("format").and_then(serde_json::Value::as_u64) {
-        Some(format) if format != u64::from(FORMAT) => {
-            let found = u32::try_from(format).unwrap_or(u32::MAX);
-            return Err(DiskError::Format {
-                path: path.to_owned(),
-                found,
-            });
-        }
-        Some(_) => {}
-        None => return Err(damaged("its header names no format")),
-    }
-    let header: Header = serde_json::from_value(header).map_err(|error| damaged(&error.to_string()))?;
-    let body = content.slice(end + 1..);
-    if body.len() != header.bytes || hex(&Sha256::digest(&body)) != header.sha256 {
-        return Err(damaged("its checksum is not that of its content"));
+    let header = parse_header(path, &first)?;
+    // Lengths in the file are not to be believed before its checksum is; its size is.
+    if metadata.len() != first.len() as u64 + header.bytes {
+        return Err(damaged("it is not as long as its header says"));
     }
     let position = Position {
         revision: header.revision,
@@ -315,27 +307,18 @@ fn read(path: &Path) -> Result<LoadedFromDisk, DiskError> {
         .into_iter()
         .map(|(id, record)| (id, record.into()))
         .collect::<ExtensionRecords>();
-    let mut rest = &body[..];
-    let mut tenant: Option<TenantId> = None;
+    let mut records = Records {
+        file,
+        digest: Sha256::new(),
+        left: header.bytes,
+        tenant: None,
+    };
     for _ in 0..header.policies {
-        let record = Record::take(&mut rest).ok_or_else(|| damaged("a policy in it is cut off"))?;
-        let tenant = match &tenant {
-            Some(tenant) if tenant.as_str() == record.tenant => tenant.clone(),
-            _ => {
-                let parsed = TenantId::parse(record.tenant).map_err(|error| damaged(&error.to_string()))?;
-                tenant.insert(parsed).clone()
-            }
-        };
-        let id = PolicyId::parse(record.policy).map_err(|error| damaged(&error.to_string()))?;
-        let document =
-            PolicyDocument::trusted(Bytes::copy_from_slice(record.document), ETag::parse(record.etag));
-        incoming.put(
-            (tenant, id),
-            Arc::new(Policy {
-                document,
-                revision: record.revision,
-            }),
-        );
+        let (key, policy) = records.next().map_err(|error| damaged(&error.to_string()))?;
+        incoming.put(key, Arc::new(policy));
+    }
+    if records.left != 0 || hex(&records.digest.finalize()) != header.sha256 {
+        return Err(damaged("its checksum is not that of its content"));
     }
     Ok(LoadedFromDisk {
         incoming,
@@ -344,30 +327,90 @@ fn read(path: &Path) -> Result<LoadedFromDisk, DiskError> {
     })
 }
 
-struct Record<'a> {
-    tenant: &'a str,
-    policy: &'a str,
-    etag: &'a str,
-    revision: Option<u64>,
-    document: &'a [u8],
+fn parse_header(path: &Path, line: &[u8]) -> Result<Header, DiskError> {
+    let damaged = |reason: &str| DiskError::Damaged {
+        path: path.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let line = line
+        .strip_suffix(b"\n")
+        .ok_or_else(|| damaged("it has no header"))?;
+    let header: serde_json::Value =
+        serde_json::from_slice(line).map_err(|error| damaged(&error.to_string()))?;
+    match header.get("format").and_then(serde_json::Value::as_u64) {
+        Some(format) if format != u64::from(FORMAT) => {
+            let found = u32::try_from(format).unwrap_or(u32::MAX);
+            return Err(DiskError::Format {
+                path: path.to_owned(),
+                found,
+            });
+        }
+        Some(_) => {}
+        None => return Err(damaged("its header names no format")),
+    }
+    serde_json::from_value(header).map_err(|error| damaged(&error.to_string()))
 }
 
-impl<'a> Record<'a> {
-    fn take(rest: &mut &'a [u8]) -> Option<Self> {
-        let mut lengths = [0usize; 4];
+/// Reads policies one after the other, naming what was read.
+struct Records<R> {
+    file: R,
+    digest: Sha256,
+    left: u64,
+    /// Of the policy before: most policies are their predecessor's tenant's.
+    tenant: Option<TenantId>,
+}
+
+impl<R: Read> Records<R> {
+    fn next(&mut self) -> io::Result<((TenantId, PolicyId), Policy)> {
+        let mut lengths = [0; 4];
         for length in &mut lengths {
-            *length = usize::try_from(u32::from_le_bytes(*rest.split_off(..4)?.first_chunk()?)).ok()?;
+            *length = u64::from(u32::from_le_bytes(self.array()?));
         }
-        let revision = u64::from_le_bytes(*rest.split_off(..8)?.first_chunk()?);
-        let mut text = |length: usize| std::str::from_utf8(rest.split_off(..length)?).ok();
-        let (tenant, policy, etag) = (text(lengths[0])?, text(lengths[1])?, text(lengths[2])?);
-        let document = rest.split_off(..lengths[3])?;
-        Some(Self {
-            tenant,
-            policy,
-            etag,
-            revision: revision.checked_sub(1),
-            document,
-        })
+        let revision = u64::from_le_bytes(self.array()?).checked_sub(1);
+        let (tenant, id, etag) = (
+            self.text(lengths[0])?,
+            self.text(lengths[1])?,
+            self.text(lengths[2])?,
+        );
+        let document = self.bytes(lengths[3])?;
+        let tenant = match &self.tenant {
+            Some(before) if before.as_str() == tenant => before.clone(),
+            _ => self
+                .tenant
+                .insert(TenantId::parse(&tenant).map_err(io::Error::other)?)
+                .clone(),
+        };
+        let id = PolicyId::parse(&id).map_err(io::Error::other)?;
+        let document = PolicyDocument::trusted(document.into(), ETag::parse(&etag));
+        Ok(((tenant, id), Policy { document, revision }))
+    }
+
+    fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn bytes(&mut self, length: u64) -> io::Result<Vec<u8>> {
+        if length > self.left {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn text(&mut self, length: u64) -> io::Result<String> {
+        String::from_utf8(self.bytes(length)?).map_err(io::Error::other)
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact(bytes)?;
+        self.digest.update(&*bytes);
+        self.left = self
+            .left
+            .checked_sub(bytes.len() as u64)
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        Ok(())
     }
 }
