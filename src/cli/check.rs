@@ -86,10 +86,12 @@ fn policy_mistakes(config: &config::Config) -> Vec<Mistake> {
                 })
             })
             .collect(),
-        Err(error) => vec![Mistake::new(
-            "policies_dir",
-            error.to_string(),
-            "check the directory's permissions",
-        )],
+        Err(error) => {
+            vec![Mistake::new(
+                "policies_dir",
+                error.to_string(),
+                "check the directory's permissions",
+            )]
+        }
     }
 }

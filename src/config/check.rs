@@ -156,11 +156,13 @@ impl Keys {
                 .iter_errors(document)
                 .flat_map(|error| self.mistakes_of(&error))
                 .collect(),
-            Err(error) => vec![Mistake::new(
-                "",
-                format!("the schema is broken: {error}"),
-                "report this as a bug",
-            )],
+            Err(error) => {
+                vec![Mistake::new(
+                    "",
+                    format!("the schema is broken: {error}"),
+                    "report this as a bug",
+                )]
+            }
         }
     }
 

@@ -122,6 +122,12 @@ impl HeirClient {
         self.timeout
     }
 
+    /// The time that a request may take for which somebody waits. The Router's own limit is the same as
+    /// `heir.timeout_ms`; it must hear the outcome before it gives up.
+    pub fn caller_patience(&self) -> Duration {
+        self.timeout * 4 / 5
+    }
+
     /// Bytes that one answer with a whole snapshot or list may have.
     pub fn answer_bytes(&self) -> u64 {
         self.config.answer_bytes
@@ -195,7 +201,7 @@ impl HeirClient {
         })
     }
 
-    /// A read, repeated as `heir.retry` allows. Any status but 200 and 304 is an error.
+    /// A read for which somebody waits, repeated as `heir.retry` allows. Any status but 200 and 304 is an error.
     pub async fn fetch(
         &self,
         call: HeirCall,
@@ -204,10 +210,16 @@ impl HeirClient {
         limit: u64,
     ) -> Result<Fetched, HeirError> {
         let mut backoff = Backoff::new(self.config.retry.clone(), fastrand::u64(..));
+        let deadline = Instant::now() + self.caller_patience();
         let mut attempt = 1;
         loop {
-            match self.fetch_once(call, path, known, limit, self.timeout).await {
-                Err(error) if error.is_retryable() && attempt < self.config.retry.attempts => {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.fetch_once(call, path, known, limit, left).await {
+                Err(error)
+                    if error.is_retryable()
+                        && attempt < self.config.retry.attempts
+                        && Instant::now() < deadline =>
+                {
                     tracing::debug!(error = %error.chain(), attempt, path, "A read from HEIR failed and is repeated.");
                     attempt += 1;
                     tokio::time::sleep(backoff.next_pause()).await;
@@ -330,8 +342,9 @@ impl HeirClient {
         /// Answers to writes are short; more than this is not read.
         const LIMIT: u64 = 1 << 20;
         let started = Instant::now();
+        let patience = self.caller_patience();
         let response = self
-            .send(call, method, path, headers, body.into(), self.timeout)
+            .send(call, method, path, headers, body.into(), patience)
             .await?;
         let (parts, body) = response.into_parts();
         if parts.status.is_redirection() {
@@ -343,7 +356,7 @@ impl HeirClient {
                 retry_after: retry_after(&parts.headers),
             });
         }
-        let left = self.timeout.saturating_sub(started.elapsed());
+        let left = patience.saturating_sub(started.elapsed());
         // The status is the answer; a body that breaks off takes nothing from it.
         let body = match timeout(left, collect(body, LIMIT)).await {
             Ok(Ok(body)) => body,

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::{
     fetch::{Retry, fetch_policy},
-    runner::{Detected, Outcome, RefreshError, Refresher},
+    runner::{Committed, Detected, Outcome, RefreshError, Refresher},
     stream,
 };
 use crate::{
@@ -144,7 +144,9 @@ impl Refresher {
     async fn pass_snapshot(&self, detected: &mut Detected, confirm: bool) -> Result<Outcome, RefreshError> {
         let start = self.store.fetch_start();
         let base = self.store.load_full();
-        let known = detected.snapshot_etag.clone();
+        let committed = detected.committed.as_ref();
+        let unmodified = committed.filter(|c| c.position == *base.position() && c.writes == start);
+        let known = unmodified.map(|committed| committed.etag.clone());
         let opened = self
             .client
             .open(
@@ -181,9 +183,14 @@ impl Refresher {
         let other_history = incoming.position.chain.is_some()
             && incoming.position.revision == base.position().revision
             && incoming.position.chain != base.position().chain;
+        let position = incoming.position.clone();
         let activation = self.activate(start, incoming, guarded).await?;
         // Committed only now: a tag of something that was not activated would turn a retry into "not modified".
-        detected.snapshot_etag = etag;
+        detected.committed = etag.map(|etag| Committed {
+            etag,
+            position,
+            writes: start,
+        });
         self.store.freshness().confirm();
         self.note_activation(began, activation);
         if activation.went_back || other_history || detected.history_broke {

@@ -15,7 +15,7 @@ use super::{RefreshConfig, list::Fingerprints};
 use crate::{
     heir::{Backoff, HeirClient, HeirError, RetryConfig},
     policy::TenantId,
-    snapshot::{Held, Level, Snapshot, SnapshotStore},
+    snapshot::{FetchStart, Held, Level, Position, Snapshot, SnapshotStore},
     telemetry::Metrics,
 };
 
@@ -88,13 +88,22 @@ pub(super) struct Detected {
     pub(super) level: Option<Level>,
     /// HEIR answered a question for changes; otherwise it is not asked again until the next reconnect.
     pub(super) changes_refused: bool,
-    /// Tag of the snapshot that was activated last, and of no other.
-    pub(super) snapshot_etag: Option<HeaderValue>,
+    /// The snapshot that was activated last, and no other.
+    pub(super) committed: Option<Committed>,
     pub(super) fingerprints: Fingerprints,
     /// HEIR said that its history is another one; what it has is to be taken, and what was lost to be found.
     pub(super) history_broke: bool,
     /// When the last refresh that is complete began.
     pub(super) last_began: Option<Instant>,
+}
+
+/// A snapshot that HEIR gave and that was activated. "Not modified" since then means that memory is up to date only
+/// if memory has not been modified since then either: a restored HEIR has old tags.
+#[derive(Debug)]
+pub(super) struct Committed {
+    pub(super) etag: HeaderValue,
+    pub(super) position: Position,
+    pub(super) writes: FetchStart,
 }
 
 /// Refreshes the snapshot from HEIR.

@@ -6,7 +6,7 @@ use http::{HeaderValue, StatusCode, header};
 
 use super::{Router, STALE, lookup::describe};
 use crate::{
-    heir::listed,
+    heir::{HeirError, listed},
     policy::TenantId,
     refresh::RefreshError,
     respond::{self, ErrorCode, Failure, JSON, Response},
@@ -20,7 +20,11 @@ impl Router {
     /// Takes what HEIR has into memory and answers from there, so that writes which still wait are in the list.
     pub(super) async fn list(&self, tenant: &TenantId, started: Instant) -> Result<Response, Failure> {
         let refreshed = match &self.upstream {
-            Some(upstream) => Some(upstream.refresher.refresh_list(tenant).await),
+            Some(upstream) => {
+                let patience = upstream.client.caller_patience();
+                let refreshed = tokio::time::timeout(patience, upstream.refresher.refresh_list(tenant)).await;
+                Some(refreshed.unwrap_or_else(|_elapsed| Err(HeirError::Timeout { after: patience }.into())))
+            }
             None => None,
         };
         let snapshot = self.store.load_full();

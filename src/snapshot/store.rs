@@ -24,7 +24,7 @@ const SMALLEST_GUARDED: usize = 20;
 
 /// When a fetch began, in terms of the writes made through this sidecar. What it brings is older than any write
 /// that came after.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FetchStart(u64);
 
 /// A write made through this sidecar that a refresh under way may not have seen.
