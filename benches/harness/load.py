@@ -1,4 +1,4 @@
-"""Load generators: wrk for as much as goes, oha for a steady rate and for Unix sockets."""
+"""Load generators: wrk for as much as goes, `benches/load.rs` for the same over Unix sockets, oha for a steady rate."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from .lab import LabError, cpu_seconds, die_with_parent
@@ -48,13 +49,27 @@ def wrk(server, path, seconds):
     return _with_cpu(server, run)
 
 
-def oha_closed(server, path, seconds, unix=False):
+def own(server, path, seconds, unix=False):
+    """wrk has no Unix sockets, and oha costs more than the servers do."""
+
     def run():
-        report = _oha(server, path, seconds, unix, [])
-        count = sum(report["statusCodeDistribution"].values())
-        return count, count / report["summary"]["total"]
+        address = f"unix:{server.unix}" if unix else server.url.removeprefix("http://")
+        report = json.loads(_run([_own(), address, path, str(CONNECTIONS), str(seconds)], seconds))
+        if report["failed"]:
+            raise LabError(f"{report['failed']} connections to {server.process.name} failed")
+        return report["requests"], report["requests"] / report["seconds"]
 
     return _with_cpu(server, run)
+
+
+@cache
+def _own():
+    build = ["cargo", "bench", "--locked", "--bench", "load", "--no-run", "--message-format", "json"]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise LabError(f"the load generator does not build: {done.stderr[-2000:]}")
+    built = [json.loads(line) for line in done.stdout.splitlines()]
+    return next(one["executable"] for one in built if one.get("target", {}).get("name") == "load")
 
 
 def oha_open(server, path, seconds, rate, unix=False):

@@ -73,15 +73,3 @@ fn say(text: &str) {
 fn complain(text: &str) {
     let _closed_pipe = writeln!(std::io::stderr(), "{text}");
 }
-
-/// An error with its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}

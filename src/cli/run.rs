@@ -8,11 +8,11 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{EXIT_USAGE, chain, complain};
+use super::{EXIT_USAGE, complain};
 use crate::{
     app::{App, ConfigSource, Shutdown},
     config,
-    telemetry::Logs,
+    telemetry::{Logs, chain},
 };
 
 #[derive(Debug, Args)]
@@ -77,14 +77,9 @@ async fn serve(config: config::Config, source: ConfigSource, logs: Logs) -> Exit
     tracing::info!(listen = addresses.join(","), ops = %app.ops_address(), version, "The sidecar listens.");
     let shutdown = Shutdown::default();
     let (reload, reloads) = mpsc::channel(1);
-    match Signals::install() {
-        Ok(signals) => {
-            tokio::spawn(signals.pass_on(shutdown.clone(), reload));
-        }
-        Err(error) => {
-            tracing::error!(%error, "Signals cannot be received.");
-            return ExitCode::FAILURE;
-        }
+    if let Err(error) = Signals::pass_on(&shutdown, reload) {
+        tracing::error!(%error, "Signals cannot be received.");
+        return ExitCode::FAILURE;
     }
     app.run(shutdown, reloads).await;
     ExitCode::SUCCESS
@@ -98,16 +93,19 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    pub(super) fn install() -> std::io::Result<Self> {
-        Ok(Self {
+    /// Receives them from now on.
+    pub(super) fn pass_on(shutdown: &Shutdown, reload: mpsc::Sender<()>) -> std::io::Result<()> {
+        let signals = Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
-        })
+        };
+        tokio::spawn(signals.receive(shutdown.clone(), reload));
+        Ok(())
     }
 
     /// The first signal to stop is a request, the second an order.
-    pub(super) async fn pass_on(mut self, shutdown: Shutdown, reload: mpsc::Sender<()>) {
+    async fn receive(mut self, shutdown: Shutdown, reload: mpsc::Sender<()>) {
         loop {
             let stop = tokio::select! {
                 _ = self.terminate.recv() => true,

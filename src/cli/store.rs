@@ -6,12 +6,12 @@ use clap::Args;
 use secrecy::SecretString;
 use tokio::sync::mpsc;
 
-use super::{EXIT_USAGE, chain, complain, run::Signals};
+use super::{EXIT_USAGE, complain, run::Signals};
 use crate::{
     app::Shutdown,
     listener::Address,
     store::{Level, Store, StoreConfig},
-    telemetry::{LogConfig, LogFormat, Logs},
+    telemetry::{LogConfig, LogFormat, Logs, chain},
 };
 
 #[derive(Debug, Args)]
@@ -116,14 +116,9 @@ async fn serve(config: StoreConfig) -> ExitCode {
     tracing::info!(listen = %store.address(), level = level.as_str(), "The store listens.");
     let shutdown = Shutdown::default();
     let (reload, _reloads) = mpsc::channel(1);
-    match Signals::install() {
-        Ok(signals) => {
-            tokio::spawn(signals.pass_on(shutdown.clone(), reload));
-        }
-        Err(error) => {
-            tracing::error!(%error, "Signals cannot be received.");
-            return ExitCode::FAILURE;
-        }
+    if let Err(error) = Signals::pass_on(&shutdown, reload) {
+        tracing::error!(%error, "Signals cannot be received.");
+        return ExitCode::FAILURE;
     }
     tokio::select! {
         () = store.run(shutdown.gracefully.clone()) => ExitCode::SUCCESS,

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     policy::ETag,
     respond::Body,
-    telemetry::{HeirCall, Metrics},
+    telemetry::{HeirCall, Metrics, chain},
 };
 
 type Http = Client<hyper_rustls::HttpsConnector<HttpConnector>, Body>;
@@ -552,15 +552,4 @@ fn read_authorization(config: &HeirConfig) -> Result<Option<HeaderValue>, Connec
         .map_err(|_characters| refuse("it has characters that no header may have".into()))?;
     value.set_sensitive(true);
     Ok(Some(value))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -118,13 +118,6 @@ impl HeirError {
 
     /// The error and its causes in one line, for the log.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
+        crate::telemetry::chain(self)
     }
 }

@@ -3,5 +3,5 @@
 mod logs;
 mod metrics;
 
-pub use logs::{LogConfig, LogFormat, Logs, parse_filter};
+pub use logs::{LogConfig, LogFormat, Logs, chain, parse_filter};
 pub use metrics::{HeirCall, Metrics, TenantMetrics};

@@ -109,10 +109,7 @@ pub enum JournalError {
 impl JournalError {
     /// The error and its cause in one line.
     pub fn chain(&self) -> String {
-        match std::error::Error::source(self) {
-            Some(cause) => format!("{self}: {cause}"),
-            None => self.to_string(),
-        }
+        crate::telemetry::chain(self)
     }
 }
 

@@ -27,7 +27,7 @@ pub use ledger::Ledger;
 use crate::{
     heir::{Fetched, HeirClient, HeirError, Replied, wire},
     policy::{ETag, PolicyDocument, Problem},
-    refresh::{FetchOutcome, Fetcher},
+    refresh::Fetcher,
     respond::{ErrorCode, Failure},
     snapshot::{Key, Lookup, Policy, Queued, SnapshotStore},
     telemetry::{HeirCall, Metrics},
@@ -448,13 +448,5 @@ impl Writer {
             .last_queued(key)
             .and_then(|id| self.journal.find(id).ok());
         self.show(key, newest.as_ref());
-    }
-
-    /// Whether a policy that only HEIR knows has been fetched, for those who must know before they decide.
-    pub async fn fetch(&self, key: &Key) -> Option<FetchOutcome> {
-        match &self.fetcher {
-            Some(fetcher) => Some(fetcher.fetch(key).await),
-            None => None,
-        }
     }
 }

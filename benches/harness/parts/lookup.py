@@ -19,9 +19,9 @@ def run(lab):
         ("sidecar", "wrk", lambda s: load.wrk(sidecar, path, s), 0),
         ("nginx `proxy_cache` hit", "wrk", lambda s: load.wrk(cache, path, s), 0),
         ("store, without sidecar", "wrk", lambda s: load.wrk(heir, path, s), 0),
-        ("sidecar", "oha", lambda s: load.oha_closed(sidecar, path, s), 4),
-        ("sidecar, Unix socket", "oha", lambda s: load.oha_closed(sidecar, path, s, unix=True), 4),
-        ("nginx `return 200`, Unix socket", "oha", lambda s: load.oha_closed(plain, path, s, unix=True), 4),
+        ("sidecar", "own", lambda s: load.own(sidecar, path, s), 4),
+        ("sidecar, Unix socket", "own", lambda s: load.own(sidecar, path, s, unix=True), 4),
+        ("nginx `return 200`, Unix socket", "own", lambda s: load.own(plain, path, s, unix=True), 4),
     ]
     for _, _, measure, _ in rows:
         measure(1)  # warm, not counted
@@ -49,7 +49,7 @@ def run(lab):
     return (
         f"Closed loop, {load.CONNECTIONS} keep-alive connections, {samples.POLICY_BYTES}-byte body. CPU per request is the\n"
         "server process' user and system time divided by the requests answered. Ratios are of CPU per request,\n"
-        "computed within each round, to the row marked 1 of the same generator. wrk has no Unix sockets, so they are\n"
-        "compared with TCP under oha; oha is slower than the servers, its requests/s are its own limit.\n\n"
+        "computed within each round, to the row marked 1 of the same generator. wrk has no Unix sockets; `benches/load.rs`\n"
+        "(own) has both.\n\n"
         + table(head, [line(row) for row in range(len(rows))])
     )
