@@ -1,4 +1,8 @@
 //! Every path that is not the policies': to HEIR as it came, and back as it was given.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test that called them"
+)]
 
 use std::{net::SocketAddr, sync::Arc};
 

@@ -1,4 +1,8 @@
 //! A tenant's policies: from HEIR as it is now, from memory when it is away.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test that called them"
+)]
 
 use beamline_sidecar::store::Level;
 use http::{Method, StatusCode};

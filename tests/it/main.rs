@@ -1,6 +1,9 @@
 //! Everything that needs real sockets, in one binary so that it links once.
 
 mod forward;
+mod hostile_heir;
+mod hostile_requests;
+mod hostile_tenants;
 mod list;
 mod lookup;
 mod store;
