@@ -1,5 +1,7 @@
 //! Everything that needs real sockets, in one binary so that it links once.
 
+mod commands;
+mod config;
 mod forward;
 mod hostile_heir;
 mod hostile_requests;
