@@ -8,5 +8,6 @@ mod hostile_requests;
 mod hostile_tenants;
 mod list;
 mod lookup;
+mod reload;
 mod store;
 mod support;
