@@ -1,8 +1,4 @@
 //! The configuration as an operator meets it: mistakes, variables, and the reference.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests fail the test that called them"
-)]
 
 use std::{fs, path::Path};
 
