@@ -78,7 +78,8 @@ impl Readiness {
         };
         let (_, age) = self.store.freshness().at(Instant::now());
         let origin = self.store.load().origin();
-        if self.store.freshness().refuses(age) && origin != Origin::None {
+        let has_something = origin != Origin::None || self.has_files.load(Relaxed);
+        if self.store.freshness().refuses(age) && has_something {
             return (
                 State::NotReady,
                 "the snapshot has expired and refresh.when_expired is refuse",

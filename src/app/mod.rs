@@ -268,6 +268,7 @@ impl App {
             refresher: self.refresher.clone(),
             writer: self.writer.clone(),
             admin: self.admin.clone(),
+            readiness: self.readiness.clone(),
             directory: self.directory.clone(),
         };
         tasks.spawn("reload", self.reloader.run(reloaded, reload, background.clone()));

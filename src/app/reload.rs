@@ -15,6 +15,7 @@ use crate::{
     admin::Admin,
     config::{self, Config, Environment},
     heir::HeirClient,
+    readiness::Readiness,
     refresh::{Directory, RefreshConfig, Refresher},
     snapshot::SnapshotStore,
     telemetry::{Logs, Metrics},
@@ -36,6 +37,7 @@ pub(super) struct Targets {
     pub(super) refresher: Option<Arc<Refresher>>,
     pub(super) writer: Arc<Writer>,
     pub(super) admin: Arc<Admin>,
+    pub(super) readiness: Arc<Readiness>,
     pub(super) directory: Option<Arc<Directory>>,
 }
 
@@ -114,12 +116,17 @@ impl Reloader {
         }
         targets.admin.access.reread();
         if let Some(directory) = &targets.directory {
-            reread_directory(directory, &targets.store).await;
+            reread_directory(directory, targets).await;
         }
-        match config::load(self.source.file.as_deref(), &self.source.environment) {
-            Ok(loaded) => {
+        let read = match &self.source.file {
+            Some(file) => config::load(Some(file), &self.source.environment).map(|loaded| loaded.config),
+            // The environment cannot change, and without a file there is nothing else.
+            None => Ok(self.current.clone()),
+        };
+        match read {
+            Ok(config) => {
                 self.refused = None;
-                self.apply(loaded.config, targets, asked);
+                self.apply(config, targets, asked);
             }
             Err(mistakes) => {
                 let text = mistakes.to_string();
@@ -170,11 +177,16 @@ impl Reloader {
     }
 }
 
-async fn reread_directory(directory: &Arc<Directory>, store: &Arc<SnapshotStore>) {
-    let (directory, store) = (directory.clone(), store.clone());
+async fn reread_directory(directory: &Arc<Directory>, targets: &Targets) {
+    let (directory, store) = (directory.clone(), targets.store.clone());
     let path = directory.path().to_owned();
     match tokio::task::spawn_blocking(move || directory.load_into(&store)).await {
-        Ok(Ok(policies)) => tracing::debug!(policies, "Read the local policies again."),
+        Ok(Ok(policies)) => {
+            tracing::debug!(policies, "Read the local policies again.");
+            if policies > 0 {
+                targets.readiness.has_files();
+            }
+        }
         Ok(Err(error)) => {
             tracing::warn!(%error, path = %path.display(), "policies_dir cannot be read; its last good policies stay.");
         }

@@ -58,36 +58,49 @@ impl Watched {
         if self.is_empty() {
             return;
         }
+        let mut complained = false;
+        let mut armed = self.arm(&mut complained);
+        // What changed between the first reading and the first watch is found by looking once.
+        if changed.send(()).await.is_err() {
+            return;
+        }
         loop {
-            let (events, mut happened) = mpsc::channel(1);
-            // Dropped and made again each time round: this is what re-arms it.
-            let (_watcher, complete) = self.arm(events);
-            let pause = if complete { FALLBACK } else { BLIND };
+            let pause = if armed.complete { FALLBACK } else { BLIND };
             tokio::select! {
                 () = changed.closed() => return,
-                _ = happened.recv() => tokio::time::sleep(SETTLE).await,
+                // Without a watcher there are no events, and the pause decides.
+                Some(()) = armed.events.recv() => tokio::time::sleep(SETTLE).await,
                 () = tokio::time::sleep(pause) => {}
             }
+            // Set again before anybody looks, so that what changes while they look is noticed as well.
+            armed = self.arm(&mut complained);
             if changed.send(()).await.is_err() {
                 return;
             }
         }
     }
 
-    /// Sets the watches. Whether all could be set.
-    fn arm(&self, events: mpsc::Sender<()>) -> (Option<RecommendedWatcher>, bool) {
+    /// Sets the watches.
+    fn arm(&self, complained: &mut bool) -> Armed {
+        let (sender, events) = mpsc::channel(1);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let read_only = event.as_ref().is_ok_and(|event| event.kind.is_access());
             if !read_only {
                 // Full: a wake-up is on its way already.
-                let _pending = events.try_send(());
+                let _pending = sender.try_send(());
             }
         });
         let mut watcher = match watcher {
             Ok(watcher) => watcher,
             Err(error) => {
-                tracing::warn!(%error, "Files cannot be watched; they are looked at every two seconds.");
-                return (None, false);
+                if !std::mem::replace(complained, true) {
+                    tracing::warn!(%error, "Files cannot be watched; they are looked at every two seconds.");
+                }
+                return Armed {
+                    _watcher: None,
+                    events,
+                    complete: false,
+                };
             }
         };
         let mut complete = true;
@@ -99,6 +112,18 @@ impl Watched {
                 complete &= watcher.watch(path, mode).is_ok();
             }
         }
-        (Some(watcher), complete)
+        Armed {
+            _watcher: Some(watcher),
+            events,
+            complete,
+        }
     }
+}
+
+/// Watches that are set. Dropped, they are gone.
+struct Armed {
+    _watcher: Option<RecommendedWatcher>,
+    events: mpsc::Receiver<()>,
+    /// All could be set.
+    complete: bool,
 }

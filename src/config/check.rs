@@ -188,7 +188,14 @@ impl Keys {
             (None, Some(names)) => format!("a section with the keys {}", names.join(", ")),
             (None, None) => "see docs/configuration.md".to_owned(),
         };
-        vec![Mistake::new(key, error.to_string(), remedy)]
+        let message = match error.kind() {
+            // Said in terms of the schema, which the reader has not seen.
+            ValidationErrorKind::AnyOf { .. } | ValidationErrorKind::OneOfNotValid { .. } => {
+                format!("{} is not a value of this key", error.instance())
+            }
+            _ => error.to_string(),
+        };
+        vec![Mistake::new(key, message, remedy)]
     }
 
     fn unknown_key(&self, section: &str, name: &str) -> Mistake {

@@ -56,6 +56,11 @@ impl Forwarder {
             )
             .await;
         match sent {
+            // Nothing that would switch protocols was passed on, so no client may be told that it happened.
+            Ok(response) if response.status().is_informational() => Err(Failure::new(
+                ErrorCode::HeirError,
+                format!("HEIR answered {}, which was not asked for", response.status()),
+            )),
             Ok(response) => {
                 let (mut parts, body) = response.into_parts();
                 strip_hop_by_hop(&mut parts.headers);

@@ -30,15 +30,21 @@ pub enum InvalidBaseUrl {
 
 impl BaseUrl {
     pub fn parse(text: &str) -> Result<Self, InvalidBaseUrl> {
-        let uri: Uri = text
-            .parse()
-            .map_err(|_syntax| InvalidBaseUrl::Syntax(text.to_owned()))?;
+        let invalid = |make: fn(String) -> InvalidBaseUrl| {
+            // What stands before an `@` may be a password; no error repeats it, whatever else is wrong.
+            if text.contains('@') {
+                InvalidBaseUrl::Credentials
+            } else {
+                make(text.to_owned())
+            }
+        };
+        let uri: Uri = text.parse().map_err(|_syntax| invalid(InvalidBaseUrl::Syntax))?;
         let parts = uri.into_parts();
         let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
-            return Err(InvalidBaseUrl::Syntax(text.to_owned()));
+            return Err(invalid(InvalidBaseUrl::Syntax));
         };
         if scheme != Scheme::HTTP && scheme != Scheme::HTTPS {
-            return Err(InvalidBaseUrl::Scheme(text.to_owned()));
+            return Err(invalid(InvalidBaseUrl::Scheme));
         }
         if authority.as_str().contains('@') {
             return Err(InvalidBaseUrl::Credentials);
@@ -47,7 +53,7 @@ impl BaseUrl {
             .path_and_query
             .unwrap_or_else(|| PathAndQuery::from_static("/"));
         if path.query().is_some() {
-            return Err(InvalidBaseUrl::Query(text.to_owned()));
+            return Err(invalid(InvalidBaseUrl::Query));
         }
         Ok(Self {
             scheme,

@@ -4,7 +4,10 @@ use std::time::Instant;
 
 use http::{HeaderValue, StatusCode, header};
 
-use super::{Router, STALE, lookup::describe};
+use super::{
+    Router, STALE,
+    lookup::{describe, expired},
+};
 use crate::{
     heir::{HeirError, listed},
     policy::TenantId,
@@ -46,9 +49,7 @@ impl Router {
         };
         let (age_ms, age) = self.store.freshness().at(Instant::now().max(started));
         if self.store.freshness().refuses(age) {
-            return Err(
-                Failure::new(ErrorCode::PolicyExpired, "the policies have expired").detail("age_ms", age_ms),
-            );
+            return Err(expired(age_ms));
         }
         let mut body = b"{\"policies\":[".to_vec();
         let policies = snapshot

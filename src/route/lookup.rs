@@ -78,7 +78,7 @@ impl Router {
     fn found(&self, snapshot: &Snapshot, found: Found<'_>, headers: &HeaderMap, now: Instant) -> Response {
         let (age_ms, age) = self.store.freshness().at(now);
         if self.store.freshness().refuses(age) {
-            return self.expired(age_ms);
+            return self.fail(expired(age_ms));
         }
         let document = &found.policy.document;
         let mut answer = HeaderMap::with_capacity(8);
@@ -105,7 +105,7 @@ impl Router {
     fn absent(&self, snapshot: &Snapshot, now: Instant) -> Response {
         let (age_ms, age) = self.store.freshness().at(now);
         if self.store.freshness().refuses(age) {
-            return self.expired(age_ms);
+            return self.fail(expired(age_ms));
         }
         let mut response = self.fail(Failure::new(ErrorCode::NotFound, "there is no such policy"));
         let headers = response.headers_mut();
@@ -120,14 +120,14 @@ impl Router {
         }
         response
     }
+}
 
-    fn expired(&self, age_ms: u64) -> Response {
-        let message = "HEIR has not confirmed the policies for longer than refresh.expired_after_ms allows";
-        let failure = Failure::new(ErrorCode::PolicyExpired, message)
-            .detail("age_ms", age_ms)
-            .retry_after_seconds(1);
-        self.fail(failure)
-    }
+/// The answer to whoever asks for policies that are too old to be given.
+pub(super) fn expired(age_ms: u64) -> Failure {
+    let message = "HEIR has not confirmed the policies for longer than refresh.expired_after_ms allows";
+    Failure::new(ErrorCode::PolicyExpired, message)
+        .detail("age_ms", age_ms)
+        .retry_after_seconds(1)
 }
 
 /// Says which snapshot answered, and how old it is.

@@ -112,6 +112,12 @@ impl Router {
             (_, Target::Tenant(_)) => Err(method_not_allowed("GET, HEAD")),
             (&Method::GET | &Method::HEAD, Target::Health) => Ok(Reply::Ready(self.readiness.health())),
             (_, Target::Health) => Err(method_not_allowed("GET, HEAD")),
+            // A tunnel is not ours to open, and an echo would show the token that this sidecar adds for HEIR.
+            (&Method::CONNECT | &Method::TRACE, Target::Other) => Err(Failure::new(
+                ErrorCode::MethodNotAllowed,
+                "CONNECT and TRACE are not passed on",
+            )
+            .closing()),
             (_, Target::Other) => Ok(self.later(Job::Forward(request))),
         }
     }

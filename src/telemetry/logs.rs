@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::{EnvFilter, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
+use super::escape::EscapedStderr;
+
 /// The log, which goes to standard error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -67,7 +69,7 @@ impl Logs {
                         .json()
                         .flatten_event(true)
                         .with_current_span(false)
-                        .with_writer(std::io::stderr),
+                        .with_writer(EscapedStderr),
                 )
                 .try_init(),
             LogFormat::Text => {

@@ -1,5 +1,6 @@
 //! Logs and metrics.
 
+mod escape;
 mod logs;
 mod metrics;
 

@@ -26,7 +26,7 @@ pub(crate) use client::{Answer, Client, raw};
 pub(crate) use heir::Heir;
 pub(crate) use process::Process;
 pub(crate) use scripted::{Say, Scripted};
-pub(crate) use sidecar::Sidecar;
+pub(crate) use sidecar::{QUICK, Sidecar};
 
 /// Waits until the condition holds; fails the test if it does not within half a minute.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {

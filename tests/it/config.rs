@@ -1,0 +1,331 @@
+//! The configuration as an operator meets it: mistakes, variables, and the reference.
+
+use std::{fs, path::Path};
+
+use beamline_sidecar::config::{self, Environment, Mistakes};
+
+fn environment(variables: &[(&str, &str)]) -> Environment {
+    variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+fn parse(yaml: &str, variables: &[(&str, &str)]) -> Result<config::Loaded, Mistakes> {
+    config::parse(yaml, "test.yaml", &environment(variables))
+}
+
+/// The mistakes as `key: message | remedy`, in the order of the keys.
+fn mistakes(yaml: &str, variables: &[(&str, &str)]) -> Vec<String> {
+    let mut found: Vec<String> = match parse(yaml, variables) {
+        Ok(_) => Vec::new(),
+        Err(mistakes) => mistakes
+            .list
+            .into_iter()
+            .map(|m| format!("{}: {} | {}", m.key, m.message, m.remedy))
+            .collect(),
+    };
+    found.sort();
+    found
+}
+
+/// The one mistake of this YAML.
+fn mistake(yaml: &str) -> String {
+    let mut found = mistakes(yaml, &[]);
+    assert_eq!(found.len(), 1, "{yaml}: {found:?}");
+    found.remove(0)
+}
+
+#[test]
+fn every_mistake_is_told_at_once_with_its_key_and_remedy() {
+    let yaml = "
+lisen: 127.0.0.1:1
+refresh: {intervall_ms: 5, interval_ms: 5, when_expired: later, max_removed_percent: 101, jitter_seed: -1}
+heir: {timeout_ms: fast, pool: {max: 1}, retry: {factor: 0.5}, zzzzzzzzz: 1}
+limits: [1]
+unix_mode: 660
+listen: 5
+log: {format: xml}
+";
+    assert_eq!(
+        mistakes(yaml, &[]),
+        [
+            "heir.pool.max: 1 is less than the minimum of 2 | integer from 2 to 10000",
+            "heir.retry.factor: 0.5 is less than the minimum of 1.0 | number from 1.0 to 10.0",
+            "heir.timeout_ms: \"fast\" is not of types \"null\", \"integer\" | integer from 1 to 600000",
+            "heir.zzzzzzzzz: there is no such key | known here: answer_bytes, breaker, health_interval_ms, pool, \
+             retry, tenants, timeout_ms, tls, token_file, url",
+            "limits: [1] is not of type \"object\" | a section with the keys body_bytes, connections, header_bytes, \
+             idle_ms, in_flight, read_ms",
+            "lisen: there is no such key | did you mean `listen`?",
+            "listen: 5 is not a value of this key | string or array",
+            "log.format: \"xml\" is not a value of this key | one of json, text",
+            "refresh.interval_ms: 5 is less than the minimum of 10 | integer from 10 to 3600000",
+            "refresh.intervall_ms: there is no such key | did you mean `interval_ms`?",
+            "refresh.jitter_seed: -1 is less than the minimum of 0 | integer of at least 0",
+            "refresh.max_removed_percent: 101 is greater than the maximum of 100 | integer from 0 to 100",
+            "refresh.when_expired: \"later\" is not a value of this key | one of serve, refuse",
+            "unix_mode: 660 is not of type \"string\" | string matching ^0?[0-7]{3}$",
+        ]
+    );
+    let text = parse(yaml, &[]).unwrap_err().to_string();
+    assert!(text.starts_with("14 mistakes in test.yaml\n  "), "{text}");
+    assert!(
+        text.contains("\n  lisen: there is no such key\n    remedy: did you mean `listen`?"),
+        "{text}"
+    );
+}
+
+#[test]
+fn values_that_are_wrong_only_together_are_told_at_once_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().join("empty");
+    fs::write(&empty, " \n").unwrap();
+    let yaml = format!(
+        "
+listen: [127.0.0.1:7000, nowhere]
+ops: {{listen: 127.0.0.1:7000, token_file: {empty}}}
+heir: {{url: 'http://localhost:7000', tenants: [good, 'bad tenant'], pool: {{max: 3, idle: 4}}, tls: {{cert_file: /none}}}}
+refresh: {{stale_after_ms: 10, expired_after_ms: 9}}
+writes: {{when_heir_down: queue}}
+log: {{filter: 'a=b=c'}}
+policies_dir: /nowhere/at/all
+heir_policy_store_enabled: false
+heir_policy_store_port: 1
+",
+        empty = empty.display()
+    );
+    let found = mistakes(&yaml, &[]);
+    let keys: Vec<&str> = found.iter().map(|m| m.split(": ").next().unwrap()).collect();
+    assert_eq!(
+        keys,
+        [
+            "heir.pool.idle",
+            "heir.tenants",
+            "heir.tls.cert_file",
+            "heir.tls",
+            "heir.tls",
+            "heir.url",
+            "heir_policy_store_enabled",
+            "heir_policy_store_port",
+            "listen",
+            "log.filter",
+            "ops.listen",
+            "ops.token_file",
+            "policies_dir",
+            "refresh.expired_after_ms",
+            "writes.when_heir_down",
+        ],
+        "{found:#?}"
+    );
+    assert!(
+        found.iter().all(|m| !m.ends_with("| ")),
+        "each has a remedy: {found:#?}"
+    );
+    assert!(found[5].contains("it would ask itself for ever"), "{}", found[5]);
+    assert!(
+        found[11].contains("an empty secret protects nothing"),
+        "{}",
+        found[11]
+    );
+}
+
+#[test]
+fn the_routers_own_keys_work_and_contradictions_are_refused() {
+    let enabled = parse("heir_policy_store_enabled: true\nlisten: 127.0.0.1:1", &[])
+        .unwrap()
+        .config;
+    assert_eq!(enabled.heir_url().unwrap(), "http://localhost:8080");
+    assert_eq!(enabled.heir_timeout_ms(), 5_000);
+    let all = parse(
+        "heir_policy_store_enabled: true\nheir_policy_store_host: heir\nheir_policy_store_port: 81\nheir_policy_store_timeout: 70",
+        &[],
+    )
+    .unwrap()
+    .config;
+    assert_eq!(all.heir_url().unwrap(), "http://heir:81");
+    assert_eq!(all.heir_timeout_ms(), 70);
+    let own = parse("heir_policy_store_timeout: 70\nheir: {timeout_ms: 80}", &[])
+        .unwrap()
+        .config;
+    assert_eq!(own.heir_timeout_ms(), 80);
+    assert_eq!(own.heir_url().unwrap(), "http://127.0.0.1:8090");
+    let off = parse("heir_policy_store_enabled: false", &[]).unwrap().config;
+    assert_eq!(off.heir_url(), None);
+    // The Router's defaults name the port that the sidecar listens at by default.
+    assert_eq!(
+        mistake("heir_policy_store_enabled: true"),
+        "heir_policy_store_port: http://localhost:8080 is where the sidecar itself listens: it would ask itself for \
+         ever | give HEIR another port, or the sidecar another `listen`"
+    );
+    for (yaml, expected) in [
+        (
+            "heir: {url: 'http://h'}\nheir_policy_store_enabled: false",
+            "heir_policy_store_enabled: is false although heir.url is set | remove one of the two",
+        ),
+        (
+            "heir: {url: 'http://h'}\nheir_policy_store_host: h",
+            "heir_policy_store_host: is set although heir.url is | remove one of the two",
+        ),
+        (
+            "heir_policy_store_host: h",
+            "heir_policy_store_host: has no effect while heir_policy_store_enabled is not true | set \
+             heir_policy_store_enabled: true, or remove this key",
+        ),
+        (
+            "heir_policy_store_enabled: false\nheir_policy_store_port: 81",
+            "heir_policy_store_port: has no effect while heir_policy_store_enabled is not true | set \
+             heir_policy_store_enabled: true, or remove this key",
+        ),
+        (
+            "heir_policy_store_port: 65536",
+            "heir_policy_store_port: 65536 is greater than the maximum of 65535 | integer from 1 to 65535",
+        ),
+        (
+            "heir_policy_store_port: 0",
+            "heir_policy_store_port: 0 is less than the minimum of 1 | integer from 1 to 65535",
+        ),
+        (
+            "heir_policy_store_timeout: 0",
+            "heir_policy_store_timeout: 0 is less than the minimum of 1 | integer from 1 to 600000",
+        ),
+        (
+            "heir: {url: 'http://u:s3cret@h'}",
+            "heir.url: the URL holds a user name or a password, which belong into heir.token_file | for example \
+             http://heir.internal:8090",
+        ),
+    ] {
+        assert_eq!(mistake(yaml), expected, "{yaml}");
+    }
+}
+
+#[test]
+fn hostile_41_a_secret_in_the_wrong_place_is_not_printed() {
+    for url in [
+        "http://u:s3cret@h",
+        "ftp://u:s3cret@h",
+        "http://u:s3cret@h?x",
+        "http://u:s3cret@h:99999",
+        "u:s3cret@h",
+    ] {
+        let told = mistake(&format!("heir: {{url: '{url}'}}"));
+        assert!(!told.contains("s3cret"), "{told}");
+    }
+}
+
+#[test]
+fn a_sidecar_is_not_its_own_heir_by_any_name() {
+    for (listen, url) in [
+        ("127.0.0.1:7000", "http://127.0.0.1:7000"),
+        ("127.0.0.1:7000", "http://localhost:7000/base"),
+        ("0.0.0.0:7000", "http://127.0.0.1:7000"),
+        ("0.0.0.0:7000", "http://[::1]:7000"),
+        ("'[::]:7000'", "http://127.0.0.1:7000"),
+        ("localhost:7000", "http://LOCALHOST:7000"),
+        ("[127.0.0.1:1, 127.0.0.1:80]", "http://127.0.0.1"),
+        ("127.0.0.1:7000", "http://0.0.0.0:7000"),
+    ] {
+        let told = mistake(&format!("listen: {listen}\nheir: {{url: '{url}'}}"));
+        assert!(
+            told.starts_with("heir.url: ") && told.contains("itself listens"),
+            "{listen} {url} {told}"
+        );
+    }
+    for (listen, url) in [
+        ("127.0.0.1:7000", "http://127.0.0.1:7001"),
+        ("127.0.0.1:7000", "http://heir:7000"),
+        ("127.0.0.1:7000", "http://127.0.0.2:7000"),
+        ("unix:/run/x", "http://127.0.0.1:8080"),
+    ] {
+        assert_eq!(
+            mistakes(&format!("listen: {listen}\nheir: {{url: '{url}'}}"), &[]),
+            [""; 0]
+        );
+    }
+}
+
+#[test]
+fn variables_win_over_the_file_and_become_what_their_key_wants() {
+    let loaded = parse(
+        "listen: 127.0.0.1:1\nheir: {pool: {max: 9}}\n",
+        &[
+            ("BEAMLINE_LISTEN", "127.0.0.1:2, unix:/run/s.sock"),
+            ("BEAMLINE_HEIR_TENANTS", "acme,, other ,"),
+            ("BEAMLINE_HEIR_POOL_IDLE", " 3 "),
+            ("BEAMLINE_HEIR_RETRY_FACTOR", "1.5"),
+            ("BEAMLINE_SHARE_LISTEN", "true"),
+            ("BEAMLINE_UNIX_MODE", "600"),
+            ("BEAMLINE_REFRESH_WHEN_EXPIRED", "refuse"),
+            ("BEAMLINE_STATE_DIR", "/123"),
+            // Kubernetes makes these of a service called `beamline`; nobody here is meant.
+            ("BEAMLINE_SERVICE_HOST", "10.0.0.1"),
+            ("BEAMLINE_PORT", "tcp://10.0.0.1:80"),
+            ("BEAMLINE_HEIR", "{}"),
+            ("HEIR_URL", "http://x"),
+        ],
+    )
+    .unwrap()
+    .config;
+    assert_eq!(loaded.listen.as_slice(), ["127.0.0.1:2", "unix:/run/s.sock"]);
+    assert_eq!(loaded.heir.tenants, ["acme", "other"]);
+    assert_eq!((loaded.heir.pool.max, loaded.heir.pool.idle), (9, 3));
+    assert_eq!(loaded.heir.retry.factor.to_string(), "1.5");
+    assert!(loaded.share_listen);
+    assert_eq!(loaded.unix_mode_bits(), 0o600);
+    assert_eq!(loaded.state_dir, Path::new("/123"));
+    assert_eq!(
+        mistakes(
+            "heir: 5",
+            &[
+                ("BEAMLINE_HEIR_URL", "http://x"),
+                ("BEAMLINE_REFRESH_INTERVAL_MS", "soon"),
+                ("BEAMLINE_SHARE_LISTEN", "yes"),
+                ("BEAMLINE_REFRESH_MAX_REMOVED_PERCENT", "1000"),
+                ("BEAMLINE_LOG_FILTER", "true"),
+            ]
+        ),
+        [
+            "heir.url: BEAMLINE_HEIR_URL is set, but the file has something else than a section there | make the \
+             section a mapping in the file, or unset the variable",
+            "heir: 5 is not of type \"object\" | a section with the keys answer_bytes, breaker, \
+             health_interval_ms, pool, retry, tenants, timeout_ms, tls, token_file, url",
+            "refresh.interval_ms: \"soon\" is not of type \"integer\" | integer from 10 to 3600000",
+            "refresh.max_removed_percent: 1000 is greater than the maximum of 100 | integer from 0 to 100",
+            "share_listen: \"yes\" is not of type \"boolean\" | boolean",
+        ]
+    );
+}
+
+#[test]
+fn yaml_that_says_a_thing_twice_or_nothing_is_told_with_its_place() {
+    for (yaml, part) in [
+        ("state_dir: a\nstate_dir: b\n", "duplicate"),
+        ("heir: {url: 'http://a'}\nheir: {url: 'http://b'}\n", "duplicate"),
+        ("refresh:\n  interval_ms: 20\n  interval_ms: 30\n", "duplicate"),
+        ("listen: [a\n", "line 1"),
+    ] {
+        let told = mistake(yaml).to_lowercase();
+        assert!(told.contains(part), "{yaml:?}: {told}");
+        assert!(
+            told.ends_with("| the file is yaml: mend it at the place named"),
+            "{told}"
+        );
+    }
+    for (yaml, key) in [("- a\n", ""), ("text\n", ""), ("heir:\n", "heir")] {
+        let told = mistake(yaml);
+        assert!(told.starts_with(&format!("{key}: ")), "{yaml:?} {told}");
+    }
+    for nothing in ["", "\n\n", "# only words\n", "---\n", "{}\n"] {
+        assert_eq!(mistakes(nothing, &[]), [""; 0], "{nothing:?}");
+    }
+}
+
+#[test]
+fn the_reference_is_up_to_date() {
+    let committed =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")).unwrap();
+    assert!(
+        committed == config::reference(),
+        "run: cargo run -- check --reference > docs/configuration.md"
+    );
+}
