@@ -14,8 +14,8 @@ use super::{
     stream,
 };
 use crate::{
-    heir::{Fetched, HeirError},
-    snapshot::{Activation, Coverage, Guarded, Held, Incoming, Key, Level},
+    heir::{Fetched, HeirError, Level},
+    snapshot::{Activation, Coverage, Guarded, Held, Incoming, Key},
     telemetry::HeirCall,
 };
 

@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{RefreshConfig, list::Fingerprints};
 use crate::{
-    heir::{Backoff, HeirClient, HeirError, RetryConfig},
+    heir::{Backoff, HeirClient, HeirError, Level, RetryConfig},
     policy::TenantId,
-    snapshot::{FetchStart, Held, Level, Position, Snapshot, SnapshotStore},
+    snapshot::{FetchStart, Held, Position, Snapshot, SnapshotStore},
     telemetry::Metrics,
 };
 

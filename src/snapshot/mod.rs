@@ -25,33 +25,6 @@ use crate::{
     telemetry::TenantMetrics,
 };
 
-/// Which calls of the HEIR API the snapshot is kept up to date with, from the plainest to the best.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// Single policies, fetched when they are first asked for.
-    Single,
-    /// Lists per tenant.
-    List,
-    /// Whole snapshots, polled.
-    Snapshot,
-    /// A snapshot, then changes as they happen.
-    Changes,
-}
-
-impl Level {
-    pub const ALL: [&'static str; 4] = ["single", "list", "snapshot", "changes"];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Single => "single",
-            Self::List => "list",
-            Self::Snapshot => "snapshot",
-            Self::Changes => "changes",
-        }
-    }
-}
-
 /// How much absence means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -11,7 +11,6 @@ mod db;
 mod error;
 mod import;
 mod key;
-mod level;
 mod modules;
 mod pages;
 mod receive;
@@ -22,9 +21,9 @@ mod write;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
+pub use crate::heir::Level;
 pub use error::StoreError;
 pub use import::{BadFile, Import};
-pub use level::Level;
 use prometheus::{IntCounter, IntGauge};
 use secrecy::SecretString;
 use tokio::time::{MissedTickBehavior, interval, timeout};

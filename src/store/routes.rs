@@ -15,12 +15,12 @@ use super::{
     db::Db,
     error::{CallError, DbError, invalid, method_not_allowed, not_found},
     key::{ExtensionId, Key, ModuleDigest},
-    level::Level,
     receive::check_length,
     records::stamped,
     snapshot::{self, Snapshots},
 };
 use crate::{
+    heir::Level,
     listener::{Handler, Peer, Reply},
     policy::TenantId,
     respond::{self, ErrorCode, Failure, JSON, Response},

@@ -1,9 +1,11 @@
-//! How much of the HEIR API is served.
+//! How much of the HEIR API there is: what a store serves, and what the sidecar finds.
 
 use std::fmt;
 
-/// How much of the API the store answers; each level adds to the one before. What a level leaves out is answered
-/// 404, as a HEIR that never had it would, so that every way a sidecar degrades can be tried.
+use serde::{Deserialize, Serialize};
+
+/// Each level adds to the one before. What a store of one level leaves out it answers with 404, as a HEIR that never
+/// had it would.
 ///
 /// | level | calls | validators and revisions |
 /// |---|---|---|
@@ -13,7 +15,10 @@ use std::fmt;
 /// | `changes` | and the long poll for changes | all |
 ///
 /// `single` and `list` are the HEIR that the platform's own documents promise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, clap::ValueEnum)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, clap::ValueEnum, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Level {
     /// One policy at a time.
     Single,
@@ -27,7 +32,10 @@ pub enum Level {
 }
 
 impl Level {
-    /// The level's name on the command line.
+    /// The names of all levels, plainest first.
+    pub const ALL: [&'static str; 4] = ["single", "list", "snapshot", "changes"];
+
+    /// The level's name on the command line, in metrics and on admin pages.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Single => "single",
@@ -38,7 +46,7 @@ impl Level {
     }
 
     /// Whether answers carry entity tags and revisions, and conditional requests are understood.
-    pub(super) fn has_validators(self) -> bool {
+    pub fn has_validators(self) -> bool {
         self >= Self::Snapshot
     }
 }
