@@ -9,7 +9,7 @@ use super::{
     lookup::{describe, expired},
 };
 use crate::{
-    heir::listed,
+    heir::{HeirError, listed},
     policy::TenantId,
     refresh::RefreshError,
     respond::{self, ErrorCode, Failure, JSON, Response},
@@ -23,7 +23,12 @@ impl Router {
     /// Takes what HEIR has into memory and answers from there, so that writes which still wait are in the list.
     pub(super) async fn list(&self, tenant: &TenantId, started: Instant) -> Result<Response, Failure> {
         let refreshed = match &self.upstream {
-            Some(upstream) => Some(upstream.refresher.refresh_list(tenant).await),
+            Some(upstream) => {
+                // A snapshot that arrives drop by drop may take for ever; whoever waits for a list does not.
+                let after = upstream.client.timeout();
+                let refreshed = tokio::time::timeout(after, upstream.refresher.refresh_list(tenant)).await;
+                Some(refreshed.unwrap_or_else(|_elapsed| Err(HeirError::Timeout { after }.into())))
+            }
             None => None,
         };
         let snapshot = self.store.load_full();
