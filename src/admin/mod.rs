@@ -20,7 +20,7 @@ use crate::{
     heir::HeirClient,
     listener::{Handler, Peer, Reply},
     readiness::Readiness,
-    refresh::Refresher,
+    refresh::{Directory, Refresher},
     respond::{ErrorCode, Failure, Response},
     snapshot::SnapshotStore,
     telemetry::{Logs, Metrics},
@@ -58,6 +58,7 @@ pub struct Admin {
     pub readiness: Arc<Readiness>,
     pub metrics: Arc<Metrics>,
     pub logs: Logs,
+    pub directory: Option<Arc<Directory>>,
 }
 
 impl Handler for Admin {
@@ -94,24 +95,22 @@ impl Admin {
             (&Method::PUT | &Method::POST, ["admin", "log"]) => self.set_log(body).await,
             (&Method::GET, ["admin", "writes"]) => Ok(self.writes()),
             (&Method::POST, ["admin", "writes", id, action]) => self.settle(id, action).await,
-            (
-                _,
-                [
-                    "admin",
-                    "snapshot" | "policies" | "refresh" | "log" | "writes",
-                    ..,
-                ]
-                | ["live" | "ready" | "metrics"],
-            ) => Err(Failure::new(
-                ErrorCode::MethodNotAllowed,
-                "this path does not take this method",
-            )),
+            (_, ["live" | "ready" | "metrics"] | ["admin", "snapshot" | "policies" | "writes"]) => {
+                Err(method_not_allowed("GET"))
+            }
+            (_, ["admin", "log"]) => Err(method_not_allowed("GET, PUT, POST")),
+            (_, ["admin", "refresh"] | ["admin", "writes", _, _]) => Err(method_not_allowed("POST")),
             _ => Err(Failure::new(
                 ErrorCode::NotFound,
                 "there is no such page; see docs/operations.md",
             )),
         }
     }
+}
+
+fn method_not_allowed(allow: &'static str) -> Failure {
+    Failure::new(ErrorCode::MethodNotAllowed, format!("this path takes {allow}"))
+        .header(http::header::ALLOW, http::HeaderValue::from_static(allow))
 }
 
 /// The parameters of a query. Values are names and flags that need no decoding.

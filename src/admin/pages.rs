@@ -14,6 +14,9 @@ use crate::{
     snapshot::Snapshot,
 };
 
+/// Time for a body to arrive.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Problems that are listed; their number is told in any case.
 const MOST_PROBLEMS: usize = 1_000;
 
@@ -49,6 +52,12 @@ impl Admin {
             json!({"tenant_id": tenant, "policy_id": policy, "problems": problems})
         });
         page["problems"] = problems.collect();
+        page["bad_files"] = json!(
+            self.directory
+                .as_ref()
+                .map(|dir| dir.bad_files())
+                .unwrap_or_default()
+        );
         page["problem_count"] = snapshot.problems().len().into();
         respond::json(StatusCode::OK, &page)
     }
@@ -125,9 +134,9 @@ impl Admin {
     /// Changes the filter until the next change of the configuration or start. The body is the filter itself.
     pub(super) async fn set_log(&self, body: Incoming) -> Result<Response, Failure> {
         let refuse = |reason: String| Failure::new(ErrorCode::InvalidRequest, reason);
-        let body = Limited::new(body, 4096)
-            .collect()
+        let body = tokio::time::timeout(PATIENCE, Limited::new(body, 4096).collect())
             .await
+            .map_err(|_elapsed| refuse("the filter did not arrive in time".to_owned()))?
             .map_err(|error| refuse(error.to_string()))?
             .to_bytes();
         let filter = std::str::from_utf8(&body)

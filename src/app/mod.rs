@@ -165,6 +165,7 @@ impl App {
             readiness: readiness.clone(),
             metrics: metrics.clone(),
             logs: logs.clone(),
+            directory: directory.clone(),
         });
         let data = DataRuntime::start(config.runtime.workers).map_err(BuildError::Thread)?;
         let listeners = data.within(|| {

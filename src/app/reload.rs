@@ -52,6 +52,8 @@ pub(super) struct Reloader {
     logs: Logs,
     metrics: Arc<Metrics>,
     refused: Option<String>,
+    /// Why `policies_dir` could not be read the last time.
+    unreadable: Option<String>,
 }
 
 impl Reloader {
@@ -70,6 +72,7 @@ impl Reloader {
             logs,
             metrics,
             refused: None,
+            unreadable: None,
         }
     }
 
@@ -116,7 +119,15 @@ impl Reloader {
         }
         targets.admin.access.reread();
         if let Some(directory) = &targets.directory {
-            reread_directory(directory, targets).await;
+            let unreadable = reread_directory(directory, targets).await;
+            // What is missing is looked for every other second; the first miss is news.
+            if let Some(error) = &unreadable
+                && self.unreadable != unreadable
+            {
+                let path = directory.path().display();
+                tracing::warn!(error, %path, "policies_dir cannot be read; its last good policies stay.");
+            }
+            self.unreadable = unreadable;
         }
         let read = match &self.source.file {
             Some(file) => config::load(Some(file), &self.source.environment).map(|loaded| loaded.config),
@@ -177,20 +188,19 @@ impl Reloader {
     }
 }
 
-async fn reread_directory(directory: &Arc<Directory>, targets: &Targets) {
+/// Takes up what `policies_dir` holds; if it cannot be read, says why.
+async fn reread_directory(directory: &Arc<Directory>, targets: &Targets) -> Option<String> {
     let (directory, store) = (directory.clone(), targets.store.clone());
-    let path = directory.path().to_owned();
     match tokio::task::spawn_blocking(move || directory.load_into(&store)).await {
         Ok(Ok(policies)) => {
             tracing::debug!(policies, "Read the local policies again.");
             if policies > 0 {
                 targets.readiness.has_files();
             }
+            None
         }
-        Ok(Err(error)) => {
-            tracing::warn!(%error, path = %path.display(), "policies_dir cannot be read; its last good policies stay.");
-        }
-        Err(error) => tracing::error!(%error, "Reading policies_dir failed."),
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(error) => Some(format!("the reading failed: {error}")),
     }
 }
 

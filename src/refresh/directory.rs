@@ -6,7 +6,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A file that could not be taken.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct BadFile {
     pub path: PathBuf,
     pub problems: Vec<Problem>,
@@ -29,6 +29,8 @@ pub struct BadFile {
 pub struct Directory {
     path: PathBuf,
     policy_bytes: usize,
+    /// What could not be taken the last time.
+    bad: Mutex<Vec<BadFile>>,
 }
 
 impl Directory {
@@ -36,7 +38,13 @@ impl Directory {
         Self {
             path: path.to_owned(),
             policy_bytes,
+            bad: Mutex::default(),
         }
+    }
+
+    /// What could not be taken the last time.
+    pub fn bad_files(&self) -> Vec<BadFile> {
+        self.bad.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn path(&self) -> &Path {
@@ -115,7 +123,11 @@ impl Directory {
     pub fn load_into(&self, store: &SnapshotStore) -> io::Result<usize> {
         let (policies, bad) = self.read()?;
         let count = policies.len();
-        for BadFile { path, problems } in &bad {
+        let before = std::mem::replace(
+            &mut *self.bad.lock().unwrap_or_else(PoisonError::into_inner),
+            bad.clone(),
+        );
+        for BadFile { path, problems } in bad.iter().filter(|file| !before.contains(file)) {
             let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
             tracing::warn!(path = %path.display(), problems = text.join("; "), "A policy file is broken.");
         }

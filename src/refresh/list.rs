@@ -9,7 +9,7 @@ use super::{
     runner::{Detected, Outcome, RefreshError, Refresher},
 };
 use crate::{
-    heir::{Fetched, HeirError, wire},
+    heir::{Fetched, HeirError, Level, wire},
     policy::{ETag, PolicyId, TenantId},
     snapshot::{Coverage, Guarded, Incoming, Position, Scope, Snapshot, check},
     telemetry::HeirCall,
@@ -39,7 +39,18 @@ impl Refresher {
                 self.answer_bytes,
                 self.client.timeout(),
             )
-            .await?;
+            .await;
+        let fetched = match fetched {
+            // Where other tenants can be listed, this is about the tenant and not about the call.
+            Err(HeirError::Status {
+                status: http::StatusCode::NOT_FOUND,
+                ..
+            }) if detected.level == Some(Level::List) => Fetched::Changed {
+                body: Bytes::from_static(b"[]"),
+                headers: http::HeaderMap::new(),
+            },
+            fetched => fetched?,
+        };
         let Fetched::Changed { body, .. } = fetched else {
             return Ok(Outcome::Unchanged);
         };

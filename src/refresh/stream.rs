@@ -81,16 +81,21 @@ impl SnapshotReader<'_> {
         match &*line.kind {
             "policy" => {
                 self.objects += 1;
-                let (Some(tenant), Some(policy_id), Some(policy)) =
-                    (&line.tenant_id, &line.policy_id, line.policy)
-                else {
-                    return Err(invalid("a policy line lacks tenant_id, policy_id or policy"));
+                let (Some(tenant), Some(policy_id)) = (&line.tenant_id, &line.policy_id) else {
+                    return Err(invalid("a policy line lacks tenant_id or policy_id"));
                 };
-                let bytes = wire::exact_bytes(policy, line.policy_text.as_deref());
                 // A name that is no id cannot be looked up either; there is nothing to keep it under.
                 let Some(key) = parse_key(tenant, policy_id) else {
                     return Ok(());
                 };
+                let Some(policy) = line.policy else {
+                    let remedy = "put the policy again";
+                    incoming
+                        .problems
+                        .insert(key, vec![Problem::error("$", "HEIR sent no document", remedy)]);
+                    return Ok(());
+                };
+                let bytes = wire::exact_bytes(policy, line.policy_text.as_deref());
                 if let Some(problem) = too_large(&bytes, self.policy_bytes) {
                     incoming.problems.insert(key, vec![problem]);
                 } else {

@@ -127,3 +127,37 @@ impl Failure {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_error_is_the_contracts_body_with_its_status_and_headers() {
+        let failure = Failure::new(ErrorCode::PolicyExpired, "too \"old\"")
+            .detail("age_ms", 7)
+            .retry_after_seconds(0)
+            .closing();
+        let response = failure.response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let header = |name| response.headers()[&name].to_str().unwrap().to_owned();
+        assert_eq!(header(header::CONTENT_TYPE), "application/json");
+        assert_eq!(
+            header(header::RETRY_AFTER),
+            "1",
+            "a client told to come back at once is no use"
+        );
+        assert_eq!(header(header::CONNECTION), "close");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(
+            serde_json::from_slice::<Value>(&body).unwrap(),
+            json!({
+                "ok": false,
+                "error": {"code": "policy_expired", "message": "too \"old\"", "details": {"age_ms": 7}},
+                "context": {},
+            })
+        );
+    }
+}

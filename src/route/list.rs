@@ -9,7 +9,7 @@ use super::{
     lookup::{describe, expired},
 };
 use crate::{
-    heir::{HeirError, listed},
+    heir::{HeirError, Level, listed},
     policy::TenantId,
     refresh::RefreshError,
     respond::{self, ErrorCode, Failure, JSON, Response},
@@ -24,9 +24,10 @@ impl Router {
     pub(super) async fn list(&self, tenant: &TenantId, started: Instant) -> Result<Response, Failure> {
         let refreshed = match &self.upstream {
             Some(upstream) => {
-                let patience = upstream.client.caller_patience();
-                let refreshed = tokio::time::timeout(patience, upstream.refresher.refresh_list(tenant)).await;
-                Some(refreshed.unwrap_or_else(|_elapsed| Err(HeirError::Timeout { after: patience }.into())))
+                // A snapshot that arrives drop by drop may take for ever; whoever waits for a list does not.
+                let after = upstream.client.caller_patience();
+                let refreshed = tokio::time::timeout(after, upstream.refresher.refresh_list(tenant)).await;
+                Some(refreshed.unwrap_or_else(|_elapsed| Err(HeirError::Timeout { after }.into())))
             }
             None => None,
         };
@@ -77,6 +78,14 @@ impl Router {
         let mut response = respond::with_body(StatusCode::OK, JSON, body.into());
         let headers = response.headers_mut();
         describe(headers, &snapshot, age_ms, age);
+        let level = self
+            .upstream
+            .as_ref()
+            .and_then(|upstream| upstream.refresher.status().level);
+        if level == Some(Level::Single) {
+            let warning = "299 beamline-sidecar \"HEIR cannot list: these are the policies seen so far\"";
+            headers.insert(header::WARNING, HeaderValue::from_static(warning));
+        }
         if failed {
             headers.insert(STALE, HeaderValue::from_static("true"));
             headers.insert(

@@ -6,6 +6,7 @@ mod forward;
 mod hostile_heir;
 mod hostile_requests;
 mod hostile_tenants;
+mod limits;
 mod list;
 mod lookup;
 mod metrics;

@@ -148,6 +148,37 @@ async fn hostile_37_a_long_poll_that_is_never_answered_is_given_up() {
     sidecar.stop().await;
 }
 
+#[tokio::test]
+async fn hostile_37_a_snapshot_that_comes_drop_by_drop_keeps_no_caller_waiting() {
+    let begun = format!(
+        "HTTP/1.1 200 OK\r\n\r\n{}\n",
+        stream(2, &[]).lines().next().unwrap()
+    );
+    let half_open = HalfOpen::start_dripping(begun).await;
+    half_open.heal(stream(1, &[("chat", "{}")]));
+    let sidecar = Sidecar::try_start(&format!(
+        "{QUICK}heir: {{url: 'http://{}', timeout_ms: 300}}\nrefresh: {{interval_ms: 50, stale_after_ms: 500}}",
+        half_open.address
+    ))
+    .unwrap();
+    sidecar.wait_for("live").await;
+    half_open.relapse();
+    // Its age tells that the refresh gets nowhere.
+    sidecar.wait_for("degraded").await;
+    let list = sidecar.client().get("/api/v1/policies/acme").await;
+    assert_eq!(list.text(), "{\"policies\":[{\"policy_id\":\"chat\"}]}");
+    assert_eq!(list.header("x-beamline-stale"), "true");
+    assert_eq!(
+        sidecar
+            .client()
+            .policy("acme/chat")
+            .await
+            .header("x-beamline-freshness"),
+        "stale"
+    );
+    sidecar.stop().await;
+}
+
 /// A server that sends the beginning of a snapshot and then neither more nor the end of the connection.
 struct HalfOpen {
     address: std::net::SocketAddr,
@@ -156,6 +187,15 @@ struct HalfOpen {
 
 impl HalfOpen {
     async fn start(begun: String) -> Self {
+        Self::serve(begun, false).await
+    }
+
+    /// One that does send more, an empty line at a time and without an end.
+    async fn start_dripping(begun: String) -> Self {
+        Self::serve(begun, true).await
+    }
+
+    async fn serve(begun: String, drips: bool) -> Self {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -174,6 +214,9 @@ impl HalfOpen {
                         Some(good) if asked.starts_with(SNAPSHOT) => good,
                         None if asked.starts_with(SNAPSHOT) => {
                             stream.write_all(begun.as_bytes()).await.unwrap();
+                            while drips && stream.write_all(b"\n").await.is_ok() {
+                                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                            }
                             // Until the client gives up.
                             let _gone = stream.read(&mut head).await;
                             return;

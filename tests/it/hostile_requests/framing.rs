@@ -43,6 +43,11 @@ async fn hostile_07_a_request_whose_length_is_in_doubt_ends_the_connection() {
     }
     let untouched = sidecar.client().policy("acme/chat").await;
     assert_eq!(untouched.text(), "{\"of\":\"acme\"}");
+    // Twice the same number is one number, and so it is passed on (RFC 9110, section 8.6).
+    let twice = format!("{head}content-length: 2\r\ncontent-length: 2\r\n\r\n{{}}{GOOD}");
+    let (answer, _) = converse(&sidecar, twice).await;
+    assert_eq!(statuses(&answer), ["200", "200"], "{answer}");
+    assert!(answer.ends_with("\r\n\r\n{}"), "{answer}");
     sidecar.stop().await;
 }
 
