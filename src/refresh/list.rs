@@ -9,7 +9,7 @@ use super::{
     runner::{Detected, Outcome, RefreshError, Refresher},
 };
 use crate::{
-    heir::{Fetched, HeirError, Level, wire},
+    heir::{Fetched, HeirError, wire},
     policy::{ETag, PolicyId, TenantId},
     snapshot::{Coverage, Guarded, Incoming, Position, Scope, Snapshot, check},
     telemetry::HeirCall,
@@ -45,7 +45,7 @@ impl Refresher {
             Err(HeirError::Status {
                 status: http::StatusCode::NOT_FOUND,
                 ..
-            }) if detected.level == Some(Level::List) => Fetched::Changed {
+            }) if detected.lists => Fetched::Changed {
                 body: Bytes::from_static(b"[]"),
                 headers: http::HeaderMap::new(),
             },
@@ -54,6 +54,7 @@ impl Refresher {
         let Fetched::Changed { body, .. } = fetched else {
             return Ok(Outcome::Unchanged);
         };
+        detected.lists = true;
         let began = Instant::now();
         let listed = parse_list(&body)?;
         let before = detected.fingerprints.remove(tenant).unwrap_or_default();

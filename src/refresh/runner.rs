@@ -90,6 +90,8 @@ pub(super) struct Detected {
     pub(super) changes_refused: bool,
     /// The snapshot that was activated last, and no other.
     pub(super) committed: Option<Committed>,
+    /// HEIR has listed a tenant: it can.
+    pub(super) lists: bool,
     pub(super) fingerprints: Fingerprints,
     /// HEIR said that its history is another one; what it has is to be taken, and what was lost to be found.
     pub(super) history_broke: bool,
@@ -376,6 +378,7 @@ impl Detected {
     pub(super) fn forget_level(&mut self) {
         self.level = None;
         self.changes_refused = false;
+        self.lists = false;
     }
 }
 

@@ -138,6 +138,7 @@ async fn the_snapshot_page_shows_where_everything_stands() {
         keys,
         [
             "age_ms",
+            "bad_files",
             "bytes",
             "chain",
             "coverage",
