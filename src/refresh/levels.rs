@@ -295,7 +295,8 @@ impl Refresher {
         let known = snapshot.tenants().flat_map(|(tenant, t)| {
             t.policies
                 .iter()
-                .filter(|(_, entry)| entry.heir.is_some())
+                // A local file answers only for what HEIR does not have, so HEIR is asked about it as well.
+                .filter(|(_, entry)| entry.heir.is_some() || entry.file.is_some())
                 .map(|(id, _)| (tenant.clone(), id.clone()))
         });
         let keys: Vec<Key> = known.collect();
