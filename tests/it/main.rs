@@ -1,5 +1,7 @@
 //! Everything that needs real sockets, in one binary so that it links once.
 
+mod faults;
 mod lookup;
+mod refresh;
 mod store;
 mod support;
