@@ -446,6 +446,11 @@ impl HeirClient {
         self.note_state(false);
     }
 
+    /// Notes that a call whose answer had begun was given up.
+    pub fn gave_up(&self, call: HeirCall, error: HeirError) -> HeirError {
+        self.note_failure_of(call, error)
+    }
+
     fn note_failure_of(&self, call: HeirCall, error: HeirError) -> HeirError {
         self.metrics.heir_request(call, error.outcome(), None);
         self.note_failure(&error);

@@ -22,6 +22,9 @@ use crate::{
 /// Most bytes of one answer with changes.
 const CHANGES_BYTES: u64 = 64 << 20;
 
+/// A snapshot that comes in more slowly than this, after the time that any request has, is given up.
+const SLOWEST_BYTES_PER_SECOND: u64 = 4 << 10;
+
 impl Refresher {
     /// One whole refresh that does not wait for anything to happen.
     pub(super) async fn pass(&self, detected: &mut Detected, confirm: bool) -> Result<Outcome, RefreshError> {
@@ -93,6 +96,7 @@ impl Refresher {
         wait: Duration,
         confirm: bool,
     ) -> Result<Outcome, RefreshError> {
+        let start = self.store.fetch_start();
         let base = self.store.load_full();
         let position = base.position().clone();
         let Some(since) = position.revision else {
@@ -124,6 +128,9 @@ impl Refresher {
             {
                 return Err(Held::OtherHistory.into());
             }
+            if self.store.has_lost_writes(start, position.revision) {
+                return Err(Held::OtherHistory.into());
+            }
             drop(base);
             self.store.confirm(Coverage::Whole);
             return Ok(Outcome::Unchanged);
@@ -145,7 +152,7 @@ impl Refresher {
         let start = self.store.fetch_start();
         let base = self.store.load_full();
         let known = detected.snapshot_etag.clone();
-        let opened = self
+        let mut opened = self
             .client
             .open(
                 HeirCall::Snapshot,
@@ -154,6 +161,19 @@ impl Refresher {
                 self.client.timeout(),
             )
             .await?;
+        if opened.is_none() && self.store.has_lost_writes(start, base.position().revision) {
+            // HEIR is again where it was, but memory is not.
+            detected.snapshot_etag = None;
+            opened = self
+                .client
+                .open(
+                    HeirCall::Snapshot,
+                    "/api/v1/snapshot",
+                    None,
+                    self.client.timeout(),
+                )
+                .await?;
+        }
         let Some(response) = opened else {
             self.set_level(
                 detected,
@@ -211,7 +231,7 @@ impl Refresher {
         let policy_bytes = self.policy_bytes;
         let parsed =
             tokio::task::spawn_blocking(move || stream::parse_snapshot(parsing, &base, policy_bytes));
-        let mut total = 0u64;
+        let (mut total, began) = (0u64, Instant::now());
         let mut read = Ok(());
         loop {
             match self.client.next_chunk(HeirCall::Snapshot, &mut body).await {
@@ -221,6 +241,15 @@ impl Refresher {
                         read = Err(HeirError::TooLarge {
                             limit: self.answer_bytes,
                         });
+                        break;
+                    }
+                    // A HEIR that sends drop by drop would hold up every refresh for as long as it likes.
+                    let late = began.elapsed().saturating_sub(self.client.timeout());
+                    if total < late.as_secs() * SLOWEST_BYTES_PER_SECOND {
+                        let after = began.elapsed();
+                        read = Err(self
+                            .client
+                            .gave_up(HeirCall::Snapshot, HeirError::Timeout { after }));
                         break;
                     }
                     // The parser gave up; its reason is what counts.
