@@ -27,6 +27,7 @@ use crate::{
 const FORMAT: u32 = 1;
 const CURRENT: &str = "snapshot";
 const PREVIOUS: &str = "snapshot.previous";
+const TEMPORARY: &str = ".snapshot";
 
 /// Why a file is not used.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +88,7 @@ impl DiskSnapshot {
     /// Reads the newest file that is whole. Damaged ones are moved aside; what they were is said in sentences.
     pub fn load(&self) -> (Option<LoadedFromDisk>, Vec<String>) {
         let mut refused = Vec::new();
+        self.remove_leftovers();
         for name in [CURRENT, PREVIOUS] {
             let path = self.dir.join(name);
             match read(&path) {
@@ -101,6 +103,20 @@ impl DiskSnapshot {
         (None, refused)
     }
 
+    /// Removes what a process that was killed while it wrote has left; nobody else would.
+    fn remove_leftovers(&self) {
+        let Ok(files) = fs::read_dir(&self.dir) else {
+            return;
+        };
+        for file in files.filter_map(Result::ok) {
+            if file.file_name().to_string_lossy().starts_with(TEMPORARY)
+                && let Err(error) = fs::remove_file(file.path())
+            {
+                tracing::warn!(%error, path = %file.path().display(), "A half-written snapshot stays.");
+            }
+        }
+    }
+
     /// Writes a snapshot that HEIR confirmed at this time.
     pub fn save(&self, snapshot: &Snapshot, confirmed: SystemTime) -> Result<(), DiskError> {
         let path = self.dir.join(CURRENT);
@@ -109,7 +125,7 @@ impl DiskSnapshot {
             source,
         };
         let mut temporary = tempfile::Builder::new()
-            .prefix(".snapshot")
+            .prefix(TEMPORARY)
             .tempfile_in(&self.dir)
             .map_err(failed)?;
         write(
