@@ -8,7 +8,10 @@ use std::{
     convert::Infallible,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -66,6 +69,7 @@ pub(crate) struct Faulty {
     pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
     rule: Arc<Mutex<Rule>>,
+    in_flight: Arc<AtomicUsize>,
     running: JoinHandle<()>,
 }
 
@@ -76,13 +80,18 @@ impl Faulty {
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let rule: Arc<Mutex<Rule>> = Arc::new(Mutex::new(Box::new(|_| Fault::None)));
-        let (sees, rules) = (seen.clone(), rule.clone());
+        let in_flight = Arc::new(AtomicUsize::new(0));
+        let (sees, rules, flies) = (seen.clone(), rule.clone(), in_flight.clone());
         let running = tokio::spawn(async move {
             let client = Client::new(heir);
             while let Ok((stream, _)) = listener.accept().await {
                 let (sees, rules, client) = (sees.clone(), rules.clone(), client.clone());
+                let flies = flies.clone();
                 tokio::spawn(async move {
-                    let service = service_fn(|request| pass(request, &client, &sees, &rules));
+                    let service = service_fn(async |request| {
+                        let _counted = InFlight::count(&flies);
+                        pass(request, &client, &sees, &rules).await
+                    });
                     // Faults end connections in the middle of an answer.
                     let _ended = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
@@ -94,6 +103,7 @@ impl Faulty {
             address,
             seen,
             rule,
+            in_flight,
             running,
         }
     }
@@ -105,6 +115,11 @@ impl Faulty {
     /// From now on.
     pub(crate) fn rule(&self, rule: impl FnMut(&Seen) -> Fault + Send + 'static) {
         *self.rule.lock().unwrap() = Box::new(rule);
+    }
+
+    /// Whether every request so far has been answered.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight.load(SeqCst) == 0
     }
 
     /// All requests so far.
@@ -126,6 +141,22 @@ impl Faulty {
 impl Drop for Faulty {
     fn drop(&mut self) {
         self.running.abort();
+    }
+}
+
+/// One request under way; counted until dropped, also when its client hangs up.
+struct InFlight<'a>(&'a AtomicUsize);
+
+impl<'a> InFlight<'a> {
+    fn count(flies: &'a AtomicUsize) -> Self {
+        flies.fetch_add(1, SeqCst);
+        Self(flies)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
     }
 }
 
