@@ -54,13 +54,24 @@ pub enum DiskError {
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
     format: u32,
+    /// Of the JSON of `about` and everything after this line, in hex.
+    sha256: String,
+    about: Box<serde_json::value::RawValue>,
+}
+
+/// What the first line says in every format.
+#[derive(Debug, Deserialize)]
+struct Format {
+    format: u32,
+}
+
+/// What follows the first line.
+#[derive(Debug, Serialize, Deserialize)]
+struct About {
     revision: Option<u64>,
     chain: Option<String>,
     coverage: Coverage,
     policies: usize,
-    bytes: usize,
-    /// Of everything after this line, in hex.
-    sha256: String,
     extensions: std::collections::BTreeMap<String, String>,
     /// Tenants that are known whole.
     listed: Vec<TenantId>,
@@ -253,14 +264,11 @@ fn write(snapshot: &Snapshot, mut out: impl Write) -> io::Result<()> {
             body.extend_from_slice(document.bytes());
         }
     }
-    let header = Header {
-        format: FORMAT,
+    let about = About {
         revision: snapshot.position().revision,
         chain: snapshot.position().chain.as_deref().map(str::to_owned),
         coverage: snapshot.coverage(),
         policies,
-        bytes: body.len(),
-        sha256: hex(&Sha256::digest(&body)),
         extensions: snapshot
             .extensions()
             .iter()
@@ -272,14 +280,21 @@ fn write(snapshot: &Snapshot, mut out: impl Write) -> io::Result<()> {
             .map(|(id, _)| id.clone())
             .collect(),
     };
+    let about = serde_json::value::to_raw_value(&about)?;
+    let header = Header {
+        format: FORMAT,
+        sha256: checksum(about.get(), &body),
+        about,
+    };
     serde_json::to_writer(&mut out, &header)?;
     out.write_all(b"\n")?;
     out.write_all(&body)?;
     out.flush()
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+fn checksum(about: &str, body: &[u8]) -> String {
+    let digest = Sha256::new().chain_update(about).chain_update(body).finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn read(path: &Path) -> Result<LoadedFromDisk, DiskError> {
@@ -303,24 +318,21 @@ fn read(path: &Path) -> Result<LoadedFromDisk, DiskError> {
         .iter()
         .position(|byte| *byte == b'\n')
         .ok_or_else(|| damaged("it has no header"))?;
-    let header: serde_json::Value =
-        serde_json::from_slice(&content[..end]).map_err(|error| damaged(&error.to_string()))?;
-    match header.get("format").and_then(serde_json::Value::as_u64) {
-        Some(format) if format != u64::from(FORMAT) => {
-            let found = u32::try_from(format).unwrap_or(u32::MAX);
-            return Err(DiskError::Format {
-                path: path.to_owned(),
-                found,
-            });
-        }
-        Some(_) => {}
-        None => return Err(damaged("its header names no format")),
+    let line = &content[..end];
+    let Format { format } = serde_json::from_slice(line).map_err(|error| damaged(&error.to_string()))?;
+    if format != FORMAT {
+        return Err(DiskError::Format {
+            path: path.to_owned(),
+            found: format,
+        });
     }
-    let header: Header = serde_json::from_value(header).map_err(|error| damaged(&error.to_string()))?;
+    let header: Header = serde_json::from_slice(line).map_err(|error| damaged(&error.to_string()))?;
     let body = content.slice(end + 1..);
-    if body.len() != header.bytes || hex(&Sha256::digest(&body)) != header.sha256 {
+    if checksum(header.about.get(), &body) != header.sha256 {
         return Err(damaged("its checksum is not that of its content"));
     }
+    let header: About =
+        serde_json::from_str(header.about.get()).map_err(|error| damaged(&error.to_string()))?;
     let position = Position {
         revision: header.revision,
         chain: header.chain.as_deref().map(Arc::from),
@@ -385,5 +397,134 @@ impl<'a> Record<'a> {
             revision: revision.checked_sub(1),
             document,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{snapshot::Guarded, telemetry::Metrics};
+
+    type Documents = Vec<(String, String, String, Option<u64>)>;
+
+    fn store(documents: &Documents) -> SnapshotStore {
+        let store = SnapshotStore::start(Metrics::new(10).unwrap()).unwrap();
+        let position = Position {
+            revision: Some(7),
+            chain: Some("ab".into()),
+        };
+        let mut incoming = Incoming::new(Scope::Everything, Coverage::Whole, position);
+        incoming.extensions.insert("pii".into(), "{\"module\": 1}".into());
+        for (tenant, policy, text, revision) in documents {
+            let key = (TenantId::parse(tenant).unwrap(), PolicyId::parse(policy).unwrap());
+            let document = serde_json::json!({ "text": text }).to_string();
+            incoming.take(&store.load(), key, document.into(), None, *revision);
+        }
+        let guarded = Guarded {
+            max_removed_percent: 50,
+            confirm_after: Duration::ZERO,
+            confirmed: false,
+        };
+        store.activate(store.fetch_start(), incoming, guarded).unwrap();
+        store
+    }
+
+    fn content(
+        incoming: &Incoming,
+    ) -> std::collections::BTreeMap<(String, String), (Bytes, String, Option<u64>)> {
+        let policies = incoming
+            .policies
+            .iter()
+            .flat_map(|(tenant, p)| p.iter().map(move |(id, policy)| (tenant, id, policy)));
+        policies
+            .map(|(tenant, id, policy)| {
+                let document = &policy.document;
+                let value = (
+                    document.bytes().clone(),
+                    document.etag().as_str().to_owned(),
+                    policy.revision,
+                );
+                ((tenant.to_string(), id.to_string()), value)
+            })
+            .collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn what_is_saved_is_loaded(documents in prop::collection::vec(("[a-z]{1,3}", "[a-z0-9_.-]{0,3}x", ".{0,40}", prop::option::of(0..u64::from(u32::MAX))), 0..20)) {
+            let store = store(&documents);
+            let dir = tempfile::tempdir().unwrap();
+            let disk = DiskSnapshot::new(dir.path());
+            let confirmed = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+            disk.save(&store.load(), confirmed).unwrap();
+            let (loaded, refused) = disk.load();
+            prop_assert_eq!(refused, Vec::<String>::new());
+            let loaded = loaded.unwrap();
+            prop_assert_eq!(loaded.confirmed, confirmed);
+            let saved = store.load_full();
+            prop_assert_eq!(&loaded.incoming.position, saved.position());
+            prop_assert_eq!(&loaded.incoming.extensions["pii"][..], "{\"module\": 1}");
+            let mut expected = Incoming::new(Scope::Everything, Coverage::Whole, Position::default());
+            for (tenant, t) in saved.tenants() {
+                for (id, found) in t.found() {
+                    expected.put((tenant.clone(), id.clone()), found.policy.clone());
+                }
+            }
+            prop_assert_eq!(content(&loaded.incoming), content(&expected));
+        }
+    }
+
+    #[test]
+    fn hostile_34_no_cut_and_no_flip_of_a_body_is_taken() {
+        let store = store(&vec![("t".into(), "p".into(), "hello".into(), Some(3))]);
+        let dir = tempfile::tempdir().unwrap();
+        DiskSnapshot::new(dir.path())
+            .save(&store.load(), SystemTime::now())
+            .unwrap();
+        let path = dir.path().join(CURRENT);
+        let whole = fs::read(&path).unwrap();
+        for cut in 0..whole.len() {
+            fs::write(&path, &whole[..cut]).unwrap();
+            assert!(read(&path).is_err(), "cut at {cut}");
+        }
+        let body = whole.iter().position(|byte| *byte == b'\n').unwrap();
+        for at in body..whole.len() {
+            for bit in 0..8 {
+                let mut flipped = whole.clone();
+                flipped[at] ^= 1 << bit;
+                fs::write(&path, &flipped).unwrap();
+                assert!(read(&path).is_err(), "bit {bit} of byte {at}");
+            }
+        }
+        fs::write(&path, &whole).unwrap();
+        assert!(read(&path).is_ok());
+    }
+
+    #[test]
+    fn hostile_34_a_flip_in_the_header_is_noticed() {
+        let store = store(&vec![("t".into(), "p".into(), "hello".into(), Some(3))]);
+        let dir = tempfile::tempdir().unwrap();
+        DiskSnapshot::new(dir.path())
+            .save(&store.load(), SystemTime::now())
+            .unwrap();
+        let path = dir.path().join(CURRENT);
+        let whole = fs::read(&path).unwrap();
+        let header = whole.iter().position(|byte| *byte == b'\n').unwrap();
+        for at in 0..header {
+            for bit in 0..8 {
+                let mut flipped = whole.clone();
+                flipped[at] ^= 1 << bit;
+                fs::write(&path, &flipped).unwrap();
+                assert!(
+                    read(&path).is_err(),
+                    "bit {bit} of byte {at}: {}",
+                    String::from_utf8_lossy(&flipped[..header])
+                );
+            }
+        }
     }
 }
