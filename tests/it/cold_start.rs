@@ -1,4 +1,8 @@
 //! What a start finds: HEIR, else the disk, else the local directory.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test that called them"
+)]
 
 use std::{
     fs::{self, File},

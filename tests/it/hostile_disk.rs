@@ -1,4 +1,9 @@
 //! A disk that is full, read-only or damaged, and starts of all kinds.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests fail the test that called them"
+)]
 
 use std::{
     fs,

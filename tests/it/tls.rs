@@ -1,4 +1,8 @@
 //! HEIR behind TLS with an authority of its own and client certificates; files that are exchanged while it runs.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test that called them"
+)]
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
