@@ -325,12 +325,25 @@ fn lock_state_dir(dir: &Path) -> Result<File, BuildError> {
         .mode(0o700)
         .create(dir)
         .map_err(failed)?;
-    let lock = File::create(dir.join("lock")).map_err(failed)?;
+    let lock = match File::create(dir.join("lock")) {
+        Ok(lock) => lock,
+        // What is on a disk that went read-only, or is full, is still worth reading; the directory locks as well.
+        Err(error) if cannot_write(&error) => {
+            tracing::error!(%error, path = %dir.display(), "state_dir cannot be written; what is in it is used.");
+            File::open(dir).map_err(failed)?
+        }
+        Err(error) => return Err(failed(error)),
+    };
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(fs::TryLockError::WouldBlock) => Err(BuildError::StateDirInUse { path: dir.to_owned() }),
         Err(fs::TryLockError::Error(source)) => Err(failed(source)),
     }
+}
+
+fn cannot_write(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | StorageFull)
 }
 
 fn load_disk(dir: &Path, store: &SnapshotStore) {

@@ -132,9 +132,14 @@ impl Breaker {
         }
     }
 
-    /// HEIR asked to be left alone for this long.
+    /// HEIR asked to be left alone for this long, which does not shorten a pause that it is in already.
     pub fn pause(&self, now: Instant, pause: Duration) {
-        self.lock().state = BreakerState::Open { until: now + pause };
+        let mut inner = self.lock();
+        let until = match inner.state {
+            BreakerState::Open { until } => until.max(now + pause),
+            BreakerState::Closed | BreakerState::HalfOpen => now + pause,
+        };
+        inner.state = BreakerState::Open { until };
     }
 }
 
@@ -185,6 +190,16 @@ mod tests {
         breaker.admit(start + 2 * OPEN).unwrap();
         assert!(breaker.admit(start + 2 * OPEN).is_err());
         assert_eq!(breaker.admit(start + 3 * OPEN), Ok(()));
+    }
+
+    #[test]
+    fn hostile_45_a_short_retry_after_does_not_shorten_a_pause() {
+        let (breaker, start) = (breaker(), Instant::now());
+        (0..3).for_each(|_| breaker.failure(start));
+        breaker.pause(start, Duration::ZERO);
+        assert_eq!(breaker.admit(start), Err(OPEN));
+        breaker.pause(start, 2 * OPEN);
+        assert_eq!(breaker.admit(start), Err(2 * OPEN));
     }
 
     #[test]

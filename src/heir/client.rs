@@ -97,7 +97,7 @@ impl HeirClient {
         metrics: Arc<Metrics>,
     ) -> Result<Self, ConnectError> {
         let tls_digest = tls::content_digest(&config.tls);
-        let http = build_http(&config, timeout)?;
+        let http = build_http(&config, &base, timeout)?;
         let authorization = read_authorization(&config)?;
         Ok(Self {
             http: ArcSwap::from_pointee(http),
@@ -151,7 +151,7 @@ impl HeirClient {
         let mut known = self.tls_digest.lock().unwrap_or_else(PoisonError::into_inner);
         let digest = tls::content_digest(&self.config.tls);
         if digest != *known {
-            match build_http(&self.config, self.timeout) {
+            match build_http(&self.config, &self.base, self.timeout) {
                 Ok(http) => {
                     self.http.store(Arc::new(http));
                     tracing::info!("Took up the changed TLS files for HEIR.");
@@ -459,6 +459,11 @@ impl HeirClient {
         self.note_state(false);
     }
 
+    /// Notes that a call whose answer had begun was given up.
+    pub fn gave_up(&self, call: HeirCall, error: HeirError) -> HeirError {
+        self.note_failure_of(call, error)
+    }
+
     fn note_failure_of(&self, call: HeirCall, error: HeirError) -> HeirError {
         self.metrics.heir_request(call, error.outcome(), None);
         self.note_failure(&error);
@@ -516,13 +521,13 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(LONGEST_PAUSE))
 }
 
-fn build_http(config: &HeirConfig, timeout: Duration) -> Result<Http, TlsError> {
+fn build_http(config: &HeirConfig, base: &BaseUrl, timeout: Duration) -> Result<Http, TlsError> {
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(timeout));
     let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(tls::client_config(&config.tls)?)
+        .with_tls_config(tls::client_config(&config.tls, base.is_tls())?)
         .https_or_http()
         .enable_http1()
         .wrap_connector(connector);

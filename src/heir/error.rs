@@ -47,8 +47,10 @@ impl HeirError {
             | Self::PoolExhausted
             | Self::Timeout { .. }
             | Self::Interrupted(_) => true,
+            // 501 is not an outage: this HEIR does not have the call, now or later.
             Self::Status { status, .. } => {
-                status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
+                (status.is_server_error() && *status != StatusCode::NOT_IMPLEMENTED)
+                    || *status == StatusCode::TOO_MANY_REQUESTS
             }
             Self::Gone { .. }
             | Self::Redirect(_)
@@ -66,7 +68,7 @@ impl HeirError {
             && !matches!(
                 self,
                 Self::Status {
-                    status: StatusCode::TOO_MANY_REQUESTS | StatusCode::NOT_IMPLEMENTED,
+                    status: StatusCode::TOO_MANY_REQUESTS,
                     ..
                 }
             )

@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use http::{HeaderValue, header};
@@ -25,6 +26,10 @@ use crate::respond::Response;
 
 /// hyper refuses a read buffer smaller than this.
 const SMALLEST_BUFFER: usize = 8 * 1024;
+
+/// How long a connection that has not asked anything yet is waited for when the listener closes: its client may have
+/// been connected, and be sending, a moment before. Others were told by their last answer to go elsewhere.
+const FIRST_REQUEST: Duration = Duration::from_millis(250);
 
 pub(super) async fn serve<H: Handler>(
     stream: Stream,
@@ -55,7 +60,13 @@ pub(super) async fn serve<H: Handler>(
     let mut patience = Patience::new(&limits);
     let mut ticks = interval_at(Instant::now() + limits.header_read, limits.header_read);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut closing = std::pin::pin!(stop.closing.cancelled());
+    let asked = activity.clone();
+    let mut closing = std::pin::pin!(async {
+        stop.closing.cancelled().await;
+        if asked.requests.load(Relaxed) == 0 {
+            tokio::time::sleep(FIRST_REQUEST).await;
+        }
+    });
     let mut is_closing = false;
     loop {
         tokio::select! {

@@ -55,6 +55,8 @@ impl RefreshConfig {
     pub fn guarded(&self) -> Guarded {
         Guarded {
             max_removed_percent: self.max_removed_percent,
+            // The shortest pause between two polls.
+            confirm_after: std::time::Duration::from_millis(self.interval_ms / 10 * 8),
             confirmed: false,
         }
     }

@@ -26,6 +26,7 @@ use crate::{
 const FORMAT: u32 = 1;
 const CURRENT: &str = "snapshot";
 const PREVIOUS: &str = "snapshot.previous";
+const TEMPORARY: &str = ".snapshot";
 /// The header holds the extension records; nothing else in it is long.
 const LONGEST_HEADER: u64 = 256 << 20;
 
@@ -54,13 +55,25 @@ pub enum DiskError {
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
     format: u32,
+    /// Of the JSON of `about` and everything after this line, in hex.
+    sha256: String,
+    about: Box<serde_json::value::RawValue>,
+}
+
+/// What the first line says in every format.
+#[derive(Debug, Deserialize)]
+struct Format {
+    format: u32,
+}
+
+/// What follows the first line.
+#[derive(Debug, Serialize, Deserialize)]
+struct About {
     revision: Option<u64>,
     chain: Option<String>,
     coverage: Coverage,
     policies: usize,
     bytes: u64,
-    /// Of everything after this line, in hex.
-    sha256: String,
     extensions: std::collections::BTreeMap<String, String>,
     /// Tenants that are known whole.
     listed: Vec<TenantId>,
@@ -88,6 +101,7 @@ impl DiskSnapshot {
     /// Reads the newest file that is whole. Damaged ones are moved aside; what they were is said in sentences.
     pub fn load(&self) -> (Option<LoadedFromDisk>, Vec<String>) {
         let mut refused = Vec::new();
+        self.remove_leftovers();
         for name in [CURRENT, PREVIOUS] {
             let path = self.dir.join(name);
             match read(&path) {
@@ -102,6 +116,20 @@ impl DiskSnapshot {
         (None, refused)
     }
 
+    /// Removes what a process that was killed while it wrote has left; nobody else would.
+    fn remove_leftovers(&self) {
+        let Ok(files) = fs::read_dir(&self.dir) else {
+            return;
+        };
+        for file in files.filter_map(Result::ok) {
+            if file.file_name().to_string_lossy().starts_with(TEMPORARY)
+                && let Err(error) = fs::remove_file(file.path())
+            {
+                tracing::warn!(%error, path = %file.path().display(), "A half-written snapshot stays.");
+            }
+        }
+    }
+
     /// Writes a snapshot that HEIR confirmed at this time.
     pub fn save(&self, snapshot: &Snapshot, confirmed: SystemTime) -> Result<(), DiskError> {
         let path = self.dir.join(CURRENT);
@@ -110,7 +138,7 @@ impl DiskSnapshot {
             source,
         };
         let mut temporary = tempfile::Builder::new()
-            .prefix(".snapshot")
+            .prefix(TEMPORARY)
             .tempfile_in(&self.dir)
             .map_err(failed)?;
         write(
@@ -213,7 +241,7 @@ fn move_aside(path: &Path) -> String {
 }
 
 /// Hands out the bytes after the header: a policy is a length of each part, its revision plus one (zero: none), and
-/// the parts. Called once to name the content and once to write it, so that it need never be in memory twice.
+/// the parts. Called to measure the content, to name it, and to write it, so that it need never be in memory twice.
 fn each_piece(snapshot: &Snapshot, mut piece: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     for (tenant, t) in snapshot.tenants() {
         for (id, entry) in &t.policies {
@@ -239,20 +267,17 @@ fn each_piece(snapshot: &Snapshot, mut piece: impl FnMut(&[u8]) -> io::Result<()
 }
 
 fn write(snapshot: &Snapshot, mut out: impl Write) -> io::Result<()> {
-    let (mut digest, mut bytes) = (Sha256::new(), 0);
+    let mut bytes = 0;
     each_piece(snapshot, |piece| {
-        digest.update(piece);
         bytes += piece.len() as u64;
         Ok(())
     })?;
-    let header = Header {
-        format: FORMAT,
+    let about = About {
         revision: snapshot.position().revision,
         chain: snapshot.position().chain.as_deref().map(str::to_owned),
         coverage: snapshot.coverage(),
         policies: snapshot.heir_count(),
         bytes,
-        sha256: hex(&digest.finalize()),
         extensions: snapshot
             .extensions()
             .iter()
@@ -263,6 +288,17 @@ fn write(snapshot: &Snapshot, mut out: impl Write) -> io::Result<()> {
             .filter(|(_, t)| t.listed)
             .map(|(id, _)| id.clone())
             .collect(),
+    };
+    let about = serde_json::value::to_raw_value(&about)?;
+    let mut digest = Sha256::new_with_prefix(about.get());
+    each_piece(snapshot, |piece| {
+        digest.update(piece);
+        Ok(())
+    })?;
+    let header = Header {
+        format: FORMAT,
+        sha256: hex(&digest.finalize()),
+        about,
     };
     serde_json::to_writer(&mut out, &header)?;
     out.write_all(b"\n")?;
@@ -292,28 +328,28 @@ fn read(path: &Path) -> Result<LoadedFromDisk, DiskError> {
         .take(LONGEST_HEADER)
         .read_until(b'\n', &mut first)
         .map_err(failed)?;
-    let header = parse_header(path, &first)?;
+    let (header, about) = parse_header(path, &first)?;
     // Lengths in the file are not to be believed before its checksum is; its size is.
-    if metadata.len() != first.len() as u64 + header.bytes {
+    if metadata.len() != first.len() as u64 + about.bytes {
         return Err(damaged("it is not as long as its header says"));
     }
     let position = Position {
-        revision: header.revision,
-        chain: header.chain.as_deref().map(Arc::from),
+        revision: about.revision,
+        chain: about.chain.as_deref().map(Arc::from),
     };
-    let mut incoming = Incoming::new(Scope::Everything, header.coverage, position);
-    incoming.extensions = header
+    let mut incoming = Incoming::new(Scope::Everything, about.coverage, position);
+    incoming.extensions = about
         .extensions
         .into_iter()
         .map(|(id, record)| (id, record.into()))
         .collect::<ExtensionRecords>();
     let mut records = Records {
         file,
-        digest: Sha256::new(),
-        left: header.bytes,
+        digest: Sha256::new_with_prefix(header.about.get()),
+        left: about.bytes,
         tenant: None,
     };
-    for _ in 0..header.policies {
+    for _ in 0..about.policies {
         let (key, policy) = records.next().map_err(|error| damaged(&error.to_string()))?;
         incoming.put(key, Arc::new(policy));
     }
@@ -322,33 +358,30 @@ fn read(path: &Path) -> Result<LoadedFromDisk, DiskError> {
     }
     Ok(LoadedFromDisk {
         incoming,
-        listed: header.listed,
+        listed: about.listed,
         confirmed,
     })
 }
 
-fn parse_header(path: &Path, line: &[u8]) -> Result<Header, DiskError> {
+fn parse_header(path: &Path, line: &[u8]) -> Result<(Header, About), DiskError> {
     let damaged = |reason: &str| DiskError::Damaged {
         path: path.to_owned(),
         reason: reason.to_owned(),
     };
+    let invalid = |error: serde_json::Error| damaged(&error.to_string());
     let line = line
         .strip_suffix(b"\n")
         .ok_or_else(|| damaged("it has no header"))?;
-    let header: serde_json::Value =
-        serde_json::from_slice(line).map_err(|error| damaged(&error.to_string()))?;
-    match header.get("format").and_then(serde_json::Value::as_u64) {
-        Some(format) if format != u64::from(FORMAT) => {
-            let found = u32::try_from(format).unwrap_or(u32::MAX);
-            return Err(DiskError::Format {
-                path: path.to_owned(),
-                found,
-            });
-        }
-        Some(_) => {}
-        None => return Err(damaged("its header names no format")),
+    let Format { format } = serde_json::from_slice(line).map_err(invalid)?;
+    if format != FORMAT {
+        return Err(DiskError::Format {
+            path: path.to_owned(),
+            found: format,
+        });
     }
-    serde_json::from_value(header).map_err(|error| damaged(&error.to_string()))
+    let header: Header = serde_json::from_slice(line).map_err(invalid)?;
+    let about = serde_json::from_str(header.about.get()).map_err(invalid)?;
+    Ok((header, about))
 }
 
 /// Reads policies one after the other, naming what was read.
@@ -414,3 +447,7 @@ impl<R: Read> Records<R> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "disk_tests.rs"]
+mod tests;

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use super::{RefreshConfig, stream::too_large};
+use super::{RefreshConfig, levels::log_problem, stream::too_large};
 use crate::{
     heir::{Fetched, HeirClient, HeirError},
     respond::Failure,
@@ -177,7 +177,15 @@ pub(crate) async fn fetch_policy(
             .await
     };
     let (bytes, headers) = match fetched {
-        Ok(Fetched::NotModified) => return Ok(true),
+        Ok(Fetched::NotModified) => {
+            // HEIR went back from a broken version to the good one.
+            if let Some(good) = base.heir(key.0.as_str(), key.1.as_str())
+                && base.problems().contains_key(key)
+            {
+                store.apply_fetch(start, key, Some(good.clone()));
+            }
+            return Ok(true);
+        }
         Ok(Fetched::Changed { body, headers }) => (body, headers),
         Err(HeirError::Status {
             status: http::StatusCode::NOT_FOUND,
@@ -201,7 +209,11 @@ pub(crate) async fn fetch_policy(
         Err(problems) => {
             let first = problems.first().map(ToString::to_string).unwrap_or_default();
             let kept = base.heir(key.0.as_str(), key.1.as_str()).is_some();
-            store.report_problem(key.clone(), problems);
+            // Asked for again and again, it is news only once.
+            if base.problems().get(key) != Some(&problems) {
+                log_problem(key, &problems);
+                store.report_problem(key.clone(), problems);
+            }
             // The last good version goes on being served.
             if kept {
                 Ok(true)

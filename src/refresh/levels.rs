@@ -22,6 +22,9 @@ use crate::{
 /// Most bytes of one answer with changes.
 const CHANGES_BYTES: u64 = 64 << 20;
 
+/// A snapshot that comes in more slowly than this, after the time that any request has, is given up.
+const SLOWEST_BYTES_PER_SECOND: u64 = 4 << 10;
+
 impl Refresher {
     /// One whole refresh that does not wait for anything to happen.
     pub(super) async fn pass(&self, detected: &mut Detected, confirm: bool) -> Result<Outcome, RefreshError> {
@@ -93,6 +96,7 @@ impl Refresher {
         wait: Duration,
         confirm: bool,
     ) -> Result<Outcome, RefreshError> {
+        let start = self.store.fetch_start();
         let base = self.store.load_full();
         let position = base.position().clone();
         let Some(since) = position.revision else {
@@ -122,6 +126,9 @@ impl Refresher {
             if let (Some(ours), Some(theirs)) = (&position.chain, &changes.to.chain)
                 && ours != theirs
             {
+                return Err(Held::OtherHistory.into());
+            }
+            if self.store.has_lost_writes(start, position.revision) {
                 return Err(Held::OtherHistory.into());
             }
             drop(base);
@@ -218,7 +225,7 @@ impl Refresher {
         let policy_bytes = self.policy_bytes;
         let parsed =
             tokio::task::spawn_blocking(move || stream::parse_snapshot(parsing, &base, policy_bytes));
-        let mut total = 0u64;
+        let (mut total, began) = (0u64, Instant::now());
         let mut read = Ok(());
         loop {
             match self.client.next_chunk(HeirCall::Snapshot, &mut body).await {
@@ -228,6 +235,15 @@ impl Refresher {
                         read = Err(HeirError::TooLarge {
                             limit: self.answer_bytes,
                         });
+                        break;
+                    }
+                    // A HEIR that sends drop by drop would hold up every refresh for as long as it likes.
+                    let late = began.elapsed().saturating_sub(self.client.timeout());
+                    if total < late.as_secs() * SLOWEST_BYTES_PER_SECOND {
+                        let after = began.elapsed();
+                        read = Err(self
+                            .client
+                            .gave_up(HeirCall::Snapshot, HeirError::Timeout { after }));
                         break;
                     }
                     // The parser gave up; its reason is what counts.
@@ -302,7 +318,8 @@ impl Refresher {
         let known = snapshot.tenants().flat_map(|(tenant, t)| {
             t.policies
                 .iter()
-                .filter(|(_, entry)| entry.heir.is_some())
+                // A local file answers only for what HEIR does not have, so HEIR is asked about it as well.
+                .filter(|(_, entry)| entry.heir.is_some() || entry.file.is_some())
                 .map(|(id, _)| (tenant.clone(), id.clone()))
         });
         let keys: Vec<Key> = known.collect();

@@ -11,13 +11,13 @@ use super::{
 use crate::{
     heir::{Fetched, HeirError, wire},
     policy::{ETag, PolicyId, TenantId},
-    snapshot::{Coverage, Guarded, Incoming, Position, Scope, Snapshot, check},
+    snapshot::{Coverage, Guarded, Incoming, Key, Position, Scope, Snapshot, check},
     telemetry::HeirCall,
 };
 
-/// What each element of a list looked like the last time. An element need not be what a single `GET` answers, so
-/// it serves to see that a policy changed; the bytes are fetched.
-pub(super) type Fingerprints = HashMap<TenantId, HashMap<PolicyId, u64>>;
+/// What each element of the list that was activated last looked like, and the tag of the document that was then
+/// fetched for it. An element need not be what a single `GET` answers, so it serves to see that a policy changed.
+pub(super) type Fingerprints = HashMap<TenantId, HashMap<PolicyId, (u64, ETag)>>;
 
 impl Refresher {
     /// Takes one tenant's list and whatever in it is new.
@@ -57,8 +57,8 @@ impl Refresher {
         detected.lists = true;
         let began = Instant::now();
         let listed = parse_list(&body)?;
-        let before = detected.fingerprints.remove(tenant).unwrap_or_default();
-        let mut fingerprints = HashMap::with_capacity(listed.len());
+        let before = detected.fingerprints.get(tenant);
+        let mut seen = HashMap::with_capacity(listed.len());
         let mut incoming = Incoming::new(
             Scope::Tenant(tenant.clone()),
             Coverage::Tenants,
@@ -66,14 +66,20 @@ impl Refresher {
         );
         for element in listed {
             let fingerprint = fingerprint(&element.bytes);
-            let same = before.get(&element.id) == Some(&fingerprint);
-            self.take_element(&base, tenant, &element, same, &mut incoming)
+            let before = before
+                .and_then(|before| before.get(&element.id))
+                .filter(|(seen, _)| *seen == fingerprint)
+                .map(|(_, etag)| etag);
+            self.take_element(&base, tenant, &element, before, &mut incoming)
                 .await?;
-            fingerprints.insert(element.id, fingerprint);
+            // What could not be taken is fetched again.
+            let taken = incoming.policies.get(tenant).and_then(|p| p.get(&element.id));
+            if let Some(policy) = taken {
+                seen.insert(element.id, (fingerprint, policy.document.etag().clone()));
+            }
         }
-        let unchanged = is_same(&base, tenant, &incoming);
-        detected.fingerprints.insert(tenant.clone(), fingerprints);
-        if unchanged {
+        if is_same(&base, tenant, &incoming) {
+            detected.fingerprints.insert(tenant.clone(), seen);
             return Ok(Outcome::Unchanged);
         }
         for (key, problems) in &incoming.problems {
@@ -86,25 +92,25 @@ impl Refresher {
             ..self.config.load().guarded()
         };
         let activation = self.activate(start, incoming, guarded).await?;
+        // Only now: an element that was not activated must not count as seen.
+        detected.fingerprints.insert(tenant.clone(), seen);
         self.note_activation(began, activation);
         Ok(Outcome::Changed)
     }
 
+    /// `unchanged`: the element looks as it did when the document with this tag was fetched for it.
     async fn take_element(
         &self,
         base: &Snapshot,
         tenant: &TenantId,
         element: &Element,
-        same: bool,
+        unchanged: Option<&ETag>,
         incoming: &mut Incoming,
     ) -> Result<(), HeirError> {
         let key = (tenant.clone(), element.id.clone());
         if let Some(known) = base.heir(tenant.as_str(), element.id.as_str()) {
-            let current = element
-                .etag
-                .as_ref()
-                .map_or(same, |etag| etag == known.document.etag());
-            if current {
+            // A write through here may have replaced that document, and another undone it in HEIR.
+            if element.etag.as_ref().or(unchanged) == Some(known.document.etag()) {
                 incoming.put(key, known.clone());
                 return Ok(());
             }
@@ -195,8 +201,14 @@ fn is_same(base: &Snapshot, tenant: &TenantId, incoming: &Incoming) -> bool {
         .policies
         .iter()
         .filter_map(|(id, entry)| Some((id, entry.heir.as_ref()?)));
-    incoming.problems.is_empty()
-        && old.all(|(id, policy)| new.get(id).is_some_and(|new| std::sync::Arc::ptr_eq(new, policy)))
+    let of_tenant = |(key, _): &(&Key, _)| key.0 == *tenant;
+    let reported = base.problems().iter().filter(of_tenant);
+    reported.eq(incoming.problems.iter())
+        && old.all(|(id, policy)| match new.get(id) {
+            Some(new) => std::sync::Arc::ptr_eq(new, policy),
+            // Broken in HEIR: the last good version stays.
+            None => incoming.problems.contains_key(&(tenant.clone(), id.clone())),
+        })
         && new
             .keys()
             .all(|id| base.heir(tenant.as_str(), id.as_str()).is_some())

@@ -175,7 +175,12 @@ impl Refresher {
 
     /// Refreshes now. What HEIR had when this was called is in memory when it returns; callers that come at the
     /// same time share one refresh.
-    pub async fn refresh_now(&self, confirm: bool) -> Result<Outcome, RefreshError> {
+    pub async fn refresh_now(self: &Arc<Self>, confirm: bool) -> Result<Outcome, RefreshError> {
+        let this = self.clone();
+        to_the_end(async move { this.refresh_in_turn(confirm).await }).await
+    }
+
+    async fn refresh_in_turn(&self, confirm: bool) -> Result<Outcome, RefreshError> {
         let asked = Instant::now();
         let mut detected = self.detected.lock().await;
         if !confirm && detected.last_began.is_some_and(|began| began > asked) {
@@ -189,16 +194,23 @@ impl Refresher {
 
     /// Takes what HEIR has now of one tenant, by the call that this HEIR has for it. Where it has none, memory is
     /// all there is.
-    pub async fn refresh_list(&self, tenant: &TenantId) -> Result<Outcome, RefreshError> {
-        let level = self.detected.lock().await.level;
-        match level {
-            None | Some(Level::Changes | Level::Snapshot) => self.refresh_now(false).await,
-            Some(Level::List) => {
-                let mut detected = self.detected.lock().await;
-                self.refresh_tenant(&mut detected, tenant, false).await
+    pub async fn refresh_list(self: &Arc<Self>, tenant: &TenantId) -> Result<Outcome, RefreshError> {
+        let patience = self.client.timeout();
+        let (this, tenant) = (self.clone(), tenant.clone());
+        let refresh = to_the_end(async move {
+            let level = this.detected.lock().await.level;
+            match level {
+                None | Some(Level::Changes | Level::Snapshot) => this.refresh_in_turn(false).await,
+                Some(Level::List) => {
+                    let mut detected = this.detected.lock().await;
+                    this.refresh_tenant(&mut detected, &tenant, false).await
+                }
+                Some(Level::Single) => Ok(Outcome::Unchanged),
             }
-            Some(Level::Single) => Ok(Outcome::Unchanged),
-        }
+        });
+        // Another refresh may be at it, with a HEIR that sends slowly; memory is there now.
+        let elapsed = |_elapsed| HeirError::Timeout { after: patience };
+        tokio::time::timeout(patience, refresh).await.map_err(elapsed)?
     }
 
     /// Refreshes until told to stop.
@@ -211,13 +223,15 @@ impl Refresher {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut backoff = self.backoff(seed);
         loop {
-            let result = tokio::select! {
+            let (result, hasty) = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                result = self.step() => result,
+                step = self.step() => step,
             };
             self.record(&result);
             let pause = match &result {
+                // Longer each time, so that a HEIR that does not wait, or makes no sense, is not asked without end.
+                Ok(_) if hasty => Some(backoff.next_pause()),
                 Ok(_) => {
                     backoff = self.backoff(random.u64(..));
                     self.pause_after_success(&mut random).await
@@ -267,28 +281,37 @@ impl Refresher {
         (level != Some(Level::Changes)).then(|| self.interval(random))
     }
 
-    /// One turn of the loop: waits for changes where HEIR can tell of them, polls otherwise.
-    async fn step(&self) -> Result<Outcome, RefreshError> {
+    /// One turn of the loop: waits for changes where HEIR can tell of them, polls otherwise. With it, whether HEIR
+    /// should have waited and did not.
+    async fn step(&self) -> (Result<Outcome, RefreshError>, bool) {
         let waits = {
             let detected = self.detected.lock().await;
             detected.level == Some(Level::Changes)
         };
         if waits {
-            let wait = Duration::from_millis(self.config.load().wait_ms);
-            match self.ask_for_changes(wait, false).await {
+            let (wait, interval) = {
+                let config = self.config.load();
+                (config.wait_ms, config.interval_ms)
+            };
+            let began = Instant::now();
+            match self.ask_for_changes(Duration::from_millis(wait), false).await {
                 Err(error) if error.is_away() => {
                     // The next connection may be to another HEIR: what this one could do is forgotten.
                     self.detected.lock().await.forget_level();
-                    return Err(error);
+                    return (Err(error), false);
                 }
-                Err(RefreshError::Held(Held::Outdated)) => return Ok(Outcome::Unchanged),
+                Err(RefreshError::Held(Held::Outdated)) => return (Ok(Outcome::Unchanged), false),
                 // Another history, a gap, or nonsense: everything is taken anew.
                 Err(error) => self.detected.lock().await.note_gap(&error),
-                result => return result,
+                Ok(Outcome::Unchanged) => {
+                    let hasty = began.elapsed() < Duration::from_millis(wait.min(interval) / 2);
+                    return (Ok(Outcome::Unchanged), hasty);
+                }
+                changed => return (changed, false),
             }
         }
         let mut detected = self.detected.lock().await;
-        self.pass(&mut detected, false).await
+        (self.pass(&mut detected, false).await, waits)
     }
 
     pub(super) async fn report_restored(&self, before: Arc<Snapshot>) {
@@ -362,6 +385,16 @@ impl Refresher {
     }
 }
 
+/// Goes on when the caller leaves: a client that hangs up must not leave a refresh half noted.
+async fn to_the_end(
+    refresh: impl Future<Output = Result<Outcome, RefreshError>> + Send + 'static,
+) -> Result<Outcome, RefreshError> {
+    match tokio::spawn(refresh).await {
+        Ok(result) => result,
+        Err(error) => Err(HeirError::Invalid(format!("the refresh failed: {error}")).into()),
+    }
+}
+
 impl Detected {
     /// Remembers why changes could not be applied.
     pub(super) fn note_gap(&mut self, error: &RefreshError) {
@@ -369,6 +402,8 @@ impl Detected {
             RefreshError::Held(Held::OtherHistory)
             | RefreshError::Heir(HeirError::Gone { restored: true }) => {
                 self.history_broke = true;
+                // The same revision may name something else by now.
+                self.committed = None;
             }
             RefreshError::Heir(error) if error.is_unsupported() => self.changes_refused = true,
             _ => {}

@@ -237,10 +237,13 @@ fn parse_change(
                 return Ok(());
             };
             match op {
-                "delete" => changes.operations.push(Operation::Delete {
-                    key,
-                    revision: change.revision,
-                }),
+                "delete" => {
+                    changes.problems.remove(&key);
+                    changes.operations.push(Operation::Delete {
+                        key,
+                        revision: change.revision,
+                    });
+                }
                 "put" => {
                     let bytes = wire::exact_bytes(
                         change.policy.ok_or_else(incomplete)?,

@@ -28,7 +28,14 @@ impl Router {
         } else {
             Change::Delete
         };
-        match self.writer.write(key, change, &parts.headers).await? {
+        // Made to the end even if the client leaves: what is in the journal's file must be in memory as well.
+        let (writer, key) = (self.writer.clone(), key.clone());
+        let headers = parts.headers;
+        let written = tokio::spawn(async move { writer.write(&key, change, &headers).await });
+        let written = written
+            .await
+            .map_err(|error| Failure::new(ErrorCode::InternalError, error.to_string()))?;
+        match written? {
             Written::Forwarded(replied) => {
                 let mut headers = replied.headers;
                 strip_hop_by_hop(&mut headers);

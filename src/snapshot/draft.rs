@@ -146,8 +146,17 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Where only single policies can be asked for, no tenant is known whole any longer: a list from before says
+    /// nothing about what has come since.
     pub fn set_coverage(&mut self, coverage: Coverage) {
         self.next.coverage = coverage;
+        if coverage == Coverage::Keys {
+            let listed = self.next.tenants.iter().filter(|(_, t)| t.listed);
+            let listed: Vec<TenantId> = listed.map(|(tenant, _)| tenant.clone()).collect();
+            for tenant in listed {
+                self.tenant(&tenant).listed = false;
+            }
+        }
     }
 
     pub fn set_origin(&mut self, origin: Origin) {

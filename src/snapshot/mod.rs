@@ -171,6 +171,21 @@ impl Snapshot {
         self.tenants.get(tenant)?.policies.get(policy)?.heir.as_ref()
     }
 
+    /// The version that HEIR has once the waiting writes are made, and whether it then has one, as far as is known.
+    /// A local file is none of HEIR's.
+    pub(crate) fn in_heir(&self, tenant: &str, policy: &str) -> (Option<Arc<Policy>>, Option<bool>) {
+        let known = self.tenants.get(tenant);
+        let entry = known.and_then(|tenant| tenant.policies.get(policy));
+        match entry.map(|entry| (&entry.queued, &entry.heir)) {
+            Some((Some(Queued::Put(policy)), _) | (None, Some(policy))) => (Some(policy.clone()), Some(true)),
+            Some((Some(Queued::Delete), _)) => (None, Some(false)),
+            None | Some((None, None)) => {
+                let whole = self.coverage == Coverage::Whole || known.is_some_and(|tenant| tenant.listed);
+                (None, whole.then_some(false))
+            }
+        }
+    }
+
     /// The local directory's version of a policy, whatever hides it.
     pub(crate) fn file(&self, tenant: &str, policy: &str) -> Option<&Arc<Policy>> {
         self.tenants.get(tenant)?.policies.get(policy)?.file.as_ref()

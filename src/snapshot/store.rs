@@ -39,8 +39,8 @@ struct Pin {
 struct Writer {
     writes: u64,
     pins: HashMap<Key, Pin>,
-    /// The content that the shrink guard holds back until it comes a second time.
-    held: Option<u64>,
+    /// The content that the shrink guard holds back until it comes a second time, and when it first came.
+    held: Option<(u64, Instant)>,
 }
 
 /// What an activation did.
@@ -70,6 +70,9 @@ pub enum Held {
 #[derive(Debug, Clone, Copy)]
 pub struct Guarded {
     pub max_removed_percent: u8,
+    /// How much later the same answer must come again to count as its confirmation. Without it, a client's list
+    /// would confirm within a millisecond what a HEIR that is being filled said.
+    pub confirm_after: Duration,
     /// An operator has confirmed the removal.
     pub confirmed: bool,
 }
@@ -265,12 +268,13 @@ impl SnapshotStore {
             Scope::Tenant(tenant) => current.tenant(tenant.as_str()).map_or(0, heir_count),
         };
         writer.allow_removal(removed, known, guarded, || Some(incoming.fingerprint()))?;
+        let went_back = writer.has_lost_pins(start, incoming.position.revision)
+            || match (current.position.revision, incoming.position.revision) {
+                (Some(ours), Some(theirs)) => theirs < ours,
+                _ => false,
+            };
         writer.keep_later_writes(start, &current, &mut incoming);
 
-        let went_back = match (current.position.revision, incoming.position.revision) {
-            (Some(ours), Some(theirs)) => theirs < ours,
-            _ => false,
-        };
         let mut loaded = 0;
         for (tenant, policies) in &incoming.policies {
             let new = policies
@@ -413,6 +417,12 @@ impl SnapshotStore {
         })
     }
 
+    /// Whether HEIR, asked after the start, stands at a revision before a write that it had acknowledged by then:
+    /// it was restored from a backup and has lost it.
+    pub fn has_lost_writes(&self, start: FetchStart, revision: Option<u64>) -> bool {
+        self.writer().has_lost_pins(start, revision)
+    }
+
     /// HEIR has confirmed that the snapshot is what it has.
     pub fn confirm(&self, coverage: Coverage) {
         let current = self.current.load();
@@ -428,6 +438,12 @@ impl SnapshotStore {
 }
 
 impl Writer {
+    fn has_lost_pins(&self, start: FetchStart, revision: Option<u64>) -> bool {
+        let behind =
+            |pin: &Pin| matches!((revision, pin.revision), (Some(ours), Some(write)) if ours < write);
+        self.pins.values().any(|pin| pin.number <= start.0 && behind(pin))
+    }
+
     /// A half-empty store must not wipe a fleet: an answer that removes too much must come twice.
     fn allow_removal(
         &mut self,
@@ -441,11 +457,14 @@ impl Writer {
         if too_much && !guarded.confirmed {
             match fingerprint() {
                 None => return Err(Held::Shrink { removed, known }),
-                again if self.held == again => {}
-                first => {
-                    self.held = first;
-                    return Err(Held::Shrink { removed, known });
-                }
+                Some(again) => match self.held {
+                    Some((first, since)) if first == again && since.elapsed() >= guarded.confirm_after => {}
+                    Some((first, _)) if first == again => return Err(Held::Shrink { removed, known }),
+                    _ => {
+                        self.held = Some((again, Instant::now()));
+                        return Err(Held::Shrink { removed, known });
+                    }
+                },
             }
         }
         self.held = None;
@@ -532,3 +551,7 @@ fn drop_retired(retiring: &mpsc::Receiver<Arc<Snapshot>>) {
         waiting.retain(|snapshot| Arc::strong_count(snapshot) > 1);
     }
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

@@ -5,7 +5,7 @@
 //! that was damaged costs that one write, which is moved aside and reported.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
     sync::{
@@ -174,7 +174,13 @@ impl Journal {
             path: dir.clone(),
             source,
         };
-        fs::create_dir_all(&dir).map_err(failed)?;
+        if let Err(error) = fs::create_dir_all(&dir) {
+            // Nothing can be kept, so nothing is taken; lookups go on.
+            return Ok((
+                Self::in_memory(),
+                vec![format!("{} cannot be made: {error}", dir.display())],
+            ));
+        }
         let (mut inner, mut refused) = (Inner::default(), Vec::new());
         for file in fs::read_dir(&dir).map_err(failed)? {
             let path = file.map_err(failed)?.path();
@@ -185,17 +191,22 @@ impl Journal {
                 .into_owned();
             if name.starts_with('.') {
                 // Left over from a write that was never acknowledged.
-                fs::remove_file(&path).map_err(failed)?;
+                if let Err(error) = fs::remove_file(&path) {
+                    refused.push(format!("{} cannot be removed: {error}", path.display()));
+                }
                 continue;
             }
-            let Some(number) = name
-                .strip_suffix(".write")
-                .and_then(|number| number.parse::<u64>().ok())
+            let Some((number, kind)) = name
+                .split_once('.')
+                .and_then(|(number, kind)| Some((number.parse::<u64>().ok()?, kind)))
             else {
                 continue;
             };
-            // A number is not used again even if its file is damaged.
+            // A number is not used again even if its file is damaged, or was when an earlier run found it.
             inner.last = inner.last.max(number);
+            if kind != "write" {
+                continue;
+            }
             match read(&path) {
                 Ok(entry) => {
                     inner.entries.insert(entry.id, entry);
@@ -258,12 +269,22 @@ impl Journal {
         (queued, inner.entries.len() - queued)
     }
 
-    pub(super) fn first_queued(&self) -> Option<Entry> {
-        self.lock()
+    /// The oldest write that may be tried: none that rests, nor one behind it for the same policy.
+    pub(super) fn next_queued(&self, rests: impl Fn(EntryId) -> bool) -> Option<Entry> {
+        let inner = self.lock();
+        let mut behind = HashSet::new();
+        let queued = inner
             .entries
             .values()
-            .find(|entry| entry.state == State::Queued)
-            .cloned()
+            .filter(|entry| entry.state == State::Queued);
+        for entry in queued {
+            if rests(entry.id) {
+                behind.insert(&entry.key);
+            } else if !behind.contains(&entry.key) {
+                return Some(entry.clone());
+            }
+        }
+        None
     }
 
     pub(super) fn has_queued(&self, key: &Key) -> bool {
@@ -514,3 +535,7 @@ fn read(path: &Path) -> Result<Entry, String> {
         state: write.state,
     })
 }
+
+#[cfg(test)]
+#[path = "journal_tests.rs"]
+mod tests;

@@ -29,7 +29,7 @@ use crate::{
     policy::{ETag, PolicyDocument, Problem},
     refresh::Fetcher,
     respond::{ErrorCode, Failure},
-    snapshot::{Key, Lookup, Policy, Queued, SnapshotStore},
+    snapshot::{Key, Policy, Queued, SnapshotStore},
     telemetry::{HeirCall, Metrics},
 };
 
@@ -201,45 +201,73 @@ impl Writer {
     ) -> Result<Replied, HeirError> {
         let replied = send(client, key, document, headers).await?;
         match (document, replied.status) {
-            (Some(document), StatusCode::OK | StatusCode::CREATED | StatusCode::NO_CONTENT) => {
+            (Some(_), StatusCode::OK | StatusCode::CREATED | StatusCode::NO_CONTENT)
+            | (None, StatusCode::OK | StatusCode::NO_CONTENT) => {
                 self.take_over(client, key, document, &replied).await;
             }
-            (None, StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::NOT_FOUND) => {
-                let revision = wire::revision(&replied.headers);
-                self.store.apply_write(key, None, revision);
-                if replied.status != StatusCode::NOT_FOUND {
-                    self.ledger.deleted(key);
-                }
+            (None, StatusCode::NOT_FOUND) => {
+                self.store
+                    .apply_write(key, None, wire::revision(&replied.headers));
             }
             _ => {}
         }
         Ok(replied)
     }
 
-    /// Puts into memory what HEIR has stored. HEIR's tag says whether that is what was sent; if it does not, HEIR is
-    /// asked, because an answer must be what HEIR has, byte for byte.
-    async fn take_over(&self, client: &HeirClient, key: &Key, sent: &PolicyDocument, replied: &Replied) {
-        let revision = wire::revision(&replied.headers);
-        let stored_as_sent = Fetched::etag(&replied.headers).is_some_and(|etag| etag == *sent.etag());
-        let mut document = sent.clone();
-        if !stored_as_sent {
+    /// Puts into memory what a write came to in HEIR. HEIR is asked what it has if its tag says that it did not store
+    /// what was sent, because an answer must be what HEIR has, byte for byte; and if memory is past the write's
+    /// revision without showing it: then HEIR remembered the answer to a write that was made before, by its
+    /// idempotency key, and somebody else has written since.
+    async fn take_over(
+        &self,
+        client: &HeirClient,
+        key: &Key,
+        sent: Option<&PolicyDocument>,
+        replied: &Replied,
+    ) {
+        let mut revision = wire::revision(&replied.headers);
+        let mut document = sent.cloned();
+        let stored_as_sent =
+            sent.is_none_or(|sent| Fetched::etag(&replied.headers).is_some_and(|etag| etag == *sent.etag()));
+        if !stored_as_sent || self.is_past(key, sent, revision) {
             let path = policy_path(key);
-            let limit = (sent.bytes().len() * 2 + 4096) as u64;
+            let limit = client.answer_bytes();
             let fetched = client
                 .fetch_once(HeirCall::Get, &path, None, limit, client.timeout())
                 .await;
-            if let Ok(Fetched::Changed { body, headers }) = fetched
-                && let Ok(stored) = PolicyDocument::parse_tagged(body, Fetched::etag(&headers))
-            {
-                document = stored;
+            match fetched {
+                Ok(Fetched::Changed { body, headers }) => {
+                    if let Ok(stored) = PolicyDocument::parse_tagged(body, Fetched::etag(&headers)) {
+                        document = Some(stored);
+                        revision = wire::revision(&headers).or(revision);
+                    }
+                }
+                Err(HeirError::Status {
+                    status: StatusCode::NOT_FOUND,
+                    ..
+                }) => document = None,
+                // Without HEIR's word, what was sent is the best guess.
+                Ok(Fetched::NotModified) | Err(_) => {}
             }
         }
-        self.ledger.stored(key, document.etag());
-        self.store
-            .apply_write(key, Some(Arc::new(Policy { document, revision })), revision);
+        match &document {
+            Some(document) => self.ledger.stored(key, document.etag()),
+            None => self.ledger.deleted(key),
+        }
+        let policy = document.map(|document| Arc::new(Policy { document, revision }));
+        self.store.apply_write(key, policy, revision);
         if let Some(fetcher) = &self.fetcher {
             fetcher.forget_absence(key);
         }
+    }
+
+    /// Whether memory has seen HEIR at this revision or later, with another version of the policy.
+    fn is_past(&self, key: &Key, sent: Option<&PolicyDocument>, revision: Option<u64>) -> bool {
+        let snapshot = self.store.load();
+        let past =
+            matches!((snapshot.position().revision, revision), (Some(ours), Some(write)) if ours >= write);
+        let known = snapshot.heir(key.0.as_str(), key.1.as_str());
+        past && known.map(|policy| policy.document.etag()) != sent.map(PolicyDocument::etag)
     }
 
     /// Keeps a write in the journal and applies it here.
@@ -255,7 +283,7 @@ impl Writer {
             let away = "HEIR is away, and writes are not queued here";
             return Err(Failure::new(ErrorCode::HeirUnavailable, away).retry_after_seconds(1));
         }
-        let (known, exists) = self.known(key);
+        let (known, exists) = self.store.load().in_heir(key.0.as_str(), key.1.as_str());
         check_preconditions(headers, known.as_ref().map(|policy| policy.document.etag()))?;
         let etag = document.as_ref().map(|document| document.etag().clone());
         let status = match (&document, exists) {
@@ -290,16 +318,6 @@ impl Writer {
         }
         self.replay_wanted.notify_one();
         Ok(Written::Queued { status, etag })
-    }
-
-    /// The version that lookups get, and whether the policy exists as far as that is known.
-    fn known(&self, key: &Key) -> (Option<Arc<Policy>>, Option<bool>) {
-        let snapshot = self.store.load();
-        match snapshot.lookup(key.0.as_str(), key.1.as_str()).0 {
-            Lookup::Found(found) => (Some(found.policy.clone()), Some(true)),
-            Lookup::Absent => (None, Some(false)),
-            Lookup::Unknown => (None, None),
-        }
     }
 
     /// Makes lookups see a waiting write, or what is below it.

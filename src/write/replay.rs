@@ -1,13 +1,16 @@
 //! Makes the journal's writes in HEIR, oldest first, once HEIR is back; and finds the writes that HEIR lost.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Base, Entry, EntryId, IDEMPOTENCY_KEY, JournalError, Operation, Reason, Writer, policy_path, send,
+    Base, Entry, EntryId, IDEMPOTENCY_KEY, JournalError, Operation, Reason, State, Writer, policy_path, send,
 };
 use crate::{
     heir::{Backoff, Fetched, HeirClient, HeirError, Replied, RetryConfig},
@@ -19,7 +22,20 @@ use crate::{
 
 /// Attempts after which a write that HEIR fails on, while it answers otherwise, is left to the operator: it must
 /// not hold up the ones behind it for ever.
-const MOST_ATTEMPTS: u32 = 20;
+const MOST_ATTEMPTS: u32 = 12;
+
+/// Doubles with every attempt up to sixty-four times that, so that a write is given up after half a minute.
+const SHORTEST_REST: Duration = Duration::from_millis(50);
+
+/// A write that HEIR failed on while it answers otherwise: how often, and when it is tried again. Those behind it
+/// for other policies go on meanwhile.
+#[derive(Debug, Clone, Copy)]
+struct Resting {
+    attempts: u32,
+    until: Instant,
+}
+
+type Rests = HashMap<EntryId, Resting>;
 
 /// What one attempt came to.
 #[derive(Debug)]
@@ -42,12 +58,19 @@ impl Writer {
             max_ms: 5_000,
         };
         let mut backoff = Backoff::new(retry, fastrand::u64(..));
-        let mut attempts: HashMap<EntryId, u32> = HashMap::new();
+        let mut rests = Rests::new();
         loop {
-            let waits = match self.journal.first_queued() {
-                None => None,
+            let now = Instant::now();
+            let next = self
+                .journal
+                .next_queued(|id| rests.get(&id).is_some_and(|rest| now < rest.until));
+            let waits = match next {
+                None => rests
+                    .values()
+                    .filter_map(|rest| rest.until.checked_duration_since(now))
+                    .min(),
                 Some(entry) if *up.borrow_and_update() => {
-                    match self.replay(&client, entry, &mut attempts).await {
+                    match self.replay(&client, entry, &mut rests).await {
                         Ok(true) => {
                             backoff.reset();
                             continue;
@@ -81,11 +104,13 @@ impl Writer {
         &self,
         client: &HeirClient,
         entry: Entry,
-        attempts: &mut HashMap<EntryId, u32>,
+        rests: &mut Rests,
     ) -> Result<bool, JournalError> {
         let _one_at_a_time = self.lock(&entry.key).lock().await;
-        let Ok(entry) = self.journal.find(entry.id) else {
-            return Ok(true);
+        // It may have been discarded, or left to an operator, in the meantime.
+        let entry = match self.journal.find(entry.id) {
+            Ok(entry) if entry.state == State::Queued => entry,
+            _ => return Ok(true),
         };
         match self.attempt(client, &entry).await {
             Attempt::Made(etag, replied) => {
@@ -94,17 +119,16 @@ impl Writer {
                     .rebase(entry.id, etag.map_or(Base::Absent, Base::Document))
                     .await?;
                 self.journal.remove(entry.id).await?;
-                attempts.remove(&entry.id);
+                rests.remove(&entry.id);
                 self.metrics.write("replayed");
             }
             Attempt::Conflict(reason, detail) => {
                 self.leave_to_operator(client, &entry, reason, detail).await?
             }
             Attempt::Later(error) => {
-                let tried = attempts.entry(entry.id).or_default();
-                let answered = matches!(error, HeirError::Status { status, .. } if status.is_server_error());
-                *tried += u32::from(answered && client.is_up());
-                if *tried < MOST_ATTEMPTS {
+                let refused = matches!(error, HeirError::Status { status, .. } if status != StatusCode::TOO_MANY_REQUESTS);
+                // The failure itself counts against HEIR: whether that is there is asked apart from it.
+                if !refused || client.check_health().await.is_err() {
                     tracing::debug!(
                         error = error.chain(),
                         id = entry.id.0,
@@ -112,6 +136,14 @@ impl Writer {
                     );
                     return Ok(false);
                 }
+                let attempts = rests.get(&entry.id).map_or(1, |rest| rest.attempts + 1);
+                if attempts < MOST_ATTEMPTS {
+                    let pause = SHORTEST_REST * 2u32.pow(attempts.min(6));
+                    let until = Instant::now() + pause;
+                    rests.insert(entry.id, Resting { attempts, until });
+                    return Ok(true);
+                }
+                rests.remove(&entry.id);
                 let detail = format!("given up after {MOST_ATTEMPTS} attempts: {error}");
                 self.leave_to_operator(client, &entry, Reason::RefusedByHeir, detail)
                     .await?;
@@ -230,17 +262,17 @@ impl Writer {
     ) {
         match (&entry.operation, replied) {
             (Operation::Put(document), Some(replied)) => {
-                self.take_over(client, &entry.key, document, &replied).await
+                self.take_over(client, &entry.key, Some(document), &replied).await
             }
             (Operation::Put(document), None) => {
                 self.ledger
                     .stored(&entry.key, &etag.unwrap_or_else(|| document.etag().clone()));
                 self.fetch_into_memory(client, entry).await;
             }
-            (Operation::Delete, replied) => {
-                let revision = replied.and_then(|replied| crate::heir::wire::revision(&replied.headers));
+            (Operation::Delete, Some(replied)) => self.take_over(client, &entry.key, None, &replied).await,
+            (Operation::Delete, None) => {
                 self.ledger.deleted(&entry.key);
-                self.store.apply_write(&entry.key, None, revision);
+                self.store.apply_write(&entry.key, None, None);
             }
         }
     }

@@ -1,10 +1,18 @@
 //! Everything that needs real sockets, in one binary so that it links once.
 
+mod cold_start;
 mod commands;
 mod config;
+mod erlang;
+mod faults;
 mod forward;
+mod hostile_disk;
 mod hostile_heir;
+mod hostile_history;
+mod hostile_outage;
+mod hostile_refresh;
 mod hostile_requests;
+mod hostile_stop;
 mod hostile_tenants;
 mod limits;
 mod list;
@@ -12,6 +20,11 @@ mod lookup;
 mod metrics;
 mod ops;
 mod ops_process;
+mod refresh;
+mod refresh_races;
 mod reload;
 mod store;
 mod support;
+mod tls;
+mod writes;
+mod writes_replay;

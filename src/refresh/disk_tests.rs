@@ -1,0 +1,129 @@
+//! The disk snapshot's file.
+
+use proptest::prelude::*;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::{snapshot::Guarded, telemetry::Metrics};
+
+type Documents = Vec<(String, String, String, Option<u64>)>;
+
+fn store(documents: &Documents) -> SnapshotStore {
+    let store = SnapshotStore::start(Metrics::new(10).unwrap()).unwrap();
+    let position = Position {
+        revision: Some(7),
+        chain: Some("ab".into()),
+    };
+    let mut incoming = Incoming::new(Scope::Everything, Coverage::Whole, position);
+    incoming.extensions.insert("pii".into(), "{\"module\": 1}".into());
+    for (tenant, policy, text, revision) in documents {
+        let key = (TenantId::parse(tenant).unwrap(), PolicyId::parse(policy).unwrap());
+        let document = serde_json::json!({ "text": text }).to_string();
+        incoming.take(&store.load(), key, document.into(), None, *revision);
+    }
+    let guarded = Guarded {
+        max_removed_percent: 50,
+        confirm_after: Duration::ZERO,
+        confirmed: false,
+    };
+    store.activate(store.fetch_start(), incoming, guarded).unwrap();
+    store
+}
+
+fn content(
+    incoming: &Incoming,
+) -> std::collections::BTreeMap<(String, String), (Bytes, String, Option<u64>)> {
+    let policies = incoming
+        .policies
+        .iter()
+        .flat_map(|(tenant, p)| p.iter().map(move |(id, policy)| (tenant, id, policy)));
+    policies
+        .map(|(tenant, id, policy)| {
+            let document = &policy.document;
+            let value = (
+                document.bytes().clone(),
+                document.etag().as_str().to_owned(),
+                policy.revision,
+            );
+            ((tenant.to_string(), id.to_string()), value)
+        })
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn what_is_saved_is_loaded(documents in prop::collection::vec(("[a-z]{1,3}", "[a-z0-9_.-]{0,3}x", ".{0,40}", prop::option::of(0..u64::from(u32::MAX))), 0..20)) {
+        let store = store(&documents);
+        let dir = tempfile::tempdir().unwrap();
+        let disk = DiskSnapshot::new(dir.path());
+        let confirmed = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        disk.save(&store.load(), confirmed).unwrap();
+        let (loaded, refused) = disk.load();
+        prop_assert_eq!(refused, Vec::<String>::new());
+        let loaded = loaded.unwrap();
+        prop_assert_eq!(loaded.confirmed, confirmed);
+        let saved = store.load_full();
+        prop_assert_eq!(&loaded.incoming.position, saved.position());
+        prop_assert_eq!(&loaded.incoming.extensions["pii"][..], "{\"module\": 1}");
+        let mut expected = Incoming::new(Scope::Everything, Coverage::Whole, Position::default());
+        for (tenant, t) in saved.tenants() {
+            for (id, found) in t.found() {
+                expected.put((tenant.clone(), id.clone()), found.policy.clone());
+            }
+        }
+        prop_assert_eq!(content(&loaded.incoming), content(&expected));
+    }
+}
+
+#[test]
+fn hostile_34_no_cut_and_no_flip_of_a_body_is_taken() {
+    let store = store(&vec![("t".into(), "p".into(), "hello".into(), Some(3))]);
+    let dir = tempfile::tempdir().unwrap();
+    DiskSnapshot::new(dir.path())
+        .save(&store.load(), SystemTime::now())
+        .unwrap();
+    let path = dir.path().join(CURRENT);
+    let whole = fs::read(&path).unwrap();
+    for cut in 0..whole.len() {
+        fs::write(&path, &whole[..cut]).unwrap();
+        assert!(read(&path).is_err(), "cut at {cut}");
+    }
+    let body = whole.iter().position(|byte| *byte == b'\n').unwrap();
+    for at in body..whole.len() {
+        for bit in 0..8 {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1 << bit;
+            fs::write(&path, &flipped).unwrap();
+            assert!(read(&path).is_err(), "bit {bit} of byte {at}");
+        }
+    }
+    fs::write(&path, &whole).unwrap();
+    assert!(read(&path).is_ok());
+}
+
+#[test]
+fn hostile_34_a_flip_in_the_header_is_noticed() {
+    let store = store(&vec![("t".into(), "p".into(), "hello".into(), Some(3))]);
+    let dir = tempfile::tempdir().unwrap();
+    DiskSnapshot::new(dir.path())
+        .save(&store.load(), SystemTime::now())
+        .unwrap();
+    let path = dir.path().join(CURRENT);
+    let whole = fs::read(&path).unwrap();
+    let header = whole.iter().position(|byte| *byte == b'\n').unwrap();
+    for at in 0..header {
+        for bit in 0..8 {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1 << bit;
+            fs::write(&path, &flipped).unwrap();
+            assert!(
+                read(&path).is_err(),
+                "bit {bit} of byte {at}: {}",
+                String::from_utf8_lossy(&flipped[..header])
+            );
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Ends of the process that come at a bad time.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test that called them"
+)]
+
+use std::{path::Path, time::Duration};
+
+use beamline_sidecar::store::Level;
+use http::StatusCode;
+use rustix::process::Signal;
+
+use crate::support::{Client, Heir, Process, eventually};
+
+fn process(heir: &str, state: &Path) -> (Process, Client, Client) {
+    let process = Process::start(
+        &["run"],
+        &[
+            ("BEAMLINE_LISTEN", "127.0.0.1:0"),
+            ("BEAMLINE_OPS_LISTEN", "127.0.0.1:0"),
+            ("BEAMLINE_HEIR_URL", heir),
+            ("BEAMLINE_REFRESH_INTERVAL_MS", "100"),
+            ("BEAMLINE_SHUTDOWN_LAME_DUCK_MS", "300"),
+            ("BEAMLINE_STATE_DIR", state.to_str().unwrap()),
+            ("BEAMLINE_LOG_FORMAT", "json"),
+        ],
+    );
+    let (data, ops) = (Client::new(&process.listen[0]), Client::new(process.ops.unwrap()));
+    (process, data, ops)
+}
+
+async fn is_live(ops: &Client) -> bool {
+    ops.get("/ready").await.json()["state"] == "live"
+}
+
+/// Puts policies into HEIR as fast as it takes them, so that something is being activated at any time.
+fn churn(heir: &Heir) -> tokio::task::JoinHandle<()> {
+    let client = heir.client();
+    tokio::spawn(async move {
+        for turn in 0.. {
+            client
+                .put_policy(&format!("t/{}", turn % 200), format!("{{\"turn\":{turn}}}"))
+                .await;
+        }
+    })
+}
+
+#[tokio::test]
+async fn hostile_48_no_accepted_request_fails_when_the_process_is_told_to_stop() {
+    let heir = Heir::start(Level::Changes).await;
+    for id in 0..200 {
+        heir.client().put_policy(&format!("t/{id}"), "{\"turn\":0}").await;
+    }
+    let state = tempfile::tempdir().unwrap();
+    let (mut sidecar, client, ops) = process(&heir.url(), state.path());
+    eventually("live", || async { is_live(&ops).await }).await;
+    let churning = churn(&heir);
+    let asking: Vec<_> = (0..8)
+        .map(|_| {
+            // A connection of its own each, kept until it is closed by the other side.
+            let client = Client::new(&sidecar.listen[0]);
+            tokio::spawn(async move {
+                let mut answered = 0u32;
+                loop {
+                    match client
+                        .send(http::Method::GET, "/api/v1/policies/t/7", &[], "")
+                        .await
+                    {
+                        Ok(answer) => {
+                            assert_eq!(answer.status, StatusCode::OK);
+                            answered += 1;
+                        }
+                        // Only when nobody listens any more.
+                        Err(error) => {
+                            assert!(error.contains("Connect"), "after {answered}: {error}");
+                            return answered;
+                        }
+                    }
+                }
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    sidecar.signal(Signal::TERM);
+    for asked in asking {
+        assert!(asked.await.unwrap() > 20);
+    }
+    assert_eq!(
+        tokio::task::spawn_blocking(move || sidecar.wait()).await.unwrap(),
+        Some(0)
+    );
+    churning.abort();
+    drop(client);
+}
+
+#[tokio::test]
+async fn hostile_48_a_process_killed_while_it_writes_starts_from_something_whole() {
+    let heir = Heir::start(Level::Changes).await;
+    for id in 0..200 {
+        heir.client()
+            .put_policy(
+                &format!("t/{id}"),
+                format!("{{\"turn\":0,\"text\":\"{}\"}}", "x".repeat(20_000)),
+            )
+            .await;
+    }
+    let churning = churn(&heir);
+    let state = tempfile::tempdir().unwrap();
+    let mut was_written = false;
+    for turn in 0..6u64 {
+        let (mut sidecar, _, ops) = process(&heir.url(), state.path());
+        eventually("live", || async { is_live(&ops).await }).await;
+        // At another moment of the writing each time.
+        tokio::time::sleep(Duration::from_millis(100 + 97 * turn)).await;
+        sidecar.kill();
+        // Nobody to refresh from: what is on disk has to do.
+        let (mut again, client, ops) = process("http://127.0.0.1:9", state.path());
+        let (current, previous) = (
+            state.path().join("snapshot"),
+            state.path().join("snapshot.previous"),
+        );
+        was_written |= current.exists() || previous.exists();
+        if was_written {
+            assert_eq!(ops.get("/ready").await.json()["state"], "degraded");
+            let list = client.get("/api/v1/policies/t").await;
+            assert_eq!(list.json()["policies"].as_array().unwrap().len(), 200);
+            assert_eq!(client.policy("t/7").await.header("x-beamline-source"), "disk");
+        }
+        assert!(
+            !again.log().iter().any(|line| line.contains("damaged")),
+            "{:?}",
+            again.log()
+        );
+        again.kill();
+        let left: Vec<_> = std::fs::read_dir(state.path())
+            .unwrap()
+            .map(|file| file.unwrap().file_name())
+            .collect();
+        assert!(
+            !left
+                .iter()
+                .any(|name| name.to_string_lossy().starts_with(".snapshot")),
+            "{left:?}"
+        );
+    }
+    assert!(was_written, "no run had time to write");
+    churning.abort();
+}
+
+#[tokio::test]
+async fn hostile_48_told_to_stop_during_an_activation_it_ends_in_order() {
+    let heir = Heir::start(Level::Changes).await;
+    let churning = churn(&heir);
+    let state = tempfile::tempdir().unwrap();
+    for turn in 0..5u64 {
+        let (mut sidecar, _, ops) = process(&heir.url(), state.path());
+        eventually("live", || async { is_live(&ops).await }).await;
+        tokio::time::sleep(Duration::from_millis(37 * turn)).await;
+        sidecar.signal(Signal::TERM);
+        let (code, log) = tokio::task::spawn_blocking(move || (sidecar.wait(), sidecar.log()))
+            .await
+            .unwrap();
+        assert_eq!(code, Some(0));
+        assert!(
+            !log.iter()
+                .any(|line| line.contains("panicked") || line.contains("damaged")),
+            "{log:?}"
+        );
+        // A stop in order leaves the newest snapshot behind.
+        let (mut again, client, _) = process("http://127.0.0.1:9", state.path());
+        assert_eq!(client.policy("t/0").await.header("x-beamline-source"), "disk");
+        again.kill();
+    }
+    churning.abort();
+}
