@@ -1,5 +1,7 @@
 //! Everything that needs real sockets, in one binary so that it links once.
 
 mod lookup;
+mod processes;
 mod store;
 mod support;
+mod truth;
