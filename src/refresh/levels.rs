@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::header;
+use http::{HeaderValue, header};
 use tokio::sync::mpsc;
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     heir::{Fetched, HeirError},
-    snapshot::{Activation, Coverage, Guarded, Held, Incoming, Key, Level},
+    snapshot::{Activation, Coverage, FetchStart, Guarded, Held, Incoming, Key, Level, Position},
     telemetry::HeirCall,
 };
 
@@ -104,6 +104,7 @@ impl Refresher {
             path.push_str(chain);
         }
         let patience = self.client.timeout() + wait;
+        let start = self.store.fetch_start();
         let fetched = self
             .client
             .fetch_once(HeirCall::Changes, &path, None, CHANGES_BYTES, patience)
@@ -122,6 +123,9 @@ impl Refresher {
             if let (Some(ours), Some(theirs)) = (&position.chain, &changes.to.chain)
                 && ours != theirs
             {
+                return Err(Held::OtherHistory.into());
+            }
+            if self.store.has_writes_beyond(start, &position) {
                 return Err(Held::OtherHistory.into());
             }
             drop(base);
@@ -144,7 +148,7 @@ impl Refresher {
     async fn pass_snapshot(&self, detected: &mut Detected, confirm: bool) -> Result<Outcome, RefreshError> {
         let start = self.store.fetch_start();
         let base = self.store.load_full();
-        let known = detected.snapshot_etag.clone();
+        let known = self.usable_etag(detected, start, base.position());
         let opened = self
             .client
             .open(
@@ -169,6 +173,7 @@ impl Refresher {
         let began = Instant::now();
         let etag = response.headers().get(header::ETAG).cloned();
         let incoming = self.read_snapshot(response.into_body(), base.clone()).await?;
+        let position = incoming.position.clone();
         for (key, problems) in &incoming.problems {
             if base.problems().get(key) != Some(problems) {
                 log_problem(key, problems);
@@ -183,7 +188,7 @@ impl Refresher {
             && incoming.position.chain != base.position().chain;
         let activation = self.activate(start, incoming, guarded).await?;
         // Committed only now: a tag of something that was not activated would turn a retry into "not modified".
-        detected.snapshot_etag = etag;
+        detected.snapshot_etag = etag.map(|etag| (etag, position));
         self.store.freshness().confirm();
         self.note_activation(began, activation);
         if activation.went_back || other_history || detected.history_broke {
@@ -199,6 +204,16 @@ impl Refresher {
             },
         );
         Ok(Outcome::Changed)
+    }
+
+    /// The tag with which HEIR may answer that nothing is new: that of what is in memory. A snapshot that memory has
+    /// gone on from by changes, or by writes that HEIR has acknowledged, is another state, and a HEIR that was
+    /// restored to it has news.
+    fn usable_etag(&self, detected: &Detected, start: FetchStart, ours: &Position) -> Option<HeaderValue> {
+        let (etag, position) = detected.snapshot_etag.as_ref()?;
+        let is_ours =
+            position == ours && !detected.history_broke && !self.store.has_writes_beyond(start, ours);
+        is_ours.then(|| etag.clone())
     }
 
     /// Reads and checks a snapshot stream; the checking is done on a thread of its own.
@@ -246,7 +261,7 @@ impl Refresher {
     /// Builds and publishes on a thread of its own, so that nothing else on this one waits for it.
     pub(super) async fn activate(
         &self,
-        start: crate::snapshot::FetchStart,
+        start: FetchStart,
         incoming: Incoming,
         guarded: Guarded,
     ) -> Result<Activation, RefreshError> {

@@ -15,7 +15,7 @@ use super::{RefreshConfig, list::Fingerprints};
 use crate::{
     heir::{Backoff, HeirClient, HeirError, RetryConfig},
     policy::TenantId,
-    snapshot::{Held, Level, Snapshot, SnapshotStore},
+    snapshot::{Held, Level, Position, Snapshot, SnapshotStore},
     telemetry::Metrics,
 };
 
@@ -88,8 +88,8 @@ pub(super) struct Detected {
     pub(super) level: Option<Level>,
     /// HEIR answered a question for changes; otherwise it is not asked again until the next reconnect.
     pub(super) changes_refused: bool,
-    /// Tag of the snapshot that was activated last, and of no other.
-    pub(super) snapshot_etag: Option<HeaderValue>,
+    /// Tag of the snapshot that was activated last, and where in HEIR's history that is.
+    pub(super) snapshot_etag: Option<(HeaderValue, Position)>,
     pub(super) fingerprints: Fingerprints,
     /// HEIR said that its history is another one; what it has is to be taken, and what was lost to be found.
     pub(super) history_broke: bool,

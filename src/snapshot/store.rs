@@ -14,7 +14,7 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
 use super::{
-    ChangeSet, Coverage, Draft, Freshness, Incoming, Key, Operation, Origin, Policy, Snapshot,
+    ChangeSet, Coverage, Draft, Freshness, Incoming, Key, Operation, Origin, Policy, Position, Snapshot,
     incoming::Scope,
 };
 use crate::telemetry::Metrics;
@@ -48,7 +48,8 @@ struct Writer {
 pub struct Activation {
     pub loaded: usize,
     pub removed: usize,
-    /// The position went back: HEIR was restored from a backup.
+    /// The position went back, or HEIR does not have a write any more that it had acknowledged: it was restored
+    /// from a backup.
     pub went_back: bool,
 }
 
@@ -265,12 +266,14 @@ impl SnapshotStore {
             Scope::Tenant(tenant) => current.tenant(tenant.as_str()).map_or(0, heir_count),
         };
         writer.allow_removal(removed, known, guarded, || Some(incoming.fingerprint()))?;
+        let lost = writer.misses_writes(start, &incoming);
         writer.keep_later_writes(start, &current, &mut incoming);
 
-        let went_back = match (current.position.revision, incoming.position.revision) {
-            (Some(ours), Some(theirs)) => theirs < ours,
-            _ => false,
-        };
+        let went_back = lost
+            || match (current.position.revision, incoming.position.revision) {
+                (Some(ours), Some(theirs)) => theirs < ours,
+                _ => false,
+            };
         let mut loaded = 0;
         for (tenant, policies) in &incoming.policies {
             let new = policies
@@ -335,6 +338,9 @@ impl SnapshotStore {
         if let (Some(ours), Some(theirs)) = (&current.position.chain, &changes.from.chain)
             && ours != theirs
         {
+            return Err(Held::OtherHistory);
+        }
+        if writer.contradicts(&changes) {
             return Err(Held::OtherHistory);
         }
         let removed = changes
@@ -413,6 +419,15 @@ impl SnapshotStore {
         })
     }
 
+    /// Whether HEIR had acknowledged, before the fetch began, a write that comes after this position.
+    pub fn has_writes_beyond(&self, start: FetchStart, position: &Position) -> bool {
+        let writer = self.writer();
+        writer
+            .pins
+            .values()
+            .any(|pin| pin.number <= start.0 && pin.revision > position.revision)
+    }
+
     /// HEIR has confirmed that the snapshot is what it has.
     pub fn confirm(&self, coverage: Coverage) {
         let current = self.current.load();
@@ -450,6 +465,52 @@ impl Writer {
         }
         self.held = None;
         Ok(())
+    }
+
+    /// Whether a write is missing that HEIR had acknowledged before the fetch of all this began.
+    fn misses_writes(&self, start: FetchStart, incoming: &Incoming) -> bool {
+        self.pins
+            .iter()
+            .filter(|(_, pin)| pin.number <= start.0 && pin.revision.is_some())
+            .any(|((tenant, policy), pin)| {
+                let version = incoming
+                    .policies
+                    .get(tenant)
+                    .and_then(|policies| policies.get(policy));
+                // One that is not there may have been deleted since.
+                let is_older = version.is_some_and(|version| version.revision < pin.revision);
+                incoming.scope == Scope::Everything
+                    && incoming.position.revision.is_some()
+                    && (incoming.position.revision < pin.revision || is_older)
+            })
+    }
+
+    /// Whether a write that HEIR acknowledged is not in its history where it said it was. Each revision is one
+    /// change.
+    fn contradicts(&self, changes: &ChangeSet) -> bool {
+        // A HEIR that does not say which revision a change made leaves nothing to compare.
+        let is_told = |operation: &Operation| match operation {
+            Operation::Put { policy, .. } => policy.revision.is_some(),
+            Operation::Delete { revision, .. } => revision.is_some(),
+            Operation::PutExtension { .. } | Operation::DeleteExtension { .. } => true,
+        };
+        if !changes.operations.iter().all(is_told) {
+            return false;
+        }
+        self.pins
+            .iter()
+            .filter(|(_, pin)| pin.revision > changes.from.revision && pin.revision <= changes.to.revision)
+            .any(|(key, pin)| {
+                let is_it = |operation: &Operation| match operation {
+                    Operation::Put { key: put, policy } => put == key && policy.revision == pin.revision,
+                    Operation::Delete {
+                        key: deleted,
+                        revision,
+                    } => deleted == key && *revision == pin.revision,
+                    Operation::PutExtension { .. } | Operation::DeleteExtension { .. } => false,
+                };
+                !changes.operations.iter().any(is_it) && !changes.problems.contains_key(key)
+            })
     }
 
     /// Writes that HEIR acknowledged after the fetch began are newer than what it brought.

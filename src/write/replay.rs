@@ -44,6 +44,13 @@ impl Writer {
         let mut backoff = Backoff::new(retry, fastrand::u64(..));
         let mut attempts: HashMap<EntryId, u32> = HashMap::new();
         loop {
+            // However many writes are to be made, these do not wait for the last of them.
+            if stop.is_cancelled() {
+                return;
+            }
+            while let Ok(restored) = restored.try_recv() {
+                self.keep_lost(&restored).await;
+            }
             let waits = match self.journal.first_queued() {
                 None => None,
                 Some(entry) if *up.borrow_and_update() => {
@@ -280,7 +287,9 @@ impl Writer {
     /// Keeps, for the operator, the writes that HEIR had acknowledged and has lost.
     async fn keep_lost(&self, restored: &Restored) {
         let after = self.store.load_full();
-        for lost in self.ledger.lost(&restored.before, &after) {
+        let lost = self.ledger.lost(&restored.before, &after);
+        let count = lost.len();
+        for lost in lost {
             if self.journal.has_queued(&lost.key) {
                 continue;
             }
@@ -310,6 +319,10 @@ impl Writer {
             }
         }
         self.count();
+        tracing::warn!(
+            lost = count,
+            "Looked for writes that HEIR lost when it was restored."
+        );
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod lookup;
 mod processes;
+mod restore;
 mod store;
 mod support;
 mod truth;

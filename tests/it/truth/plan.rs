@@ -39,7 +39,8 @@ pub(super) struct Scale {
 impl Scale {
     /// `BEAMLINE_SOAK_SECONDS` makes a long run, `BEAMLINE_SOAK_SEED` repeats one.
     pub(super) fn from_environment() -> Self {
-        let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
+        let environment = beamline_sidecar::config::environment();
+        let number = |name: &str| environment.get(name)?.parse::<u64>().ok();
         let seconds = number("BEAMLINE_SOAK_SECONDS");
         let (tenants, policies) = if seconds.is_some() {
             (500, 10_000)
