@@ -183,7 +183,7 @@ pub(crate) async fn fetch_policy(
             status: http::StatusCode::NOT_FOUND,
             ..
         }) => {
-            store.apply_fetch(start, key, None);
+            store.apply_fetch(start, &base, key, None);
             return Ok(false);
         }
         Err(error) => return Err(error),
@@ -195,7 +195,7 @@ pub(crate) async fn fetch_policy(
     };
     match checked {
         Ok(policy) => {
-            store.apply_fetch(start, key, Some(policy));
+            store.apply_fetch(start, &base, key, Some(policy));
             Ok(true)
         }
         Err(problems) => {

@@ -167,15 +167,28 @@ impl SnapshotStore {
     }
 
     /// A write that HEIR has acknowledged: visible to the next lookup, and to no refresh that began before it.
-    pub fn apply_write(&self, key: &Key, policy: Option<Arc<Policy>>, revision: Option<u64>) {
+    /// `false`: nothing was done, because memory has a later version already, or no version although it has come
+    /// to the write's revision; what HEIR has is to be looked up.
+    #[must_use]
+    pub fn apply_write(&self, key: &Key, policy: Option<Arc<Policy>>, revision: Option<u64>) -> bool {
         let mut writer = self.writer();
+        let current = self.current.load();
+        let is_overtaken = match (current.heir(key.0.as_str(), key.1.as_str()), &policy) {
+            (Some(known), _) => revision.is_some() && known.revision > revision,
+            (None, Some(_)) => reaches(current.position.revision, revision),
+            (None, None) => false,
+        };
+        if is_overtaken {
+            return false;
+        }
         writer.writes += 1;
         let number = writer.writes;
         writer.pins.insert(key.clone(), Pin { number, revision });
-        let mut draft = Draft::of(&self.current.load(), &self.metrics);
+        let mut draft = Draft::of(&current, &self.metrics);
         draft.set_queued(key, None);
         draft.set_heir(key, policy);
         self.publish(draft);
+        true
     }
 
     /// All policies of the local directory, in place of those it had before.
@@ -217,8 +230,9 @@ impl SnapshotStore {
         self.freshness.confirmed_earlier(confirmed);
     }
 
-    /// HEIR's version of one policy, fetched by itself. Ignored if a write came in between.
-    pub fn apply_fetch(&self, start: FetchStart, key: &Key, policy: Option<Arc<Policy>>) {
+    /// HEIR's version of one policy, fetched by itself. Ignored if a write came in between, or anything else that
+    /// replaced the version which was there when the fetch began.
+    pub fn apply_fetch(&self, start: FetchStart, base: &Snapshot, key: &Key, policy: Option<Arc<Policy>>) {
         let mut writer = self.writer();
         if writer.pins.get(key).is_some_and(|pin| pin.number > start.0) {
             return;
@@ -226,6 +240,9 @@ impl SnapshotStore {
         writer.pins.remove(key);
         let current = self.current.load();
         let known = current.heir(key.0.as_str(), key.1.as_str());
+        if known.map(Arc::as_ptr) != base.heir(key.0.as_str(), key.1.as_str()).map(Arc::as_ptr) {
+            return;
+        }
         if known.map(Arc::as_ptr) == policy.as_ref().map(Arc::as_ptr) && !current.problems.contains_key(key) {
             return;
         }

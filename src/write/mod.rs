@@ -206,7 +206,9 @@ impl Writer {
             }
             (None, StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::NOT_FOUND) => {
                 let revision = wire::revision(&replied.headers);
-                self.store.apply_write(key, None, revision);
+                if !self.store.apply_write(key, None, revision) {
+                    self.fetch_into_memory(client, key).await;
+                }
                 if replied.status != StatusCode::NOT_FOUND {
                     self.ledger.deleted(key);
                 }
@@ -235,8 +237,10 @@ impl Writer {
             }
         }
         self.ledger.stored(key, document.etag());
-        self.store
-            .apply_write(key, Some(Arc::new(Policy { document, revision })), revision);
+        let policy = Arc::new(Policy { document, revision });
+        if !self.store.apply_write(key, Some(policy), revision) {
+            self.fetch_into_memory(client, key).await;
+        }
         if let Some(fetcher) = &self.fetcher {
             fetcher.forget_absence(key);
         }

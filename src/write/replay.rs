@@ -13,7 +13,7 @@ use crate::{
     heir::{Backoff, Fetched, HeirClient, HeirError, Replied, RetryConfig},
     policy::ETag,
     refresh::{Restored, Retry, fetch_policy},
-    snapshot::Coverage,
+    snapshot::{Coverage, Key},
     telemetry::HeirCall,
 };
 
@@ -242,12 +242,14 @@ impl Writer {
             (Operation::Put(document), None) => {
                 self.ledger
                     .stored(&entry.key, &etag.unwrap_or_else(|| document.etag().clone()));
-                self.fetch_into_memory(client, entry).await;
+                self.fetch_into_memory(client, &entry.key).await;
             }
             (Operation::Delete, replied) => {
                 let revision = replied.and_then(|replied| crate::heir::wire::revision(&replied.headers));
                 self.ledger.deleted(&entry.key);
-                self.store.apply_write(&entry.key, None, revision);
+                if !self.store.apply_write(&entry.key, None, revision) {
+                    self.fetch_into_memory(client, &entry.key).await;
+                }
             }
         }
     }
@@ -270,13 +272,13 @@ impl Writer {
         );
         self.journal.set_conflict(entry.id, reason, detail).await?;
         self.metrics.write("conflict");
-        self.fetch_into_memory(client, entry).await;
+        self.fetch_into_memory(client, &entry.key).await;
         Ok(())
     }
 
-    async fn fetch_into_memory(&self, client: &HeirClient, entry: &Entry) {
+    pub(super) async fn fetch_into_memory(&self, client: &HeirClient, key: &Key) {
         let bytes = usize::try_from(client.answer_bytes()).unwrap_or(usize::MAX);
-        if let Err(error) = fetch_policy(client, &self.store, &entry.key, bytes, Retry::No).await {
+        if let Err(error) = fetch_policy(client, &self.store, key, bytes, Retry::No).await {
             tracing::debug!(
                 error = error.chain(),
                 "HEIR's version will come with the next refresh."

@@ -1,6 +1,7 @@
 //! Everything that needs real sockets, in one binary so that it links once.
 
 mod lookup;
+mod overtaken;
 mod processes;
 mod restore;
 mod store;

@@ -2,8 +2,10 @@
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
+use http::StatusCode;
+
 use super::{plan::Fault, world::World};
-use crate::processes::{Copy, Proxy, SidecarProcess, StoreProcess};
+use crate::processes::{Copy, Proxy, SidecarProcess, StoreProcess, within};
 
 /// Everything that runs.
 pub(super) struct Stage {
@@ -57,8 +59,12 @@ impl Stage {
                 world.restores.fetch_add(1, SeqCst);
                 world.count("store restores");
             }
-            Fault::SidecarKilled(for_ms) => self.kill_sidecar(world, for_ms).await,
+            Fault::SidecarKilled(for_ms) => {
+                self.until_restores_are_noticed().await;
+                self.kill_sidecar(world, for_ms).await;
+            }
             Fault::SidecarKilledWithQueue(for_ms) => {
+                self.until_restores_are_noticed().await;
                 self.proxy.answer_errors();
                 world.interfere(&self.store.client(), random).await;
                 pause(for_ms).await;
@@ -80,6 +86,24 @@ impl Stage {
     async fn back(&mut self) {
         self.store.up().await;
         self.proxy.lead_to(self.store.address());
+    }
+
+    /// What HEIR acknowledged to it a sidecar knows in memory only: one that is killed between a restore and the
+    /// next refresh cannot tell any more what was lost.
+    pub(super) async fn until_restores_are_noticed(&self) {
+        let admin = self.sidecar.admin();
+        within(30, "a refresh succeeds", || async {
+            admin.post("/admin/refresh", "").await.status == StatusCode::OK
+        })
+        .await;
+        let said = |what: &str| {
+            let log = self.sidecar.process.log();
+            log.iter().filter(|line| line.contains(what)).count()
+        };
+        within(60, "lost writes were looked for", || async {
+            said("Looked for writes that HEIR lost") == said("HEIR's history went back")
+        })
+        .await;
     }
 
     async fn kill_sidecar(&mut self, world: &World, for_ms: u64) {

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
-    time::Duration,
 };
 
 use http::StatusCode;
@@ -32,14 +31,7 @@ pub(super) async fn judge(world: &Arc<World>, stage: &Stage) {
     .await;
     stage.sidecar.wait_for("live").await;
     // Lost writes are looked for beside the refresh that found the loss; `live` does not wait for them.
-    let mut before = None;
-    loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let now = admin.get("/admin/writes").await.json()["conflicts"].as_u64();
-        if std::mem::replace(&mut before, now) == now {
-            break;
-        }
-    }
+    stage.until_restores_are_noticed().await;
     let reported = reported(&admin.get("/admin/writes").await.json());
     let conflicts: usize = reported.values().map(Vec::len).sum();
     let shown = everything(world, &stage.sidecar.client()).await;
