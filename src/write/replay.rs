@@ -297,7 +297,7 @@ impl Writer {
             }
             let known = restored.before.heir(lost.key.0.as_str(), lost.key.1.as_str());
             let operation = match known {
-                Some(policy) if !lost.deleted => Operation::Put(policy.document.clone()),
+                Some(policy) if lost.effect.is_some() => Operation::Put(policy.document.clone()),
                 _ => Operation::Delete,
             };
             let detail = "HEIR was restored from a backup that is older than this write".to_owned();
@@ -307,7 +307,7 @@ impl Writer {
                 .await
             {
                 Ok(entry) => {
-                    self.ledger.forget(&lost.key);
+                    self.ledger.forget(&lost);
                     self.metrics.write("conflict");
                     let (tenant, policy) = (lost.key.0.as_str(), lost.key.1.as_str());
                     tracing::error!(

@@ -124,20 +124,25 @@ pub(crate) struct SidecarProcess {
 }
 
 impl SidecarProcess {
-    /// Starts one whose file and state are in this directory. `yaml` comes after the keys that make it quick.
+    /// Starts one whose file and state are in this directory. `yaml` comes after the keys that make it
+    /// quick, the last of which are those of `heir`.
     pub(crate) async fn start(dir: &Path, heir: SocketAddr, yaml: &str) -> Self {
         let listen = if yaml.contains("\nlisten:") {
             ""
         } else {
             "listen: '127.0.0.1:0'\n"
         };
+        let timeout = if yaml.contains("timeout_ms:") {
+            ""
+        } else {
+            "  timeout_ms: 1000\n"
+        };
         let text = format!(
             "{listen}ops: {{listen: '127.0.0.1:0'}}
 state_dir: {}
 heir:
   url: 'http://{heir}'
-  timeout_ms: 1000
-  health_interval_ms: 200
+{timeout}  health_interval_ms: 200
   breaker: {{open_ms: 300}}
   retry: {{initial_ms: 10}}
 {yaml}",
