@@ -11,8 +11,8 @@ use http::StatusCode;
 use tokio::task::JoinSet;
 
 use crate::{
-    processes::{Proxy, SidecarProcess, StoreProcess, within},
-    support::Client,
+    processes::{SidecarProcess, StoreProcess, within},
+    support::{Client, Say, Scripted},
 };
 
 fn import(folder: &Path, tenants: usize, policies: usize, serial: u64) {
@@ -147,28 +147,36 @@ async fn look(client: Client, index: usize) -> Seen {
     seen
 }
 
+/// A snapshot stream of so many policies.
+fn stream(revision: usize, policies: usize, serial: u64) -> Say {
+    let mut lines = format!("{{\"kind\":\"snapshot\",\"format\":1,\"revision\":{revision}}}\n");
+    for index in 0..policies {
+        let (tenant, policy) = (index % 100, index / 100);
+        let document = body(index, serial);
+        lines.push_str(&format!(
+            "{{\"kind\":\"policy\",\"tenant_id\":\"t{tenant}\",\"policy_id\":\"p{policy}\",\"policy\":{document}}}\n"
+        ));
+    }
+    lines.push_str(&format!("{{\"kind\":\"end\",\"count\":{policies}}}\n"));
+    Say::Json(200, "", lines)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_a_large_snapshot_is_published_lookups_see_the_old_one_or_the_new_one() {
     let folder = tempfile::tempdir().unwrap();
-    let imported = folder.path().join("import");
-    import(&imported, 100, MANY, 0);
-    let first = StoreProcess::start(&folder.path().join("first.db"), Some(&imported)).await;
-    let proxy = Proxy::start(first.address()).await;
-    // The default time limit for HEIR: a snapshot of this size is not made within a second on every machine.
-    let yaml = "  timeout_ms: 5000\nrefresh: {interval_ms: 100, wait_ms: 500}\n";
-    let sidecar = SidecarProcess::start(folder.path(), proxy.address, yaml).await;
+    let heir = Scripted::start().await;
+    heir.on("GET /health", Say::Json(200, "", "{}".into()));
+    heir.on("GET /api/v1/snapshot", stream(MANY, MANY, 0));
+    let yaml = "refresh: {interval_ms: 100}\n";
+    let sidecar = SidecarProcess::start(folder.path(), heir.address, yaml).await;
     sidecar.wait_for("live").await;
     assert_eq!(snapshot(&sidecar).await["policies"], MANY);
-
-    // Another store, of another history and one policy more: it can only be taken whole.
-    import(&imported, 100, MANY + 1, 1);
-    let second = StoreProcess::start(&folder.path().join("second.db"), Some(&imported)).await;
     let mut lookers = JoinSet::new();
     for index in [0, 1, 2_345, 19_999] {
         lookers.spawn(look(sidecar.client(), index));
     }
-    proxy.lead_to(second.address());
-    drop(first);
+    // Every policy is another one, and there is one more.
+    heir.on("GET /api/v1/snapshot", stream(MANY + 1, MANY + 1, 1));
     let seen = tokio::time::timeout(Duration::from_secs(60), lookers.join_all()).await;
     for seen in seen.unwrap() {
         assert!(seen.old > 0, "the new snapshot was there before the first lookup");
