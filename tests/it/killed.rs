@@ -1,5 +1,4 @@
 //! A sidecar that is killed while writes wait in its journal.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -114,3 +114,25 @@ async fn a_write_that_is_lost_before_the_next_refresh_is_missed() {
         sidecar.stop().await;
     }
 }
+
+#[tokio::test]
+async fn lost_writes_are_reported_however_many_there_are() {
+    let mut heir = Heir::start(Level::Changes).await;
+    heir.client().put_policy("acme/a", r#"{"n":1}"#).await;
+    let old = backup(&mut heir).await;
+    let sidecar = Sidecar::start(&heir.url(), "writes: {max_queued: 1}");
+    sidecar.wait_for("live").await;
+    for policy in ["a", "b", "c"] {
+        let written = sidecar
+            .client()
+            .put_policy(&format!("acme/{policy}"), r#"{"n":2}"#)
+            .await;
+        assert!(written.status.is_success(), "{}", written.text());
+    }
+    restored(&mut heir, &old).await;
+    eventually("all three are reported", || async {
+        reported(&sidecar).await.len() == 3
+    })
+    .await;
+    sidecar.stop().await;
+}
