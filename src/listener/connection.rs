@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use http::{HeaderValue, header};
@@ -16,7 +17,7 @@ use hyper::{body::Incoming, server::conn::http1, service::Service};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, MissedTickBehavior, interval_at},
+    time::{Instant, MissedTickBehavior, Sleep, interval_at, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +26,9 @@ use crate::respond::Response;
 
 /// hyper refuses a read buffer smaller than this.
 const SMALLEST_BUFFER: usize = 8 * 1024;
+
+/// How long a new connection may take to its first request once the listener is closed.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 pub(super) async fn serve<H: Handler>(
     stream: Stream,
@@ -57,6 +61,7 @@ pub(super) async fn serve<H: Handler>(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut closing = std::pin::pin!(stop.closing.cancelled());
     let mut is_closing = false;
+    let mut first_request: Option<Pin<Box<Sleep>>> = None;
     loop {
         tokio::select! {
             biased;
@@ -73,6 +78,16 @@ pub(super) async fn serve<H: Handler>(
             },
             () = closing.as_mut(), if !is_closing => {
                 is_closing = true;
+                // hyper would close a connection on which nothing has been read, though its first request may be on
+                // the way. The answer to that says goodbye, which ends the connection as well.
+                if activity.requests.load(Relaxed) == 0 {
+                    first_request = Some(Box::pin(sleep(FIRST_REQUEST)));
+                } else {
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+            () = async { if let Some(wait) = &mut first_request { wait.await } }, if first_request.is_some() => {
+                first_request = None;
                 connection.as_mut().graceful_shutdown();
             }
         }

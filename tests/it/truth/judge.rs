@@ -53,7 +53,7 @@ pub(super) async fn judge(world: &Arc<World>, stage: &Stage) {
                 .is_some_and(|writes| writes.contains(&policy.etag(history.acknowledged)));
             if effect == history.acknowledged || is_reported {
             } else if history.unanswered.contains(&effect) {
-                world.count("overtaken by an unanswered write");
+                world.count("made without an answer");
             } else {
                 wrong.push(format!(
                     "{:?} was acknowledged, the store has {effect:?}, reported are {:?}",

@@ -28,7 +28,8 @@ pub(super) struct Policy {
 /// The writes of one policy.
 pub(super) struct History {
     pub(super) acknowledged: Effect,
-    /// Writes without an answer: HEIR may make them, now or later.
+    /// Writes without an answer since the last acknowledged one: they were made or not. A later one cannot be
+    /// overtaken by them, because the sidecar is killed only while the store runs and takes what was sent to it.
     pub(super) unanswered: Vec<Effect>,
     /// For the one who has to find out what went wrong.
     pub(super) log: Vec<String>,
