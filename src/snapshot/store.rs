@@ -39,6 +39,8 @@ struct Pin {
 struct Writer {
     writes: u64,
     pins: HashMap<Key, Pin>,
+    /// The number of a write that was put over what memory seemed to know better.
+    in_doubt: Option<u64>,
     /// The content that the shrink guard holds back until it comes a second time.
     held: Option<u64>,
 }
@@ -181,14 +183,26 @@ impl SnapshotStore {
         if is_overtaken {
             return false;
         }
+        self.put_write(&mut writer, key, policy, revision);
+        true
+    }
+
+    /// As [`apply_write`](Self::apply_write), although memory seems to be past it and HEIR cannot be asked now. The
+    /// next refresh takes everything anew, to settle what is true.
+    pub fn apply_doubtful_write(&self, key: &Key, policy: Option<Arc<Policy>>, revision: Option<u64>) {
+        let mut writer = self.writer();
+        self.put_write(&mut writer, key, policy, revision);
+        writer.in_doubt = Some(writer.writes);
+    }
+
+    fn put_write(&self, writer: &mut Writer, key: &Key, policy: Option<Arc<Policy>>, revision: Option<u64>) {
         writer.writes += 1;
         let number = writer.writes;
         writer.pins.insert(key.clone(), Pin { number, revision });
-        let mut draft = Draft::of(&current, &self.metrics);
+        let mut draft = Draft::of(&self.current.load(), &self.metrics);
         draft.set_queued(key, None);
         draft.set_heir(key, policy);
         self.publish(draft);
-        true
     }
 
     /// All policies of the local directory, in place of those it had before.
@@ -284,6 +298,9 @@ impl SnapshotStore {
         };
         writer.allow_removal(removed, known, guarded, || Some(incoming.fingerprint()))?;
         let lost = writer.misses_writes(start, &incoming);
+        if incoming.scope == Scope::Everything && writer.in_doubt.is_some_and(|number| number <= start.0) {
+            writer.in_doubt = None;
+        }
         writer.keep_later_writes(start, &current, &mut incoming);
 
         let went_back = lost
@@ -357,7 +374,7 @@ impl SnapshotStore {
         {
             return Err(Held::OtherHistory);
         }
-        if writer.contradicts(&changes) {
+        if writer.in_doubt.is_some() || writer.contradicts(&changes) {
             return Err(Held::OtherHistory);
         }
         let removed = changes
@@ -436,13 +453,15 @@ impl SnapshotStore {
         })
     }
 
-    /// Whether HEIR had acknowledged, before the fetch began, a write that comes after this position.
+    /// Whether HEIR had acknowledged, before the fetch began, a write that comes after this position; or one that
+    /// cannot be told from such a write.
     pub fn has_writes_beyond(&self, start: FetchStart, position: &Position) -> bool {
         let writer = self.writer();
-        writer
-            .pins
-            .values()
-            .any(|pin| pin.number <= start.0 && pin.revision > position.revision)
+        writer.in_doubt.is_some()
+            || writer
+                .pins
+                .values()
+                .any(|pin| pin.number <= start.0 && pin.revision > position.revision)
     }
 
     /// HEIR has confirmed that the snapshot is what it has.

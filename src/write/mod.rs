@@ -206,9 +206,7 @@ impl Writer {
             }
             (None, StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::NOT_FOUND) => {
                 let revision = wire::revision(&replied.headers);
-                if !self.store.apply_write(key, None, revision) {
-                    self.fetch_into_memory(client, key).await;
-                }
+                self.show_made(client, key, None, revision).await;
                 if replied.status != StatusCode::NOT_FOUND {
                     self.ledger.deleted(key);
                 }
@@ -238,9 +236,7 @@ impl Writer {
         }
         self.ledger.stored(key, document.etag());
         let policy = Arc::new(Policy { document, revision });
-        if !self.store.apply_write(key, Some(policy), revision) {
-            self.fetch_into_memory(client, key).await;
-        }
+        self.show_made(client, key, Some(policy), revision).await;
         if let Some(fetcher) = &self.fetcher {
             fetcher.forget_absence(key);
         }

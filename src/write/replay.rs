@@ -1,6 +1,6 @@
 //! Makes the journal's writes in HEIR, oldest first, once HEIR is back; and finds the writes that HEIR lost.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::sync::mpsc;
@@ -13,7 +13,7 @@ use crate::{
     heir::{Backoff, Fetched, HeirClient, HeirError, Replied, RetryConfig},
     policy::ETag,
     refresh::{Restored, Retry, fetch_policy},
-    snapshot::{Coverage, Key},
+    snapshot::{Coverage, Key, Policy},
     telemetry::HeirCall,
 };
 
@@ -247,9 +247,7 @@ impl Writer {
             (Operation::Delete, replied) => {
                 let revision = replied.and_then(|replied| crate::heir::wire::revision(&replied.headers));
                 self.ledger.deleted(&entry.key);
-                if !self.store.apply_write(&entry.key, None, revision) {
-                    self.fetch_into_memory(client, &entry.key).await;
-                }
+                self.show_made(client, &entry.key, None, revision).await;
             }
         }
     }
@@ -276,14 +274,32 @@ impl Writer {
         Ok(())
     }
 
-    pub(super) async fn fetch_into_memory(&self, client: &HeirClient, key: &Key) {
+    /// Makes lookups see what HEIR has acknowledged, or what it has made of it since.
+    pub(super) async fn show_made(
+        &self,
+        client: &HeirClient,
+        key: &Key,
+        policy: Option<Arc<Policy>>,
+        revision: Option<u64>,
+    ) {
+        if !self.store.apply_write(key, policy.clone(), revision)
+            && !self.fetch_into_memory(client, key).await
+        {
+            self.store.apply_doubtful_write(key, policy, revision);
+        }
+    }
+
+    /// Takes HEIR's version of one policy. Whether HEIR has told it.
+    async fn fetch_into_memory(&self, client: &HeirClient, key: &Key) -> bool {
         let bytes = usize::try_from(client.answer_bytes()).unwrap_or(usize::MAX);
-        if let Err(error) = fetch_policy(client, &self.store, key, bytes, Retry::No).await {
+        let fetched = fetch_policy(client, &self.store, key, bytes, Retry::No).await;
+        if let Err(error) = &fetched {
             tracing::debug!(
                 error = error.chain(),
                 "HEIR's version will come with the next refresh."
             );
         }
+        fetched.is_ok()
     }
 
     /// Keeps, for the operator, the writes that HEIR had acknowledged and has lost.
