@@ -81,7 +81,11 @@ async fn serve(config: config::Config, source: ConfigSource, logs: Logs) -> Exit
         tracing::error!(%error, "Signals cannot be received.");
         return ExitCode::FAILURE;
     }
-    app.run(shutdown, reloads).await;
+    app.run(shutdown.clone(), reloads).await;
+    if shutdown.at_once.is_cancelled() {
+        // Whoever started it should know that requests may have been cut off.
+        return ExitCode::FAILURE;
+    }
     ExitCode::SUCCESS
 }
 

@@ -3,7 +3,10 @@
 use std::{
     fmt, fs, io,
     net::SocketAddr,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::{
+        fd::AsFd,
+        unix::fs::{MetadataExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     pin::Pin,
     str::FromStr,
@@ -155,12 +158,30 @@ impl Bound {
         }
     }
 
-    /// Accepts a connection that is already waiting, or none.
-    pub(super) async fn accept_pending(&self) -> Option<io::Result<(Stream, Peer)>> {
-        tokio::select! {
-            biased;
-            accepted = self.accept() => Some(accepted),
-            () = std::future::ready(()) => None,
+    /// Accepts a connection that is already waiting, or none. Asks the kernel itself: the runtime may not have heard
+    /// yet of a client that came a moment ago.
+    pub(super) fn accept_pending(&self) -> io::Result<Option<(Stream, Peer)>> {
+        let accepted = match &self.socket {
+            Socket::Tcp(listener) => {
+                let listener = std::net::TcpListener::from(listener.as_fd().try_clone_to_owned()?);
+                listener.accept().and_then(|(stream, address)| {
+                    stream.set_nonblocking(true)?;
+                    stream.set_nodelay(true)?;
+                    Ok((Stream::Tcp(TcpStream::from_std(stream)?), Peer::Tcp(address)))
+                })
+            }
+            Socket::Unix(listener, _) => {
+                let listener = std::os::unix::net::UnixListener::from(listener.as_fd().try_clone_to_owned()?);
+                listener.accept().and_then(|(stream, _)| {
+                    stream.set_nonblocking(true)?;
+                    Ok((Stream::Unix(UnixStream::from_std(stream)?), Peer::Unix))
+                })
+            }
+        };
+        match accepted {
+            Ok(accepted) => Ok(Some(accepted)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

@@ -29,7 +29,7 @@ const SMALLEST_BUFFER: usize = 8 * 1024;
 
 /// How long a connection that has not asked anything yet is waited for when the listener closes: its client may have
 /// been connected, and be sending, a moment before. Others were told by their last answer to go elsewhere.
-const FIRST_REQUEST: Duration = Duration::from_millis(250);
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 pub(super) async fn serve<H: Handler>(
     stream: Stream,

@@ -106,7 +106,7 @@ pub async fn serve<H: Handler>(
         }
     }
     // Clients that the kernel already accepted for us would be reset by the close; serve them as well.
-    while let Some(Ok((stream, peer))) = bound.accept_pending().await {
+    while let Ok(Some((stream, peer))) = bound.accept_pending() {
         let connection = connection::serve(stream, peer, handler.clone(), limits.clone(), stop.clone());
         tasks.spawn(connection);
     }

@@ -182,7 +182,7 @@ pub(crate) async fn fetch_policy(
             if let Some(good) = base.heir(key.0.as_str(), key.1.as_str())
                 && base.problems().contains_key(key)
             {
-                store.apply_fetch(start, key, Some(good.clone()));
+                store.apply_fetch(start, &base, key, Some(good.clone()));
             }
             return Ok(true);
         }
@@ -191,7 +191,7 @@ pub(crate) async fn fetch_policy(
             status: http::StatusCode::NOT_FOUND,
             ..
         }) => {
-            store.apply_fetch(start, key, None);
+            store.apply_fetch(start, &base, key, None);
             return Ok(false);
         }
         Err(error) => return Err(error),
@@ -203,7 +203,7 @@ pub(crate) async fn fetch_policy(
     };
     match checked {
         Ok(policy) => {
-            store.apply_fetch(start, key, Some(policy));
+            store.apply_fetch(start, &base, key, Some(policy));
             Ok(true)
         }
         Err(problems) => {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     heir::{Fetched, HeirError, Level},
-    snapshot::{Activation, Coverage, Guarded, Held, Incoming, Key},
+    snapshot::{Activation, Coverage, FetchStart, Guarded, Held, Incoming, Key},
     telemetry::HeirCall,
 };
 
@@ -128,7 +128,7 @@ impl Refresher {
             {
                 return Err(Held::OtherHistory.into());
             }
-            if self.store.has_lost_writes(start, position.revision) {
+            if self.store.has_writes_beyond(start, &position) {
                 return Err(Held::OtherHistory.into());
             }
             drop(base);
@@ -178,6 +178,7 @@ impl Refresher {
         let began = Instant::now();
         let etag = response.headers().get(header::ETAG).cloned();
         let incoming = self.read_snapshot(response.into_body(), base.clone()).await?;
+        let position = incoming.position.clone();
         for (key, problems) in &incoming.problems {
             if base.problems().get(key) != Some(problems) {
                 log_problem(key, problems);
@@ -190,7 +191,6 @@ impl Refresher {
         let other_history = incoming.position.chain.is_some()
             && incoming.position.revision == base.position().revision
             && incoming.position.chain != base.position().chain;
-        let position = incoming.position.clone();
         let activation = self.activate(start, incoming, guarded).await?;
         // Committed only now: a tag of something that was not activated would turn a retry into "not modified".
         detected.committed = etag.map(|etag| Committed {
@@ -269,7 +269,7 @@ impl Refresher {
     /// Builds and publishes on a thread of its own, so that nothing else on this one waits for it.
     pub(super) async fn activate(
         &self,
-        start: crate::snapshot::FetchStart,
+        start: FetchStart,
         incoming: Incoming,
         guarded: Guarded,
     ) -> Result<Activation, RefreshError> {

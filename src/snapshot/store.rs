@@ -14,7 +14,7 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
 use super::{
-    ChangeSet, Coverage, Draft, Freshness, Incoming, Key, Operation, Origin, Policy, Snapshot,
+    ChangeSet, Coverage, Draft, Freshness, Incoming, Key, Operation, Origin, Policy, Position, Snapshot,
     incoming::Scope,
 };
 use crate::telemetry::Metrics;
@@ -41,6 +41,8 @@ struct Writer {
     pins: HashMap<Key, Pin>,
     /// The content that the shrink guard holds back until it comes a second time, and when it first came.
     held: Option<(u64, Instant)>,
+    /// The number of a write that was put over what memory seemed to know better.
+    in_doubt: Option<u64>,
 }
 
 /// What an activation did.
@@ -48,7 +50,8 @@ struct Writer {
 pub struct Activation {
     pub loaded: usize,
     pub removed: usize,
-    /// The position went back: HEIR was restored from a backup.
+    /// The position went back, or HEIR does not have a write any more that it had acknowledged: it was restored
+    /// from a backup.
     pub went_back: bool,
 }
 
@@ -169,8 +172,33 @@ impl SnapshotStore {
     }
 
     /// A write that HEIR has acknowledged: visible to the next lookup, and to no refresh that began before it.
-    pub fn apply_write(&self, key: &Key, policy: Option<Arc<Policy>>, revision: Option<u64>) {
+    /// `false`: nothing was done, because memory has a later version already, or no version although it has come
+    /// to the write's revision; what HEIR has is to be looked up.
+    #[must_use]
+    pub fn apply_write(&self, key: &Key, policy: Option<Arc<Policy>>, revision: Option<u64>) -> bool {
         let mut writer = self.writer();
+        let current = self.current.load();
+        let is_overtaken = match (current.heir(key.0.as_str(), key.1.as_str()), &policy) {
+            (Some(known), _) => revision.is_some() && known.revision > revision,
+            (None, Some(_)) => reaches(current.position.revision, revision),
+            (None, None) => false,
+        };
+        if is_overtaken {
+            return false;
+        }
+        self.put_write(&mut writer, key, policy, revision);
+        true
+    }
+
+    /// As [`apply_write`](Self::apply_write), although memory seems to be past it and HEIR cannot be asked now. The
+    /// next refresh takes everything anew, to settle what is true.
+    pub fn apply_doubtful_write(&self, key: &Key, policy: Option<Arc<Policy>>, revision: Option<u64>) {
+        let mut writer = self.writer();
+        self.put_write(&mut writer, key, policy, revision);
+        writer.in_doubt = Some(writer.writes);
+    }
+
+    fn put_write(&self, writer: &mut Writer, key: &Key, policy: Option<Arc<Policy>>, revision: Option<u64>) {
         writer.writes += 1;
         let number = writer.writes;
         writer.pins.insert(key.clone(), Pin { number, revision });
@@ -219,8 +247,9 @@ impl SnapshotStore {
         self.freshness.confirmed_earlier(confirmed);
     }
 
-    /// HEIR's version of one policy, fetched by itself. Ignored if a write came in between.
-    pub fn apply_fetch(&self, start: FetchStart, key: &Key, policy: Option<Arc<Policy>>) {
+    /// HEIR's version of one policy, fetched by itself. Ignored if a write came in between, or anything else that
+    /// replaced the version which was there when the fetch began.
+    pub fn apply_fetch(&self, start: FetchStart, base: &Snapshot, key: &Key, policy: Option<Arc<Policy>>) {
         let mut writer = self.writer();
         if writer.pins.get(key).is_some_and(|pin| pin.number > start.0) {
             return;
@@ -228,6 +257,9 @@ impl SnapshotStore {
         writer.pins.remove(key);
         let current = self.current.load();
         let known = current.heir(key.0.as_str(), key.1.as_str());
+        if known.map(Arc::as_ptr) != base.heir(key.0.as_str(), key.1.as_str()).map(Arc::as_ptr) {
+            return;
+        }
         if known.map(Arc::as_ptr) == policy.as_ref().map(Arc::as_ptr) && !current.problems.contains_key(key) {
             return;
         }
@@ -268,13 +300,17 @@ impl SnapshotStore {
             Scope::Tenant(tenant) => current.tenant(tenant.as_str()).map_or(0, heir_count),
         };
         writer.allow_removal(removed, known, guarded, || Some(incoming.fingerprint()))?;
-        let went_back = writer.has_lost_pins(start, incoming.position.revision)
+        let lost = writer.misses_writes(start, &incoming);
+        if incoming.scope == Scope::Everything && writer.in_doubt.is_some_and(|number| number <= start.0) {
+            writer.in_doubt = None;
+        }
+        writer.keep_later_writes(start, &current, &mut incoming);
+
+        let went_back = lost
             || match (current.position.revision, incoming.position.revision) {
                 (Some(ours), Some(theirs)) => theirs < ours,
                 _ => false,
             };
-        writer.keep_later_writes(start, &current, &mut incoming);
-
         let mut loaded = 0;
         for (tenant, policies) in &incoming.policies {
             let new = policies
@@ -339,6 +375,9 @@ impl SnapshotStore {
         if let (Some(ours), Some(theirs)) = (&current.position.chain, &changes.from.chain)
             && ours != theirs
         {
+            return Err(Held::OtherHistory);
+        }
+        if writer.in_doubt.is_some() || writer.contradicts(&changes) {
             return Err(Held::OtherHistory);
         }
         let removed = changes
@@ -417,10 +456,15 @@ impl SnapshotStore {
         })
     }
 
-    /// Whether HEIR, asked after the start, stands at a revision before a write that it had acknowledged by then:
-    /// it was restored from a backup and has lost it.
-    pub fn has_lost_writes(&self, start: FetchStart, revision: Option<u64>) -> bool {
-        self.writer().has_lost_pins(start, revision)
+    /// Whether HEIR had acknowledged, before the fetch began, a write that comes after this position; or one that
+    /// cannot be told from such a write.
+    pub fn has_writes_beyond(&self, start: FetchStart, position: &Position) -> bool {
+        let writer = self.writer();
+        writer.in_doubt.is_some()
+            || writer.pins.values().any(|pin| {
+                let beyond = |(write, ours)| write > ours;
+                pin.number <= start.0 && pin.revision.zip(position.revision).is_some_and(beyond)
+            })
     }
 
     /// HEIR has confirmed that the snapshot is what it has.
@@ -438,12 +482,6 @@ impl SnapshotStore {
 }
 
 impl Writer {
-    fn has_lost_pins(&self, start: FetchStart, revision: Option<u64>) -> bool {
-        let behind =
-            |pin: &Pin| matches!((revision, pin.revision), (Some(ours), Some(write)) if ours < write);
-        self.pins.values().any(|pin| pin.number <= start.0 && behind(pin))
-    }
-
     /// A half-empty store must not wipe a fleet: an answer that removes too much must come twice.
     fn allow_removal(
         &mut self,
@@ -469,6 +507,52 @@ impl Writer {
         }
         self.held = None;
         Ok(())
+    }
+
+    /// Whether a write is missing that HEIR had acknowledged before the fetch of all this began.
+    fn misses_writes(&self, start: FetchStart, incoming: &Incoming) -> bool {
+        self.pins
+            .iter()
+            .filter(|(_, pin)| pin.number <= start.0 && pin.revision.is_some())
+            .any(|((tenant, policy), pin)| {
+                let version = incoming
+                    .policies
+                    .get(tenant)
+                    .and_then(|policies| policies.get(policy));
+                // One that is not there may have been deleted since.
+                let is_older = version.is_some_and(|version| version.revision < pin.revision);
+                incoming.scope == Scope::Everything
+                    && incoming.position.revision.is_some()
+                    && (incoming.position.revision < pin.revision || is_older)
+            })
+    }
+
+    /// Whether a write that HEIR acknowledged is not in its history where it said it was. Each revision is one
+    /// change.
+    fn contradicts(&self, changes: &ChangeSet) -> bool {
+        // A HEIR that does not say which revision a change made leaves nothing to compare.
+        let is_told = |operation: &Operation| match operation {
+            Operation::Put { policy, .. } => policy.revision.is_some(),
+            Operation::Delete { revision, .. } => revision.is_some(),
+            Operation::PutExtension { .. } | Operation::DeleteExtension { .. } => true,
+        };
+        if !changes.operations.iter().all(is_told) {
+            return false;
+        }
+        self.pins
+            .iter()
+            .filter(|(_, pin)| pin.revision > changes.from.revision && pin.revision <= changes.to.revision)
+            .any(|(key, pin)| {
+                let is_it = |operation: &Operation| match operation {
+                    Operation::Put { key: put, policy } => put == key && policy.revision == pin.revision,
+                    Operation::Delete {
+                        key: deleted,
+                        revision,
+                    } => deleted == key && *revision == pin.revision,
+                    Operation::PutExtension { .. } | Operation::DeleteExtension { .. } => false,
+                };
+                !changes.operations.iter().any(is_it) && !changes.problems.contains_key(key)
+            })
     }
 
     /// Writes that HEIR acknowledged after the fetch began are newer than what it brought.

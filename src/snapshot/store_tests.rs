@@ -79,7 +79,7 @@ fn one_change_copies_one_tenant() {
     store.apply_changes(changes, guarded()).unwrap();
     let after = store.load_full();
     assert_eq!(copied(&before, &after), ["t3"]);
-    store.apply_write(&key("t4", "p0"), None, Some(3));
+    assert!(store.apply_write(&key("t4", "p0"), None, Some(3)));
     assert_eq!(copied(&after, &store.load()), ["t4"]);
     // A whole snapshot that differs in one policy copies one tenant as well.
     let before = store.load_full();
@@ -147,12 +147,18 @@ fn hostile_32_the_guard_holds_what_removes_too_much() {
 fn a_write_that_heir_does_not_have_any_more_is_missed() {
     let store = filled(1);
     let before = store.fetch_start();
-    store.apply_write(&key("t0", "new"), None, Some(2));
-    assert!(!store.has_lost_writes(before, Some(1)), "asked before the write");
+    assert!(store.apply_write(&key("t0", "new"), None, Some(2)));
+    assert!(
+        !store.has_writes_beyond(before, &position(1)),
+        "asked before the write"
+    );
     let after = store.fetch_start();
-    assert!(store.has_lost_writes(after, Some(1)));
-    assert!(!store.has_lost_writes(after, Some(2)));
-    assert!(!store.has_lost_writes(after, None), "HEIR keeps no revisions");
+    assert!(store.has_writes_beyond(after, &position(1)));
+    assert!(!store.has_writes_beyond(after, &position(2)));
+    assert!(
+        !store.has_writes_beyond(after, &super::super::Position::default()),
+        "HEIR keeps no revisions"
+    );
     assert!(
         store
             .activate(after, full(&store, 1, 1), guarded())
@@ -160,7 +166,7 @@ fn a_write_that_heir_does_not_have_any_more_is_missed() {
             .went_back
     );
     assert!(
-        !store.has_lost_writes(store.fetch_start(), Some(1)),
+        !store.has_writes_beyond(store.fetch_start(), &position(1)),
         "and only once"
     );
 }

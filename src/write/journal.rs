@@ -354,7 +354,8 @@ impl Journal {
         let id = {
             let mut inner = self.lock();
             let limit = self.limit.load(Relaxed);
-            if inner.entries.len() >= limit {
+            // A write that was acknowledged can only be kept; what is refused is to acknowledge another.
+            if state == State::Queued && inner.entries.len() >= limit {
                 return Err(JournalError::Full(limit));
             }
             inner.last += 1;

@@ -25,8 +25,8 @@ pub struct Ledger(Mutex<HashMap<Key, Option<ETag>>>);
 #[derive(Debug)]
 pub(super) struct Lost {
     pub(super) key: Key,
-    /// What was deleted was restored with the rest.
-    pub(super) deleted: bool,
+    /// What it had left; `None`: it had deleted the policy, which was restored with the rest.
+    pub(super) effect: Option<ETag>,
 }
 
 impl Ledger {
@@ -49,9 +49,12 @@ impl Ledger {
         }
     }
 
-    /// Forgets a write that an operator now has before them.
-    pub(super) fn forget(&self, key: &Key) {
-        self.lock().remove(key);
+    /// Forgets a write that an operator now has before them, unless there has been another one since.
+    pub(super) fn forget(&self, lost: &Lost) {
+        let mut writes = self.lock();
+        if writes.get(&lost.key) == Some(&lost.effect) {
+            writes.remove(&lost.key);
+        }
     }
 
     /// The writes that were in force before a restore and are not after it. One that somebody else had overwritten
@@ -68,8 +71,31 @@ impl Ledger {
             .filter(|(key, effect)| heir(before, key) == **effect && heir(after, key) != **effect);
         lost.map(|(key, effect)| Lost {
             key: key.clone(),
-            deleted: effect.is_none(),
+            effect: effect.clone(),
         })
         .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{PolicyId, TenantId};
+
+    #[test]
+    fn a_write_made_since_is_not_forgotten_with_the_lost_one() {
+        let ledger = Ledger::default();
+        let key = (TenantId::parse("acme").unwrap(), PolicyId::parse("chat").unwrap());
+        let lost = Lost {
+            key: key.clone(),
+            effect: Some(ETag::of_bytes(b"1")),
+        };
+        ledger.stored(&key, &ETag::of_bytes(b"1"));
+        ledger.stored(&key, &ETag::of_bytes(b"2"));
+        ledger.forget(&lost);
+        assert_eq!(ledger.lock().get(&key), Some(&Some(ETag::of_bytes(b"2"))));
+        ledger.stored(&key, &ETag::of_bytes(b"1"));
+        ledger.forget(&lost);
+        assert_eq!(ledger.lock().get(&key), None);
     }
 }

@@ -206,8 +206,8 @@ impl Writer {
                 self.take_over(client, key, document, &replied).await;
             }
             (None, StatusCode::NOT_FOUND) => {
-                self.store
-                    .apply_write(key, None, wire::revision(&replied.headers));
+                self.show_made(client, key, None, wire::revision(&replied.headers))
+                    .await;
             }
             _ => {}
         }
@@ -215,9 +215,7 @@ impl Writer {
     }
 
     /// Puts into memory what a write came to in HEIR. HEIR is asked what it has if its tag says that it did not store
-    /// what was sent, because an answer must be what HEIR has, byte for byte; and if memory is past the write's
-    /// revision without showing it: then HEIR remembered the answer to a write that was made before, by its
-    /// idempotency key, and somebody else has written since.
+    /// what was sent, because an answer must be what HEIR has, byte for byte.
     async fn take_over(
         &self,
         client: &HeirClient,
@@ -229,7 +227,7 @@ impl Writer {
         let mut document = sent.cloned();
         let stored_as_sent =
             sent.is_none_or(|sent| Fetched::etag(&replied.headers).is_some_and(|etag| etag == *sent.etag()));
-        if !stored_as_sent || self.is_past(key, sent, revision) {
+        if !stored_as_sent {
             let path = policy_path(key);
             let limit = client.answer_bytes();
             let fetched = client
@@ -255,19 +253,10 @@ impl Writer {
             None => self.ledger.deleted(key),
         }
         let policy = document.map(|document| Arc::new(Policy { document, revision }));
-        self.store.apply_write(key, policy, revision);
+        self.show_made(client, key, policy, revision).await;
         if let Some(fetcher) = &self.fetcher {
             fetcher.forget_absence(key);
         }
-    }
-
-    /// Whether memory has seen HEIR at this revision or later, with another version of the policy.
-    fn is_past(&self, key: &Key, sent: Option<&PolicyDocument>, revision: Option<u64>) -> bool {
-        let snapshot = self.store.load();
-        let past =
-            matches!((snapshot.position().revision, revision), (Some(ours), Some(write)) if ours >= write);
-        let known = snapshot.heir(key.0.as_str(), key.1.as_str());
-        past && known.map(|policy| policy.document.etag()) != sent.map(PolicyDocument::etag)
     }
 
     /// Keeps a write in the journal and applies it here.

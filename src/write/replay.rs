@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,7 +17,7 @@ use crate::{
     heir::{Backoff, Fetched, HeirClient, HeirError, Replied, RetryConfig},
     policy::ETag,
     refresh::{Restored, Retry, fetch_policy},
-    snapshot::Coverage,
+    snapshot::{Coverage, Key, Policy},
     telemetry::HeirCall,
 };
 
@@ -60,6 +61,13 @@ impl Writer {
         let mut backoff = Backoff::new(retry, fastrand::u64(..));
         let mut rests = Rests::new();
         loop {
+            // However many writes are to be made, these do not wait for the last of them.
+            if stop.is_cancelled() {
+                return;
+            }
+            while let Ok(restored) = restored.try_recv() {
+                self.keep_lost(&restored).await;
+            }
             let now = Instant::now();
             let next = self
                 .journal
@@ -267,12 +275,12 @@ impl Writer {
             (Operation::Put(document), None) => {
                 self.ledger
                     .stored(&entry.key, &etag.unwrap_or_else(|| document.etag().clone()));
-                self.fetch_into_memory(client, entry).await;
+                self.fetch_into_memory(client, &entry.key).await;
             }
             (Operation::Delete, Some(replied)) => self.take_over(client, &entry.key, None, &replied).await,
             (Operation::Delete, None) => {
                 self.ledger.deleted(&entry.key);
-                self.store.apply_write(&entry.key, None, None);
+                self.show_made(client, &entry.key, None, None).await;
             }
         }
     }
@@ -295,30 +303,50 @@ impl Writer {
         );
         self.journal.set_conflict(entry.id, reason, detail).await?;
         self.metrics.write("conflict");
-        self.fetch_into_memory(client, entry).await;
+        self.fetch_into_memory(client, &entry.key).await;
         Ok(())
     }
 
-    async fn fetch_into_memory(&self, client: &HeirClient, entry: &Entry) {
+    /// Makes lookups see what HEIR has acknowledged, or what it has made of it since.
+    pub(super) async fn show_made(
+        &self,
+        client: &HeirClient,
+        key: &Key,
+        policy: Option<Arc<Policy>>,
+        revision: Option<u64>,
+    ) {
+        if !self.store.apply_write(key, policy.clone(), revision)
+            && !self.fetch_into_memory(client, key).await
+        {
+            self.store.apply_doubtful_write(key, policy, revision);
+        }
+    }
+
+    /// Takes HEIR's version of one policy. Whether HEIR has told it.
+    async fn fetch_into_memory(&self, client: &HeirClient, key: &Key) -> bool {
         let bytes = usize::try_from(client.answer_bytes()).unwrap_or(usize::MAX);
-        if let Err(error) = fetch_policy(client, &self.store, &entry.key, bytes, Retry::No).await {
+        let fetched = fetch_policy(client, &self.store, key, bytes, Retry::No).await;
+        if let Err(error) = &fetched {
             tracing::debug!(
                 error = error.chain(),
                 "HEIR's version will come with the next refresh."
             );
         }
+        fetched.is_ok()
     }
 
     /// Keeps, for the operator, the writes that HEIR had acknowledged and has lost.
     async fn keep_lost(&self, restored: &Restored) {
         let after = self.store.load_full();
-        for lost in self.ledger.lost(&restored.before, &after) {
+        let lost = self.ledger.lost(&restored.before, &after);
+        let count = lost.len();
+        for lost in lost {
             if self.journal.has_queued(&lost.key) {
                 continue;
             }
             let known = restored.before.heir(lost.key.0.as_str(), lost.key.1.as_str());
             let operation = match known {
-                Some(policy) if !lost.deleted => Operation::Put(policy.document.clone()),
+                Some(policy) if lost.effect.is_some() => Operation::Put(policy.document.clone()),
                 _ => Operation::Delete,
             };
             let detail = "HEIR was restored from a backup that is older than this write".to_owned();
@@ -328,7 +356,7 @@ impl Writer {
                 .await
             {
                 Ok(entry) => {
-                    self.ledger.forget(&lost.key);
+                    self.ledger.forget(&lost);
                     self.metrics.write("conflict");
                     let (tenant, policy) = (lost.key.0.as_str(), lost.key.1.as_str());
                     tracing::error!(
@@ -342,6 +370,10 @@ impl Writer {
             }
         }
         self.count();
+        tracing::warn!(
+            lost = count,
+            "Looked for writes that HEIR lost when it was restored."
+        );
     }
 }
 
