@@ -191,6 +191,11 @@ pub(super) fn parse_changes(
             answer.from, answer.to
         )));
     }
+    if from.chain.is_some() && (answer.from_chain.is_none() || answer.to_chain.is_none()) {
+        return Err(invalid(
+            "the changes do not say which history they continue, as the snapshot did",
+        ));
+    }
     let chain = |chain: Option<std::borrow::Cow<'_, str>>| chain.as_deref().map(Arc::from);
     let mut changes = ChangeSet {
         from: Position {
