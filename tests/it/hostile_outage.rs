@@ -316,12 +316,12 @@ async fn hostile_46_a_client_that_leaves_does_not_tear_its_write() {
         &format!("state_dir: {}\n{SOON}", state.path().display()),
     );
     sidecar.wait_for("live").await;
-    faulty.rule(|seen| {
-        if seen.method == "GET" {
-            Fault::Refuse
-        } else {
-            Fault::Say(503, &[], "{}".into())
-        }
+    // HEIR takes longer than it may, so the client is gone before the write is decided.
+    let puts = AtomicUsize::new(0);
+    faulty.rule(move |seen| match seen.method.as_str() {
+        "GET" => Fault::Refuse,
+        _ if puts.fetch_add(1, SeqCst) == 0 => Fault::Late(Duration::from_secs(3)),
+        _ => Fault::Say(503, &[], "{}".into()),
     });
     let mut leaving = tokio::net::TcpStream::connect(sidecar.data).await.unwrap();
     let put = "PUT /api/v1/policies/t/a HTTP/1.1\r\nhost: x\r\ncontent-length: 7\r\n\r\n{\"v\":2}";
