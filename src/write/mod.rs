@@ -223,37 +223,24 @@ impl Writer {
         sent: Option<&PolicyDocument>,
         replied: &Replied,
     ) {
-        let mut revision = wire::revision(&replied.headers);
-        let mut document = sent.cloned();
+        let revision = wire::revision(&replied.headers);
+        let sent_as = |document: &PolicyDocument| {
+            Arc::new(Policy {
+                document: document.clone(),
+                revision,
+            })
+        };
+        let mut made = sent.map(sent_as);
         let stored_as_sent =
             sent.is_none_or(|sent| Fetched::etag(&replied.headers).is_some_and(|etag| etag == *sent.etag()));
-        if !stored_as_sent {
-            let path = policy_path(key);
-            let limit = client.answer_bytes();
-            let fetched = client
-                .fetch_once(HeirCall::Get, &path, None, limit, client.timeout())
-                .await;
-            match fetched {
-                Ok(Fetched::Changed { body, headers }) => {
-                    if let Ok(stored) = PolicyDocument::parse_tagged(body, Fetched::etag(&headers)) {
-                        document = Some(stored);
-                        revision = wire::revision(&headers).or(revision);
-                    }
-                }
-                Err(HeirError::Status {
-                    status: StatusCode::NOT_FOUND,
-                    ..
-                }) => document = None,
-                // Without HEIR's word, what was sent is the best guess.
-                Ok(Fetched::NotModified) | Err(_) => {}
-            }
+        if !stored_as_sent && let Ok(stored) = heir_version(client, key).await {
+            made = stored;
         }
-        match &document {
-            Some(document) => self.ledger.stored(key, document.etag()),
+        match &made {
+            Some(policy) => self.ledger.stored(key, policy.document.etag()),
             None => self.ledger.deleted(key),
         }
-        let policy = document.map(|document| Arc::new(Policy { document, revision }));
-        self.show_made(client, key, policy, revision).await;
+        self.show_made(client, key, made, revision).await;
         if let Some(fetcher) = &self.fetcher {
             fetcher.forget_absence(key);
         }
@@ -349,6 +336,30 @@ fn idempotency_key(headers: &HeaderMap) -> String {
 
 fn policy_path(key: &Key) -> String {
     format!("/api/v1/policies/{}/{}", key.0, key.1)
+}
+
+/// What HEIR has of a policy at this moment.
+async fn heir_version(client: &HeirClient, key: &Key) -> Result<Option<Arc<Policy>>, HeirError> {
+    let limit = client.answer_bytes();
+    match client
+        .fetch_once(HeirCall::Get, &policy_path(key), None, limit, client.timeout())
+        .await
+    {
+        Ok(Fetched::Changed { body, headers }) => {
+            let document = PolicyDocument::parse_tagged(body, Fetched::etag(&headers))
+                .map_err(|_problems| HeirError::Invalid("the policy is broken".into()))?;
+            Ok(Some(Arc::new(Policy {
+                document,
+                revision: wire::revision(&headers),
+            })))
+        }
+        Ok(Fetched::NotModified)
+        | Err(HeirError::Status {
+            status: StatusCode::NOT_FOUND,
+            ..
+        }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 async fn send(

@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Base, Entry, EntryId, IDEMPOTENCY_KEY, JournalError, Operation, Reason, State, Writer, policy_path, send,
+    Base, Entry, EntryId, IDEMPOTENCY_KEY, JournalError, Operation, Reason, State, Writer, heir_version,
+    policy_path, send,
 };
 use crate::{
     heir::{Backoff, Fetched, HeirClient, HeirError, Replied, RetryConfig},
@@ -315,24 +316,29 @@ impl Writer {
         policy: Option<Arc<Policy>>,
         revision: Option<u64>,
     ) {
-        if !self.store.apply_write(key, policy.clone(), revision)
-            && !self.fetch_into_memory(client, key).await
-        {
+        if self.store.apply_write(key, policy.clone(), revision) {
+            return;
+        }
+        // Memory seems to be past this write. What HEIR has now is the answer, whoever made it; if memory is past
+        // that as well, its history is in doubt.
+        let (policy, revision) = match heir_version(client, key).await {
+            Ok(now) => (now.clone(), now.map_or(revision, |now| now.revision)),
+            Err(_) => (policy, revision),
+        };
+        if !self.store.apply_write(key, policy.clone(), revision) {
             self.store.apply_doubtful_write(key, policy, revision);
         }
     }
 
-    /// Takes HEIR's version of one policy. Whether HEIR has told it.
-    async fn fetch_into_memory(&self, client: &HeirClient, key: &Key) -> bool {
+    /// Takes HEIR's version of one policy.
+    async fn fetch_into_memory(&self, client: &HeirClient, key: &Key) {
         let bytes = usize::try_from(client.answer_bytes()).unwrap_or(usize::MAX);
-        let fetched = fetch_policy(client, &self.store, key, bytes, Retry::No).await;
-        if let Err(error) = &fetched {
+        if let Err(error) = fetch_policy(client, &self.store, key, bytes, Retry::No).await {
             tracing::debug!(
                 error = error.chain(),
                 "HEIR's version will come with the next refresh."
             );
         }
-        fetched.is_ok()
     }
 
     /// Keeps, for the operator, the writes that HEIR had acknowledged and has lost.
