@@ -206,6 +206,8 @@ impl Writer {
                 self.take_over(client, key, document, &replied).await;
             }
             (None, StatusCode::NOT_FOUND) => {
+                // Already gone is what was asked for, and is to stay so.
+                self.ledger.deleted(key);
                 self.show_made(client, key, None, wire::revision(&replied.headers))
                     .await;
             }
@@ -266,6 +268,7 @@ impl Writer {
             (Some(_), Some(false)) => StatusCode::CREATED,
             (Some(_), _) => StatusCode::OK,
             (None, Some(false)) => {
+                self.ledger.deleted(key);
                 return Err(Failure::new(ErrorCode::NotFound, "there is no such policy"));
             }
             (None, _) => StatusCode::NO_CONTENT,

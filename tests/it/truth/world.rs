@@ -208,8 +208,10 @@ impl World {
                 history.unanswered.clear();
             }
             (Effect::Deleted, StatusCode::NOT_FOUND) => {
+                // Already gone is what was asked for.
                 self.count("nothing to delete");
-                return;
+                history.acknowledged = effect;
+                history.unanswered.clear();
             }
             (_, status) if status.is_server_error() => {
                 self.count("refused");
