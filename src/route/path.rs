@@ -102,6 +102,16 @@ impl<'a> Target<'a> {
 
     /// The hot path: what follows `/api/v1/policies/`, without a copy where nothing is encoded.
     fn parse_ids(ids: &'a str) -> Result<Self, InvalidPath> {
+        // What is an id as it stands needs no decoding, and is nothing else.
+        if let Some((tenant, policy)) = ids.split_once('/')
+            && check_id(tenant).is_ok()
+            && check_id(policy).is_ok()
+        {
+            return Ok(Self::Policy {
+                tenant: PathId(tenant.into()),
+                policy: PathId(policy.into()),
+            });
+        }
         let mut segments = ids.split('/');
         let tenant = decode(segments.next().unwrap_or_default())?;
         let Some(policy) = segments.next() else {
