@@ -78,6 +78,14 @@ async fn a_write_that_is_lost_before_the_next_refresh_is_missed() {
         let old = backup(&mut heir).await;
         let sidecar = Sidecar::start(&heir.url(), SELDOM);
         sidecar.wait_for("live").await;
+        // It looks thrice before it knows that this HEIR cannot tell of changes; then the next time is far off.
+        eventually("it has found out what HEIR can do", || async {
+            sidecar
+                .metric("beamline_sidecar_refresh_total{outcome=\"unchanged\"}")
+                .await
+                >= 2.0
+        })
+        .await;
         let client = sidecar.client();
         assert_eq!(
             client.put_policy("acme/a", r#"{"n":2}"#).await.status,
