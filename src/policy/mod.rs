@@ -3,10 +3,18 @@
 //! A policy is kept exactly as HEIR stored it, byte for byte: deprecated and unknown fields included. Here its
 //! bytes are checked to be one JSON object that every reader understands the same way.
 
+mod condition;
 mod document;
 mod etag;
 mod ids;
+mod routing;
 
+pub use condition::{Condition, ConditionRules, Facts};
 pub use document::{MAX_DEPTH, PolicyDocument, Problem, Severity};
 pub use etag::ETag;
 pub use ids::{InvalidId, MAX_ID_BYTES, PolicyId, TenantId, check_id};
+pub use routing::{
+    Backoff, BreakerSettings, Deprecated, DetailLevel, FallbackRule, HealthCheck, Item, LimitScope,
+    MAX_PROVIDER_BYTES, Mode, OnFail, Pipeline, Processor, Provider, ProviderId, RateLimit, RoutingPolicy,
+    Sticky, Strategy, Validator,
+};

@@ -1,0 +1,336 @@
+//! The valid policy: what a decision is made from. Only [`read`](super::read) makes one.
+//!
+//! A policy of a refresh is read leniently, so every JSON object has one of these; what was passed over to get there
+//! is told in the problems beside it. Field names and rules: the platform's policy language.
+
+use std::{fmt, sync::Arc};
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{Condition, InvalidId};
+
+/// Longest provider name in bytes.
+pub const MAX_PROVIDER_BYTES: usize = 255;
+
+/// A provider's name. On write `^[A-Za-z0-9_.:/-]{1,255}$`; what was stored before may be any text that is not empty.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct ProviderId(Arc<str>);
+
+impl ProviderId {
+    /// Takes a name as it stands in a stored document or a request.
+    pub fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// Checks a name as a new document must have it.
+    pub fn check(text: &str) -> Result<(), InvalidId> {
+        if text.is_empty() {
+            return Err(InvalidId::Empty);
+        }
+        if text.len() > MAX_PROVIDER_BYTES {
+            return Err(InvalidId::TooLong);
+        }
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'/' | b'-');
+        if text.bytes().all(plain) {
+            Ok(())
+        } else {
+            Err(InvalidId::Character)
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for ProviderId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ProviderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A policy, normalised: the forms that the language has had become one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RoutingPolicy {
+    /// `MAJOR.MINOR`, a label; `"1.0"` where the document has none.
+    pub version: Box<str>,
+    /// In ascending byte order of the names, each once. Weights are fractions and are never normalised.
+    pub providers: Box<[Provider]>,
+    /// In the order of the document. A legacy `fallback` without `fallbacks` is one rule here.
+    pub fallbacks: Box<[FallbackRule]>,
+    /// Provider of a legacy `fallback` object: the last resort, whatever its conditions.
+    pub last_resort: Option<ProviderId>,
+    pub sticky: Option<Box<Sticky>>,
+    pub circuit_breaker: Option<Box<BreakerSettings>>,
+    /// Only where the document enables it.
+    pub rate_limit: Option<Box<RateLimit>>,
+    pub pipeline: Option<Box<Pipeline>>,
+    /// 1–300 000. What one attempt at a provider may take; a provider's own setting wins.
+    pub timeout_ms: Option<u32>,
+    pub health_check: Option<Box<HealthCheck>>,
+    pub detail_level: Option<DetailLevel>,
+    /// `metadata`, `defaults`, `escalate_on`: kept for whoever reads them, never used for routing.
+    pub deprecated: Option<Box<Deprecated>>,
+}
+
+/// One provider of the weighted set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Provider {
+    pub id: ProviderId,
+    /// A fraction, usually 0.0–1.0; a stored document may hold anything finite.
+    pub weight: f64,
+    /// 1–300 000.
+    pub timeout_ms: Option<u32>,
+    pub health_check: Option<Box<HealthCheck>>,
+}
+
+/// One rule of `fallbacks`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FallbackRule {
+    /// The index in decimal, `-`, and the first eight hex digits of SHA-256 over the rule's canonical JSON.
+    pub id: Box<str>,
+    /// `None` where `when` is not an object: such a rule never applies.
+    pub when: Option<Condition>,
+    /// Attempts on the provider that failed before `to` is taken; below zero counts as zero.
+    pub retry: i64,
+    pub backoff: Option<Backoff>,
+    /// `None`: the rule can retry, and otherwise the next rule is asked.
+    pub to: Option<ProviderId>,
+}
+
+/// How long the caller waits before a retry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    pub strategy: Strategy,
+    pub base_ms: u64,
+    pub max_ms: u64,
+    pub jitter: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    Exponential,
+    Linear,
+    Fixed,
+}
+
+/// Session affinity.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sticky {
+    /// Only `true` activates it.
+    pub enabled: bool,
+    /// Name of the context key whose value names the session.
+    pub session_key: Box<str>,
+    /// The `ttl` text as it was given, for explanations.
+    pub ttl: Option<Box<str>>,
+    /// At or below zero no session is ever reused.
+    pub ttl_seconds: i64,
+}
+
+/// Settings of a provider's breaker, clamped to their ranges. Ranges and defaults: policy language, `circuit_breaker`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BreakerSettings {
+    pub enabled: bool,
+    /// 1–100 failures in a row.
+    pub failure_threshold: u32,
+    /// 1–10 successes that close a half-open breaker.
+    pub success_threshold: u32,
+    /// 1 000–300 000 from open to half open.
+    pub timeout_ms: u64,
+    /// 1–100.
+    pub half_open_max_calls: u32,
+    /// Share of failures in the window, 0–1; above 1 the rate is not looked at.
+    pub error_rate_threshold: f64,
+    /// 1–3 600.
+    pub error_rate_window_seconds: u32,
+    /// Results in the window before the rate counts.
+    pub error_rate_min_requests: u32,
+    /// `None`: latency opens nothing.
+    pub latency_threshold_ms: Option<u64>,
+}
+
+impl Default for BreakerSettings {
+    /// What an object without keys means. (A provider without any policy's settings has a latency limit as well.)
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            failure_threshold: 5,
+            success_threshold: 2,
+            timeout_ms: 60_000,
+            half_open_max_calls: 3,
+            error_rate_threshold: 0.5,
+            error_rate_window_seconds: 60,
+            error_rate_min_requests: 5,
+            latency_threshold_ms: None,
+        }
+    }
+}
+
+impl BreakerSettings {
+    /// The settings of a provider whose result came before any policy chose it.
+    pub fn built_in() -> Self {
+        Self {
+            latency_threshold_ms: Some(5_000),
+            ..Self::default()
+        }
+    }
+}
+
+/// A policy's own token bucket, each value clamped to 1–1 000 000.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RateLimit {
+    pub scope: LimitScope,
+    /// Tokens that come back per second. `limit` per `window_seconds` is the same as `limit / window_seconds`.
+    pub requests_per_second: f64,
+    /// Tokens that the bucket holds.
+    pub burst: u32,
+    /// 1 unless the document says `window_seconds`; reported with a refusal.
+    pub window_seconds: u32,
+}
+
+/// Who shares a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LimitScope {
+    Policy,
+    Tenant,
+    Global,
+}
+
+impl LimitScope {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::Tenant => "tenant",
+            Self::Global => "global",
+        }
+    }
+}
+
+/// The extensions around the selection, in the order of the document.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Pipeline {
+    pub pre: Box<[Processor]>,
+    pub validators: Box<[Validator]>,
+    pub post: Box<[Processor]>,
+}
+
+/// What the three lists have in common. Without an `id` an item is never run, but counts for the limits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Item {
+    pub id: Option<Box<str>>,
+    pub when: Option<Condition>,
+    /// Overrides the registry record's configuration key by key.
+    pub config: Map<String, Value>,
+    /// Overrides the registry record's.
+    pub timeout_ms: Option<u32>,
+    pub retry: Option<u32>,
+}
+
+/// One item of `pre` or `post`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Processor {
+    pub item: Item,
+    pub mode: Mode,
+}
+
+/// One item of `validators`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Validator {
+    pub item: Item,
+    pub on_fail: OnFail,
+}
+
+/// What a failed processor means. An unknown text counts as optional.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    Required,
+    Optional,
+}
+
+/// What a failed or rejecting validator means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFail {
+    Block,
+    Warn,
+    Ignore,
+    /// An unknown text: blocks, and says why.
+    Unknown,
+}
+
+/// Active checks of a provider, in either of the two shapes that the language has had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    pub enabled: bool,
+    /// What is asked. Without one, the process's configuration may name the provider's address.
+    pub url: Option<Box<str>>,
+    /// 1 000–60 000.
+    pub interval_ms: u32,
+    /// 100–30 000.
+    pub timeout_ms: u32,
+    /// Failures in a row that make a provider unhealthy; `failure_threshold` is the same.
+    pub unhealthy_threshold: u32,
+    /// Successes in a row that make it healthy again.
+    pub healthy_threshold: u32,
+}
+
+/// How much an explanation says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DetailLevel {
+    Minimal,
+    Detailed,
+    Verbose,
+}
+
+impl DetailLevel {
+    /// The level of this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "minimal" => Some(Self::Minimal),
+            "detailed" => Some(Self::Detailed),
+            "verbose" => Some(Self::Verbose),
+            _ => None,
+        }
+    }
+}
+
+/// Fields that are parsed and kept, and never used for routing.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Deprecated {
+    pub metadata: Map<String, Value>,
+    pub defaults: Map<String, Value>,
+    pub escalate_on: Vec<Value>,
+}
+
+impl RoutingPolicy {
+    /// Sum of the weights, as they are.
+    pub fn total_weight(&self) -> f64 {
+        self.providers.iter().map(|provider| provider.weight).sum()
+    }
+
+    pub fn provider(&self, id: &str) -> Option<&Provider> {
+        let found = self
+            .providers
+            .binary_search_by(|provider| provider.id.as_str().cmp(id));
+        found.ok().and_then(|index| self.providers.get(index))
+    }
+
+    /// The provider's own timeout, else the policy's.
+    pub fn timeout_ms(&self, provider: &str) -> Option<u32> {
+        self.provider(provider)
+            .and_then(|p| p.timeout_ms)
+            .or(self.timeout_ms)
+    }
+}
