@@ -1,7 +1,134 @@
-//! The decision: which provider a request goes to, and why. Pure but for the memory it is given: time and chance are
-//! arguments, nothing here knows HTTP, sockets or a clock.
+//! The decision: which provider a request goes to, and why. Pure but for the memory and the extensions it is given:
+//! time and chance are arguments, nothing here knows HTTP, sockets or a clock.
+//!
+//! ```text
+//!  tenant allowed ─► policy found ─► tokens ─► depth ─► deadline ─► pre ─► validators ─► select ─► post ─► Decision
+//!  select: caller's provider open? ─► rules after a failure ─► session ─► weights ─► rules ─► last resort
+//! ```
 
+mod admit;
+mod backoff;
+mod decision;
+mod explanation;
+mod extension;
+mod fallbacks;
+mod inquiry;
 pub mod memory;
 mod moment;
+mod pipeline;
+mod redact;
+mod refusal;
+mod seed;
+mod select;
+mod weights;
 
+pub use admit::{Allowance, check_depth};
+pub use backoff::backoff_ms;
+pub use decision::{Decision, EXPECTED_COST, EXPECTED_LATENCY_MS, Metadata};
+pub use explanation::{
+    Candidate, DrawEvidence, Evidence, Explaining, Explanation, Provenance, StickyEvidence, audit_form,
+    detail_level,
+};
+pub use extension::{
+    Answer, Call, Executed, ExtensionError, Extensions, MAX_METADATA_BYTES, MAX_PAYLOAD_BYTES, MAX_RETRIES,
+    NoExtensions, Script, Scripted, Status, TIMEOUT_MS, Verdict, check_call,
+};
+pub use inquiry::{
+    Circumstances, Context, DecisionId, Effects, FallbackEvaluation, Inquiry, Message, PipelineLimits, Rules,
+};
 pub use moment::Moment;
+pub use redact::{REDACTED, is_sensitive, redact};
+pub use refusal::{RateLimited, Refusal, Stage};
+pub use seed::Seed;
+use seed::{Choices, Purpose};
+pub use select::{Exclusion, How, Selection, StickyCheck};
+pub use weights::Draw;
+
+use self::{
+    memory::{Memory, Transition},
+    pipeline::Run,
+};
+use crate::policy::RoutingPolicy;
+
+/// The random part of backoffs.
+#[derive(Debug)]
+pub struct Jitter(Choices);
+
+/// What came of an inquiry.
+#[derive(Debug)]
+pub struct Outcome {
+    pub result: Result<Decision, Refusal>,
+    /// Breakers that changed on the way, for whoever logs and counts them.
+    pub transitions: Vec<Transition>,
+}
+
+/// Decides. Whether the tenant may ask was checked before the policy was looked for: [`Rules::admit_tenant`].
+pub async fn decide<E: Extensions>(
+    policy: &RoutingPolicy,
+    inquiry: Inquiry<'_>,
+    rules: &Rules,
+    memory: &Memory,
+    extensions: &E,
+    at: Circumstances<'_>,
+) -> Outcome {
+    let mut transitions = Vec::new();
+    let result = match &policy.pipeline {
+        Some(pipeline) => {
+            let mut run = Run::new(inquiry, rules, at, extensions);
+            async {
+                let allowance = let_in(policy, inquiry, rules, memory, at)?;
+                run.before(pipeline).await?;
+                let selection =
+                    select::select(policy, inquiry, &run.context, rules, memory, at, &mut transitions)?;
+                let added = run.after(pipeline, &selection).await?;
+                Ok(Decision {
+                    selection,
+                    executed: run.executed,
+                    added,
+                    allowance,
+                    message: run.message,
+                })
+            }
+            .await
+        }
+        None => decide_alone(policy, inquiry, rules, memory, at, &mut transitions),
+    };
+    Outcome { result, transitions }
+}
+
+/// A decision that no extension takes part in; it waits for nothing.
+fn decide_alone(
+    policy: &RoutingPolicy,
+    inquiry: Inquiry<'_>,
+    rules: &Rules,
+    memory: &Memory,
+    at: Circumstances<'_>,
+    transitions: &mut Vec<Transition>,
+) -> Result<Decision, Refusal> {
+    let allowance = let_in(policy, inquiry, rules, memory, at)?;
+    let selection = select::select(policy, inquiry, inquiry.context, rules, memory, at, transitions)?;
+    Ok(Decision {
+        selection,
+        executed: Vec::new(),
+        added: Context::new(),
+        allowance,
+        message: serde_json::Value::Null,
+    })
+}
+
+/// The checks that come before everything else, in the contract's order.
+fn let_in(
+    policy: &RoutingPolicy,
+    inquiry: Inquiry<'_>,
+    rules: &Rules,
+    memory: &Memory,
+    at: Circumstances<'_>,
+) -> Result<Option<Allowance>, Refusal> {
+    let names = (inquiry.tenant, inquiry.policy_id);
+    let allowance = admit::take_tokens(policy, names, rules, memory, at.now, at.effects)?;
+    if let Some(pipeline) = &policy.pipeline {
+        check_depth(pipeline, rules.pipeline)?;
+    }
+    admit::check_deadline(inquiry.context, at.now)?;
+    Ok(allowance)
+}

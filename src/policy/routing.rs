@@ -317,7 +317,8 @@ pub struct Deprecated {
 impl RoutingPolicy {
     /// Sum of the weights, as they are.
     pub fn total_weight(&self) -> f64 {
-        self.providers.iter().map(|provider| provider.weight).sum()
+        // The sum of nothing is minus zero, and would be shown as such.
+        self.providers.iter().map(|provider| provider.weight).sum::<f64>() + 0.0
     }
 
     pub fn provider(&self, id: &str) -> Option<&Provider> {
@@ -332,5 +333,17 @@ impl RoutingPolicy {
         self.provider(provider)
             .and_then(|p| p.timeout_ms)
             .or(self.timeout_ms)
+    }
+}
+
+impl RateLimit {
+    /// Requests per window, as the document said it.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "both factors are clamped to 1..=1 000 000 when read, and the cast saturates"
+    )]
+    pub fn per_window(&self) -> u64 {
+        (self.requests_per_second * f64::from(self.window_seconds)).round() as u64
     }
 }

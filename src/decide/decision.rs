@@ -1,0 +1,133 @@
+//! A decision, before it is written out.
+
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde_json::{Map, Value, json};
+
+use super::{Allowance, Context, Executed, How, Inquiry, Selection, memory::Memory};
+use crate::policy::RoutingPolicy;
+
+/// What is told where neither the request nor the provider's results say anything better.
+pub const EXPECTED_LATENCY_MS: u64 = 500;
+pub const EXPECTED_COST: f64 = 0.01;
+
+/// Where a request goes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    pub selection: Selection,
+    pub executed: Vec<Executed>,
+    /// What the policy's post-processors add to the metadata.
+    pub added: Context,
+    /// What is left in the narrowest bucket, where there is one.
+    pub allowance: Option<Allowance>,
+    /// The message as the pre-processors left it; null where the policy has no extensions.
+    pub message: Value,
+}
+
+impl Decision {
+    /// What the decision adds to the request's context to make its metadata.
+    pub fn extras(&self, policy: &RoutingPolicy) -> Context {
+        let mut extras = self.how_context();
+        if let Some(timeout_ms) = policy.timeout_ms(self.selection.provider.as_str()) {
+            extras.insert("timeout_ms".into(), timeout_ms.into());
+        }
+        extras.extend(self.added.clone());
+        // An extension speaks within the tenant it was called for.
+        extras.remove("tenant_id");
+        if policy.pipeline.is_some() {
+            extras.insert("executed_extensions".into(), json!(self.executed));
+        }
+        extras
+    }
+
+    /// Retry and fallback details, as the metadata and the explanation have them.
+    pub(super) fn how_context(&self) -> Context {
+        let details = match &self.selection.how {
+            How::Sticky | How::Weighted => return Map::new(),
+            How::Retry {
+                rule_index,
+                rule_id,
+                attempt,
+                max,
+                backoff_ms,
+            } => json!({
+                "fallback_rule_id": rule_id,
+                "rule_index": rule_index,
+                "retry_attempt": attempt,
+                "retry_max": max,
+                "backoff_ms": backoff_ms,
+                "backoff_applied": true,
+            }),
+            How::Fallback {
+                rule_index,
+                rule_id,
+                attempts_used,
+                max,
+            } => json!({
+                "fallback_rule_id": rule_id,
+                "rule_index": rule_index,
+                "retry_attempts_used": attempts_used,
+                "retry_max": max,
+                "fallback_applied": true,
+            }),
+            How::LastResort => json!({"fallback_applied": true}),
+            How::BreakerFallback { original } => {
+                json!({"fallback_applied": true, "original_provider": original})
+            }
+        };
+        match details {
+            Value::Object(details) => details,
+            _ => Map::new(),
+        }
+    }
+
+    /// The request's own expectation of latency in milliseconds, else what results have shown, else the default.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an average of milliseconds"
+    )]
+    pub fn expected_latency_ms(&self, inquiry: Inquiry<'_>, memory: &Memory) -> u64 {
+        let asked = inquiry.context.get("expected_latency_ms").and_then(Value::as_u64);
+        asked.unwrap_or_else(|| {
+            let estimate = memory
+                .estimates
+                .of(inquiry.tenant, self.selection.provider.as_str());
+            estimate.map_or(EXPECTED_LATENCY_MS, |estimate| estimate.latency_ms.round() as u64)
+        })
+    }
+
+    /// The request's own expectation of cost, else what results have shown, else the default.
+    pub fn expected_cost(&self, inquiry: Inquiry<'_>, memory: &Memory) -> f64 {
+        let asked = inquiry.context.get("expected_cost").and_then(Value::as_f64);
+        asked.unwrap_or_else(|| {
+            let estimate = memory
+                .estimates
+                .of(inquiry.tenant, self.selection.provider.as_str());
+            estimate
+                .and_then(|estimate| estimate.cost)
+                .unwrap_or(EXPECTED_COST)
+        })
+    }
+}
+
+/// `decision.metadata`: the request's context with the decision's extras over it, written without a copy.
+#[derive(Debug)]
+pub struct Metadata<'a> {
+    pub context: &'a Context,
+    pub extras: &'a Context,
+}
+
+impl Serialize for Metadata<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (key, value) in self.context {
+            if !self.extras.contains_key(key) {
+                map.serialize_entry(key, value)?;
+            }
+        }
+        for (key, value) in self.extras {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}

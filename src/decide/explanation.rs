@@ -1,0 +1,404 @@
+//! Why a decision is what it is: in the platform's sentences, and as data.
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::{
+    Circumstances, Context, Decision, How, Inquiry, Rules, StickyCheck,
+    backoff::strategy,
+    memory::{Memory, State},
+    redact::shown,
+};
+use crate::policy::{DetailLevel, ProviderId, RoutingPolicy};
+
+/// Longest session value, in characters, that a step repeats.
+const SHOWN_CHARACTERS: usize = 128;
+
+/// The explanation of one decision, as it is answered and logged.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Explanation {
+    pub decision_id: String,
+    pub reason: &'static str,
+    pub provider_id: ProviderId,
+    pub policy_id: String,
+    pub policy_version: String,
+    pub priority: u8,
+    /// In the order things happened; a sentence each.
+    pub steps: Vec<String>,
+    pub context: Context,
+    /// The same as data; left out at the minimal level.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// What the decision was made from.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Evidence {
+    pub seed: String,
+    /// When, in Unix milliseconds.
+    pub at_ms: u64,
+    pub policy_revision: Option<u64>,
+    pub snapshot_revision: Option<u64>,
+    pub candidates: Vec<Candidate>,
+    pub total_weight: f64,
+    /// The point drawn and the sum of the weights it was drawn over, where weights were drawn.
+    pub draw: Option<DrawEvidence>,
+    pub sticky: Option<StickyEvidence>,
+    /// Index of the fallback rule that decided.
+    pub rule_index: Option<usize>,
+}
+
+/// One provider that could have been chosen.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Candidate {
+    pub provider_id: ProviderId,
+    /// `None`: it is no provider of the policy's weights.
+    pub weight: Option<f64>,
+    /// The filter that took it out: `zero_weight`, `circuit_breaker_open`, `unhealthy`.
+    pub removed_by: Option<&'static str>,
+    pub breaker: Option<State>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct DrawEvidence {
+    pub point: f64,
+    pub total: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StickyEvidence {
+    pub session_key: String,
+    /// `hit`, `miss`, `no_session`, `excluded`, `not_asked`.
+    pub outcome: &'static str,
+}
+
+/// Where the policy came from, and what the edge measured.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Provenance {
+    pub policy_revision: Option<u64>,
+    pub snapshot_revision: Option<u64>,
+    /// Whether the policy was in memory.
+    pub policy_cache_hit: Option<bool>,
+    pub decision_latency_ms: Option<f64>,
+}
+
+/// The level to explain at: the request's, the policy's, the process's. The text is what the request asked for in vain.
+pub fn detail_level<'a>(
+    context: &'a Context,
+    policy: &RoutingPolicy,
+    rules: &Rules,
+) -> (DetailLevel, Option<&'a str>) {
+    match context.get("detail_level").and_then(Value::as_str) {
+        Some(asked) => match DetailLevel::parse(asked) {
+            Some(level) => (level, None),
+            None => (DetailLevel::Detailed, Some(asked)),
+        },
+        None => (policy.detail_level.unwrap_or(rules.detail_level), None),
+    }
+}
+
+/// What an explanation is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Explaining<'a> {
+    pub decision: &'a Decision,
+    pub policy: &'a RoutingPolicy,
+    pub inquiry: Inquiry<'a>,
+    pub at: Circumstances<'a>,
+    pub memory: &'a Memory,
+    pub provenance: Provenance,
+}
+
+impl Explaining<'_> {
+    /// The explanation at a level; `in_vain` is a level asked for that does not exist.
+    pub fn explain(&self, level: DetailLevel, in_vain: Option<&str>) -> Explanation {
+        let selection = &self.decision.selection;
+        Explanation {
+            decision_id: self.at.id.to_string(),
+            reason: selection.how.reason(),
+            provider_id: selection.provider.clone(),
+            policy_id: self.inquiry.policy_id.to_string(),
+            policy_version: self.policy.version.to_string(),
+            priority: selection.how.priority(),
+            steps: self.steps(level),
+            context: self.context(level),
+            evidence: (level != DetailLevel::Minimal).then(|| self.evidence()),
+            warnings: in_vain
+                .map(|asked| format!("there is no detail_level {asked:?}; explained at detailed"))
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    /// The steps of this decision at a level.
+    pub fn steps(&self, level: DetailLevel) -> Vec<String> {
+        [
+            self.sticky_step(level),
+            self.weighted_step(level),
+            self.fallback_step(level),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    fn sticky_step(&self, level: DetailLevel) -> Option<String> {
+        let sticky = self.policy.sticky.as_deref().filter(|sticky| sticky.enabled)?;
+        let key = &*sticky.session_key;
+        match (&self.decision.selection.sticky, level) {
+            (StickyCheck::NotAsked, _) => None,
+            (StickyCheck::Hit, DetailLevel::Minimal) => Some("1. Sticky session: found".into()),
+            (_, DetailLevel::Minimal) => None,
+            (StickyCheck::Hit, _) => {
+                let value = self
+                    .inquiry
+                    .context
+                    .get(key)
+                    .map(|value| shown(key, value))
+                    .unwrap_or_default();
+                let mut value: String = value.chars().take(SHOWN_CHARACTERS + 1).collect();
+                if value.chars().count() > SHOWN_CHARACTERS {
+                    value.pop();
+                    value.push('…');
+                }
+                let found =
+                    format!("1. Checked sticky session: found existing provider for key {key} = {value}");
+                if level != DetailLevel::Verbose {
+                    return Some(found);
+                }
+                let ttl = sticky
+                    .ttl
+                    .as_deref()
+                    .map_or_else(|| format!("{}s", sticky.ttl_seconds), Into::into);
+                Some(format!("{found} (TTL: {ttl})"))
+            }
+            (StickyCheck::Miss | StickyCheck::NoSession, _) => {
+                Some("1. Checked sticky session: no existing session found".into())
+            }
+            (StickyCheck::Excluded(provider), _) => Some(format!(
+                "1. Checked sticky session: its provider {provider} is not available"
+            )),
+        }
+    }
+
+    fn weighted_step(&self, level: DetailLevel) -> Option<String> {
+        let providers = &self.policy.providers;
+        let how = &self.decision.selection.how;
+        if providers.is_empty() {
+            return None;
+        }
+        let count = providers.len();
+        match (how, level) {
+            (How::Weighted, DetailLevel::Minimal) => Some(format!("2. Weighted: {count} providers")),
+            (_, DetailLevel::Minimal) => None,
+            (How::Weighted, _) => {
+                let total = self.policy.total_weight();
+                let applied =
+                    format!("2. Applied weighted distribution: {count} providers, total weight: {total:.2}");
+                if level != DetailLevel::Verbose {
+                    return Some(applied);
+                }
+                let weights: Vec<String> = providers
+                    .iter()
+                    .map(|p| format!("{}: {:.2}", p.id, p.weight))
+                    .collect();
+                Some(format!("{applied} ({})", weights.join(", ")))
+            }
+            _ => Some(format!(
+                "2. Skipped weighted distribution (provider selected via {})",
+                how.reason()
+            )),
+        }
+    }
+
+    fn fallback_step(&self, level: DetailLevel) -> Option<String> {
+        let how = &self.decision.selection.how;
+        let minimal = level == DetailLevel::Minimal;
+        let verbose = level == DetailLevel::Verbose;
+        let step = match how {
+            How::Fallback { .. } if minimal => "3. Fallback after retry".into(),
+            How::Fallback {
+                rule_id,
+                attempts_used,
+                max,
+                ..
+            } => {
+                let rule = if verbose {
+                    format!(" (rule: {rule_id})")
+                } else {
+                    String::new()
+                };
+                format!("3. Applied fallback rule after {attempts_used}/{max} retry attempts exhausted{rule}")
+            }
+            How::LastResort if minimal => "3. Fallback applied".into(),
+            How::LastResort => {
+                format!(
+                    "3. Applied fallback rule: {} fallback rules evaluated",
+                    self.policy.fallbacks.len()
+                )
+            }
+            How::Retry { attempt, max, .. } if minimal => format!("3. Retry {attempt}/{max}"),
+            How::Retry {
+                attempt,
+                max,
+                backoff_ms,
+                ..
+            } => {
+                let strategy = self.strategy().filter(|_| verbose);
+                let strategy = strategy
+                    .map(|name| format!(" (strategy: {name})"))
+                    .unwrap_or_default();
+                format!("3. Retry attempt {attempt}/{max} with backoff {backoff_ms}ms{strategy}")
+            }
+            How::BreakerFallback { .. } if minimal => "3. Circuit breaker fallback".into(),
+            How::BreakerFallback { original } => {
+                format!("3. Circuit breaker open for {original}: fallback applied")
+            }
+            How::Sticky | How::Weighted if minimal || self.policy.fallbacks.is_empty() => return None,
+            How::Sticky | How::Weighted => {
+                format!("3. Skipped fallbacks (provider selected via {})", how.reason())
+            }
+        };
+        Some(step)
+    }
+
+    /// Name of the backoff strategy of the rule that decided.
+    fn strategy(&self) -> Option<&'static str> {
+        use crate::policy::Strategy;
+        let How::Retry { rule_index, .. } = &self.decision.selection.how else {
+            return None;
+        };
+        let rule = self.policy.fallbacks.get(*rule_index)?;
+        Some(match strategy(rule.backoff.as_ref()) {
+            Strategy::Exponential => "exponential",
+            Strategy::Linear => "linear",
+            Strategy::Fixed => "fixed",
+        })
+    }
+
+    fn context(&self, level: DetailLevel) -> Context {
+        let asked = self.inquiry.context;
+        let mut context = match level {
+            DetailLevel::Verbose => asked.clone(),
+            DetailLevel::Detailed => asked
+                .get("trace_id")
+                .map(|id| ("trace_id".to_owned(), id.clone()))
+                .into_iter()
+                .collect(),
+            DetailLevel::Minimal => Map::new(),
+        };
+        context.insert("tenant_id".into(), self.inquiry.tenant.as_str().into());
+        if level == DetailLevel::Minimal {
+            return context;
+        }
+        context.extend(self.decision.how_context());
+        if level == DetailLevel::Verbose {
+            self.add_verbose(&mut context);
+        }
+        context
+    }
+
+    fn add_verbose(&self, context: &mut Context) {
+        let provider = self.decision.selection.provider.as_str();
+        let weights = self
+            .policy
+            .providers
+            .iter()
+            .map(|p| (p.id.to_string(), json!(p.weight)));
+        context.insert("weights".into(), Value::Object(weights.collect()));
+        let known = [
+            (
+                "provider_weight",
+                self.policy.provider(provider).map(|p| json!(p.weight)),
+            ),
+            (
+                "provider_timeout_ms",
+                self.policy.timeout_ms(provider).map(Into::into),
+            ),
+            ("backoff_strategy", self.strategy().map(Into::into)),
+            (
+                "decision_latency_ms",
+                self.provenance.decision_latency_ms.map(Into::into),
+            ),
+            (
+                "policy_cache_hit",
+                self.provenance.policy_cache_hit.map(Into::into),
+            ),
+        ];
+        for (key, value) in known {
+            if let Some(value) = value {
+                context.insert(key.into(), value);
+            }
+        }
+    }
+
+    fn evidence(&self) -> Evidence {
+        let selection = &self.decision.selection;
+        let breaker = |id: &ProviderId| {
+            let guarded = self
+                .policy
+                .circuit_breaker
+                .as_deref()
+                .is_some_and(|settings| settings.enabled);
+            guarded
+                .then(|| self.memory.breakers.state(self.inquiry.tenant, id.as_str()))
+                .flatten()
+        };
+        let excluded = |id: &ProviderId| selection.excluded.iter().find(|(left_out, _)| left_out == id);
+        let weighted = self.policy.providers.iter().map(|provider| Candidate {
+            provider_id: provider.id.clone(),
+            weight: Some(provider.weight),
+            removed_by: match excluded(&provider.id) {
+                Some((_, cause)) => Some(cause.as_str()),
+                None => (provider.weight <= 0.0).then_some("zero_weight"),
+            },
+            breaker: breaker(&provider.id),
+        });
+        let others = selection
+            .excluded
+            .iter()
+            .filter(|(id, _)| self.policy.provider(id.as_str()).is_none());
+        let others = others.map(|(id, cause)| Candidate {
+            provider_id: id.clone(),
+            weight: None,
+            removed_by: Some(cause.as_str()),
+            breaker: breaker(id),
+        });
+        let sticky = self.policy.sticky.as_deref().filter(|sticky| sticky.enabled);
+        Evidence {
+            seed: self.at.seed.to_string(),
+            at_ms: self.at.now.unix_ms,
+            policy_revision: self.provenance.policy_revision,
+            snapshot_revision: self.provenance.snapshot_revision,
+            candidates: weighted.chain(others).collect(),
+            total_weight: self.policy.total_weight(),
+            draw: selection.draw.map(|draw| DrawEvidence {
+                point: draw.point,
+                total: draw.total,
+            }),
+            sticky: sticky.map(|sticky| StickyEvidence {
+                session_key: sticky.session_key.to_string(),
+                outcome: match selection.sticky {
+                    StickyCheck::NotAsked => "not_asked",
+                    StickyCheck::NoSession => "no_session",
+                    StickyCheck::Miss => "miss",
+                    StickyCheck::Hit => "hit",
+                    StickyCheck::Excluded(_) => "excluded",
+                },
+            }),
+            rule_index: match selection.how {
+                How::Retry { rule_index, .. } | How::Fallback { rule_index, .. } => Some(rule_index),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// Reason and priority as the audit log has them, which knows only the documented ones.
+pub fn audit_form(how: &How) -> (&'static str, u8) {
+    match how {
+        How::BreakerFallback { .. } => ("unknown", 50),
+        how => (how.reason(), how.priority()),
+    }
+}

@@ -1,0 +1,245 @@
+//! The seam to extensions: what a pipeline asks of them and what it gets back. How one is run is none of its business.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::{Context, Stage};
+use crate::policy::{PolicyId, TenantId};
+
+/// Runs extensions. Implemented by [`NoExtensions`], by [`Scripted`] for authors' tests, and by whoever has real ones.
+pub trait Extensions: Sync {
+    /// Runs one extension to its end or its limit.
+    fn call(&self, call: &Call<'_>) -> impl Future<Output = Result<Answer, ExtensionError>> + Send;
+}
+
+/// One call.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    pub stage: Stage,
+    pub id: &'a str,
+    pub tenant: &'a TenantId,
+    pub policy_id: &'a PolicyId,
+    /// The message, or the decision for a post-processor.
+    pub payload: &'a Value,
+    /// The whole context.
+    pub metadata: &'a Context,
+    /// The policy item's configuration, to be laid over the registry record's.
+    pub config: &'a Map<String, Value>,
+    /// The policy item's overrides.
+    pub timeout_ms: Option<u32>,
+    pub retry: Option<u32>,
+}
+
+/// What an extension answered.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Answer {
+    pub payload: Option<Value>,
+    pub metadata: Map<String, Value>,
+    /// A validator's verdict.
+    pub verdict: Verdict,
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Verdict {
+    #[default]
+    Accept,
+    Reject {
+        reason: Option<Box<str>>,
+        details: Map<String, Value>,
+    },
+}
+
+impl Answer {
+    /// Reads an answer in the platform's JSON. Both dialects of a verdict count: whichever rejects, rejects.
+    pub fn parse(answer: Value) -> Result<Self, ExtensionError> {
+        let Value::Object(mut answer) = answer else {
+            return Err(ExtensionError::InvalidResponse);
+        };
+        if let Some(error) = answer.get("error").and_then(Value::as_object) {
+            let text = |key: &str| error.get(key).and_then(Value::as_str).unwrap_or_default();
+            return Err(ExtensionError::Invocation {
+                reason: format!("{}: {}", text("code"), text("message")).into(),
+            });
+        }
+        let object = |value: Option<Value>| match value {
+            Some(Value::Object(object)) => object,
+            _ => Map::new(),
+        };
+        let rejects = answer.get("valid") == Some(&Value::Bool(false))
+            || answer.get("status").and_then(Value::as_str) == Some("reject");
+        let verdict = if rejects {
+            Verdict::Reject {
+                reason: answer.get("reason").and_then(Value::as_str).map(Into::into),
+                details: object(answer.remove("details")),
+            }
+        } else {
+            Verdict::Accept
+        };
+        Ok(Self {
+            payload: answer.remove("payload"),
+            metadata: object(answer.remove("metadata")),
+            verdict,
+        })
+    }
+}
+
+/// Why an extension gave no answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ExtensionError {
+    NotFound,
+    Timeout { timeout_ms: u32, attempts: u32 },
+    CircuitOpen,
+    Invocation { reason: Box<str> },
+    InvalidResponse,
+    PayloadTooLarge { size: usize, max: usize },
+    MetadataTooLarge { size: usize, max: usize },
+    TimeoutOutOfRange { timeout_ms: u32 },
+    TooManyRetries { retry: u32 },
+}
+
+/// Limits of one call, whoever runs it.
+pub const MAX_PAYLOAD_BYTES: usize = 1_048_576;
+pub const MAX_METADATA_BYTES: usize = 65_536;
+pub const TIMEOUT_MS: std::ops::RangeInclusive<u32> = 10..=5_000;
+pub const MAX_RETRIES: u32 = 3;
+
+/// Checks what is asked of an extension against the limits. A value that equals its limit passes.
+pub fn check_call(
+    payload_bytes: usize,
+    metadata_bytes: usize,
+    timeout_ms: u32,
+    retry: u32,
+) -> Result<(), ExtensionError> {
+    if payload_bytes > MAX_PAYLOAD_BYTES {
+        return Err(ExtensionError::PayloadTooLarge {
+            size: payload_bytes,
+            max: MAX_PAYLOAD_BYTES,
+        });
+    }
+    if metadata_bytes > MAX_METADATA_BYTES {
+        return Err(ExtensionError::MetadataTooLarge {
+            size: metadata_bytes,
+            max: MAX_METADATA_BYTES,
+        });
+    }
+    if !TIMEOUT_MS.contains(&timeout_ms) {
+        return Err(ExtensionError::TimeoutOutOfRange { timeout_ms });
+    }
+    if retry > MAX_RETRIES {
+        return Err(ExtensionError::TooManyRetries { retry });
+    }
+    Ok(())
+}
+
+impl ExtensionError {
+    /// The platform's name for it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::NotFound => "extension_not_found",
+            Self::Timeout { .. } => "extension_timeout",
+            Self::CircuitOpen => "extension_circuit_open",
+            Self::Invocation { .. } => "extension_invocation_error",
+            Self::InvalidResponse => "invalid_response_format",
+            Self::PayloadTooLarge { .. } => "payload_too_large",
+            Self::MetadataTooLarge { .. } => "metadata_too_large",
+            Self::TimeoutOutOfRange { .. } => "timeout_out_of_range",
+            Self::TooManyRetries { .. } => "retry_limit_exceeded",
+        }
+    }
+
+    pub(super) fn details(&self) -> Map<String, Value> {
+        let details = match self {
+            Self::NotFound | Self::CircuitOpen | Self::InvalidResponse => json!({}),
+            Self::Timeout { timeout_ms, attempts } => {
+                json!({"timeout_ms": timeout_ms, "retries": attempts, "retries_used": attempts})
+            }
+            Self::Invocation { reason } => json!({"invocation_error": reason}),
+            Self::PayloadTooLarge { size, max } | Self::MetadataTooLarge { size, max } => {
+                json!({"size": size, "max_size": max})
+            }
+            Self::TimeoutOutOfRange { timeout_ms } => json!({
+                "timeout_ms": timeout_ms, "min_timeout_ms": TIMEOUT_MS.start(), "max_timeout_ms": TIMEOUT_MS.end(),
+            }),
+            Self::TooManyRetries { retry } => json!({"retry_count": retry, "max_retries": MAX_RETRIES}),
+        };
+        match details {
+            Value::Object(details) => details,
+            _ => Map::new(),
+        }
+    }
+}
+
+/// One extension in the order it was run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Executed {
+    #[serde(rename = "type")]
+    pub stage: Stage,
+    pub id: Box<str>,
+    pub status: Status,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Ok,
+    /// It failed and was optional.
+    Error,
+    Warn,
+    Ignore,
+    /// Its `when` was not true.
+    Skipped,
+}
+
+/// There are none: every id is unknown.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoExtensions;
+
+impl Extensions for NoExtensions {
+    async fn call(&self, _: &Call<'_>) -> Result<Answer, ExtensionError> {
+        Err(ExtensionError::NotFound)
+    }
+}
+
+/// Extensions that answer what an author wrote down, to try a policy without them.
+#[derive(Debug, Clone, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Scripted {
+    /// Answers by extension id.
+    #[serde(default)]
+    pub answers: BTreeMap<String, Script>,
+    /// Whether every other extension succeeds with nothing to say; otherwise it is unknown.
+    #[serde(default)]
+    pub others_succeed: bool,
+}
+
+/// What one extension does.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Script {
+    /// The platform's JSON answer: `{payload?, metadata?}`, or a verdict.
+    Answers(Value),
+    /// It does not answer within this many milliseconds.
+    TimesOut(u32),
+    /// It fails, for this reason.
+    Fails(String),
+}
+
+impl Extensions for Scripted {
+    async fn call(&self, call: &Call<'_>) -> Result<Answer, ExtensionError> {
+        match self.answers.get(call.id) {
+            Some(Script::Answers(answer)) => Answer::parse(answer.clone()),
+            Some(Script::TimesOut(timeout_ms)) => Err(ExtensionError::Timeout {
+                timeout_ms: *timeout_ms,
+                attempts: call.retry.unwrap_or(0) + 1,
+            }),
+            Some(Script::Fails(reason)) => Err(ExtensionError::Invocation {
+                reason: reason.as_str().into(),
+            }),
+            None if self.others_succeed => Ok(Answer::default()),
+            None => Err(ExtensionError::NotFound),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What a decision is asked about, and the rules of the process it is made under.
+
+use std::{collections::BTreeSet, fmt};
+
+use serde_json::{Map, Value, json, value::RawValue};
+
+use super::{Moment, Seed};
+use crate::policy::{ConditionRules, DetailLevel, PolicyId, RateLimit, TenantId};
+
+/// What conditions, session keys and counters are read from.
+pub type Context = Map<String, Value>;
+
+/// One request for a decision.
+#[derive(Debug, Clone, Copy)]
+pub struct Inquiry<'a> {
+    pub tenant: &'a TenantId,
+    pub policy_id: &'a PolicyId,
+    /// The merged context: the request's, with `tenant_id`, `environment`, `trace_id` and `message_type` added.
+    pub context: &'a Context,
+    /// What extensions see of the request.
+    pub message: Message<'a>,
+}
+
+/// The request's message, in the pieces it came in. It is put together only for a policy that has extensions.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Message<'a> {
+    pub message_id: Option<&'a str>,
+    pub trace_id: Option<&'a str>,
+    pub message_type: Option<&'a str>,
+    pub payload_ref: Option<&'a str>,
+    pub payload: Option<&'a RawValue>,
+    pub run_id: Option<&'a str>,
+    pub flow_id: Option<&'a str>,
+    pub step_id: Option<&'a str>,
+}
+
+impl Message<'_> {
+    /// The message object of the platform's envelope. What is not known is left out.
+    pub fn to_json(self, tenant: &TenantId) -> Value {
+        let mut message = json!({
+            "tenant_id": tenant,
+            "message_type": self.message_type.unwrap_or("unknown"),
+        });
+        for (key, text) in [
+            ("message_id", self.message_id),
+            ("trace_id", self.trace_id),
+            ("payload_ref", self.payload_ref),
+            ("run_id", self.run_id),
+            ("flow_id", self.flow_id),
+            ("step_id", self.step_id),
+        ] {
+            if let Some(text) = text {
+                message[key] = text.into();
+            }
+        }
+        // Its syntax was checked when it was taken; nested deeper than a tree can be, it stays the text it is.
+        if let Some(payload) = self.payload {
+            message["payload"] =
+                serde_json::from_str(payload.get()).unwrap_or_else(|_deep| payload.get().into());
+        }
+        message
+    }
+}
+
+/// A decision's name: in the answer, the explanation, the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecisionId(pub u128);
+
+impl fmt::Display for DecisionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// When, by what chance, and with what effect a decision is made.
+#[derive(Clone, Copy)]
+pub struct Circumstances<'a> {
+    pub id: DecisionId,
+    pub seed: Seed,
+    pub now: Moment,
+    /// The time after an extension has run; `now` where time stands still.
+    pub later: &'a (dyn Fn() -> Moment + Sync),
+    pub effects: Effects,
+}
+
+impl fmt::Debug for Circumstances<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            id,
+            seed,
+            now,
+            later: _,
+            effects,
+        } = self;
+        f.debug_struct("Circumstances")
+            .field("id", id)
+            .field("seed", seed)
+            .field("now", now)
+            .field("effects", effects)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether a decision is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effects {
+    /// Sessions are stored, tokens taken, half-open budgets used.
+    Remembered,
+    /// A dry run: memory is read and nothing in it changes, and no extension is called.
+    None,
+}
+
+/// What the process's configuration says about decisions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rules {
+    /// Tenants that may ask; `None`: all.
+    pub allowed_tenants: Option<BTreeSet<TenantId>>,
+    pub fallback_evaluation: FallbackEvaluation,
+    pub conditions: ConditionRules,
+    /// Where neither request nor policy names a level.
+    pub detail_level: DetailLevel,
+    /// Of every tenant, each with a bucket of its own.
+    pub tenant_limit: Option<RateLimit>,
+    /// Of all requests together.
+    pub global_limit: Option<RateLimit>,
+    pub pipeline: PipelineLimits,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            allowed_tenants: None,
+            fallback_evaluation: FallbackEvaluation::OnFailure,
+            conditions: ConditionRules::default(),
+            detail_level: DetailLevel::Detailed,
+            tenant_limit: None,
+            global_limit: None,
+            pipeline: PipelineLimits::default(),
+        }
+    }
+}
+
+/// When fallback rules are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FallbackEvaluation {
+    /// First, where the request says that a provider failed (`current_provider` and a `status` other than `success`);
+    /// otherwise once the weights yield nothing.
+    OnFailure,
+    /// Only once the weights yield nothing: the order of the Router's own code.
+    WeightsExhausted,
+}
+
+/// How long a policy's lists of extensions may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PipelineLimits {
+    pub total: usize,
+    pub pre: usize,
+    pub validators: usize,
+    pub post: usize,
+}
+
+impl Default for PipelineLimits {
+    fn default() -> Self {
+        Self {
+            total: 10,
+            pre: 5,
+            validators: 5,
+            post: 5,
+        }
+    }
+}

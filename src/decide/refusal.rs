@@ -1,0 +1,214 @@
+//! Why there is no decision.
+
+use serde_json::{Map, Value, json};
+
+use super::{Executed, ExtensionError, memory::Refused};
+use crate::policy::{LimitScope, PolicyId, RateLimit, TenantId};
+
+/// Every way in which a request for a decision is refused.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Refusal {
+    /// The tenant is not on the list of those that may ask.
+    TenantNotAllowed {
+        tenant: TenantId,
+    },
+    PolicyNotFound {
+        tenant: TenantId,
+        policy_id: PolicyId,
+    },
+    RateLimited(Box<RateLimited>),
+    /// The request's `deadline` has passed.
+    DeadlineExceeded {
+        deadline_ms: i64,
+    },
+    /// The policy's lists of extensions are longer than allowed.
+    TooDeep {
+        depth: usize,
+        max: usize,
+        counts: [usize; 3],
+    },
+    TooMany {
+        stage: Stage,
+        count: usize,
+        max: usize,
+    },
+    /// A required pre- or post-processor failed.
+    ProcessorFailed {
+        stage: Stage,
+        id: Box<str>,
+        error: ExtensionError,
+        executed: Vec<Executed>,
+    },
+    /// A validator rejected the request, or failed.
+    Blocked {
+        id: Box<str>,
+        reason: Box<str>,
+        details: Map<String, Value>,
+        executed: Vec<Executed>,
+    },
+    /// Weights, rules and the last resort yield nothing.
+    NoProvider {
+        tenant: TenantId,
+        policy_id: PolicyId,
+    },
+}
+
+/// A bucket had no token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RateLimited {
+    pub scope: LimitScope,
+    pub tenant: TenantId,
+    pub policy_id: PolicyId,
+    pub limit: RateLimit,
+    pub refused: Refused,
+}
+
+/// The three lists of extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    Pre,
+    Validator,
+    Post,
+}
+
+impl Refusal {
+    /// The platform's internal name, as `details.error_type` has it.
+    pub fn error_type(&self) -> &'static str {
+        match self {
+            Self::TenantNotAllowed { .. } => "acl_denied",
+            Self::PolicyNotFound { .. } => "policy_not_found",
+            Self::RateLimited(_) => "rate_limit_exceeded",
+            Self::DeadlineExceeded { .. } => "deadline_exceeded",
+            Self::TooDeep { .. } => "pipeline_too_deep",
+            Self::TooMany {
+                stage: Stage::Pre, ..
+            } => "too_many_pre_processors",
+            Self::TooMany {
+                stage: Stage::Validator,
+                ..
+            } => "too_many_validators",
+            Self::TooMany {
+                stage: Stage::Post, ..
+            } => "too_many_post_processors",
+            Self::ProcessorFailed {
+                stage: Stage::Post, ..
+            } => "post_processor_failed",
+            Self::ProcessorFailed { .. } => "pre_processor_failed",
+            Self::Blocked { .. } => "validator_blocked",
+            Self::NoProvider { .. } => "no_provider_available",
+        }
+    }
+
+    /// `error.code` on the wire.
+    pub fn wire_code(&self) -> &'static str {
+        match self {
+            Self::TenantNotAllowed { .. } => "unauthorized",
+            Self::PolicyNotFound { .. } => "policy_not_found",
+            Self::RateLimited(_) => "rate_limit_exceeded",
+            Self::DeadlineExceeded { .. } => "internal",
+            Self::TooDeep { .. } | Self::TooMany { .. } => "invalid_request",
+            Self::ProcessorFailed {
+                stage: Stage::Post, ..
+            } => "post_processor_failed",
+            Self::ProcessorFailed { .. } => "extension_error",
+            Self::Blocked { .. } => "validator_blocked",
+            Self::NoProvider { .. } => "decision_failed",
+        }
+    }
+
+    /// A sentence for a person.
+    pub fn message(&self) -> String {
+        match self {
+            Self::TenantNotAllowed { tenant } => format!("Tenant {tenant} may not ask for decisions here"),
+            Self::PolicyNotFound { tenant, policy_id } => format!("Policy '{tenant}/{policy_id}' not found"),
+            Self::RateLimited(limited) => match limited.scope {
+                LimitScope::Policy => format!("Rate limit exceeded for policy {}", limited.policy_id),
+                LimitScope::Tenant => format!("Rate limit exceeded for tenant {}", limited.tenant),
+                LimitScope::Global => "Rate limit exceeded for this sidecar".to_owned(),
+            },
+            Self::DeadlineExceeded { .. } => "The request's deadline has passed".to_owned(),
+            Self::TooDeep { depth, max, .. } => format!("Extension pipeline too deep: {depth} > {max}"),
+            Self::TooMany { stage, count, max } => {
+                let what = match stage {
+                    Stage::Pre => "pre-processors",
+                    Stage::Validator => "validators",
+                    Stage::Post => "post-processors",
+                };
+                format!("Too many {what}: {count} > {max}")
+            }
+            Self::ProcessorFailed { stage, id, error, .. } => {
+                let what = if *stage == Stage::Post {
+                    "Post-processor"
+                } else {
+                    "Pre-processor"
+                };
+                format!("{what} failed: {id} - {}", error.name())
+            }
+            Self::Blocked { id, reason, .. } => format!("Validator blocked request: {id} - {reason}"),
+            Self::NoProvider { .. } => {
+                "No provider available: weights failed and no fallback configured".to_owned()
+            }
+        }
+    }
+
+    /// `error.details`, without `error_type`.
+    pub fn details(&self) -> Map<String, Value> {
+        let details = match self {
+            Self::TenantNotAllowed { tenant } => {
+                json!({"tenant_id": tenant, "acl_reason": "tenant_not_allowed"})
+            }
+            Self::PolicyNotFound { tenant, policy_id } | Self::NoProvider { tenant, policy_id } => {
+                json!({"tenant_id": tenant, "policy_id": policy_id})
+            }
+            Self::RateLimited(limited) => {
+                let RateLimited {
+                    scope,
+                    tenant,
+                    policy_id,
+                    limit,
+                    refused,
+                } = &**limited;
+                json!({
+                    "scope": scope,
+                    "tenant_id": tenant,
+                    "policy_id": policy_id,
+                    "limit": limit.per_window(),
+                    "burst": limit.burst,
+                    "window_seconds": limit.window_seconds,
+                    "retry_after_seconds": refused.retry_after_seconds,
+                })
+            }
+            Self::DeadlineExceeded { deadline_ms } => json!({"deadline": deadline_ms}),
+            Self::TooDeep {
+                depth,
+                max,
+                counts: [pre, validators, post],
+            } => json!({
+                "depth": depth, "max_depth": max, "pre_count": pre, "validators_count": validators, "post_count": post,
+            }),
+            Self::TooMany { count, max, .. } => json!({"count": count, "max_count": max}),
+            Self::ProcessorFailed {
+                id, error, executed, ..
+            } => {
+                let mut details = error.details();
+                details.insert("extension_id".into(), (**id).into());
+                details.insert("reason".into(), error.name().into());
+                details.insert("executed_extensions".into(), json!(executed));
+                Value::Object(details)
+            }
+            Self::Blocked {
+                id,
+                reason,
+                details,
+                executed,
+            } => {
+                json!({"extension_id": id, "reason": reason, "details": details, "executed_extensions": executed})
+            }
+        };
+        match details {
+            Value::Object(details) => details,
+            _ => Map::new(),
+        }
+    }
+}

@@ -1,0 +1,477 @@
+//! The choice of a provider: breaker check, failed provider's rules, session, weights, rules, last resort, in the order
+//! the contract gives. Synchronous, and the same for the same arguments.
+
+use serde_json::Value;
+
+use super::{
+    Choices, Circumstances, Context, Draw, Effects, FallbackEvaluation, Inquiry, Jitter, Purpose, Refusal,
+    Rules,
+    fallbacks::{Asked, Verdict, matching},
+    memory::{Admission, Memory, Session, Transition},
+    weights::draw,
+};
+use crate::policy::{BreakerSettings, ProviderId, RoutingPolicy, Sticky, TenantId};
+
+/// A provider, and how it came to be chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Selection {
+    pub provider: ProviderId,
+    pub how: How,
+    pub sticky: StickyCheck,
+    /// Providers that were left out, in the order that was found.
+    pub excluded: Vec<(ProviderId, Exclusion)>,
+    pub draw: Option<Draw>,
+}
+
+/// The mechanism that chose.
+#[derive(Debug, Clone, PartialEq)]
+pub enum How {
+    Sticky,
+    Weighted,
+    Retry {
+        rule_index: usize,
+        rule_id: Box<str>,
+        attempt: u64,
+        max: u64,
+        backoff_ms: u64,
+    },
+    Fallback {
+        rule_index: usize,
+        rule_id: Box<str>,
+        attempts_used: u64,
+        max: u64,
+    },
+    /// The legacy `fallback` object, which asks for nothing.
+    LastResort,
+    /// The provider that the caller had chosen is open.
+    BreakerFallback {
+        original: ProviderId,
+    },
+}
+
+impl How {
+    /// `reason` on the wire.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Sticky => "sticky",
+            Self::Weighted => "weighted",
+            Self::Retry { .. } => "retry",
+            Self::Fallback { .. } | Self::LastResort => "fallback",
+            Self::BreakerFallback { .. } => "circuit_breaker_fallback",
+        }
+    }
+
+    /// `priority` on the wire.
+    pub const fn priority(&self) -> u8 {
+        match self {
+            Self::Sticky => 100,
+            Self::Weighted | Self::Retry { .. } => 50,
+            Self::Fallback { .. } | Self::LastResort => 25,
+            Self::BreakerFallback { .. } => 20,
+        }
+    }
+}
+
+/// What the sticky table said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StickyCheck {
+    /// It was not asked: sticky is off, or the choice was made before.
+    NotAsked,
+    /// The context names no session.
+    NoSession,
+    Miss,
+    Hit,
+    /// The session's provider is unavailable.
+    Excluded(ProviderId),
+}
+
+/// Why a provider may not be chosen now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exclusion {
+    CircuitBreakerOpen,
+    Unhealthy,
+}
+
+impl Exclusion {
+    /// As a `status` and as a filter's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CircuitBreakerOpen => "circuit_breaker_open",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// Chooses. `context` is the inquiry's, as the pre-processors left it.
+pub(super) fn select(
+    policy: &RoutingPolicy,
+    inquiry: Inquiry<'_>,
+    context: &Context,
+    rules: &Rules,
+    memory: &Memory,
+    at: Circumstances<'_>,
+    transitions: &mut Vec<Transition>,
+) -> Result<Selection, Refusal> {
+    let breaker = policy
+        .circuit_breaker
+        .as_deref()
+        .copied()
+        .filter(|settings| settings.enabled);
+    let checks_health = policy.health_check.as_ref().is_some_and(|check| check.enabled)
+        || policy
+            .providers
+            .iter()
+            .any(|p| p.health_check.as_ref().is_some_and(|check| check.enabled));
+    Selecting {
+        policy,
+        inquiry,
+        context,
+        rules,
+        at,
+        gate: Gate {
+            tenant: inquiry.tenant,
+            memory,
+            breaker,
+            checks_health,
+            at,
+            transitions,
+        },
+        excluded: Vec::new(),
+        sticky: StickyCheck::NotAsked,
+        draw: None,
+        jitter: Jitter::new(at.seed),
+    }
+    .run()
+}
+
+/// Whether providers may be called.
+struct Gate<'a> {
+    tenant: &'a TenantId,
+    memory: &'a Memory,
+    breaker: Option<BreakerSettings>,
+    checks_health: bool,
+    at: Circumstances<'a>,
+    transitions: &'a mut Vec<Transition>,
+}
+
+impl Gate<'_> {
+    fn is_unhealthy(&self, provider: &str) -> bool {
+        self.checks_health && self.memory.health.is_unhealthy(self.tenant, provider)
+    }
+
+    /// What stands against a provider. Uses up nothing.
+    fn peek(&self, provider: &str) -> Option<Exclusion> {
+        let denied = |_| self.memory.breakers.peek(self.tenant, provider, self.at.now) == Admission::Denied;
+        if self.breaker.is_some_and(denied) {
+            Some(Exclusion::CircuitBreakerOpen)
+        } else if self.is_unhealthy(provider) {
+            Some(Exclusion::Unhealthy)
+        } else {
+            None
+        }
+    }
+
+    /// Asks for good: of a half-open breaker this uses one call.
+    fn admit(&mut self, provider: &str) -> Option<Exclusion> {
+        if self.is_unhealthy(provider) {
+            return Some(Exclusion::Unhealthy);
+        }
+        if self.breaker.is_some() {
+            let (admission, transition) = match self.at.effects {
+                Effects::Remembered => self.memory.breakers.admit(self.tenant, provider, self.at.now),
+                Effects::None => (
+                    self.memory.breakers.peek(self.tenant, provider, self.at.now),
+                    None,
+                ),
+            };
+            self.transitions.extend(transition);
+            if admission == Admission::Denied {
+                return Some(Exclusion::CircuitBreakerOpen);
+            }
+        }
+        None
+    }
+}
+
+struct Selecting<'a> {
+    policy: &'a RoutingPolicy,
+    inquiry: Inquiry<'a>,
+    context: &'a Context,
+    rules: &'a Rules,
+    at: Circumstances<'a>,
+    gate: Gate<'a>,
+    excluded: Vec<(ProviderId, Exclusion)>,
+    sticky: StickyCheck,
+    draw: Option<Draw>,
+    jitter: Jitter,
+}
+
+impl<'a> Selecting<'a> {
+    fn run(mut self) -> Result<Selection, Refusal> {
+        if let Some((provider, how)) = self.check_chosen() {
+            return Ok(self.selected(provider, how));
+        }
+        let failed =
+            self.rules.fallback_evaluation == FallbackEvaluation::OnFailure && self.is_after_failure();
+        if failed && let Some((provider, how)) = self.ask_rules(None) {
+            return Ok(self.selected(provider, how));
+        }
+        if let Some(provider) = self.recall_session() {
+            self.remember(&provider);
+            return Ok(self.selected(provider, How::Sticky));
+        }
+        if let Some(provider) = self.draw_provider() {
+            self.remember(&provider);
+            return Ok(self.selected(provider, How::Weighted));
+        }
+        // After a failure the rules have spoken; only a status that was found meanwhile gives them more to say.
+        let found = self.status_of_exclusions();
+        if (!failed || found.is_some())
+            && let Some((provider, how)) = self.ask_rules(found.as_ref())
+        {
+            return Ok(self.selected(provider, how));
+        }
+        if let Some(last_resort) = &self.policy.last_resort
+            && self.gate.admit(last_resort.as_str()).is_none()
+        {
+            return Ok(self.selected(last_resort.clone(), How::LastResort));
+        }
+        Err(Refusal::NoProvider {
+            tenant: self.inquiry.tenant.clone(),
+            policy_id: self.inquiry.policy_id.clone(),
+        })
+    }
+
+    fn selected(self, provider: ProviderId, how: How) -> Selection {
+        let Self {
+            sticky,
+            excluded,
+            draw,
+            ..
+        } = self;
+        Selection {
+            provider,
+            how,
+            sticky,
+            excluded,
+            draw,
+        }
+    }
+
+    fn text(&self, key: &str) -> Option<&'a str> {
+        let found = self.context.get(key).or_else(|| self.inquiry.context.get(key));
+        found.and_then(Value::as_str).filter(|text| !text.is_empty())
+    }
+
+    /// The provider that the caller has chosen already is asked for first; if it is open the caller's own fallback
+    /// is taken.
+    fn check_chosen(&mut self) -> Option<(ProviderId, How)> {
+        self.gate.breaker?;
+        let chosen = ProviderId::new(self.text("selected_provider")?);
+        if self.gate.admit(chosen.as_str()) != Some(Exclusion::CircuitBreakerOpen) {
+            return None;
+        }
+        let first_rule = self.context.get("fallback_rules").and_then(|rules| rules.get(0));
+        let target = self
+            .text("fallback_provider")
+            .or_else(|| first_rule.and_then(|rule| rule.get("to")).and_then(Value::as_str))?;
+        Some((ProviderId::new(target), How::BreakerFallback { original: chosen }))
+    }
+
+    fn is_after_failure(&self) -> bool {
+        let status = self.context.get("status");
+        self.text("current_provider").is_some()
+            && status.is_some_and(|status| !status.is_null() && status != "success")
+    }
+
+    /// The first true rule decides; one whose target is unavailable leaves it to the next.
+    fn ask_rules(&mut self, found_status: Option<&Value>) -> Option<(ProviderId, How)> {
+        let current = self.text("current_provider");
+        let may_retry = found_status.is_none() && current.is_none_or(|name| self.gate.peek(name).is_none());
+        // A status that the caller gave is the truth; ours only stands in where there is none.
+        let status = found_status.filter(|_| self.context.get("status").is_none());
+        let asked = Asked {
+            context: self.context,
+            status,
+            may_retry,
+            conditions: self.rules.conditions,
+        };
+        let policy = self.policy;
+        let Self {
+            gate,
+            excluded,
+            jitter,
+            ..
+        } = self;
+        for (rule_index, rule, verdict) in matching(policy, asked, jitter) {
+            let rule_id = rule.id.clone();
+            let max = u64::try_from(rule.retry).unwrap_or(0);
+            match verdict {
+                Verdict::Retry {
+                    provider,
+                    attempt,
+                    backoff_ms,
+                } if gate.admit(provider.as_str()).is_none() => {
+                    return Some((
+                        provider,
+                        How::Retry {
+                            rule_index,
+                            rule_id,
+                            attempt,
+                            max,
+                            backoff_ms,
+                        },
+                    ));
+                }
+                Verdict::Target {
+                    provider,
+                    attempts_used,
+                } => match gate.admit(provider.as_str()) {
+                    None => {
+                        let how = How::Fallback {
+                            rule_index,
+                            rule_id,
+                            attempts_used,
+                            max,
+                        };
+                        return Some((provider.clone(), how));
+                    }
+                    Some(exclusion) => exclude(excluded, provider, exclusion),
+                },
+                // Between the look and the question another request took the last half-open call.
+                Verdict::Retry { attempt, .. } => {
+                    if let Some(to) = &rule.to
+                        && gate.admit(to.as_str()).is_none()
+                    {
+                        let how = How::Fallback {
+                            rule_index,
+                            rule_id,
+                            attempts_used: attempt - 1,
+                            max,
+                        };
+                        return Some((to.clone(), how));
+                    }
+                }
+                Verdict::Nothing => {}
+            }
+        }
+        None
+    }
+
+    fn session(&self) -> Option<(&'a Sticky, Session<'a>)> {
+        let sticky = self.policy.sticky.as_deref().filter(|sticky| sticky.enabled)?;
+        let value = self
+            .context
+            .get(&*sticky.session_key)
+            .filter(|value| !value.is_null() && *value != "")?;
+        Some((
+            sticky,
+            Session {
+                tenant: self.inquiry.tenant,
+                value,
+            },
+        ))
+    }
+
+    fn recall_session(&mut self) -> Option<ProviderId> {
+        if !self.policy.sticky.as_deref().is_some_and(|sticky| sticky.enabled) {
+            return None;
+        }
+        let Some((sticky, session)) = self.session() else {
+            self.sticky = StickyCheck::NoSession;
+            return None;
+        };
+        let table = &self.gate.memory.sticky;
+        let found = match self.at.effects {
+            Effects::Remembered => table.lookup(session, sticky.ttl_seconds, self.at.now),
+            Effects::None => table.peek(session, sticky.ttl_seconds, self.at.now),
+        };
+        let Some(provider) = found else {
+            self.sticky = StickyCheck::Miss;
+            return None;
+        };
+        if let Some(exclusion) = self.gate.admit(provider.as_str()) {
+            exclude(&mut self.excluded, &provider, exclusion);
+            self.sticky = StickyCheck::Excluded(provider);
+            return None;
+        }
+        self.sticky = StickyCheck::Hit;
+        Some(provider)
+    }
+
+    fn draw_provider(&mut self) -> Option<ProviderId> {
+        let providers = &self.policy.providers;
+        let guarded = self.gate.breaker.is_some() || self.gate.checks_health;
+        if guarded {
+            for provider in providers.iter().filter(|provider| provider.weight > 0.0) {
+                if let Some(exclusion) = self.gate.peek(provider.id.as_str()) {
+                    exclude(&mut self.excluded, &provider.id, exclusion);
+                }
+            }
+        }
+        let mut choices = Choices::new(self.at.seed, Purpose::Weights);
+        loop {
+            let excluded = &self.excluded;
+            let is_eligible = |index: usize| {
+                !guarded
+                    || providers
+                        .get(index)
+                        .is_some_and(|p| excluded.iter().all(|(id, _)| *id != p.id))
+            };
+            let drawn = draw(providers, is_eligible, &mut choices)?;
+            let provider = providers.get(drawn.index)?.id.clone();
+            match self.gate.admit(provider.as_str()) {
+                None => {
+                    self.draw = Some(drawn);
+                    return Some(provider);
+                }
+                // Each turn excludes one provider more, so this ends.
+                Some(exclusion) => exclude(&mut self.excluded, &provider, exclusion),
+            }
+        }
+    }
+
+    /// What rules are told where exclusions alone left nothing to draw from.
+    fn status_of_exclusions(&self) -> Option<Value> {
+        let weighted = |id: &ProviderId| self.policy.provider(id.as_str()).is_some_and(|p| p.weight > 0.0);
+        let mut causes = self
+            .excluded
+            .iter()
+            .filter(|(id, _)| weighted(id))
+            .map(|(_, cause)| *cause)
+            .peekable();
+        causes.peek()?;
+        let unhealthy = causes.all(|cause| cause == Exclusion::Unhealthy);
+        let cause = if unhealthy {
+            Exclusion::Unhealthy
+        } else {
+            Exclusion::CircuitBreakerOpen
+        };
+        Some(cause.as_str().into())
+    }
+
+    /// Keeps the session with the provider, and gives the provider's breaker this policy's settings.
+    fn remember(&self, provider: &ProviderId) {
+        if self.at.effects == Effects::None {
+            return;
+        }
+        let memory = self.gate.memory;
+        if let Some((sticky, session)) = self.session() {
+            memory
+                .sticky
+                .store(session, provider, sticky.ttl_seconds, self.at.now);
+        }
+        if let Some(settings) = self.gate.breaker {
+            memory
+                .breakers
+                .configure(self.inquiry.tenant, provider, settings, self.at.now);
+        }
+    }
+}
+
+fn exclude(excluded: &mut Vec<(ProviderId, Exclusion)>, provider: &ProviderId, cause: Exclusion) {
+    if excluded.iter().all(|(known, _)| known != provider) {
+        excluded.push((provider.clone(), cause));
+    }
+}
