@@ -72,6 +72,10 @@ pub async fn decide<E: Extensions>(
     at: Circumstances<'_>,
 ) -> Outcome {
     let mut transitions = Vec::new();
+    // A request can ask to be a dry run by its context, and then nothing of it is remembered either.
+    let dry = inquiry.context.get("dry_run") == Some(&serde_json::Value::Bool(true));
+    let effects = if dry { Effects::None } else { at.effects };
+    let at = Circumstances { effects, ..at };
     let result = match &policy.pipeline {
         Some(pipeline) => {
             let mut run = Run::new(inquiry, rules, at, extensions);

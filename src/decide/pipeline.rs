@@ -199,8 +199,8 @@ impl<'a, E: Extensions> Run<'a, E> {
         item: &Item,
         payload: &Value,
     ) -> Result<Answer, ExtensionError> {
-        // A dry run calls nobody, whether the process or the request asks for it; the extension is still listed.
-        if self.at.effects == Effects::None || self.context.get("dry_run") == Some(&Value::Bool(true)) {
+        // A dry run calls nobody; the extension is still listed.
+        if self.at.effects == Effects::None {
             return Ok(Answer::default());
         }
         let call = Call {
