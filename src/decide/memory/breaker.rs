@@ -2,12 +2,16 @@
 
 use serde::Serialize;
 
+use super::{
+    table::{ProviderKey, ProviderName, Table},
+    window::Window,
+};
 use crate::{
     decide::Moment,
     policy::{BreakerSettings, ProviderId, TenantId},
 };
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     Closed,
@@ -49,7 +53,9 @@ pub struct Transition {
     pub from: State,
     pub to: State,
     pub trigger: Trigger,
+    /// Failures in a row after the change.
     pub failure_count: u32,
+    /// Successes before the change: what closed a half-open breaker.
     pub success_count: u32,
     pub error_rate: f64,
     pub window_failures: u32,
@@ -59,55 +65,520 @@ pub struct Transition {
     pub elapsed_ms: u64,
 }
 
+/// A breaker as an operator sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BreakerStatus {
+    pub state: State,
+    /// Unix milliseconds.
+    pub state_changed_at: u64,
+    pub elapsed_ms: u64,
+    pub timeout_ms: u64,
+    /// Until an open breaker lets somebody try; else 0.
+    pub remaining_ms: u64,
+    pub half_open_calls_count: u32,
+    /// Failures in a row.
+    pub failure_count: u32,
+    pub success_count: u32,
+    pub error_rate: f64,
+    pub window_failures: u32,
+    pub window_total: u32,
+    /// Since the breaker was made.
+    pub total_failures: u64,
+    pub total_successes: u64,
+    pub settings: BreakerSettings,
+}
+
+/// A breaker as it is kept over a restart. Its window is not.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BreakerRecord {
+    pub state: State,
+    pub changed_at: Moment,
+    pub settings: BreakerSettings,
+    pub failure_count: u32,
+    pub success_count: u32,
+    pub half_open_calls: u32,
+}
+
+/// Whether a result counts for or against a provider, by the words that the platform's result messages use. `None`:
+/// neither, as with a request that the client cancelled or that the provider was right to refuse.
+pub fn classify(
+    status: &str,
+    error_code: Option<&str>,
+    error_type: Option<&str>,
+    error_message: Option<&str>,
+) -> Option<CallResult> {
+    match status {
+        "success" => Some(CallResult::Success),
+        "timeout" => Some(CallResult::Failure),
+        "error" => {
+            let code = error_code.unwrap_or_default();
+            let kind = error_type.unwrap_or_default();
+            if [code, kind].iter().any(|word| never_counts(word)) {
+                return None;
+            }
+            let named = matches!(
+                code,
+                "TIMEOUT" | "CONNECTION_ERROR" | "PROVIDER_UNAVAILABLE" | "5XX" | "HTTP_5XX" | "SERVER_ERROR"
+            ) || matches!(
+                kind,
+                "timeout" | "connection_error" | "provider_unavailable" | "5xx" | "server_error"
+            );
+            let told = || {
+                let text = error_message.unwrap_or_default().to_ascii_lowercase();
+                ["timeout", "connection", "unavailable"]
+                    .iter()
+                    .any(|word| text.contains(word))
+                    || has_status_500(&text)
+            };
+            (named || told()).then_some(CallResult::Failure)
+        }
+        _ => None,
+    }
+}
+
+/// Mistakes of the request, whatever the message beside them says.
+fn never_counts(word: &str) -> bool {
+    let word = word.to_ascii_lowercase();
+    let status = word.strip_prefix("http_").unwrap_or(&word).as_bytes();
+    matches!(
+        word.as_str(),
+        "validation_error" | "rate_limit_exceeded" | "rate_limited"
+    ) || matches!(status, [b'4', b'x', b'x'])
+        || matches!(status, [b'4', a, b] if a.is_ascii_digit() && b.is_ascii_digit())
+}
+
+/// Whether a text has a word of three digits that begins with 5.
+fn has_status_500(text: &str) -> bool {
+    text.as_bytes()
+        .split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_')
+        .any(|word| matches!(word, [b'5', a, b] if a.is_ascii_digit() && b.is_ascii_digit()))
+}
+
+#[derive(Debug, Clone)]
+struct Breaker {
+    state: State,
+    changed_at: Moment,
+    settings: BreakerSettings,
+    failure_count: u32,
+    success_count: u32,
+    half_open_calls: u32,
+    /// Half open: since when no result came and no budget was given.
+    quiet_since: Moment,
+    window: Window,
+    total_failures: u64,
+    total_successes: u64,
+}
+
+/// A change of state without the names.
+struct Change {
+    from: State,
+    trigger: Trigger,
+    elapsed_ms: u64,
+    success_count: u32,
+    error_rate: f64,
+    window_failures: u32,
+    window_total: u32,
+}
+
+impl Breaker {
+    fn closed(settings: BreakerSettings, now: Moment) -> Self {
+        Self {
+            state: State::Closed,
+            changed_at: now,
+            settings,
+            failure_count: 0,
+            success_count: 0,
+            half_open_calls: 0,
+            quiet_since: now,
+            window: Window::default(),
+            total_failures: 0,
+            total_successes: 0,
+        }
+    }
+
+    /// A clock that was set back must not keep a breaker open for as long.
+    fn heed_clock(&mut self, now: Moment) {
+        self.changed_at = self.changed_at.min(now);
+        self.quiet_since = self.quiet_since.min(now);
+    }
+
+    fn change(&mut self, to: State, trigger: Trigger, now: Moment) -> Change {
+        self.window.prune(self.settings.error_rate_window_seconds, now);
+        let change = Change {
+            from: self.state,
+            trigger,
+            elapsed_ms: now.since(self.changed_at),
+            success_count: self.success_count,
+            error_rate: self.window.error_rate(),
+            window_failures: self.window.failures(),
+            window_total: self.window.total(),
+        };
+        self.state = to;
+        self.changed_at = now;
+        self.quiet_since = now;
+        self.half_open_calls = 0;
+        change
+    }
+
+    fn admission(&self, now: Moment) -> Admission {
+        let allowed = match self.state {
+            State::Closed => true,
+            State::Open => now.since(self.changed_at) >= self.settings.timeout_ms,
+            State::HalfOpen => self.half_open_calls < self.settings.half_open_max_calls || self.is_stuck(now),
+        };
+        if allowed {
+            Admission::Allowed
+        } else {
+            Admission::Denied
+        }
+    }
+
+    /// Half open, and whoever was let through never told what came of it.
+    fn is_stuck(&self, now: Moment) -> bool {
+        now.since(self.quiet_since) >= self.settings.timeout_ms
+    }
+
+    fn admit(&mut self, now: Moment) -> (Admission, Option<Change>) {
+        self.heed_clock(now);
+        let mut change = None;
+        if self.state == State::Open && now.since(self.changed_at) >= self.settings.timeout_ms {
+            change = Some(self.change(State::HalfOpen, Trigger::TimeoutElapsed, now));
+            self.failure_count = 0;
+            self.success_count = 0;
+        }
+        if self.state == State::HalfOpen {
+            if self.half_open_calls >= self.settings.half_open_max_calls {
+                if !self.is_stuck(now) {
+                    return (Admission::Denied, change);
+                }
+                self.half_open_calls = 0;
+                self.quiet_since = now;
+            }
+            self.half_open_calls += 1;
+        }
+        let admission = if self.state == State::Open {
+            Admission::Denied
+        } else {
+            Admission::Allowed
+        };
+        (admission, change)
+    }
+
+    fn record(&mut self, result: CallResult, latency_ms: Option<u64>, now: Moment) -> Option<Change> {
+        self.heed_clock(now);
+        self.window
+            .push(result, self.settings.error_rate_window_seconds, now);
+        self.quiet_since = now;
+        match result {
+            CallResult::Success => {
+                self.total_successes += 1;
+                match self.state {
+                    State::Closed | State::Open => {
+                        self.failure_count = 0;
+                        None
+                    }
+                    State::HalfOpen => {
+                        self.success_count = self.success_count.saturating_add(1);
+                        (self.success_count >= self.settings.success_threshold).then(|| {
+                            let change = self.change(State::Closed, Trigger::SuccessThresholdMet, now);
+                            self.clear_counts();
+                            change
+                        })
+                    }
+                }
+            }
+            CallResult::Failure => {
+                self.total_failures += 1;
+                match self.state {
+                    State::Closed => {
+                        self.failure_count = self.failure_count.saturating_add(1);
+                        let trigger = self.opens(latency_ms)?;
+                        Some(self.change(State::Open, trigger, now))
+                    }
+                    State::Open => {
+                        self.failure_count = self.failure_count.saturating_add(1);
+                        None
+                    }
+                    State::HalfOpen => {
+                        let change = self.change(State::Open, Trigger::HalfOpenFailure, now);
+                        self.failure_count = 1;
+                        self.success_count = 0;
+                        Some(change)
+                    }
+                }
+            }
+        }
+    }
+
+    fn opens(&self, latency_ms: Option<u64>) -> Option<Trigger> {
+        let settings = &self.settings;
+        let slow = |limit| latency_ms.is_some_and(|latency| latency > limit);
+        if settings.latency_threshold_ms.is_some_and(slow) {
+            Some(Trigger::LatencyThresholdExceeded)
+        } else if self.failure_count >= settings.failure_threshold {
+            Some(Trigger::FailureThresholdExceeded)
+        } else if self.window.total() >= settings.error_rate_min_requests
+            && self.window.error_rate() >= settings.error_rate_threshold
+        {
+            Some(Trigger::ErrorRateThresholdExceeded)
+        } else {
+            None
+        }
+    }
+
+    /// After closing nothing old may open it again.
+    fn clear_counts(&mut self) {
+        self.failure_count = 0;
+        self.success_count = 0;
+        self.half_open_calls = 0;
+        self.window = Window::default();
+    }
+
+    fn status(&self, now: Moment) -> BreakerStatus {
+        let (window_failures, window_total) =
+            self.window.counts(self.settings.error_rate_window_seconds, now);
+        let elapsed_ms = now.since(self.changed_at);
+        BreakerStatus {
+            state: self.state,
+            state_changed_at: self.changed_at.unix_ms,
+            elapsed_ms,
+            timeout_ms: self.settings.timeout_ms,
+            remaining_ms: if self.state == State::Open {
+                self.settings.timeout_ms.saturating_sub(elapsed_ms)
+            } else {
+                0
+            },
+            half_open_calls_count: self.half_open_calls,
+            failure_count: self.failure_count,
+            success_count: self.success_count,
+            error_rate: super::window::rate(window_failures, window_total),
+            window_failures,
+            window_total,
+            total_failures: self.total_failures,
+            total_successes: self.total_successes,
+            settings: self.settings,
+        }
+    }
+}
+
 /// All breakers.
 #[derive(Debug)]
-pub struct Breakers {}
+pub struct Breakers {
+    table: Table<ProviderKey, Breaker>,
+}
 
 impl Breakers {
-    pub fn new(_providers: usize) -> Self {
-        Self {}
+    /// Where there would be more than this many, one goes: the closed one used longest ago, and only where none is
+    /// closed another one.
+    pub fn new(providers: usize) -> Self {
+        Self {
+            table: Table::new(providers, |breaker| breaker.state != State::Closed),
+        }
     }
 
     /// What `admit` would say, changing nothing.
-    pub fn peek(&self, _tenant: &TenantId, _provider: &str, _now: Moment) -> Admission {
-        todo!()
+    pub fn peek(&self, tenant: &TenantId, provider: &str, now: Moment) -> Admission {
+        self.table
+            .read(&ProviderName::new(tenant, provider), |breaker| {
+                breaker.admission(now)
+            })
+            .unwrap_or(Admission::Allowed)
     }
 
     /// Asks to call the provider. Opens half an open breaker whose time has come, and uses the half-open budget.
-    pub fn admit(
-        &self,
-        _tenant: &TenantId,
-        _provider: &str,
-        _now: Moment,
-    ) -> (Admission, Option<Transition>) {
-        todo!()
+    pub fn admit(&self, tenant: &TenantId, provider: &str, now: Moment) -> (Admission, Option<Transition>) {
+        let name = ProviderName::new(tenant, provider);
+        let answer = self.table.change(&name, Some(now), |breaker| {
+            let (admission, change) = breaker.admit(now);
+            let told = change.map(|change| transition(tenant, &ProviderId::new(provider), change, breaker));
+            (admission, told)
+        });
+        answer.unwrap_or((Admission::Allowed, None))
     }
 
     /// Gives a provider its settings; the last policy that chose it wins. Creates a closed breaker where there is none.
     pub fn configure(
         &self,
-        _tenant: &TenantId,
-        _provider: &ProviderId,
-        _settings: BreakerSettings,
-        _now: Moment,
+        tenant: &TenantId,
+        provider: &ProviderId,
+        settings: BreakerSettings,
+        now: Moment,
     ) {
-        todo!()
+        self.table.change_or_make(
+            &ProviderName::new(tenant, provider.as_str()),
+            now,
+            || ((tenant.clone(), provider.clone()), Breaker::closed(settings, now)),
+            |breaker| breaker.settings = settings,
+        );
     }
 
-    /// Takes in what became of a call.
+    /// Takes in what became of a call. A provider that no policy has chosen yet gets the built-in settings.
     pub fn record(
         &self,
-        _tenant: &TenantId,
-        _provider: &ProviderId,
-        _result: CallResult,
-        _latency_ms: Option<u64>,
-        _now: Moment,
+        tenant: &TenantId,
+        provider: &ProviderId,
+        result: CallResult,
+        latency_ms: Option<u64>,
+        now: Moment,
     ) -> Option<Transition> {
-        todo!()
+        self.table.change_or_make(
+            &ProviderName::new(tenant, provider.as_str()),
+            now,
+            || {
+                let mut breaker = Breaker::closed(BreakerSettings::built_in(), now);
+                breaker.success_count = u32::from(result == CallResult::Success);
+                ((tenant.clone(), provider.clone()), breaker)
+            },
+            |breaker| {
+                let change = breaker.record(result, latency_ms, now)?;
+                Some(transition(tenant, provider, change, breaker))
+            },
+        )
     }
 
     /// State of a breaker as it stands, time not applied. `None`: there is none, which allows.
-    pub fn state(&self, _tenant: &TenantId, _provider: &str) -> Option<State> {
-        todo!()
+    pub fn state(&self, tenant: &TenantId, provider: &str) -> Option<State> {
+        self.table
+            .read(&ProviderName::new(tenant, provider), |breaker| breaker.state)
+    }
+
+    /// Everything about a breaker, time not applied to its state.
+    pub fn status(&self, tenant: &TenantId, provider: &str, now: Moment) -> Option<BreakerStatus> {
+        self.table.read(&ProviderName::new(tenant, provider), |breaker| {
+            breaker.status(now)
+        })
+    }
+
+    /// The tenant's breakers, by the names of their providers.
+    pub fn list(&self, tenant: &TenantId, now: Moment) -> Vec<(ProviderId, BreakerStatus)> {
+        let mut found = Vec::new();
+        self.table.each(|key, breaker| {
+            if key.0 == *tenant {
+                found.push((key.1.clone(), breaker.status(now)));
+            }
+        });
+        found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        found
+    }
+
+    /// Closes a breaker; its window stays. Says what it was, or `None` where there is none.
+    pub fn force_recovery(&self, tenant: &TenantId, provider: &str, now: Moment) -> Option<State> {
+        self.force(tenant, provider, now, State::Closed, |breaker| {
+            breaker.failure_count = 0;
+            breaker.success_count = 0;
+        })
+    }
+
+    /// Opens a breaker half, with its whole budget and an empty window. Says what it was.
+    pub fn force_recovery_to_half_open(
+        &self,
+        tenant: &TenantId,
+        provider: &str,
+        now: Moment,
+    ) -> Option<State> {
+        self.force(tenant, provider, now, State::HalfOpen, |breaker| {
+            breaker.half_open_calls = 0;
+            breaker.success_count = 0;
+            breaker.window = Window::default();
+        })
+    }
+
+    /// Closes a breaker and clears everything that it counted. Says what it was.
+    pub fn reset_recovery_state(&self, tenant: &TenantId, provider: &str, now: Moment) -> Option<State> {
+        self.force(tenant, provider, now, State::Closed, |breaker| {
+            breaker.clear_counts();
+            breaker.total_failures = 0;
+            breaker.total_successes = 0;
+        })
+    }
+
+    fn force(
+        &self,
+        tenant: &TenantId,
+        provider: &str,
+        now: Moment,
+        to: State,
+        clear: impl FnOnce(&mut Breaker),
+    ) -> Option<State> {
+        let name = ProviderName::new(tenant, provider);
+        self.table.change(&name, Some(now), |breaker| {
+            clear(breaker);
+            breaker.changed_at = now;
+            breaker.quiet_since = now;
+            std::mem::replace(&mut breaker.state, to)
+        })
+    }
+
+    pub(super) fn prune(&self, keep: &mut impl FnMut(&TenantId) -> bool) -> usize {
+        self.table.retain(|key, _| keep(&key.0))
+    }
+
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Breakers that a full table has forgotten.
+    pub fn evicted(&self) -> u64 {
+        self.table.evicted()
+    }
+
+    /// Everything, for a later `restore`.
+    pub fn records(&self) -> Vec<(TenantId, ProviderId, BreakerRecord)> {
+        let mut records = Vec::new();
+        self.table.each(|key, breaker| {
+            let record = BreakerRecord {
+                state: breaker.state,
+                changed_at: breaker.changed_at,
+                settings: breaker.settings,
+                failure_count: breaker.failure_count,
+                success_count: breaker.success_count,
+                half_open_calls: breaker.half_open_calls,
+            };
+            records.push((key.0.clone(), key.1.clone(), record));
+        });
+        records
+    }
+
+    /// Takes back what an earlier run had, with an empty window.
+    pub fn restore(&self, tenant: TenantId, provider: ProviderId, record: BreakerRecord, now: Moment) {
+        let breaker = Breaker {
+            state: record.state,
+            changed_at: record.changed_at.min(now),
+            failure_count: record.failure_count,
+            success_count: record.success_count,
+            half_open_calls: record.half_open_calls,
+            ..Breaker::closed(record.settings, now)
+        };
+        self.table.change_or_make(
+            &(tenant.clone(), provider.clone()),
+            now,
+            || ((tenant, provider), breaker.clone()),
+            |kept| *kept = breaker.clone(),
+        );
     }
 }
+
+fn transition(tenant: &TenantId, provider: &ProviderId, change: Change, after: &Breaker) -> Transition {
+    Transition {
+        tenant: tenant.clone(),
+        provider: provider.clone(),
+        from: change.from,
+        to: after.state,
+        trigger: change.trigger,
+        failure_count: after.failure_count,
+        success_count: change.success_count,
+        error_rate: change.error_rate,
+        window_failures: change.window_failures,
+        window_total: change.window_total,
+        settings: after.settings,
+        elapsed_ms: change.elapsed_ms,
+    }
+}
+
+#[cfg(test)]
+#[path = "breaker_tests.rs"]
+mod tests;

@@ -1,0 +1,253 @@
+//! The bounded table that breakers, buckets and estimates are kept in.
+//!
+//! A key's hash picks one of many locks, so tenants do not wait for each other. The bound holds for the whole table,
+//! exactly: a new entry takes the place of the one used longest ago in its part of the table, first of those that
+//! are not worth more than others.
+
+use std::{
+    hash::{BuildHasher, Hash, RandomState},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use hashbrown::{Equivalent, HashTable, hash_table};
+
+use crate::{
+    decide::Moment,
+    policy::{ProviderId, TenantId},
+};
+
+/// Parts of a large table. A small one has fewer, so that a part's oldest entry is nearly the whole table's.
+const PARTS: usize = 64;
+const SMALLEST_PART: usize = 256;
+
+/// How many parts a table of this capacity has: a power of two.
+pub(super) fn parts(capacity: usize) -> usize {
+    let parts = (capacity / SMALLEST_PART).clamp(1, PARTS);
+    1 << parts.ilog2()
+}
+
+pub(super) fn lock<T>(part: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Whoever panicked with the lock held left an entry at worst half changed, never the table.
+    part.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A provider of a tenant.
+pub(super) type ProviderKey = (TenantId, ProviderId);
+
+/// The same, borrowed.
+#[derive(Debug, Clone, Copy, Hash)]
+pub(super) struct ProviderName<'a> {
+    pub(super) tenant: &'a str,
+    pub(super) provider: &'a str,
+}
+
+impl<'a> ProviderName<'a> {
+    pub(super) fn new(tenant: &'a TenantId, provider: &'a str) -> Self {
+        Self {
+            tenant: tenant.as_str(),
+            provider,
+        }
+    }
+}
+
+impl Equivalent<ProviderKey> for ProviderName<'_> {
+    fn equivalent(&self, key: &ProviderKey) -> bool {
+        self.tenant == key.0.as_str() && self.provider == key.1.as_str()
+    }
+}
+
+#[derive(Debug)]
+struct Slot<K, V> {
+    key: K,
+    value: V,
+    used: Moment,
+}
+
+type Part<K, V> = HashTable<Slot<K, V>>;
+
+/// A bounded table.
+#[derive(Debug)]
+pub(super) struct Table<K, V> {
+    parts: Box<[Mutex<Part<K, V>>]>,
+    hasher: RandomState,
+    capacity: usize,
+    len: AtomicUsize,
+    evicted: AtomicU64,
+    /// Which entries a full table forgets last.
+    precious: fn(&V) -> bool,
+}
+
+impl<K: Hash + Eq, V> Table<K, V> {
+    pub(super) fn new(capacity: usize, precious: fn(&V) -> bool) -> Self {
+        let capacity = capacity.max(1);
+        Self {
+            parts: (0..parts(capacity)).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            capacity,
+            len: AtomicUsize::new(0),
+            evicted: AtomicU64::new(0),
+            precious,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Entries that a full table has forgotten.
+    pub(super) fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+
+    /// Looks at an entry, changing nothing.
+    pub(super) fn read<Q, R>(&self, name: &Q, look: impl FnOnce(&V) -> R) -> Option<R>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let hash = self.hasher.hash_one(name);
+        let part = lock(self.part(hash));
+        part.find(hash, |slot| name.equivalent(&slot.key))
+            .map(|slot| look(&slot.value))
+    }
+
+    /// Changes an entry that is there.
+    pub(super) fn change<Q, R>(
+        &self,
+        name: &Q,
+        now: Option<Moment>,
+        change: impl FnOnce(&mut V) -> R,
+    ) -> Option<R>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let hash = self.hasher.hash_one(name);
+        let mut part = lock(self.part(hash));
+        let slot = part.find_mut(hash, |slot| name.equivalent(&slot.key))?;
+        slot.used = now.unwrap_or(slot.used);
+        Some(change(&mut slot.value))
+    }
+
+    /// Changes an entry, made where there is none.
+    pub(super) fn change_or_make<Q, R>(
+        &self,
+        name: &Q,
+        now: Moment,
+        make: impl FnOnce() -> (K, V),
+        change: impl FnOnce(&mut V) -> R,
+    ) -> R
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let hash = self.hasher.hash_one(name);
+        let known = |slot: &Slot<K, V>| name.equivalent(&slot.key);
+        {
+            let mut part = lock(self.part(hash));
+            if let Some(slot) = part.find_mut(hash, known) {
+                slot.used = now;
+                return change(&mut slot.value);
+            }
+        }
+        // Room is made without this lock, since it may be found in another part.
+        self.reserve(self.index(hash));
+        let mut part = lock(self.part(hash));
+        match part.entry(hash, known, |slot| self.hasher.hash_one(&slot.key)) {
+            hash_table::Entry::Occupied(mut entry) => {
+                self.len.fetch_sub(1, Ordering::Relaxed);
+                entry.get_mut().used = now;
+                change(&mut entry.get_mut().value)
+            }
+            hash_table::Entry::Vacant(entry) => {
+                let (key, mut value) = make();
+                let answer = change(&mut value);
+                entry.insert(Slot {
+                    key,
+                    value,
+                    used: now,
+                });
+                answer
+            }
+        }
+    }
+
+    pub(super) fn remove<Q>(&self, name: &Q) -> Option<V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let hash = self.hasher.hash_one(name);
+        let mut part = lock(self.part(hash));
+        let entry = part.find_entry(hash, |slot| name.equivalent(&slot.key)).ok()?;
+        let (slot, _) = entry.remove();
+        self.len.fetch_sub(1, Ordering::Relaxed);
+        Some(slot.value)
+    }
+
+    /// Keeps what is to be kept, and says how many went.
+    pub(super) fn retain(&self, mut keep: impl FnMut(&K, &V) -> bool) -> usize {
+        let mut gone = 0;
+        for part in &self.parts {
+            let mut part = lock(part);
+            let before = part.len();
+            part.retain(|slot| keep(&slot.key, &slot.value));
+            let removed = before - part.len();
+            self.len.fetch_sub(removed, Ordering::Relaxed);
+            gone += removed;
+        }
+        gone
+    }
+
+    /// Looks at everything, one part after the other.
+    pub(super) fn each(&self, mut look: impl FnMut(&K, &V)) {
+        for part in &self.parts {
+            for slot in lock(part).iter() {
+                look(&slot.key, &slot.value);
+            }
+        }
+    }
+
+    /// Counts one more entry; where that is one too many, another one goes.
+    fn reserve(&self, index: usize) {
+        let room = |len: usize| (len < self.capacity).then_some(len + 1);
+        while self
+            .len
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
+            .is_err()
+        {
+            if !self.evict(index, false) && !self.evict(index, true) {
+                // Every counted entry is one that another thread is about to insert.
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Forgets one entry, if possible of this part.
+    fn evict(&self, index: usize, precious_too: bool) -> bool {
+        for part in self.parts[index..].iter().chain(&self.parts[..index]) {
+            let mut part = lock(part);
+            let oldest = part
+                .iter()
+                .filter(|slot| precious_too || !(self.precious)(&slot.value))
+                .min_by_key(|slot| slot.used)
+                .map(|slot| (self.hasher.hash_one(&slot.key), slot as *const Slot<K, V>));
+            let Some((hash, oldest)) = oldest else { continue };
+            if let Ok(entry) = part.find_entry(hash, |slot| std::ptr::eq(slot, oldest)) {
+                drop(entry.remove());
+                self.len.fetch_sub(1, Ordering::Relaxed);
+                self.evicted.fetch_add(1, Ordering::Relaxed);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn index(&self, hash: u64) -> usize {
+        // The table itself uses the lowest and the highest bits.
+        (hash >> 32) as usize & (self.parts.len() - 1)
+    }
+
+    fn part(&self, hash: u64) -> &Mutex<Part<K, V>> {
+        &self.parts[self.index(hash)]
+    }
+}
