@@ -50,8 +50,7 @@ pub(super) fn matching<'a>(
         .iter()
         .enumerate()
         .filter_map(move |(index, rule)| {
-            let condition = rule.when.as_ref()?;
-            condition
+            rule.when
                 .holds(facts, asked.conditions)
                 .then(|| (index, rule, verdict(index, rule, asked, jitter)))
         })

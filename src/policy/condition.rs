@@ -88,6 +88,12 @@ impl Condition {
         )
     }
 
+    /// What a `when` that is no object means: never.
+    pub fn never() -> Self {
+        let (key, values) = ("when".into(), Box::default());
+        Self(Box::new([Clause::OneOf { key, values }]))
+    }
+
     /// Whether every clause holds.
     pub fn holds(&self, facts: Facts<'_>, rules: ConditionRules) -> bool {
         self.0.iter().all(|clause| clause.holds(facts, rules))

@@ -55,6 +55,13 @@ impl Problem {
             remedy: remedy.into(),
         }
     }
+
+    pub fn warning(path: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(path, message, remedy)
+        }
+    }
 }
 
 impl fmt::Display for Problem {
@@ -148,7 +155,8 @@ impl Findings {
 }
 
 /// Where in the document we are; linked through the stack so that a path costs nothing until it is needed.
-enum At<'a> {
+#[derive(Debug, Clone, Copy)]
+pub(super) enum At<'a> {
     Root,
     Key(&'a At<'a>, &'a str),
     Index(&'a At<'a>, usize),

@@ -7,12 +7,17 @@ mod condition;
 mod document;
 mod etag;
 mod ids;
+mod read;
+mod refusal;
 mod routing;
+mod write_out;
 
 pub use condition::{Condition, ConditionRules, Facts};
 pub use document::{MAX_DEPTH, PolicyDocument, Problem, Severity};
 pub use etag::ETag;
 pub use ids::{InvalidId, MAX_ID_BYTES, PolicyId, TenantId, check_id};
+pub use read::{check, read, read_object};
+pub use refusal::{Refusal, refuse_document, refuse_id, refuse_record, refuse_sticky};
 pub use routing::{
     Backoff, BreakerSettings, Deprecated, DetailLevel, FallbackRule, HealthCheck, Item, LimitScope,
     MAX_PROVIDER_BYTES, Mode, OnFail, Pipeline, Processor, Provider, ProviderId, RateLimit, RoutingPolicy,

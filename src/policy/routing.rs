@@ -97,8 +97,7 @@ pub struct Provider {
 pub struct FallbackRule {
     /// The index in decimal, `-`, and the first eight hex digits of SHA-256 over the rule's canonical JSON.
     pub id: Box<str>,
-    /// `None` where `when` is not an object: such a rule never applies.
-    pub when: Option<Condition>,
+    pub when: Condition,
     /// Attempts on the provider that failed before `to` is taken; below zero counts as zero.
     pub retry: i64,
     pub backoff: Option<Backoff>,

@@ -1,0 +1,206 @@
+//! `fallbacks`, and the older `fallback`.
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::{At, Notes, weights::check_name};
+use crate::policy::{Backoff, Condition, FallbackRule, ProviderId, Strategy};
+
+/// The rules, and the provider of last resort. A `fallback` without `fallbacks` is both.
+pub(super) fn fallbacks(
+    document: &Map<String, Value>,
+    notes: &mut Notes,
+) -> (Box<[FallbackRule]>, Option<ProviderId>) {
+    let root = At::Root;
+    let rules = document.get("fallbacks");
+    let (last_resort, conditions) = legacy(document.get("fallback"), At::Key(&root, "fallback"), notes);
+    if rules.is_none() {
+        let converted = last_resort.clone().map(|to| {
+            let when = json!({"status": conditions});
+            number(
+                0,
+                when.as_object().map_or_else(Condition::never, Condition::parse),
+                1,
+                None,
+                Some(to),
+            )
+        });
+        return (converted.into_iter().collect(), last_resort);
+    }
+    let at = At::Key(&root, "fallbacks");
+    if document.contains_key("fallback") {
+        let message =
+            "`fallbacks` is given, so `fallback` is only the last resort and its conditions are ignored";
+        notes.warn(At::Key(&root, "fallback"), message, "nothing if that is meant");
+    }
+    let rules = notes.array(rules, at, "fallbacks").unwrap_or_default();
+    let rules = rules
+        .iter()
+        .enumerate()
+        .map(|(index, entry)| rule(index, entry, At::Index(&at, index), notes));
+    (rules.collect(), last_resort)
+}
+
+fn legacy(fallback: Option<&Value>, at: At<'_>, notes: &mut Notes) -> (Option<ProviderId>, Vec<Value>) {
+    let always = || vec!["all_providers_failed".into()];
+    match fallback {
+        None => (None, always()),
+        Some(Value::String(provider)) => (check_name(provider, at, notes), always()),
+        Some(Value::Object(object)) => {
+            notes.unknown_keys(object, &at, &["provider", "conditions"]);
+            let at_conditions = At::Key(&at, "conditions");
+            let conditions = notes.array(object.get("conditions"), at_conditions, "fallback.conditions");
+            let conditions = conditions
+                .filter(|list| !list.is_empty())
+                .map_or_else(always, <[Value]>::to_vec);
+            let at_provider = At::Key(&at, "provider");
+            let provider = match object.get("provider") {
+                Some(Value::String(provider)) => check_name(provider, at_provider, notes),
+                Some(_) => {
+                    notes.error(
+                        at_provider,
+                        "fallback.provider must be a string",
+                        "name a provider",
+                    );
+                    None
+                }
+                None => {
+                    notes.warn(
+                        at,
+                        "fallback names no provider",
+                        "add `provider`: the field is ignored",
+                    );
+                    None
+                }
+            };
+            (provider, conditions)
+        }
+        Some(_) => {
+            let remedy = "write {\"provider\": …, \"conditions\": […]}, or \"provider\"";
+            notes.error(at, "fallback must be an object or string", remedy);
+            (None, always())
+        }
+    }
+}
+
+fn rule(index: usize, entry: &Value, at: At<'_>, notes: &mut Notes) -> FallbackRule {
+    let empty = Map::new();
+    let rule = entry.as_object().unwrap_or_else(|| {
+        notes.error(
+            at,
+            "the rule is not an object",
+            "write {\"when\": {…}, \"retry\": 1, \"to\": …}",
+        );
+        &empty
+    });
+    notes.unknown_keys(rule, &at, &["when", "retry", "backoff", "to"]);
+    let when = match rule.get("when") {
+        None => Condition::parse(&Map::new()),
+        Some(Value::Object(when)) => {
+            check_when(when, At::Key(&at, "when"), notes);
+            Condition::parse(when)
+        }
+        Some(_) => {
+            let remedy = "write {\"status\": [\"timeout\"]}: as it stands the rule never applies";
+            notes.error(At::Key(&at, "when"), "when must be an object", remedy);
+            Condition::never()
+        }
+    };
+    let retry = match rule.get("retry") {
+        None => 1,
+        // Kept as it is when stored: fewer than none acts as none, and fifty are made.
+        Some(value) => {
+            notes.whole(rule, &at, "retry", 0..=10);
+            value
+                .as_i64()
+                .or_else(|| value.as_u64().map(|_large| i64::MAX))
+                .unwrap_or(1)
+        }
+    };
+    let at_to = At::Key(&at, "to");
+    let to = match rule.get("to") {
+        Some(Value::String(to)) => check_name(to, at_to, notes),
+        Some(_) => {
+            notes.error(at_to, "to must be a string", "name a provider");
+            None
+        }
+        None => {
+            notes.warn(
+                at,
+                "the rule has no `to`",
+                "name a provider: without one the next rule is asked",
+            );
+            None
+        }
+    };
+    let backoff = notes.object(rule.get("backoff"), At::Key(&at, "backoff"), "backoff");
+    let backoff = backoff.map(|object| self::backoff(object, At::Key(&at, "backoff"), notes));
+    number(index, when, retry, backoff, to)
+}
+
+/// Warns of what can never be true.
+pub(super) fn check_when(when: &Map<String, Value>, at: At<'_>, notes: &mut Notes) {
+    for (key, value) in when {
+        if value.as_array().is_some_and(Vec::is_empty) {
+            notes.warn(
+                At::Key(&at, key),
+                "an empty list is never true",
+                "list the values, or remove the key",
+            );
+        }
+    }
+}
+
+fn backoff(object: &Map<String, Value>, at: At<'_>, notes: &mut Notes) -> Backoff {
+    notes.unknown_keys(object, &at, &["strategy", "base_ms", "max_ms", "jitter"]);
+    let strategy = match object.get("strategy").map(Value::as_str) {
+        None | Some(Some("exponential")) => Strategy::Exponential,
+        Some(Some("linear")) => Strategy::Linear,
+        Some(Some("fixed")) => Strategy::Fixed,
+        Some(_) => {
+            let remedy = "use \"exponential\", \"linear\" or \"fixed\": it counts as exponential";
+            notes.error(At::Key(&at, "strategy"), "there is no such strategy", remedy);
+            Strategy::Exponential
+        }
+    };
+    let mut whole = |key, default, range| {
+        notes
+            .whole_u32(object, &at, key, range)
+            .map_or(default, u64::from)
+    };
+    let (base_ms, max_ms) = (
+        whole("base_ms", 100, 1..=10_000),
+        whole("max_ms", 5_000, 1..=60_000),
+    );
+    let jitter = notes
+        .boolean(object.get("jitter"), At::Key(&at, "jitter"), "jitter")
+        .unwrap_or(true);
+    Backoff {
+        strategy,
+        base_ms,
+        max_ms,
+        jitter,
+    }
+}
+
+/// Gives a rule its id: its place, and a digest of what it says.
+fn number(
+    index: usize,
+    when: Condition,
+    retry: i64,
+    backoff: Option<Backoff>,
+    to: Option<ProviderId>,
+) -> FallbackRule {
+    let mut rule = FallbackRule {
+        id: Box::default(),
+        when,
+        retry,
+        backoff,
+        to,
+    };
+    // The keys of a `Map` are in order, and nothing is written between them: the canonical form.
+    let digest = Sha256::digest(Value::Object(rule.to_json()).to_string());
+    let [a, b, c, d] = [digest[0], digest[1], digest[2], digest[3]];
+    rule.id = format!("{index}-{a:02x}{b:02x}{c:02x}{d:02x}").into();
+    rule
+}
