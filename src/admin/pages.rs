@@ -52,6 +52,22 @@ impl Admin {
             json!({"tenant_id": tenant, "policy_id": policy, "problems": problems})
         });
         page["problems"] = problems.collect();
+        page["warning_count"] = snapshot
+            .tenants()
+            .map(|(_, tenant)| tenant.noted)
+            .sum::<usize>()
+            .into();
+        let noted = snapshot.tenants().filter(|(_, tenant)| tenant.noted > 0);
+        let noted = noted.flat_map(|(id, tenant)| {
+            let policies = tenant
+                .sorted()
+                .into_iter()
+                .filter(|(_, found)| !found.policy.notes().is_empty());
+            policies.map(move |(policy_id, found)| {
+                json!({"tenant_id": id, "policy_id": policy_id, "problems": found.policy.notes()})
+            })
+        });
+        page["warnings"] = noted.take(MOST_PROBLEMS).collect();
         page["bad_files"] = json!(
             self.directory
                 .as_ref()

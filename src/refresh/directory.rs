@@ -137,10 +137,7 @@ impl Directory {
             let known = base.file(key.0.as_str(), key.1.as_str());
             let policy = match known {
                 Some(known) if known.document == document => known.clone(),
-                _ => Arc::new(Policy {
-                    document,
-                    revision: None,
-                }),
+                _ => Arc::new(Policy::new(document, None)),
             };
             files.insert(key, policy);
         }

@@ -415,7 +415,7 @@ impl<R: Read> Records<R> {
         };
         let id = PolicyId::parse(&id).map_err(io::Error::other)?;
         let document = PolicyDocument::trusted(document.into(), ETag::parse(&etag));
-        Ok(((tenant, id), Policy { document, revision }))
+        Ok(((tenant, id), Policy::new(document, revision)))
     }
 
     fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {

@@ -57,6 +57,7 @@ impl<'a> Draft<'a> {
                 listed: false,
                 size: 0,
                 bytes: 0,
+                noted: 0,
                 metrics: metrics.tenant(tenant),
             })
         });
@@ -184,14 +185,47 @@ impl<'a> Draft<'a> {
         edit(Arc::make_mut(&mut self.next.problems));
     }
 
+    /// Policies with notes that the snapshot before did not have, for the log: the first few, and how many.
+    pub(super) fn newly_noted(&self, before: &Snapshot) -> (Vec<(Key, Arc<Policy>)>, usize) {
+        const LOGGED: usize = 20;
+        let (mut first, mut count) = (Vec::new(), 0);
+        for id in &self.touched {
+            let known = before.tenants.get(id);
+            let is_known = |policy_id: &PolicyId, policy: &Arc<Policy>| {
+                let entry = known.and_then(|tenant| tenant.policies.get(policy_id));
+                entry.is_some_and(|entry| entry.holds(policy))
+            };
+            let policies = self
+                .next
+                .tenants
+                .get(id)
+                .into_iter()
+                .flat_map(|tenant| tenant.found());
+            for (policy_id, found) in policies {
+                if found.policy.notes().is_empty() || is_known(policy_id, found.policy) {
+                    continue;
+                }
+                count += 1;
+                if first.len() < LOGGED {
+                    first.push(((id.clone(), policy_id.clone()), found.policy.clone()));
+                }
+            }
+        }
+        (first, count)
+    }
+
     pub(super) fn finish(mut self) -> Snapshot {
         for tenant in &self.touched {
             if let Some(tenant) = self.next.tenants.get_mut(tenant) {
                 let tenant = Arc::make_mut(tenant);
-                let sizes = tenant
-                    .found()
-                    .map(|(_, found)| found.policy.document.bytes().len());
-                (tenant.size, tenant.bytes) = sizes.fold((0, 0), |(n, sum), bytes| (n + 1, sum + bytes));
+                let found = tenant.found().map(|(_, found)| found.policy);
+                let (mut size, mut bytes, mut noted) = (0, 0, 0);
+                for policy in found {
+                    size += 1;
+                    bytes += policy.document.bytes().len();
+                    noted += usize::from(!policy.notes().is_empty());
+                }
+                (tenant.size, tenant.bytes, tenant.noted) = (size, bytes, noted);
             }
             if self
                 .next

@@ -108,7 +108,7 @@ pub fn check(
         return Ok(known.clone());
     }
     let document = PolicyDocument::parse_tagged(bytes, etag)?;
-    Ok(Arc::new(Policy { document, revision }))
+    Ok(Arc::new(Policy::new(document, revision)))
 }
 
 /// What happened in HEIR since a position.

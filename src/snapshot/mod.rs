@@ -76,6 +76,8 @@ pub struct Tenant {
     /// Policies that a lookup finds, and the bytes of their documents.
     pub(crate) size: usize,
     pub(crate) bytes: usize,
+    /// Policies among them that were taken with notes.
+    pub(crate) noted: usize,
     pub(crate) metrics: Arc<TenantMetrics>,
 }
 

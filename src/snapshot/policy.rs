@@ -1,19 +1,53 @@
 //! One policy in memory, and the layers that can hold a version of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::HeaderValue;
 use serde::Serialize;
 
 use super::Origin;
-use crate::policy::PolicyDocument;
+use crate::policy::{PolicyDocument, Problem, RoutingPolicy, read};
 
 /// A version of a policy.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Policy {
     pub document: PolicyDocument,
     /// HEIR's revision of this version, where HEIR has revisions.
     pub revision: Option<u64>,
+    notes: Box<[Problem]>,
+    routing: OnceLock<Box<RoutingPolicy>>,
+}
+
+impl Policy {
+    /// Takes a document, and notes what a write of it would be refused or warned for.
+    pub fn new(document: PolicyDocument, revision: Option<u64>) -> Self {
+        let (_, notes) = read(document.bytes());
+        Self {
+            document,
+            revision,
+            notes: notes.into(),
+            routing: OnceLock::new(),
+        }
+    }
+
+    /// What is wrong or odd about a policy that was taken all the same.
+    pub fn notes(&self) -> &[Problem] {
+        &self.notes
+    }
+
+    /// What the document says. Made by the first decision and kept from then on: most policies of a large store are
+    /// only ever looked up here, and this form is larger than the document. Making it cannot fail.
+    pub fn routing(&self) -> &RoutingPolicy {
+        self.routing
+            .get_or_init(|| Box::new(read(self.document.bytes()).0))
+    }
+}
+
+/// The same version: what is made from a document is no part of it.
+impl PartialEq for Policy {
+    fn eq(&self, other: &Self) -> bool {
+        self.document == other.document && self.revision == other.revision
+    }
 }
 
 /// Where an answer came from, as `x-beamline-source` says it.
@@ -102,6 +136,18 @@ impl Entry {
             (None, None, None) => return None,
         };
         Some(Found { policy, layer })
+    }
+
+    /// Whether this very version is in one of the layers.
+    pub(super) fn holds(&self, policy: &Arc<Policy>) -> bool {
+        let queued = match &self.queued {
+            Some(Queued::Put(queued)) => Some(queued),
+            _ => None,
+        };
+        let mut layers = [queued, self.heir.as_ref(), self.file.as_ref()]
+            .into_iter()
+            .flatten();
+        layers.any(|known| Arc::ptr_eq(known, policy))
     }
 
     pub(super) fn is_vacant(&self) -> bool {

@@ -146,6 +146,7 @@ impl SnapshotStore {
     }
 
     fn publish(&self, draft: Draft<'_>) {
+        let (newly_noted, newly_noted_count) = draft.newly_noted(&self.current.load());
         let next = draft.finish();
         let size: usize = next.tenants.values().map(|tenant| tenant.size).sum();
         let bytes: usize = next.tenants.values().map(|tenant| tenant.bytes).sum();
@@ -155,6 +156,10 @@ impl SnapshotStore {
         self.metrics
             .store_memory_bytes
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let noted: usize = next.tenants.values().map(|tenant| tenant.noted).sum();
+        self.metrics
+            .policy_warnings
+            .set(i64::try_from(noted).unwrap_or(i64::MAX));
         self.metrics
             .snapshot_problems
             .set(i64::try_from(next.problems.len()).unwrap_or(i64::MAX));
@@ -169,6 +174,7 @@ impl SnapshotStore {
         // process's life, and dropping here is as good.
         let _thread_gone = self.retired.send(old);
         self.published.send_replace(generation);
+        log_notes(&newly_noted, newly_noted_count);
     }
 
     /// A write that HEIR has acknowledged: visible to the next lookup, and to no refresh that began before it.
@@ -639,3 +645,23 @@ fn drop_retired(retiring: &mpsc::Receiver<Arc<Snapshot>>) {
 #[cfg(test)]
 #[path = "store_tests.rs"]
 mod tests;
+
+/// One line for each policy that was taken with notes, as far as they are few.
+fn log_notes(noted: &[(Key, Arc<Policy>)], count: usize) {
+    for ((tenant, policy_id), policy) in noted {
+        let notes: Vec<String> = policy.notes().iter().map(ToString::to_string).collect();
+        tracing::warn!(
+            tenant = tenant.as_str(),
+            policy = policy_id.as_str(),
+            problems = notes.join("; "),
+            "A policy was taken that a write would be refused or warned for."
+        );
+    }
+    if count > noted.len() {
+        let more = count - noted.len();
+        tracing::warn!(
+            more,
+            "Further policies were taken with problems; /admin/snapshot lists them."
+        );
+    }
+}

@@ -26,7 +26,7 @@ pub use ledger::Ledger;
 
 use crate::{
     heir::{Fetched, HeirClient, HeirError, Replied, wire},
-    policy::{ETag, PolicyDocument, Problem},
+    policy::{ETag, PolicyDocument, Problem, Severity, read},
     refresh::Fetcher,
     respond::{ErrorCode, Failure},
     snapshot::{Key, Policy, Queued, SnapshotStore},
@@ -52,6 +52,18 @@ pub struct WritesConfig {
     /// Most writes that wait for HEIR or for an operator; further ones are refused with 503 `journal_unavailable`.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_queued: usize,
+    /// What a policy is held to when it is written.
+    pub validate: Validate,
+}
+
+/// What is demanded of a new policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Validate {
+    /// No mistake in the policy language; each is named in the refusal.
+    Strict,
+    /// One JSON object without ambiguity, and nothing more.
+    Lenient,
 }
 
 impl Default for WritesConfig {
@@ -59,6 +71,7 @@ impl Default for WritesConfig {
         Self {
             when_heir_down: None,
             max_queued: 10_000,
+            validate: Validate::Strict,
         }
     }
 }
@@ -89,6 +102,8 @@ pub struct Writer {
     journal: Journal,
     ledger: Ledger,
     queues: AtomicBool,
+    /// Whether new policies are held to the language.
+    strict: AtomicBool,
     locks: Vec<tokio::sync::Mutex<()>>,
     replay_wanted: Notify,
     metrics: Arc<Metrics>,
@@ -109,6 +124,7 @@ impl Writer {
             journal,
             ledger: Ledger::default(),
             queues: AtomicBool::new(false),
+            strict: AtomicBool::new(true),
             locks: (0..64).map(|_| tokio::sync::Mutex::default()).collect(),
             replay_wanted: Notify::new(),
             metrics,
@@ -131,6 +147,7 @@ impl Writer {
             config.when_heir_down.unwrap_or(default) == WhenHeirDown::Queue && self.journal.is_durable();
         self.queues.store(queue, Relaxed);
         self.journal.set_limit(config.max_queued);
+        self.strict.store(config.validate == Validate::Strict, Relaxed);
     }
 
     pub fn journal(&self) -> &Journal {
@@ -145,7 +162,7 @@ impl Writer {
     /// Makes a write. `headers` are the client's, already without those that concern its connection only.
     pub async fn write(&self, key: &Key, change: Change, headers: &HeaderMap) -> Result<Written, Failure> {
         let document = match &change {
-            Change::Put(body) => Some(check(body)?),
+            Change::Put(body) => Some(check(body, self.strict.load(Relaxed))?),
             Change::Delete => None,
         };
         let Some(client) = &self.client else {
@@ -226,12 +243,7 @@ impl Writer {
         replied: &Replied,
     ) {
         let revision = wire::revision(&replied.headers);
-        let sent_as = |document: &PolicyDocument| {
-            Arc::new(Policy {
-                document: document.clone(),
-                revision,
-            })
-        };
+        let sent_as = |document: &PolicyDocument| Arc::new(Policy::new(document.clone(), revision));
         let mut made = sent.map(sent_as);
         let stored_as_sent =
             sent.is_none_or(|sent| Fetched::etag(&replied.headers).is_some_and(|etag| etag == *sent.etag()));
@@ -302,10 +314,7 @@ impl Writer {
     /// Makes lookups see a waiting write, or what is below it.
     fn show(&self, key: &Key, entry: Option<&Entry>) {
         let queued = entry.map(|entry| match &entry.operation {
-            Operation::Put(document) => Queued::Put(Arc::new(Policy {
-                document: document.clone(),
-                revision: None,
-            })),
+            Operation::Put(document) => Queued::Put(Arc::new(Policy::new(document.clone(), None))),
             Operation::Delete => Queued::Delete,
         });
         self.store.edit(|draft| draft.set_queued(key, queued));
@@ -351,10 +360,7 @@ async fn heir_version(client: &HeirClient, key: &Key) -> Result<Option<Arc<Polic
         Ok(Fetched::Changed { body, headers }) => {
             let document = PolicyDocument::parse_tagged(body, Fetched::etag(&headers))
                 .map_err(|_problems| HeirError::Invalid("the policy is broken".into()))?;
-            Ok(Some(Arc::new(Policy {
-                document,
-                revision: wire::revision(&headers),
-            })))
+            Ok(Some(Arc::new(Policy::new(document, wire::revision(&headers)))))
         }
         Ok(Fetched::NotModified)
         | Err(HeirError::Status {
@@ -394,8 +400,15 @@ async fn send(
 }
 
 /// Checks a document that was sent; every problem is named.
-fn check(body: &Bytes) -> Result<PolicyDocument, Failure> {
-    PolicyDocument::parse(body.clone()).map_err(|problems| invalid_policy(&problems))
+fn check(body: &Bytes, strict: bool) -> Result<PolicyDocument, Failure> {
+    let document = PolicyDocument::parse(body.clone()).map_err(|problems| invalid_policy(&problems))?;
+    if strict {
+        let (_, problems) = read(body);
+        if problems.iter().any(|problem| problem.severity == Severity::Error) {
+            return Err(invalid_policy(&problems));
+        }
+    }
+    Ok(document)
 }
 
 /// 400 for what is no JSON at all, 422 for JSON that is no policy.
@@ -405,9 +418,13 @@ pub fn invalid_policy(problems: &[Problem]) -> Failure {
     } else {
         ErrorCode::InvalidPolicy
     };
-    let message = match problems {
-        [one] => one.to_string(),
-        many => format!("the policy has {} problems", many.len()),
+    let mut errors = problems
+        .iter()
+        .filter(|problem| problem.severity == Severity::Error);
+    let message = match (errors.next(), errors.count()) {
+        (Some(first), 0) => first.to_string(),
+        (Some(first), more) => format!("{first} (and {more} more)"),
+        (None, _) => "the policy is not acceptable".to_owned(),
     };
     Failure::new(code, message).detail("problems", serde_json::to_value(problems).unwrap_or_default())
 }

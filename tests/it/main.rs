@@ -23,6 +23,7 @@ mod never_waits;
 mod ops;
 mod ops_process;
 mod overtaken;
+mod policies;
 mod processes;
 mod refresh;
 mod refresh_races;

@@ -155,6 +155,8 @@ async fn the_snapshot_page_shows_where_everything_stands() {
             "revision",
             "source",
             "tenants",
+            "warning_count",
+            "warnings",
         ]
     );
     for (pointer, expected) in [

@@ -49,8 +49,14 @@ impl Sidecar {
         Self::start_from(yaml, ConfigSource::default())
     }
 
-    pub(crate) fn start_from(yaml: &str, source: ConfigSource) -> Result<Self, String> {
-        let loaded = config::parse(yaml, "a test", &Environment::new()).map_err(|error| error.to_string())?;
+    pub(crate) fn start_from(yaml: &str, mut source: ConfigSource) -> Result<Self, String> {
+        // Most tests are about bytes that arrive as they were sent, whatever they mean.
+        let mut environment = Environment::new();
+        if !yaml.contains("validate:") {
+            environment.insert("BEAMLINE_WRITES_VALIDATE".into(), "lenient".into());
+        }
+        source.environment.extend(environment.clone());
+        let loaded = config::parse(yaml, "a test", &environment).map_err(|error| error.to_string())?;
         let app =
             App::build(loaded.config, source, Logs::detached()).map_err(|error| format!("{error:?}"))?;
         let data = app.addresses().iter().find_map(|address| match address {
