@@ -23,6 +23,7 @@ pub mod listener;
 pub mod policy;
 pub mod readiness;
 pub mod refresh;
+pub mod remember;
 pub mod respond;
 pub mod route;
 pub mod snapshot;
