@@ -18,6 +18,7 @@ pub mod cli;
 pub mod config;
 pub mod decide;
 pub mod forward;
+pub mod health_check;
 pub mod heir;
 pub mod listener;
 pub mod policy;
