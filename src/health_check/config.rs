@@ -21,6 +21,7 @@ pub struct HealthChecksConfig {
     /// Checks under way at one time; further ones wait.
     #[schemars(range(min = 1, max = 1_000))]
     pub max_in_flight: usize,
+    /// TLS towards providers; the files are read at the start.
     pub tls: TlsConfig,
 }
 
