@@ -21,8 +21,8 @@ pub(crate) use reference::is_live;
 pub use reference::reference;
 
 use crate::{
-    admin::OpsConfig, heir::HeirConfig, listener::Address, listener::LimitsConfig, refresh::RefreshConfig,
-    telemetry::LogConfig, write::WritesConfig,
+    admin::OpsConfig, health_check::HealthChecksConfig, heir::HeirConfig, listener::Address,
+    listener::LimitsConfig, refresh::RefreshConfig, telemetry::LogConfig, write::WritesConfig,
 };
 
 /// Everything that can be configured. Every key has a default: with no file at all the sidecar runs.
@@ -43,6 +43,7 @@ pub struct Config {
     pub refresh: RefreshConfig,
     pub writes: WritesConfig,
     pub limits: LimitsConfig,
+    pub health_checks: HealthChecksConfig,
     pub shutdown: ShutdownConfig,
     pub metrics: MetricsConfig,
     pub log: LogConfig,
@@ -75,6 +76,7 @@ impl Default for Config {
             refresh: RefreshConfig::default(),
             writes: WritesConfig::default(),
             limits: LimitsConfig::default(),
+            health_checks: HealthChecksConfig::default(),
             shutdown: ShutdownConfig::default(),
             metrics: MetricsConfig::default(),
             log: LogConfig::default(),

@@ -49,11 +49,8 @@ pub(super) fn matching<'a>(
         .fallbacks
         .iter()
         .enumerate()
-        .filter_map(move |(index, rule)| {
-            rule.when
-                .holds(facts, asked.conditions)
-                .then(|| (index, rule, verdict(index, rule, asked, jitter)))
-        })
+        .filter(move |(_, rule)| rule.when.holds(facts, asked.conditions))
+        .map(move |(index, rule)| (index, rule, verdict(index, rule, asked, jitter)))
 }
 
 fn verdict<'a>(index: usize, rule: &'a FallbackRule, asked: Asked<'_>, jitter: &mut Jitter) -> Verdict<'a> {

@@ -11,7 +11,7 @@ mod config;
 mod error;
 mod level;
 mod listed;
-mod tls;
+pub(crate) mod tls;
 pub mod wire;
 
 pub use backoff::Backoff;

@@ -46,7 +46,7 @@ pub(super) fn content_digest(config: &TlsConfig) -> [u8; 32] {
 
 /// Reads the files and builds the settings. Where TLS is not used nobody is trusted: reading the system's authorities
 /// is most of what a start costs.
-pub(super) fn client_config(config: &TlsConfig, used: bool) -> Result<ClientConfig, TlsError> {
+pub(crate) fn client_config(config: &TlsConfig, used: bool) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let builder = builder.with_root_certificates(if used {

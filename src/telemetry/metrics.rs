@@ -72,6 +72,8 @@ pub struct Metrics {
     level: IntGaugeVec,
     writes: IntCounterVec,
     config_reloads: IntCounterVec,
+    health_checks: IntCounterVec,
+    pub providers_unhealthy: IntGauge,
     pub store_size: IntGauge,
     pub store_memory_bytes: IntGauge,
     pub load_time_ms: Gauge,
@@ -139,7 +141,22 @@ impl Metrics {
             SECONDS,
         )?
         .with_label_values::<&str>(&[]);
+        let health_checks = counters(
+            &r,
+            "beamline_sidecar_health_checks_total",
+            "Active checks of providers by outcome: healthy, unhealthy, timeout, unreachable.",
+            &["outcome"],
+        )?;
+        for outcome in ["healthy", "unhealthy", "timeout", "unreachable"] {
+            health_checks.with_label_values(&[outcome]);
+        }
         Ok(Arc::new(Self {
+            health_checks,
+            providers_unhealthy: gauge(
+                &r,
+                "beamline_sidecar_providers_unhealthy",
+                "Providers that failed their active checks, counted per tenant.",
+            )?,
             tenant_labels,
             tenants: Mutex::default(),
             other,
@@ -336,6 +353,10 @@ impl Metrics {
 
     pub fn write(&self, outcome: &str) {
         self.writes.with_label_values(&[outcome]).inc();
+    }
+
+    pub fn health_check(&self, outcome: &str) {
+        self.health_checks.with_label_values(&[outcome]).inc();
     }
 
     pub fn config_reload(&self, outcome: &str) {

@@ -6,6 +6,7 @@ mod config;
 mod erlang;
 mod faults;
 mod forward;
+mod health_checks;
 mod hostile_disk;
 mod hostile_heir;
 mod hostile_history;

@@ -82,7 +82,7 @@ mod tests {
         assert!(health.is_unhealthy(&a, "openai"));
         assert!(!health.is_unhealthy(&b, "openai"));
         assert!(!health.is_unhealthy(&a, "azure"));
-        assert_eq!(health.list(&a), [openai.clone()]);
+        assert_eq!(health.list(&a), [ProviderId::new("openai")]);
         health.set(&a, &openai, true);
         health.set(&a, &openai, true);
         assert!(!health.is_unhealthy(&a, "openai") && health.is_empty());

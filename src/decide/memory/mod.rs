@@ -63,7 +63,8 @@ impl Memory {
     }
 
     /// Forgets everything of tenants that are not to be kept, and says how many entries that were. Where no tenant
-    /// has gone it costs a look at every key, and at no session.
+    /// has gone it costs a look at every key, and at no session. Only for a snapshot that knows every tenant: one that
+    /// is merely not known yet has sessions that are worth keeping.
     pub fn prune(&self, keep: &mut impl FnMut(&TenantId) -> bool) -> usize {
         self.sticky.prune(keep)
             + self.breakers.prune(keep)
@@ -78,4 +79,74 @@ impl Memory {
 pub struct Swept {
     pub sessions: usize,
     pub buckets: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::policy::{BreakerSettings, LimitScope, ProviderId, RateLimit};
+
+    #[test]
+    fn a_tenant_that_vanished_leaves_nothing_and_the_others_keep_all() {
+        let memory = Memory::new(MemoryLimits {
+            sessions: 100,
+            buckets: 100,
+            providers: 100,
+        });
+        let now = Moment::from_unix_ms(0);
+        let tenants = ["gone", "stays"].map(|name| TenantId::parse(name).unwrap());
+        let (openai, value) = (ProviderId::new("openai"), json!("s"));
+        let limit = RateLimit {
+            scope: LimitScope::Tenant,
+            requests_per_second: 1.0,
+            burst: 1,
+            window_seconds: 1,
+        };
+        for tenant in &tenants {
+            memory.sticky.store(
+                Session {
+                    tenant,
+                    value: &value,
+                },
+                &openai,
+                60,
+                now,
+            );
+            memory
+                .breakers
+                .configure(tenant, &openai, BreakerSettings::default(), now);
+            memory
+                .buckets
+                .take(&BucketKey::Tenant(tenant.clone()), &limit, now)
+                .unwrap();
+            memory
+                .estimates
+                .record(tenant, &openai, Some(1), None, false, now);
+            memory.health.set(tenant, &openai, false);
+        }
+        let keep = |tenant: &TenantId| tenant.as_str() == "stays";
+        assert_eq!(memory.prune(&mut { keep }), 5);
+        assert_eq!(memory.prune(&mut { keep }), 0);
+        let [gone, stays] = &tenants;
+        for (tenant, there) in [(gone, false), (stays, true)] {
+            let session = Session {
+                tenant,
+                value: &value,
+            };
+            assert_eq!(memory.sticky.peek(session, 60, now).is_some(), there);
+            assert_eq!(memory.breakers.state(tenant, "openai").is_some(), there);
+            let bucket = BucketKey::Tenant(tenant.clone());
+            assert_eq!(memory.buckets.status(&bucket).is_some(), there);
+            assert_eq!(memory.estimates.of(tenant, "openai").is_some(), there);
+            assert_eq!(memory.health.is_unhealthy(tenant, "openai"), there);
+        }
+        let swept = Swept {
+            sessions: 1,
+            buckets: 1,
+        };
+        assert_eq!(memory.sweep(Moment::from_unix_ms(7_200_000)), swept);
+        assert_eq!(memory.sweep(Moment::from_unix_ms(7_200_000)), Swept::default());
+    }
 }

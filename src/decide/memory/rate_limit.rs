@@ -4,7 +4,6 @@
 //! up to `burst`. Nothing comes between two ticks. The clock of a bucket that has been full for longer than a tick
 //! stands still, so that a burst and the next tick never fall together.
 
-use hashbrown::HashMap;
 use serde::Serialize;
 
 use super::table::Table;
@@ -265,8 +264,8 @@ impl Buckets {
     }
 
     /// Everything, for a later `restore`.
-    pub fn records(&self) -> HashMap<BucketKey, BucketRecord> {
-        let mut records = HashMap::new();
+    pub fn records(&self) -> Vec<(BucketKey, BucketRecord)> {
+        let mut records = Vec::new();
         self.table.each(|key, bucket| {
             let record = BucketRecord {
                 tokens: bucket.tokens,
@@ -275,7 +274,7 @@ impl Buckets {
                 burst: bucket.limit.burst,
                 window_seconds: bucket.limit.window_seconds,
             };
-            records.insert(key.clone(), record);
+            records.push((key.clone(), record));
         });
         records
     }

@@ -25,6 +25,8 @@ use crate::{
 
 /// Longest value in bytes that is kept as it is; a longer one is known by its SHA-256.
 const LONGEST_VALUE: usize = 128;
+/// Slots of a part below which unused ones are no waste.
+const WORTH_GIVING_BACK: usize = 256;
 /// No entry.
 const NONE: u32 = u32::MAX;
 
@@ -300,11 +302,25 @@ impl Part {
         for &at in &found {
             self.remove(hasher, at);
         }
-        if self.index.is_empty() && !self.entries.is_empty() {
-            // What a flood has left is given back.
-            *self = Self::default();
+        if self.entries.len() >= WORTH_GIVING_BACK && self.index.len() < self.entries.len() / 4 {
+            self.give_back(hasher);
         }
         found.len()
+    }
+
+    /// Moves what is left into less room, in the same order.
+    fn give_back(&mut self, hasher: &RandomState) {
+        let mut order: Vec<u32> = self.iter().map(|(at, _)| at).collect();
+        order.reverse();
+        let old = std::mem::take(self);
+        (self.tenants, self.providers) = (old.tenants, old.providers);
+        let mut entries: Vec<Option<Entry>> = old.entries.into_iter().map(Some).collect();
+        for at in order {
+            if let Some(entry) = entries.get_mut(at as usize).and_then(Option::take) {
+                let hash = hash_of(hasher, &self.tenants, &entry);
+                self.insert(hash, hasher, entry);
+            }
+        }
     }
 }
 
@@ -493,15 +509,12 @@ impl StickyTable {
         let mut gone = 0;
         for part in &self.parts {
             let mut part = lock(part);
-            let left: Vec<u32> = part
-                .tenants
-                .numbers
-                .iter()
-                .filter(|(tenant, _)| !keep(tenant))
-                .map(|(_, &number)| number)
-                .collect();
-            if !left.is_empty() {
-                let removed = part.remove_where(&self.hasher, |entry| left.contains(&entry.tenant));
+            let mut left = vec![false; part.tenants.slots.len()];
+            for (tenant, &number) in &part.tenants.numbers {
+                left[number as usize] = !keep(tenant);
+            }
+            if left.contains(&true) {
+                let removed = part.remove_where(&self.hasher, |entry| left[entry.tenant as usize]);
                 self.len.fetch_sub(removed, Ordering::Relaxed);
                 gone += removed;
             }

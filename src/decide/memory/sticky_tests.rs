@@ -142,7 +142,47 @@ fn a_sweep_forgets_what_expired_before_now() {
     assert_eq!(table.clear_expired(at(11)), 0);
     assert_eq!(table.clear_expired(at(100_000)), 999);
     assert!(table.is_empty());
-    assert!(table.parts.iter().all(|part| lock(part).entries.is_empty()));
+}
+
+#[test]
+fn what_a_flood_took_is_given_back_and_the_rest_stays_in_its_order() {
+    let table = StickyTable::new(600);
+    assert_eq!(table.parts.len(), 2);
+    let t = tenant("t");
+    let store = |name: String, ttl| {
+        let value = json!(name);
+        table.store(session(&t, &value), &ProviderId::new(&name), ttl, at(0));
+    };
+    for index in 0..20 {
+        store(format!("kept{index}"), 1_000);
+    }
+    for index in 0..580 {
+        store(format!("flood{index}"), 10);
+    }
+    assert_eq!((table.clear_expired(at(11)), table.len()), (580, 20));
+    let slots: Vec<usize> = table.parts.iter().map(|part| lock(part).entries.len()).collect();
+    assert!(slots.iter().sum::<usize>() < 400, "{slots:?}");
+    for index in 0..20 {
+        let value = json!(format!("kept{index}"));
+        let found = name(table.peek(session(&t, &value), 1_000, at(11)));
+        assert_eq!(found, Some(format!("kept{index}")));
+    }
+    for part in &table.parts {
+        let part = lock(part);
+        let order: Vec<usize> = part
+            .iter()
+            .map(|(_, entry)| entry.key[5..].parse().unwrap())
+            .collect();
+        assert!(order.is_sorted_by(|a, b| a > b), "{order:?}");
+    }
+    // A tenant without sessions leaves no name behind.
+    assert_eq!(table.clear_tenant(&t), 20);
+    for part in &table.parts {
+        let part = lock(part);
+        assert!(part.tenants.numbers.is_empty() && part.providers.numbers.is_empty());
+    }
+    store("again".into(), 10);
+    assert_eq!(table.len(), 1);
 }
 
 #[test]
@@ -231,6 +271,9 @@ fn threads_never_exceed_the_bound() {
     assert_eq!(kept, table.len());
 }
 
+/// Tenant and value; when it was set, for how long, and the provider.
+type Known = ((u8, u8), (u64, i64, String));
+
 proptest! {
     /// Against a list with the newest at its end.
     #[test]
@@ -238,7 +281,7 @@ proptest! {
         steps in prop::collection::vec((0..4_u8, 0..2_u8, 0..12_u8, 1..20_i64, 0..3_u64), 1..200)
     ) {
         let table = StickyTable::new(8);
-        let mut model: Vec<((u8, u8), (u64, i64, String))> = Vec::new();
+        let mut model: Vec<Known> = Vec::new();
         let tenants = [tenant("a"), tenant("b")];
         let mut now = 100;
         for (step, (what, t, v, ttl, passed)) in steps.into_iter().enumerate() {

@@ -251,3 +251,89 @@ impl<K: Hash + Eq, V> Table<K, V> {
         &self.parts[self.index(hash)]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(index: u32) -> ProviderKey {
+        let tenant = TenantId::parse(&format!("t{}", index % 7)).unwrap();
+        (tenant, ProviderId::new(&format!("p{index}")))
+    }
+
+    fn set(table: &Table<ProviderKey, u32>, index: u32, value: u32) {
+        let key = key(index);
+        let now = Moment::from_unix_ms(index.into());
+        table.change_or_make(&key.clone(), now, || (key, 0), |kept| *kept = value);
+    }
+
+    fn count(table: &Table<ProviderKey, u32>) -> usize {
+        let mut count = 0;
+        table.each(|_, _| count += 1);
+        count
+    }
+
+    #[test]
+    fn the_bound_is_exact_and_used_whole() {
+        for capacity in [0, 1, 2, 255, 256, 600, 5_000] {
+            let table = Table::new(capacity, |_| false);
+            for index in 0..10_000 {
+                set(&table, index, index);
+                assert!(table.len() <= capacity.max(1));
+            }
+            assert_eq!((table.len(), count(&table)), (capacity.max(1), capacity.max(1)));
+            assert_eq!(table.evicted(), 10_000 - capacity.max(1) as u64);
+            let newest = key(9_999);
+            assert_eq!(table.read(&newest, |value| *value), Some(9_999));
+            assert_eq!(table.remove(&newest), Some(9_999));
+            assert_eq!((table.len(), table.remove(&newest)), (capacity.max(1) - 1, None));
+        }
+    }
+
+    #[test]
+    fn where_a_part_has_only_precious_entries_another_part_gives_one_up() {
+        let table = Table::new(600, |value| *value == 1);
+        assert_eq!(table.parts.len(), 2);
+        for index in 0..599 {
+            set(&table, index, 1);
+        }
+        set(&table, 599, 0);
+        for index in 600..700 {
+            set(&table, index, 0);
+        }
+        let mut precious = 0;
+        table.each(|_, value| precious += value);
+        assert_eq!((precious, table.len()), (599, 600));
+        for index in 700..703 {
+            set(&table, index, 1);
+        }
+        assert!(table.read(&key(0), |_| ()).is_none() || table.read(&key(1), |_| ()).is_none());
+        assert_eq!((table.len(), count(&table)), (600, 600));
+    }
+
+    #[test]
+    fn threads_agree_on_how_many_there_are() {
+        for capacity in [1, 10, 1_000] {
+            let table = Table::new(capacity, |_| false);
+            std::thread::scope(|scope| {
+                for thread in 0..8_u32 {
+                    let table = &table;
+                    scope.spawn(move || {
+                        for step in 0..3_000 {
+                            let index = (step * 31 + thread * 977) % 1_500;
+                            match step % 5 {
+                                0 => drop(table.remove(&key(index))),
+                                1 if step % 500 == 1 => {
+                                    table.retain(|_, value| value % 2 == 0);
+                                }
+                                _ => set(table, index, step),
+                            }
+                            assert!(table.len() <= capacity);
+                        }
+                    });
+                }
+            });
+            assert_eq!(table.len(), count(&table));
+        }
+    }
+}
