@@ -24,13 +24,14 @@ use self::{data_runtime::DataRuntime, reload::Reloader, tasks::Tasks};
 use crate::{
     admin::{Access, Admin},
     config::Config,
+    decide::memory::Memory,
     forward::Forwarder,
     heir::{BaseUrl, ConnectError, HeirClient, InvalidBaseUrl},
     listener::{Address, Bound, ConnectionLimits, InvalidAddress, Stop, serve},
     policy::TenantId,
     readiness::Readiness,
     refresh::{Directory, DiskSnapshot, Fetcher, Refresher, Restored},
-    route::{Router, Upstream},
+    route::{Decider, Router, Upstream},
     snapshot::SnapshotStore,
     telemetry::{Logs, Metrics},
     write::{Journal, JournalError, Writer},
@@ -148,6 +149,7 @@ impl App {
         writer.configure(&config.writes);
         let readiness = Arc::new(Readiness::new(store.clone(), refresher.clone()));
         let directory = load_directory(&config, &store, &readiness)?;
+        let memory = Arc::new(Memory::new(config.decide.memory_limits()));
         let router = Router::new(
             store.clone(),
             upstream,
@@ -155,6 +157,7 @@ impl App {
             readiness.clone(),
             config.limits.clone(),
             metrics.clone(),
+            Decider::new(&config.decide, memory.clone(), metrics.clone()),
         );
         let admin = Arc::new(Admin {
             access: Access::load(&config.ops).map_err(BuildError::Token)?,

@@ -21,8 +21,9 @@ pub(crate) use reference::is_live;
 pub use reference::reference;
 
 use crate::{
-    admin::OpsConfig, health_check::HealthChecksConfig, heir::HeirConfig, listener::Address,
-    listener::LimitsConfig, refresh::RefreshConfig, telemetry::LogConfig, write::WritesConfig,
+    admin::OpsConfig, decide::DecideConfig, health_check::HealthChecksConfig, heir::HeirConfig,
+    listener::Address, listener::LimitsConfig, refresh::RefreshConfig, telemetry::LogConfig,
+    write::WritesConfig,
 };
 
 /// Everything that can be configured. Every key has a default: with no file at all the sidecar runs.
@@ -42,6 +43,7 @@ pub struct Config {
     pub heir: HeirConfig,
     pub refresh: RefreshConfig,
     pub writes: WritesConfig,
+    pub decide: DecideConfig,
     pub limits: LimitsConfig,
     pub health_checks: HealthChecksConfig,
     pub shutdown: ShutdownConfig,
@@ -75,6 +77,7 @@ impl Default for Config {
             heir: HeirConfig::default(),
             refresh: RefreshConfig::default(),
             writes: WritesConfig::default(),
+            decide: DecideConfig::default(),
             limits: LimitsConfig::default(),
             health_checks: HealthChecksConfig::default(),
             shutdown: ShutdownConfig::default(),

@@ -8,6 +8,8 @@
 
 mod admit;
 mod backoff;
+mod complexity;
+mod config;
 mod decision;
 mod explanation;
 mod extension;
@@ -24,6 +26,8 @@ mod weights;
 
 pub use admit::{Allowance, check_depth};
 pub use backoff::backoff_ms;
+pub use complexity::Complexity;
+pub use config::DecideConfig;
 pub use decision::{Decision, EXPECTED_COST, EXPECTED_LATENCY_MS, Metadata};
 pub use explanation::{
     Candidate, DrawEvidence, Evidence, Explaining, Explanation, Provenance, StickyEvidence, audit_form,

@@ -22,6 +22,8 @@ pub enum InvalidId {
     Character,
     #[error("is `.` or `..`, which are path segments and not ids")]
     DotSegment,
+    #[error("is `dry-run` or `complexity`, which are operations and not ids")]
+    Reserved,
 }
 
 /// Checks a text against the grammar of ids.
@@ -38,10 +40,12 @@ pub fn check_id(text: &str) -> Result<(), InvalidId> {
     {
         return Err(InvalidId::Character);
     }
-    if text == "." || text == ".." {
-        return Err(InvalidId::DotSegment);
+    match text {
+        "." | ".." => Err(InvalidId::DotSegment),
+        // They stand in paths where an id could: neither may be mistaken for the other.
+        "dry-run" | "complexity" => Err(InvalidId::Reserved),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 macro_rules! id {
@@ -113,6 +117,8 @@ mod tests {
             (long.as_str(), InvalidId::TooLong),
             (".", InvalidId::DotSegment),
             ("..", InvalidId::DotSegment),
+            ("dry-run", InvalidId::Reserved),
+            ("complexity", InvalidId::Reserved),
             ("a/b", InvalidId::Character),
             ("a b", InvalidId::Character),
             ("chat\n", InvalidId::Character),

@@ -31,6 +31,14 @@ pub enum ErrorCode {
     Overloaded,
     JournalUnavailable,
     HeirTimeout,
+    TenantForbidden,
+    PolicyNotFound,
+    RateLimitExceeded,
+    DecisionFailed,
+    DeadlineExceeded,
+    ExtensionError,
+    ValidatorBlocked,
+    PostProcessorFailed,
 }
 
 impl ErrorCode {
@@ -60,6 +68,15 @@ impl ErrorCode {
             Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE),
             Self::JournalUnavailable => ("journal_unavailable", StatusCode::SERVICE_UNAVAILABLE),
             Self::HeirTimeout => ("heir_timeout", StatusCode::GATEWAY_TIMEOUT),
+            // The platform's codes for decisions; two of them stand for more than one cause.
+            Self::TenantForbidden => ("unauthorized", StatusCode::FORBIDDEN),
+            Self::PolicyNotFound => ("policy_not_found", StatusCode::NOT_FOUND),
+            Self::RateLimitExceeded => ("rate_limit_exceeded", StatusCode::TOO_MANY_REQUESTS),
+            Self::DecisionFailed => ("decision_failed", StatusCode::SERVICE_UNAVAILABLE),
+            Self::DeadlineExceeded => ("internal", StatusCode::GATEWAY_TIMEOUT),
+            Self::ExtensionError => ("extension_error", StatusCode::INTERNAL_SERVER_ERROR),
+            Self::ValidatorBlocked => ("validator_blocked", StatusCode::FORBIDDEN),
+            Self::PostProcessorFailed => ("post_processor_failed", StatusCode::INTERNAL_SERVER_ERROR),
         }
     }
 
@@ -79,6 +96,10 @@ pub struct Failure {
     /// A sentence for a person; never holds a secret or a document's content.
     pub message: String,
     pub details: Map<String, Value>,
+    /// `error.intake_error_code`: the family of a refused request for a decision.
+    intake: Option<&'static str>,
+    /// `context`: the ids of the request, as far as they are known.
+    context: Map<String, Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -88,6 +109,8 @@ impl Failure {
             code,
             message: message.into(),
             details: Map::new(),
+            intake: None,
+            context: Map::new(),
             headers: Vec::new(),
         }
     }
@@ -95,6 +118,22 @@ impl Failure {
     /// Adds one entry of `error.details`.
     pub fn detail(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.details.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Names the family of a refused request for a decision.
+    pub fn intake(mut self, code: &'static str) -> Self {
+        self.intake = Some(code);
+        self
+    }
+
+    /// Names the request in `context`; what is not known is left out.
+    pub fn about(mut self, request_id: Option<&str>, trace_id: Option<&str>) -> Self {
+        for (key, id) in [("request_id", request_id), ("trace_id", trace_id)] {
+            if let Some(id) = id {
+                self.context.insert(key.to_owned(), id.into());
+            }
+        }
         self
     }
 
@@ -115,14 +154,12 @@ impl Failure {
 
     /// `{"ok":false,"error":{"code","message","details"},"context":{}}` with the code's status.
     pub fn response(self) -> Response {
-        let mut response = json_response(
-            self.code.status(),
-            &json!({
-                "ok": false,
-                "error": {"code": self.code.as_str(), "message": self.message, "details": self.details},
-                "context": {},
-            }),
-        );
+        let mut error = json!({"code": self.code.as_str(), "message": self.message, "details": self.details});
+        if let Some(intake) = self.intake {
+            error["intake_error_code"] = intake.into();
+        }
+        let body = json!({"ok": false, "error": error, "context": self.context});
+        let mut response = json_response(self.code.status(), &body);
         response.headers_mut().extend(self.headers);
         response
     }

@@ -41,7 +41,7 @@ impl Router {
     }
 
     /// Whether only HEIR can say if a policy exists, and has not just said that it does not.
-    fn must_ask(&self, tenant: &str, policy: &str) -> bool {
+    pub(super) fn must_ask(&self, tenant: &str, policy: &str) -> bool {
         let Some(upstream) = &self.upstream else {
             return false;
         };
@@ -130,7 +130,7 @@ pub(super) fn expired(age_ms: u64) -> Failure {
 ///
 /// Hashing the names costs more than copying the values, and at a hundred answers per millisecond ninety-nine of them
 /// differ in nothing but the tag: the last head is kept, by each thread for itself.
-fn head(snapshot: &Snapshot, source: Source, age_ms: u64, age: Age) -> HeaderMap {
+pub(super) fn head(snapshot: &Snapshot, source: Source, age_ms: u64, age: Age) -> HeaderMap {
     struct Head {
         source: Source,
         age_ms: u64,

@@ -3,6 +3,7 @@
 //! A lookup is answered here and now, from one load of the snapshot. Whatever has to wait for HEIR or the disk is
 //! handed to a bounded number of tasks.
 
+mod decide;
 mod guard;
 mod list;
 mod lookup;
@@ -15,6 +16,7 @@ use std::{sync::Arc, time::Instant};
 use http::{HeaderName, HeaderValue, Method, Request, header};
 use hyper::body::Incoming;
 
+pub use decide::{DecideRequest, Decider, Intake, Refused, now};
 pub use path::{InvalidPath, PathId, Target};
 
 use self::slow::{Job, Slow};
@@ -61,6 +63,7 @@ pub struct Router {
     readiness: Arc<Readiness>,
     limits: LimitsConfig,
     metrics: Arc<Metrics>,
+    decider: Decider,
     slow: Slow,
 }
 
@@ -72,6 +75,7 @@ impl Router {
         readiness: Arc<Readiness>,
         limits: LimitsConfig,
         metrics: Arc<Metrics>,
+        decider: Decider,
     ) -> Arc<Self> {
         let slow = Slow::new(limits.in_flight);
         Arc::new(Self {
@@ -81,6 +85,7 @@ impl Router {
             readiness,
             limits,
             metrics,
+            decider,
             slow,
         })
     }
@@ -112,6 +117,24 @@ impl Router {
             (_, Target::Tenant(_)) => Err(method_not_allowed("GET, HEAD")),
             (&Method::GET | &Method::HEAD, Target::Health) => Ok(Reply::Ready(self.readiness.health())),
             (_, Target::Health) => Err(method_not_allowed("GET, HEAD")),
+            (&Method::POST, Target::Decide) => {
+                Ok(self.answer(|this| async move { this.decide(request).await }))
+            }
+            (&Method::POST, Target::Results) => {
+                Ok(self.answer(|this| async move { this.results(request).await }))
+            }
+            (&Method::POST, Target::DryRun) => {
+                Ok(self.answer(|this| async move { this.dry_run(request).await }))
+            }
+            (_, Target::Decide | Target::Results | Target::DryRun) => Err(method_not_allowed("POST")),
+            (&Method::GET | &Method::HEAD, Target::Complexity { tenant, policy }) => {
+                let key = key(&tenant, &policy)?;
+                match self.complexity(&key)? {
+                    Some(response) => Ok(Reply::Ready(response)),
+                    None => Ok(self.later(Job::Complexity(key))),
+                }
+            }
+            (_, Target::Complexity { .. }) => Err(method_not_allowed("GET, HEAD")),
             // A tunnel is not ours to open, and an echo would show the token that this sidecar adds for HEIR.
             (&Method::CONNECT | &Method::TRACE, Target::Other) => Err(Failure::new(
                 ErrorCode::MethodNotAllowed,
@@ -120,6 +143,17 @@ impl Router {
             .closing()),
             (_, Target::Other) => Ok(self.later(Job::Forward(request))),
         }
+    }
+
+    /// An answer from memory that has to wait for the request's body only.
+    fn answer<F>(self: &Arc<Self>, handle: impl FnOnce(Arc<Self>) -> F) -> Reply
+    where
+        F: Future<Output = Result<Response, Failure>> + Send + 'static,
+    {
+        let (this, answering) = (self.clone(), handle(self.clone()));
+        Reply::Later(Box::pin(async move {
+            answering.await.unwrap_or_else(|failure| this.fail(failure))
+        }))
     }
 
     fn later(self: &Arc<Self>, job: Job) -> Reply {

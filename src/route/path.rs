@@ -28,6 +28,10 @@ impl PathId<'_> {
     }
 }
 
+/// Names of operations that stand where an id could; they are refused as ids.
+const DRY_RUN: &str = "dry-run";
+const COMPLEXITY: &str = "complexity";
+
 /// What a path names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target<'a> {
@@ -37,6 +41,14 @@ pub enum Target<'a> {
     Tenant(PathId<'a>),
     /// `/health`
     Health,
+    /// `/api/v1/decide`
+    Decide,
+    /// `/api/v1/results`
+    Results,
+    /// `/api/v1/policies/dry-run`
+    DryRun,
+    /// `/api/v1/policies/{tenant}/{policy}/complexity`
+    Complexity { tenant: PathId<'a>, policy: PathId<'a> },
     /// A sound path that means nothing to the policy store's part of the API.
     Other,
 }
@@ -74,8 +86,11 @@ impl<'a> Target<'a> {
         if let Some(ids) = rest.strip_prefix("api/v1/policies/") {
             return Self::parse_ids(ids);
         }
-        if rest == "health" {
-            return Ok(Self::Health);
+        match rest {
+            "health" => return Ok(Self::Health),
+            "api/v1/decide" => return Ok(Self::Decide),
+            "api/v1/results" => return Ok(Self::Results),
+            _ => {}
         }
         if rest.is_empty() {
             return Ok(Self::Other);
@@ -85,7 +100,22 @@ impl<'a> Target<'a> {
             segments.push(decode(segment)?);
         }
         // The same names written with escapes are the same resource.
+        let names: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
+        match names.as_slice() {
+            ["api", "v1", "decide"] => return Ok(Self::Decide),
+            ["api", "v1", "results"] => return Ok(Self::Results),
+            ["api", "v1", "policies", DRY_RUN] => return Ok(Self::DryRun),
+            _ => {}
+        }
         match segments.as_slice() {
+            [api, v1, policies, tenant, policy, complexity]
+                if [api, v1, policies, complexity] == ["api", "v1", "policies", COMPLEXITY] =>
+            {
+                Ok(Self::Complexity {
+                    tenant: tenant_id(tenant.clone())?,
+                    policy: policy_id(policy.clone())?,
+                })
+            }
             [api, v1, policies, tenant] if [api, v1, policies] == ["api", "v1", "policies"] => {
                 Ok(Self::Tenant(tenant_id(tenant.clone())?))
             }
@@ -115,16 +145,25 @@ impl<'a> Target<'a> {
         let mut segments = ids.split('/');
         let tenant = decode(segments.next().unwrap_or_default())?;
         let Some(policy) = segments.next() else {
+            if tenant == DRY_RUN {
+                return Ok(Self::DryRun);
+            }
             return Ok(Self::Tenant(tenant_id(tenant)?));
         };
         let policy = decode(policy)?;
-        let mut longer = false;
+        let mut rest = Vec::new();
         for segment in segments {
-            decode(segment)?;
-            longer = true;
+            rest.push(decode(segment)?);
         }
-        if longer {
-            return Ok(Self::Other);
+        match rest.as_slice() {
+            [] => {}
+            [complexity] if complexity == COMPLEXITY => {
+                return Ok(Self::Complexity {
+                    tenant: tenant_id(tenant)?,
+                    policy: policy_id(policy)?,
+                });
+            }
+            _ => return Ok(Self::Other),
         }
         Ok(Self::Policy {
             tenant: tenant_id(tenant)?,
@@ -198,6 +237,12 @@ mod tests {
             Target::Policy { tenant, policy } => format!("{}|{}", tenant.as_str(), policy.as_str()),
             Target::Tenant(tenant) => tenant.as_str().to_owned(),
             Target::Health => "health".into(),
+            Target::Decide => "decide".into(),
+            Target::Results => "results".into(),
+            Target::DryRun => "dry-run".into(),
+            Target::Complexity { tenant, policy } => {
+                format!("complexity of {}|{}", tenant.as_str(), policy.as_str())
+            }
             Target::Other => "other".into(),
         })
     }
@@ -213,7 +258,16 @@ mod tests {
             ("/healt%68", "health"),
             ("/api/v1/policies/t/health", "t|health"),
             ("/api/v1/policies/t/healthz", "t|healthz"),
-            ("/api/v1/policies/t/p/complexity", "other"),
+            ("/api/v1/policies/t/p/complexity", "complexity of t|p"),
+            ("/%61pi/v1/policies/t/p/comple%78ity", "complexity of t|p"),
+            ("/api/v1/policies/t/p/complexity/x", "other"),
+            ("/api/v1/policies/t/p/history", "other"),
+            ("/api/v1/policies/dry-run", "dry-run"),
+            ("/%61pi/v1/policies/dry%2Drun", "dry-run"),
+            ("/api/v1/decide", "decide"),
+            ("/api/v1/d%65cide", "decide"),
+            ("/api/v1/results", "results"),
+            ("/api/v1/decide/x", "other"),
             ("/api/v1/policies", "other"),
             ("/api/v1/snapshot", "other"),
             ("/API/v1/policies/a/b", "other"),
@@ -257,6 +311,10 @@ mod tests {
             ("/api/v1/policies/t/%C3%A9", Policy(InvalidId::Character)),
             ("/api/v1/policies/t%20u/p", Tenant(InvalidId::Character)),
             ("/api/v1/policies/t/p=1", Policy(InvalidId::Character)),
+            ("/api/v1/policies/dry-run/p", Tenant(InvalidId::Reserved)),
+            ("/api/v1/policies/t/complexity", Policy(InvalidId::Reserved)),
+            ("/api/v1/policies/t/dry-run", Policy(InvalidId::Reserved)),
+            ("/api/v1/policies/t/complexit%79", Policy(InvalidId::Reserved)),
         ] {
             assert_eq!(parse(path), Err(why), "{path}");
         }

@@ -2,12 +2,14 @@
 
 use std::{sync::Arc, time::Instant};
 
+use bytes::Bytes;
 use http::{HeaderMap, Request};
 use hyper::body::Incoming;
 use tower::{ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 
 use super::Router;
 use crate::{
+    decide::Seed,
     policy::TenantId,
     respond::{ErrorCode, Failure, Response},
     snapshot::Key,
@@ -19,6 +21,17 @@ pub(super) enum Job {
     List(TenantId, Instant),
     Write(Key, Request<Incoming>),
     Forward(Request<Incoming>),
+    Decide {
+        key: Key,
+        headers: HeaderMap,
+        body: Bytes,
+    },
+    DryRun {
+        key: Key,
+        seed: Seed,
+        body: Bytes,
+    },
+    Complexity(Key),
 }
 
 /// The stack around everything that waits.
@@ -80,6 +93,9 @@ impl Router {
             Job::Fetch(key, headers, started) => self.lookup_in_heir(&key, &headers, started).await,
             Job::List(tenant, started) => self.list(&tenant, started).await,
             Job::Write(key, request) => self.write(&key, request).await,
+            Job::Decide { key, headers, body } => self.decide_with_heir(&key, &headers, &body).await,
+            Job::DryRun { key, seed, body } => self.dry_run_with_heir(&key, seed, &body).await,
+            Job::Complexity(key) => self.complexity_with_heir(&key).await,
             Job::Forward(request) => match &self.upstream {
                 Some(upstream) => upstream.forwarder.forward(request).await,
                 None => Err(Failure::new(

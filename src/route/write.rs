@@ -61,7 +61,7 @@ impl Router {
     }
 
     /// Reads a body whose announced length was checked already.
-    async fn read(&self, body: Incoming) -> Result<Bytes, Failure> {
+    pub(super) async fn read(&self, body: Incoming) -> Result<Bytes, Failure> {
         let patience = Duration::from_millis(self.limits.read_ms);
         match tokio::time::timeout(patience, body.collect()).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),

@@ -66,6 +66,10 @@ impl Call {
                 tenant: tenant.tenant().map_err(bad_id)?,
                 policy: policy.policy().map_err(bad_id)?,
             }),
+            // What a sidecar answers by itself, a store has not.
+            Target::Decide | Target::Results | Target::DryRun | Target::Complexity { .. } => {
+                return Err(unknown());
+            }
             Target::Other => {
                 let rest = uri.path().strip_prefix("/api/v1/").unwrap_or_default();
                 match rest.split_once('/') {

@@ -10,10 +10,11 @@ use std::{
 };
 
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::decisions::{DecisionMetrics, TenantDecisions};
 use crate::{listener::ListenerMetrics, policy::TenantId, respond::ErrorCode};
 
 /// Calls to HEIR, as the `call` label names them.
@@ -50,6 +51,7 @@ pub struct TenantMetrics {
     pub hits: IntCounter,
     pub misses: IntCounter,
     pub latency_ms: Histogram,
+    pub decisions: TenantDecisions,
 }
 
 /// The process's metrics.
@@ -87,6 +89,7 @@ pub struct Metrics {
     pub breaker_state: IntGauge,
     pub heir_up: IntGauge,
     pub in_flight: IntGauge,
+    pub decisions: Arc<DecisionMetrics>,
 }
 
 const LOOKUP_MS: &[f64] = &[
@@ -119,7 +122,9 @@ impl Metrics {
             &["tenant_id"],
             LOOKUP_MS,
         )?;
+        let decisions = Arc::new(DecisionMetrics::new(&r)?);
         let other = Arc::new(TenantMetrics {
+            decisions: decisions.tenant("other"),
             hits: hits.with_label_values(&["other"]),
             misses: misses.with_label_values(&["other"]),
             latency_ms: lookup_latency_ms.with_label_values(&["other"]),
@@ -277,6 +282,7 @@ impl Metrics {
                 "beamline_sidecar_in_flight",
                 "Requests that wait for HEIR or the disk.",
             )?,
+            decisions,
             registry: r,
         }))
     }
@@ -292,6 +298,7 @@ impl Metrics {
         }
         let label = &[tenant.as_str()];
         let metrics = Arc::new(TenantMetrics {
+            decisions: self.decisions.tenant(tenant.as_str()),
             hits: self.hits.with_label_values(label),
             misses: self.misses.with_label_values(label),
             latency_ms: self.lookup_latency_ms.with_label_values(label),
@@ -305,13 +312,18 @@ impl Metrics {
         &self.other
     }
 
+    /// The label of a tenant: its own if it has one.
+    pub fn tenant_label<'t>(&self, tenant: &'t TenantId) -> &'t str {
+        let tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        if tenants.contains_key(tenant) {
+            tenant.as_str()
+        } else {
+            "other"
+        }
+    }
+
     pub fn policies_loaded(&self, tenant: &TenantId, source: &str, count: u64) {
-        let known = self
-            .tenants
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains_key(tenant);
-        let label = if known { tenant.as_str() } else { "other" };
+        let label = self.tenant_label(tenant);
         self.policy_loads
             .with_label_values(&[label, source])
             .inc_by(count);
@@ -371,7 +383,7 @@ impl Metrics {
     }
 }
 
-fn counters(
+pub(super) fn counters(
     r: &Registry,
     name: &str,
     help: &str,
@@ -382,25 +394,30 @@ fn counters(
     Ok(metric)
 }
 
-fn gauges(r: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+pub(super) fn gauges(
+    r: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntGaugeVec, prometheus::Error> {
     let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
     r.register(Box::new(metric.clone()))?;
     Ok(metric)
 }
 
-fn gauge(r: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+pub(super) fn gauge(r: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
     let metric = IntGauge::new(name, help)?;
     r.register(Box::new(metric.clone()))?;
     Ok(metric)
 }
 
-fn float_gauge(r: &Registry, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+pub(super) fn float_gauge(r: &Registry, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
     let metric = Gauge::new(name, help)?;
     r.register(Box::new(metric.clone()))?;
     Ok(metric)
 }
 
-fn histograms(
+pub(super) fn histograms(
     r: &Registry,
     name: &str,
     help: &str,
@@ -408,6 +425,23 @@ fn histograms(
     buckets: &[f64],
 ) -> Result<HistogramVec, prometheus::Error> {
     let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
+    r.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+pub(super) fn counter(r: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    let metric = IntCounter::new(name, help)?;
+    r.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+pub(super) fn float_gauges(
+    r: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<GaugeVec, prometheus::Error> {
+    let metric = GaugeVec::new(Opts::new(name, help), labels)?;
     r.register(Box::new(metric.clone()))?;
     Ok(metric)
 }

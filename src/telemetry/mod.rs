@@ -1,5 +1,6 @@
 //! Logs and metrics.
 
+pub mod decisions;
 mod escape;
 mod logs;
 mod metrics;

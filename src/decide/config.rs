@@ -1,0 +1,139 @@
+//! Decisions, as configured.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{FallbackEvaluation, Rules, memory::MemoryLimits};
+use crate::policy::{ConditionRules, DetailLevel, LimitScope, RateLimit, TenantId};
+
+/// How decisions are made here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DecideConfig {
+    /// Takes a request's seed from its header `x-beamline-seed`, so that a decision can be repeated. Off, the header is
+    /// ignored: whoever chooses the seed chooses the provider.
+    pub allow_seed: bool,
+    /// Put into every context as `environment`, for conditions to read. Empty: the request's own, if any.
+    pub environment: String,
+    /// How much an explanation says where neither the request nor the policy tells.
+    pub detail_level: Detail,
+    /// When fallback rules are asked: first where the request reports a failed provider, or only once the weights yield
+    /// nothing.
+    pub fallback_evaluation: FallbackEvaluation,
+    /// In conditions on `status`, lets `5xx` stand for every status from 500 to 599, and so on.
+    pub status_classes: bool,
+    /// The tenants that may ask for decisions; unset: all.
+    pub allowed_tenants: Option<Vec<TenantName>>,
+    /// Sticky sessions that are remembered; past that the one used longest ago is forgotten.
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub sticky_sessions: usize,
+    /// Token buckets that are remembered.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub rate_limit_buckets: usize,
+    /// Breakers, estimates and health states that are remembered, of all tenants together.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub providers: usize,
+    /// What each tenant may ask for, whatever its policies say. Unset: no limit.
+    pub tenant_limit: Option<Limit>,
+    /// What all tenants together may ask for. Unset: no limit.
+    pub global_limit: Option<Limit>,
+    /// Keeps sessions, breakers and buckets in `state_dir` over a restart.
+    pub persist: bool,
+    /// How often that is written, if anything changed.
+    #[schemars(range(min = 100, max = 3_600_000))]
+    pub persist_interval_ms: u64,
+    /// Writes one line for each decision, at level info, personal data left out.
+    pub log_decisions: bool,
+}
+
+/// A tenant's id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct TenantName(#[schemars(regex(pattern = "^[A-Za-z0-9_.-]{1,255}$"))] pub String);
+
+/// A token bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// Tokens that come back each second.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub requests_per_second: u32,
+    /// Tokens that the bucket holds.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub burst: u32,
+}
+
+/// A level of detail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Detail {
+    Minimal,
+    Detailed,
+    Verbose,
+}
+
+impl Default for DecideConfig {
+    fn default() -> Self {
+        Self {
+            allow_seed: false,
+            environment: String::new(),
+            detail_level: Detail::Detailed,
+            fallback_evaluation: FallbackEvaluation::OnFailure,
+            status_classes: true,
+            allowed_tenants: None,
+            sticky_sessions: 100_000,
+            rate_limit_buckets: 100_000,
+            providers: 10_000,
+            tenant_limit: None,
+            global_limit: None,
+            persist: false,
+            persist_interval_ms: 10_000,
+            log_decisions: false,
+        }
+    }
+}
+
+impl DecideConfig {
+    /// The rules for the decision core.
+    pub fn rules(&self) -> Rules {
+        let limit = |scope| {
+            move |limit: Limit| RateLimit {
+                scope,
+                requests_per_second: limit.requests_per_second.into(),
+                burst: limit.burst,
+                window_seconds: 1,
+            }
+        };
+        let allowed = self.allowed_tenants.as_ref();
+        Rules {
+            // A name that is no id, which the schema refuses, could never ask either.
+            allowed_tenants: allowed.map(|names| {
+                names
+                    .iter()
+                    .filter_map(|name| TenantId::parse(&name.0).ok())
+                    .collect()
+            }),
+            fallback_evaluation: self.fallback_evaluation,
+            conditions: ConditionRules {
+                status_classes: self.status_classes,
+            },
+            detail_level: match self.detail_level {
+                Detail::Minimal => DetailLevel::Minimal,
+                Detail::Detailed => DetailLevel::Detailed,
+                Detail::Verbose => DetailLevel::Verbose,
+            },
+            tenant_limit: self.tenant_limit.map(limit(LimitScope::Tenant)),
+            global_limit: self.global_limit.map(limit(LimitScope::Global)),
+            ..Rules::default()
+        }
+    }
+
+    /// Sizes of the memory.
+    pub fn memory_limits(&self) -> MemoryLimits {
+        MemoryLimits {
+            sessions: self.sticky_sessions,
+            buckets: self.rate_limit_buckets,
+            providers: self.providers,
+        }
+    }
+}

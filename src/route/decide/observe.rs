@@ -1,0 +1,191 @@
+//! What decisions leave behind: counters, and lines in the log.
+
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::Router;
+use crate::{
+    decide::{
+        Circumstances, Explaining, How, Inquiry, Refusal, StickyCheck, audit_form, is_sensitive,
+        memory::{State, Transition},
+        redact,
+    },
+    policy::{DetailLevel, TenantId},
+    telemetry::{Metrics, decisions},
+};
+
+/// Counts a decision.
+pub(super) fn decided(router: &Router, explaining: &Explaining<'_>, started: Instant) {
+    let Explaining {
+        decision,
+        policy,
+        inquiry,
+        ..
+    } = explaining;
+    let snapshot = router.store.load();
+    let metrics = snapshot
+        .tenant(inquiry.tenant.as_str())
+        .map_or_else(|| router.metrics.other_tenant(), |t| t.metrics());
+    let metrics = &metrics.decisions;
+    metrics.decided(
+        decision.selection.how.reason(),
+        started.elapsed().as_secs_f64() * 1e3,
+    );
+    if policy.sticky.as_ref().is_some_and(|sticky| sticky.enabled) {
+        match decision.selection.sticky {
+            StickyCheck::NotAsked => {}
+            StickyCheck::Hit => metrics.session(true),
+            StickyCheck::NoSession | StickyCheck::Miss | StickyCheck::Excluded(_) => metrics.session(false),
+        }
+    }
+    if let Some(allowance) = decision.allowance {
+        metrics.limited(allowance.scope.as_str(), true);
+    }
+    if let How::BreakerFallback { original } = &decision.selection.how {
+        router
+            .metrics
+            .decisions
+            .fail_fast(metrics.label(), original.as_str());
+    }
+}
+
+/// Counts a request that no policy was found for.
+pub(super) fn refused(router: &Router, tenant: &TenantId, started: Instant) {
+    let snapshot = router.store.load();
+    let metrics = snapshot
+        .tenant(tenant.as_str())
+        .map_or_else(|| router.metrics.other_tenant(), |t| t.metrics());
+    metrics
+        .decisions
+        .decided("error", started.elapsed().as_secs_f64() * 1e3);
+}
+
+/// Counts a refusal, and writes the line that an operator must see.
+pub(super) fn refusal(
+    router: &Router,
+    inquiry: Inquiry<'_>,
+    at: Circumstances<'_>,
+    refusal: &Refusal,
+    started: Instant,
+) {
+    refused(router, inquiry.tenant, started);
+    if let Refusal::RateLimited(limited) = refusal {
+        let snapshot = router.store.load();
+        let tenant = snapshot.tenant(inquiry.tenant.as_str());
+        let metrics = tenant.map_or_else(|| router.metrics.other_tenant(), |t| t.metrics());
+        metrics.decisions.limited(limited.scope.as_str(), false);
+    }
+    tracing::debug!(
+        decision_id = %at.id,
+        seed = %at.seed,
+        tenant = inquiry.tenant.as_str(),
+        policy = inquiry.policy_id.as_str(),
+        error_type = refusal.error_type(),
+        "A request for a decision was refused."
+    );
+}
+
+/// The platform's line about a decision, personal data left out.
+pub(super) fn log(explaining: &Explaining<'_>) {
+    let Explaining {
+        decision,
+        policy,
+        inquiry,
+        at,
+        ..
+    } = explaining;
+    let (mechanism, priority) = audit_form(&decision.selection.how);
+    let mut context = redact(inquiry.context);
+    // A session's value names a person more often than not.
+    if let Some(sticky) = &policy.sticky
+        && (is_sensitive(&sticky.session_key) || context.contains_key(&*sticky.session_key))
+    {
+        context.insert(sticky.session_key.to_string(), crate::decide::REDACTED.into());
+    }
+    let context = Value::Object(context).to_string();
+    let steps = explaining.steps(DetailLevel::Minimal);
+    tracing::info!(
+        decision_id = %at.id,
+        seed = %at.seed,
+        provider_id = decision.selection.provider.as_str(),
+        mechanism,
+        policy_id = inquiry.policy_id.as_str(),
+        policy_version = &*policy.version,
+        tenant_id = inquiry.tenant.as_str(),
+        priority,
+        steps = steps.join("; "),
+        context,
+        "Routing decision"
+    );
+}
+
+/// Counts and logs breakers that changed.
+pub(super) fn transitions(metrics: &Metrics, transitions: &[Transition]) {
+    for transition in transitions {
+        metrics
+            .decisions
+            .transition(metrics.tenant_label(&transition.tenant), transition);
+        let Transition {
+            tenant,
+            provider,
+            from,
+            to,
+            trigger,
+            failure_count,
+            success_count,
+            error_rate,
+            window_failures,
+            window_total,
+            settings,
+            elapsed_ms,
+        } = transition;
+        let (from, reason) = (decisions::state(*from), decisions::trigger(*trigger));
+        let (tenant_id, provider_id) = (tenant.as_str(), provider.as_str());
+        const EVENT: &str = "circuit_breaker_state_changed";
+        match to {
+            State::Open => tracing::warn!(
+                event = EVENT,
+                tenant_id,
+                provider_id,
+                from,
+                to = "open",
+                reason,
+                failure_count,
+                error_rate,
+                window_seconds = settings.error_rate_window_seconds,
+                failures_in_window = window_failures,
+                total_in_window = window_total,
+                failure_threshold = settings.failure_threshold,
+                error_rate_threshold = settings.error_rate_threshold,
+                "Circuit breaker opened for provider"
+            ),
+            State::HalfOpen => tracing::info!(
+                event = EVENT,
+                tenant_id,
+                provider_id,
+                from,
+                to = "half_open",
+                reason,
+                timeout_elapsed_ms = elapsed_ms,
+                timeout_ms = settings.timeout_ms,
+                "Circuit breaker half-opened for provider"
+            ),
+            State::Closed => tracing::info!(
+                event = EVENT,
+                tenant_id,
+                provider_id,
+                from,
+                to = "closed",
+                reason,
+                success_count,
+                success_threshold = settings.success_threshold,
+                error_rate,
+                window_seconds = settings.error_rate_window_seconds,
+                successes_in_window = window_total - window_failures,
+                total_in_window = window_total,
+                "Circuit breaker closed for provider"
+            ),
+        }
+    }
+}

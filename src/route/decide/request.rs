@@ -1,0 +1,722 @@
+//! A request for a decision, in either of its two forms.
+//!
+//! What is right is read in one pass that copies next to nothing. What is wrong is read a second time, as a tree, to
+//! say what exactly is wrong in the contract's words and order.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer, de::Visitor};
+use serde_json::{Map, Value, value::RawValue};
+
+use crate::{
+    decide::{Context, Message},
+    policy::{PolicyId, TenantId},
+};
+
+/// The only version of the request that there is.
+const VERSION: &str = "1";
+
+/// Fewest bytes of a payload that is sent along.
+const PAYLOAD_BYTES: usize = 10;
+
+/// Longest correlation text of the older form.
+const TEXT_BYTES: usize = 256;
+
+/// A request that can be decided on.
+#[derive(Debug)]
+pub struct DecideRequest<'a> {
+    pub tenant: TenantId,
+    pub policy_id: PolicyId,
+    pub request_id: Cow<'a, str>,
+    pub trace_id: Option<Cow<'a, str>>,
+    /// The request's own part of the context.
+    pub context: Context,
+    message_type: Cow<'a, str>,
+    payload_ref: Option<Cow<'a, str>>,
+    payload: Option<&'a RawValue>,
+    run_id: Option<Cow<'a, str>>,
+    flow_id: Option<Cow<'a, str>>,
+    step_id: Option<Cow<'a, str>>,
+}
+
+/// Why a request is refused before anybody looks for a policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    pub intake: Intake,
+    /// The contract's name for it; `details.reason`.
+    pub reason: &'static str,
+    pub message: String,
+    /// As far as they could be found.
+    pub request_id: Option<String>,
+    pub trace_id: Option<String>,
+}
+
+/// The family of a refusal, `error.intake_error_code`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intake {
+    SchemaValidationFailed,
+    VersionUnsupported,
+    CorrelationFieldsInvalid,
+    TenantForbidden,
+}
+
+impl Intake {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SchemaValidationFailed => "SCHEMA_VALIDATION_FAILED",
+            Self::VersionUnsupported => "VERSION_UNSUPPORTED",
+            Self::CorrelationFieldsInvalid => "CORRELATION_FIELDS_INVALID",
+            Self::TenantForbidden => "TENANT_FORBIDDEN",
+        }
+    }
+}
+
+/// A text, borrowed from the body unless it holds an escape.
+#[derive(Debug, Clone, Default)]
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Take;
+        impl<'de> Visitor<'de> for Take {
+            type Value = Text<'de>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(text.into()))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(text.to_owned().into()))
+            }
+        }
+        deserializer.deserialize_str(Take)
+    }
+}
+
+#[derive(Deserialize)]
+struct Wire<'a> {
+    #[serde(borrow)]
+    version: Option<Text<'a>>,
+    #[serde(borrow)]
+    request_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    tenant_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    policy_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    trace_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    run_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    flow_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    step_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    idempotency_key: Option<Text<'a>>,
+    #[serde(borrow)]
+    task: Option<Task<'a>>,
+    #[serde(borrow)]
+    message: Option<OlderMessage<'a>>,
+    constraints: Option<Context>,
+    metadata: Option<Context>,
+    context: Option<Context>,
+}
+
+#[derive(Deserialize)]
+struct Task<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<Text<'a>>,
+    #[serde(borrow)]
+    payload_ref: Option<Text<'a>>,
+    #[serde(borrow)]
+    payload: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct OlderMessage<'a> {
+    #[serde(borrow)]
+    message_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    tenant_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    trace_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    message_type: Option<Text<'a>>,
+    #[serde(borrow)]
+    payload_ref: Option<Text<'a>>,
+    #[serde(borrow)]
+    payload: Option<&'a RawValue>,
+}
+
+impl<'a> DecideRequest<'a> {
+    /// Reads a body.
+    pub fn parse(body: &'a [u8]) -> Result<Self, Refused> {
+        let parsed = match serde_json::from_slice::<Wire<'a>>(body) {
+            Ok(wire) if wire.message.is_some() && wire.task.is_none() => Self::from_message(wire),
+            Ok(wire) => Self::from_task(wire),
+            Err(error) => Err(unreadable(body, &error)),
+        };
+        parsed.map_err(|refused| refused.recover(body))
+    }
+
+    fn from_task(wire: Wire<'a>) -> Result<Self, Refused> {
+        match &wire.version {
+            None => return Err(schema("missing_version", "Missing version field")),
+            Some(version) if version.0 != VERSION => {
+                let message = format!(
+                    "Unsupported version: {}; supported: [\"{VERSION}\"]",
+                    shown(&version.0)
+                );
+                return Err(refuse(Intake::VersionUnsupported, "unsupported_version", message));
+            }
+            Some(_) => {}
+        }
+        let tenant = tenant(wire.tenant_id.as_ref())?;
+        check_correlation(&wire)?;
+        let request_id = match wire.request_id {
+            None => return Err(field("missing_request_id", "request_id is required")),
+            Some(id) if id.0.is_empty() => return Err(field("empty_request_id", "request_id is empty")),
+            Some(id) => id.0,
+        };
+        let Some(task) = wire.task else {
+            return Err(field("missing_task", "task is required"));
+        };
+        let kind = match task.kind {
+            None => return Err(field("missing_task_type", "task.type is required")),
+            Some(kind) if kind.0.is_empty() => return Err(field("empty_task_type", "task.type is empty")),
+            Some(kind) => kind.0,
+        };
+        check_payload(task.payload, task.payload_ref.as_ref())?;
+        let context = match (wire.constraints, wire.metadata) {
+            (None, context) | (context, None) => context.unwrap_or_default(),
+            (Some(mut constraints), Some(metadata)) => {
+                constraints.extend(metadata);
+                constraints
+            }
+        };
+        Ok(Self {
+            tenant,
+            policy_id: policy_id(wire.policy_id.as_ref(), &context)?,
+            request_id,
+            trace_id: wire.trace_id.map(|id| id.0),
+            context,
+            message_type: kind,
+            payload_ref: task.payload_ref.map(|text| text.0),
+            payload: task.payload,
+            run_id: wire.run_id.map(|id| id.0),
+            flow_id: wire.flow_id.map(|id| id.0),
+            step_id: wire.step_id.map(|id| id.0),
+        })
+    }
+
+    /// The older form has no version, and takes any short text for its ids.
+    fn from_message(wire: Wire<'a>) -> Result<Self, Refused> {
+        let Some(message) = wire.message else {
+            return Err(field("missing_task", "task is required"));
+        };
+        let tenant = tenant(message.tenant_id.as_ref().or(wire.tenant_id.as_ref()))?;
+        let request_id = message.message_id.or(wire.request_id);
+        let request_id = match request_id {
+            None => return Err(field("missing_request_id", "message.message_id is required")),
+            Some(id) if id.0.is_empty() => {
+                return Err(field("empty_request_id", "message.message_id is empty"));
+            }
+            Some(id) => id.0,
+        };
+        let trace_id = message
+            .trace_id
+            .or(wire.trace_id)
+            .map(|id| id.0)
+            .filter(|id| !id.is_empty());
+        let too_long = |id: &Cow<'_, str>| id.len() > TEXT_BYTES;
+        if too_long(&request_id) {
+            return Err(field(
+                "invalid_request_id_format",
+                "message.message_id is longer than 256 bytes",
+            ));
+        }
+        if trace_id.as_ref().is_some_and(too_long) {
+            return Err(field(
+                "invalid_trace_id_format",
+                "message.trace_id is longer than 256 bytes",
+            ));
+        }
+        let context = wire.context.unwrap_or_default();
+        Ok(Self {
+            tenant,
+            policy_id: policy_id(wire.policy_id.as_ref(), &context)?,
+            request_id,
+            trace_id,
+            context,
+            message_type: message
+                .message_type
+                .map_or(Cow::Borrowed("unknown"), |kind| kind.0),
+            payload_ref: message.payload_ref.map(|text| text.0),
+            payload: message.payload,
+            run_id: None,
+            flow_id: None,
+            step_id: None,
+        })
+    }
+
+    /// The merged context that the decision is made in; taken once.
+    pub fn take_context(&mut self, environment: &str) -> Context {
+        let mut context = std::mem::take(&mut self.context);
+        context.insert("tenant_id".to_owned(), self.tenant.as_str().into());
+        if !environment.is_empty() {
+            context.insert("environment".to_owned(), environment.into());
+        }
+        if let Some(trace_id) = &self.trace_id
+            && !context.contains_key("trace_id")
+        {
+            context.insert("trace_id".to_owned(), trace_id.as_ref().into());
+        }
+        if !context.contains_key("message_type") {
+            context.insert("message_type".to_owned(), self.message_type.as_ref().into());
+        }
+        context
+    }
+
+    /// What extensions see.
+    pub fn message(&self) -> Message<'_> {
+        Message {
+            message_id: Some(&self.request_id),
+            trace_id: self.trace_id.as_deref(),
+            message_type: Some(&self.message_type),
+            payload_ref: self.payload_ref.as_deref(),
+            payload: self.payload,
+            run_id: self.run_id.as_deref(),
+            flow_id: self.flow_id.as_deref(),
+            step_id: self.step_id.as_deref(),
+        }
+    }
+}
+
+fn refuse(intake: Intake, reason: &'static str, message: impl Into<String>) -> Refused {
+    Refused {
+        intake,
+        reason,
+        message: message.into(),
+        request_id: None,
+        trace_id: None,
+    }
+}
+
+fn schema(reason: &'static str, message: impl Into<String>) -> Refused {
+    refuse(Intake::SchemaValidationFailed, reason, message)
+}
+
+fn field(reason: &'static str, message: impl Into<String>) -> Refused {
+    refuse(Intake::CorrelationFieldsInvalid, reason, message)
+}
+
+impl Refused {
+    /// Finds the ids that the answer is to name, as far as the body has them.
+    fn recover(mut self, body: &[u8]) -> Self {
+        let Ok(Value::Object(body)) = serde_json::from_slice(body) else {
+            return self;
+        };
+        let message = body.get("message");
+        let text = |key: &str, older: &str| {
+            let found = body
+                .get(key)
+                .or_else(|| message.and_then(|message| message.get(older)));
+            found
+                .and_then(Value::as_str)
+                .filter(|text| text.len() <= TEXT_BYTES)
+                .map(ToOwned::to_owned)
+        };
+        self.request_id = text("request_id", "message_id");
+        self.trace_id = text("trace_id", "trace_id");
+        self
+    }
+}
+
+/// A client's text as a message repeats it.
+fn shown(text: &str) -> String {
+    format!("{:?}", text.chars().take(32).collect::<String>())
+}
+
+fn tenant(text: Option<&Text<'_>>) -> Result<TenantId, Refused> {
+    match text {
+        None => Err(field("missing_tenant_id", "tenant_id is required")),
+        Some(text) if text.0.is_empty() => Err(field("empty_tenant_id", "tenant_id is empty")),
+        Some(text) => TenantId::parse(&text.0)
+            .map_err(|error| field("tenant_invalid_format", format!("tenant_id {error}"))),
+    }
+}
+
+/// The request's own, the context's, or `default`.
+fn policy_id(text: Option<&Text<'_>>, context: &Context) -> Result<PolicyId, Refused> {
+    let text = match (text, context.get("policy_id")) {
+        (Some(text), _) => &text.0,
+        (None, Some(Value::String(text))) => text.as_str(),
+        (None, _) => "default",
+    };
+    PolicyId::parse(text).map_err(|error| schema("invalid_policy_id", format!("policy_id {error}")))
+}
+
+fn check_correlation(wire: &Wire<'_>) -> Result<(), Refused> {
+    let (run, flow, step) = (&wire.run_id, &wire.flow_id, &wire.step_id);
+    for (has, needs, reason) in [
+        (run, flow, "flow_id_required_when_run_id_present"),
+        (run, step, "step_id_required_when_run_id_present"),
+        (flow, run, "run_id_required_when_flow_id_present"),
+        (step, run, "run_id_required_when_step_id_present"),
+        (step, flow, "flow_id_required_when_step_id_present"),
+    ] {
+        if has.is_some() && needs.is_none() {
+            return Err(field(
+                reason,
+                "run_id, flow_id and step_id come together or not at all",
+            ));
+        }
+    }
+    for (id, reason, name) in [
+        (run, "invalid_run_id_format", "run_id"),
+        (flow, "invalid_flow_id_format", "flow_id"),
+        (step, "invalid_step_id_format", "step_id"),
+    ] {
+        if id.as_ref().is_some_and(|id| !is_uuid(&id.0) && !is_ulid(&id.0)) {
+            return Err(field(reason, format!("{name} is neither a UUIDv4 nor a ULID")));
+        }
+    }
+    if wire.trace_id.as_ref().is_some_and(|id| !is_trace_id(&id.0)) {
+        return Err(field(
+            "invalid_trace_id_format",
+            "trace_id is neither 32 hex digits nor a UUIDv4",
+        ));
+    }
+    match wire.idempotency_key.as_ref().map(|key| key.0.len()) {
+        Some(0) => Err(field("empty_idempotency_key", "idempotency_key is empty")),
+        Some(257..) => Err(field(
+            "idempotency_key_too_long",
+            "idempotency_key is longer than 256 bytes",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn check_payload(payload: Option<&RawValue>, payload_ref: Option<&Text<'_>>) -> Result<(), Refused> {
+    match (payload, payload_ref) {
+        (None, None) => Err(field(
+            "missing_task_payload",
+            "task.payload or task.payload_ref is required",
+        )),
+        (None, Some(_)) => Ok(()),
+        (Some(payload), _) if !payload.get().starts_with('{') => {
+            Err(field("invalid_payload_format", "task.payload must be an object"))
+        }
+        (Some(payload), _) if payload.get().len() < PAYLOAD_BYTES => Err(field(
+            "payload_too_small",
+            format!("task.payload has fewer than {PAYLOAD_BYTES} bytes"),
+        )),
+        (Some(_), _) => Ok(()),
+    }
+}
+
+fn is_trace_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit()) || is_uuid(text)
+}
+
+/// A version 4 UUID, in either case.
+fn is_uuid(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.len() == 36
+        && bytes.iter().enumerate().all(|(index, byte)| match index {
+            8 | 13 | 18 | 23 => *byte == b'-',
+            14 => *byte == b'4',
+            19 => matches!(byte.to_ascii_lowercase(), b'8' | b'9' | b'a' | b'b'),
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
+
+/// 26 characters of Crockford's base 32, upper case.
+fn is_ulid(text: &str) -> bool {
+    let crockford =
+        |b: u8| b.is_ascii_digit() || b.is_ascii_uppercase() && !matches!(b, b'I' | b'L' | b'O' | b'U');
+    text.len() == 26 && text.bytes().all(crockford)
+}
+
+/// Says what is wrong with a body that the typed reading gave up on.
+fn unreadable(body: &[u8], error: &serde_json::Error) -> Refused {
+    let Ok(tree) = serde_json::from_slice::<Value>(body) else {
+        return schema("invalid_json", format!("Failed to parse JSON: {error}"));
+    };
+    let Value::Object(tree) = tree else {
+        return schema("invalid_json", "Failed to parse JSON: the body is not an object");
+    };
+    let is_wrong = |object: &Map<String, Value>, key: &str| {
+        object
+            .get(key)
+            .is_some_and(|value| !value.is_string() && !value.is_null())
+    };
+    for (key, reason, intake) in [
+        ("version", "unsupported_version", Intake::VersionUnsupported),
+        (
+            "tenant_id",
+            "tenant_invalid_format",
+            Intake::CorrelationFieldsInvalid,
+        ),
+        (
+            "run_id",
+            "invalid_run_id_format",
+            Intake::CorrelationFieldsInvalid,
+        ),
+        (
+            "flow_id",
+            "invalid_flow_id_format",
+            Intake::CorrelationFieldsInvalid,
+        ),
+        (
+            "step_id",
+            "invalid_step_id_format",
+            Intake::CorrelationFieldsInvalid,
+        ),
+        (
+            "trace_id",
+            "invalid_trace_id_format",
+            Intake::CorrelationFieldsInvalid,
+        ),
+        (
+            "idempotency_key",
+            "invalid_idempotency_key_format",
+            Intake::CorrelationFieldsInvalid,
+        ),
+        (
+            "request_id",
+            "invalid_request_id_format",
+            Intake::CorrelationFieldsInvalid,
+        ),
+        ("policy_id", "invalid_policy_id", Intake::SchemaValidationFailed),
+    ] {
+        if is_wrong(&tree, key) {
+            return refuse(intake, reason, format!("{key} must be a string"));
+        }
+    }
+    match tree.get("task") {
+        Some(Value::Object(task)) if is_wrong(task, "type") => {
+            return field("invalid_task_type", "task.type must be a string");
+        }
+        Some(Value::Object(task)) if is_wrong(task, "payload_ref") => {
+            return field("invalid_payload_format", "task.payload_ref must be a string");
+        }
+        Some(Value::Object(_) | Value::Null) | None => {}
+        Some(_) => return field("invalid_task_format", "task must be an object"),
+    }
+    schema(
+        "invalid_structure",
+        format!("The request does not have the form it should: {error}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn good() -> Value {
+        json!({
+            "version": "1", "request_id": "r-1", "tenant_id": "acme", "policy_id": "chat",
+            "task": {"type": "chat", "payload": {"text": "hello"}},
+            "constraints": {"max_cost": 1, "user_id": "old"}, "metadata": {"user_id": "ada"},
+            "trace_id": "0123456789abcdef0123456789ABCDEF",
+        })
+    }
+
+    fn with(pointer: &str, value: Value) -> Value {
+        let mut request = good();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        let parent = request.pointer_mut(parent).unwrap().as_object_mut().unwrap();
+        parent.insert(key.to_owned(), value);
+        request
+    }
+
+    fn without(key: &str) -> Value {
+        let mut request = good();
+        request.as_object_mut().unwrap().remove(key);
+        request
+    }
+
+    fn reason(request: &Value) -> (&'static str, &'static str) {
+        let refused = DecideRequest::parse(request.to_string().as_bytes()).unwrap_err();
+        (refused.intake.as_str(), refused.reason)
+    }
+
+    #[test]
+    fn the_context_is_constraints_under_metadata_and_what_the_message_knows() {
+        let body = good().to_string();
+        let mut request = DecideRequest::parse(body.as_bytes()).unwrap();
+        assert_eq!(
+            (request.tenant.as_str(), request.policy_id.as_str()),
+            ("acme", "chat")
+        );
+        assert!(
+            matches!(request.request_id, Cow::Borrowed("r-1")),
+            "nothing is copied that need not be"
+        );
+        assert_eq!(
+            Value::Object(request.take_context("ci")),
+            json!({
+                "max_cost": 1, "user_id": "ada", "tenant_id": "acme", "environment": "ci", "message_type": "chat",
+                "trace_id": "0123456789abcdef0123456789ABCDEF",
+            })
+        );
+        let message = request.message().to_json(&request.tenant);
+        assert_eq!(message["payload"], json!({"text": "hello"}));
+        let body = with(
+            "/metadata",
+            json!({"tenant_id": "evil", "trace_id": "own", "policy_id": "x"}),
+        )
+        .to_string();
+        let context = DecideRequest::parse(body.as_bytes()).unwrap().take_context("");
+        assert_eq!(
+            (&context["tenant_id"], &context["trace_id"]),
+            (&json!("acme"), &json!("own"))
+        );
+    }
+
+    #[test]
+    fn the_policy_is_the_requests_the_contexts_or_the_default() {
+        let policy = |request: Value| {
+            DecideRequest::parse(request.to_string().as_bytes())
+                .unwrap()
+                .policy_id
+                .to_string()
+        };
+        assert_eq!(policy(without("policy_id")), "default");
+        let mut request = without("policy_id");
+        request["metadata"]["policy_id"] = "beta".into();
+        assert_eq!(policy(request), "beta");
+    }
+
+    #[test]
+    fn every_mistake_has_the_contracts_name() {
+        const FIELDS: &str = "CORRELATION_FIELDS_INVALID";
+        let uuid = "3f2b8c1e-4d5a-4b6c-8d7e-9f0a1b2c3d4e";
+        let mut three = good();
+        for key in ["run_id", "flow_id", "step_id"] {
+            three[key] = uuid.into();
+        }
+        assert!(DecideRequest::parse(three.to_string().as_bytes()).is_ok());
+        three["step_id"] = "01ARZ3NDEKTSV4RRFFQ69G5FAV".into();
+        assert!(DecideRequest::parse(three.to_string().as_bytes()).is_ok());
+        three["step_id"] = "01arz3ndektsv4rrffq69g5fav".into();
+        assert_eq!(reason(&three), (FIELDS, "invalid_step_id_format"));
+        for (request, expected) in [
+            (
+                without("version"),
+                ("SCHEMA_VALIDATION_FAILED", "missing_version"),
+            ),
+            (
+                with("/version", json!("2")),
+                ("VERSION_UNSUPPORTED", "unsupported_version"),
+            ),
+            (
+                with("/version", json!(1)),
+                ("VERSION_UNSUPPORTED", "unsupported_version"),
+            ),
+            (without("tenant_id"), (FIELDS, "missing_tenant_id")),
+            (with("/tenant_id", json!("")), (FIELDS, "empty_tenant_id")),
+            (
+                with("/tenant_id", json!("a/b")),
+                (FIELDS, "tenant_invalid_format"),
+            ),
+            (with("/tenant_id", json!(5)), (FIELDS, "tenant_invalid_format")),
+            (
+                with("/run_id", json!(uuid)),
+                (FIELDS, "flow_id_required_when_run_id_present"),
+            ),
+            (
+                with("/step_id", json!(uuid)),
+                (FIELDS, "run_id_required_when_step_id_present"),
+            ),
+            (
+                with("/trace_id", json!("tr-123")),
+                (FIELDS, "invalid_trace_id_format"),
+            ),
+            (
+                with("/idempotency_key", json!("")),
+                (FIELDS, "empty_idempotency_key"),
+            ),
+            (
+                with("/idempotency_key", json!("x".repeat(257))),
+                (FIELDS, "idempotency_key_too_long"),
+            ),
+            (without("request_id"), (FIELDS, "missing_request_id")),
+            (with("/request_id", json!("")), (FIELDS, "empty_request_id")),
+            (
+                with("/request_id", json!(1)),
+                (FIELDS, "invalid_request_id_format"),
+            ),
+            (without("task"), (FIELDS, "missing_task")),
+            (with("/task", json!("x")), (FIELDS, "invalid_task_format")),
+            (
+                with("/task", json!({"payload_ref": "s3://x"})),
+                (FIELDS, "missing_task_type"),
+            ),
+            (with("/task/type", json!("")), (FIELDS, "empty_task_type")),
+            (with("/task/type", json!(1)), (FIELDS, "invalid_task_type")),
+            (
+                with("/task", json!({"type": "chat"})),
+                (FIELDS, "missing_task_payload"),
+            ),
+            (with("/task/payload", json!({})), (FIELDS, "payload_too_small")),
+            (
+                with("/task/payload", json!("a long enough text")),
+                (FIELDS, "invalid_payload_format"),
+            ),
+            (
+                with("/policy_id", json!("../x")),
+                ("SCHEMA_VALIDATION_FAILED", "invalid_policy_id"),
+            ),
+            (
+                with("/metadata", json!([])),
+                ("SCHEMA_VALIDATION_FAILED", "invalid_structure"),
+            ),
+            (json!([]), ("SCHEMA_VALIDATION_FAILED", "invalid_json")),
+        ] {
+            assert_eq!(reason(&request), expected, "{request}");
+        }
+        let twice = r#"{"version":"1","tenant_id":"a","tenant_id":"b"}"#;
+        assert_eq!(
+            DecideRequest::parse(twice.as_bytes()).unwrap_err().reason,
+            "invalid_structure"
+        );
+        let refused = DecideRequest::parse(without("task").to_string().as_bytes()).unwrap_err();
+        assert_eq!(refused.request_id.as_deref(), Some("r-1"));
+    }
+
+    #[test]
+    fn the_older_form_is_taken_as_it_always_was() {
+        let request = json!({
+            "message": {"message_id": "m-1", "tenant_id": "acme", "trace_id": "trace_1", "message_type": "chat", "payload": "SGk="},
+            "policy_id": "chat", "context": {"user_id": "ada"},
+        });
+        let body = request.to_string();
+        let mut parsed = DecideRequest::parse(body.as_bytes()).unwrap();
+        assert_eq!(
+            (&*parsed.request_id, parsed.trace_id.as_deref()),
+            ("m-1", Some("trace_1"))
+        );
+        let context = parsed.take_context("");
+        assert_eq!(
+            (&context["user_id"], &context["message_type"]),
+            (&json!("ada"), &json!("chat"))
+        );
+        assert_eq!(parsed.message().to_json(&parsed.tenant)["payload"], "SGk=");
+        assert_eq!(
+            reason(&json!({"message": {"tenant_id": "a"}})).1,
+            "missing_request_id"
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_body_panics(body in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+            let _parsed = DecideRequest::parse(&body);
+        }
+    }
+}
