@@ -70,7 +70,12 @@ struct Schedule {
 
 impl HealthChecker {
     /// Checks what the policies of the current snapshot ask for, until told to stop.
-    pub async fn run<R>(
+    pub async fn run(self, store: Arc<SnapshotStore>, memory: Arc<Memory>, stopping: CancellationToken) {
+        self.run_by(store, memory, checked, stopping).await;
+    }
+
+    /// As `run`, with another reading of the policies: the language allows no interval below a second.
+    pub async fn run_by<R>(
         self,
         store: Arc<SnapshotStore>,
         memory: Arc<Memory>,
@@ -133,6 +138,11 @@ impl HealthChecker {
             self.metrics.providers_unhealthy.set(unhealthy);
         }
     }
+}
+
+/// The policy, if it is worth reading: most have no checks, and need not be kept in memory in this form.
+fn checked(policy: &Policy) -> Option<&RoutingPolicy> {
+    policy.has_health_check().then(|| policy.routing())
 }
 
 async fn until(moment: Option<Instant>) {

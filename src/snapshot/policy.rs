@@ -15,17 +15,21 @@ pub struct Policy {
     /// HEIR's revision of this version, where HEIR has revisions.
     pub revision: Option<u64>,
     notes: Box<[Problem]>,
+    has_health_check: bool,
     routing: OnceLock<Box<RoutingPolicy>>,
 }
 
 impl Policy {
     /// Takes a document, and notes what a write of it would be refused or warned for.
     pub fn new(document: PolicyDocument, revision: Option<u64>) -> Self {
-        let (_, notes) = read(document.bytes());
+        let (routing, notes) = read(document.bytes());
+        let provider_has = || routing.providers.iter().any(|p| p.health_check.is_some());
+        let has_health_check = routing.health_check.is_some() || provider_has();
         Self {
             document,
             revision,
             notes: notes.into(),
+            has_health_check,
             routing: OnceLock::new(),
         }
     }
@@ -33,6 +37,11 @@ impl Policy {
     /// What is wrong or odd about a policy that was taken all the same.
     pub fn notes(&self) -> &[Problem] {
         &self.notes
+    }
+
+    /// Whether the document says anything about active checks; known without `routing`.
+    pub fn has_health_check(&self) -> bool {
+        self.has_health_check
     }
 
     /// What the document says. Made by the first decision and kept from then on: most policies of a large store are

@@ -89,7 +89,7 @@ impl Running {
         let routing = for_any(|policy| known.get(&policy.document.bytes()[..]));
         let stop = CancellationToken::new();
         let checker = HealthChecker::connect(config, metrics.clone()).unwrap();
-        let running = tokio::spawn(checker.run(store.clone(), memory.clone(), routing, stop.clone()));
+        let running = tokio::spawn(checker.run_by(store.clone(), memory.clone(), routing, stop.clone()));
         Self {
             store,
             memory,
@@ -132,10 +132,8 @@ fn for_any<F: for<'a> Fn(&'a Policy) -> Option<&'a RoutingPolicy>>(function: F) 
 fn put(store: &SnapshotStore, tenant_id: &str, id: &str, text: Option<String>) {
     let key = (tenant(tenant_id), PolicyId::parse(id).unwrap());
     let policy = text.map(|text| {
-        Arc::new(Policy {
-            document: PolicyDocument::parse(text.into()).unwrap(),
-            revision: None,
-        })
+        let document = PolicyDocument::parse(text.into()).unwrap();
+        Arc::new(Policy::new(document, None))
     });
     assert!(store.apply_write(&key, policy, None));
 }
@@ -365,6 +363,45 @@ async fn nothing_is_asked_unless_it_is_turned_on() {
     running.wait_for("acme", "azure", true).await;
     assert!(!running.is_unhealthy("acme", "openai"));
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_policy_as_it_is_stored_is_read_for_its_checks() {
+    let server = Scripted::start().await;
+    server.on("GET /bad", status(500));
+    let metrics = Metrics::new(1).unwrap();
+    let store = Arc::new(SnapshotStore::start(metrics.clone()).unwrap());
+    let text = format!(
+        r#"{{"providers": [{{"name": "openai", "weight": 100}}], "health_check":
+            {{"enabled": true, "url": "{}/bad", "interval_ms": 1000, "unhealthy_threshold": 1}}}}"#,
+        server.url()
+    );
+    put(&store, "acme", "chat", Some(text));
+    put(&store, "acme", "plain", Some("{}".into()));
+    let snapshot = store.load_full();
+    let has = |id| {
+        snapshot
+            .tenant("acme")
+            .unwrap()
+            .found()
+            .any(|(found, policy)| found.as_str() == id && policy.policy.has_health_check())
+    };
+    assert!(has("chat") && !has("plain"));
+    drop(snapshot);
+    let limits = MemoryLimits {
+        sessions: 1,
+        buckets: 1,
+        providers: 1,
+    };
+    let (memory, stop) = (Arc::new(Memory::new(limits)), CancellationToken::new());
+    let checker = HealthChecker::connect(config(&[&server]), metrics).unwrap();
+    let running = tokio::spawn(checker.run(store, memory.clone(), stop.clone()));
+    eventually("it is unhealthy", || async {
+        memory.health.is_unhealthy(&tenant("acme"), "openai")
+    })
+    .await;
+    stop.cancel();
+    running.await.unwrap();
 }
 
 #[test]

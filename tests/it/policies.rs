@@ -1,4 +1,8 @@
 //! What the policy language demands of writes, and what it says of policies that were stored before.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test that called them"
+)]
 
 use serde_json::{Value, json};
 
