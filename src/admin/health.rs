@@ -30,6 +30,12 @@ impl Admin {
     pub(super) fn scrape(&self) -> Response {
         let (age_ms, _) = self.store.freshness().at(Instant::now());
         self.metrics.snapshot_age_seconds.set(age_ms as f64 / 1e3);
+        let memory = &self.memory;
+        self.metrics.decisions.memory(
+            memory.sticky.len(),
+            memory.sticky.evicted(),
+            memory.buckets.evicted(),
+        );
         match self.metrics.scrape() {
             Ok(text) => {
                 let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use access::Access;
 
 use crate::{
+    decide::memory::Memory,
     heir::HeirClient,
     listener::{Handler, Peer, Reply},
     readiness::Readiness,
@@ -59,6 +60,7 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     pub logs: Logs,
     pub directory: Option<Arc<Directory>>,
+    pub memory: Arc<Memory>,
 }
 
 impl Handler for Admin {

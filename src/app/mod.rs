@@ -4,6 +4,7 @@
 mod data_runtime;
 mod reload;
 mod tasks;
+mod upkeep;
 mod watch;
 
 use std::{
@@ -26,14 +27,16 @@ use crate::{
     config::Config,
     decide::memory::Memory,
     forward::Forwarder,
+    health_check::{CheckerError, HealthChecker},
     heir::{BaseUrl, ConnectError, HeirClient, InvalidBaseUrl},
     listener::{Address, Bound, ConnectionLimits, InvalidAddress, Stop, serve},
     policy::TenantId,
     readiness::Readiness,
     refresh::{Directory, DiskSnapshot, Fetcher, Refresher, Restored},
-    route::{Decider, Router, Upstream},
+    remember,
+    route::{Decider, Router, Upstream, now},
     snapshot::SnapshotStore,
-    telemetry::{Logs, Metrics},
+    telemetry::{Logs, Metrics, chain},
     write::{Journal, JournalError, Writer},
 };
 
@@ -72,6 +75,8 @@ pub enum BuildError {
     },
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
+    #[error("health_checks")]
+    HealthChecks(#[from] CheckerError),
     #[error("two metrics have the same name")]
     Metrics(#[from] prometheus::Error),
 }
@@ -94,6 +99,8 @@ pub struct App {
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
     directory: Option<Arc<Directory>>,
+    memory: Arc<Memory>,
+    checker: Option<HealthChecker>,
     reloader: Reloader,
     fetches: TaskTracker,
     restored: mpsc::Receiver<Restored>,
@@ -149,7 +156,12 @@ impl App {
         writer.configure(&config.writes);
         let readiness = Arc::new(Readiness::new(store.clone(), refresher.clone()));
         let directory = load_directory(&config, &store, &readiness)?;
-        let memory = Arc::new(Memory::new(config.decide.memory_limits()));
+        let memory = remembered(&config, state_dir);
+        let checker = config
+            .health_checks
+            .enabled
+            .then(|| HealthChecker::connect(config.health_checks.clone(), metrics.clone()))
+            .transpose()?;
         let router = Router::new(
             store.clone(),
             upstream,
@@ -169,6 +181,7 @@ impl App {
             metrics: metrics.clone(),
             logs: logs.clone(),
             directory: directory.clone(),
+            memory: memory.clone(),
         });
         let data = DataRuntime::start(config.runtime.workers).map_err(BuildError::Thread)?;
         let listeners = data.within(|| {
@@ -195,6 +208,8 @@ impl App {
             readiness,
             metrics,
             directory,
+            memory,
+            checker,
             reloader,
             fetches,
             restored,
@@ -265,6 +280,27 @@ impl App {
         if self._state_lock.is_some() {
             let disk = DiskSnapshot::new(&self.config.state_dir);
             tasks.spawn("disk", disk.run(self.store.clone(), background.clone()));
+        }
+        tasks.spawn(
+            "upkeep",
+            upkeep::run(self.store.clone(), self.memory.clone(), background.clone()),
+        );
+        if let Some(checker) = self.checker {
+            tasks.spawn(
+                "health_checks",
+                checker.run(self.store.clone(), self.memory.clone(), background.clone()),
+            );
+        }
+        if self.config.decide.persist && self._state_lock.is_some() {
+            let (dir, every) = (
+                self.config.state_dir.clone(),
+                self.config.decide.persist_interval_ms,
+            );
+            let every = Duration::from_millis(every);
+            tasks.spawn(
+                "remember",
+                remember::run(self.memory.clone(), dir, every, background.clone()),
+            );
         }
         let reloaded = reload::Targets {
             store: self.store.clone(),
@@ -359,6 +395,18 @@ fn load_disk(dir: &Path, store: &SnapshotStore) {
         tracing::info!(policies, revision, "Read the disk snapshot.");
         store.restore(loaded.incoming, &loaded.listed, loaded.confirmed);
     }
+}
+
+/// The decision's memory, with what an earlier run left of it where that is wanted.
+fn remembered(config: &Config, state_dir: Option<&Path>) -> Arc<Memory> {
+    let memory = Memory::new(config.decide.memory_limits());
+    if let Some(dir) = state_dir.filter(|_| config.decide.persist) {
+        match remember::load(&memory, dir, now()) {
+            Ok(loaded) => tracing::info!(?loaded, "Read what decisions remember."),
+            Err(error) => tracing::error!(error = chain(&error), "Decisions begin with an empty memory."),
+        }
+    }
+    Arc::new(memory)
 }
 
 fn open_journal(dir: &Path) -> Result<Journal, BuildError> {

@@ -49,6 +49,13 @@ refresh: {interval_ms: 500, wait_ms: 500, stale_after_ms: 1500}
 shutdown: {lame_duck_ms: 0}
 ";
 
+const DECIDE: &str = "/api/v1/decide";
+
+/// A user's first request, the next one, and one after a provider failed. The policy is `acme/chat`.
+const FIRST: &str = r#"{"version":"1","request_id":"r-1","tenant_id":"acme","policy_id":"chat","task":{"type":"chat","payload":{"text":"Good morning"}},"metadata":{"user_id":"ada","detail_level":"verbose"}}"#;
+const AGAIN: &str = r#"{"version":"1","request_id":"r-2","tenant_id":"acme","policy_id":"chat","task":{"type":"chat","payload":{"text":"And again"}},"metadata":{"user_id":"ada","detail_level":"verbose"}}"#;
+const FAILED: &str = r#"{"version":"1","request_id":"r-3","tenant_id":"acme","policy_id":"chat","task":{"type":"chat","payload":{"text":"And again"}},"metadata":{"current_provider":"openai","status":"timeout","detail_level":"verbose"}}"#;
+
 const PATIENCE: Duration = Duration::from_secs(15);
 
 pub(super) fn run() -> ExitCode {
@@ -127,6 +134,15 @@ async fn show() -> io::Result<()> {
 
     title(
         "3",
+        "The Router asks for a decision instead, twice for one user, and once more after that provider timed out",
+    );
+    for body in [FIRST, AGAIN, FAILED] {
+        let decided = ask(&sidecar.listen, "POST", DECIDE, body).await?;
+        print_decision(&sidecar.listen, body, &decided);
+    }
+
+    title(
+        "4",
         "The store is killed (kill -9). The same lookup, once its answer is older than stale_after_ms",
     );
     store.child.kill().await?;
@@ -135,10 +151,15 @@ async fn show() -> io::Result<()> {
     })
     .await?;
     print(&sidecar.listen, "GET", lookup, &stale);
-    say("   The body is the same; the headers say how old it is.");
+    say("   The body is the same; the headers say how old it is. Decisions go on as well:");
+    print_decision(
+        &sidecar.listen,
+        AGAIN,
+        &ask(&sidecar.listen, "POST", DECIDE, AGAIN).await?,
+    );
 
     title(
-        "4",
+        "5",
         "A write while the store is away goes into a durable journal, and is visible at once",
     );
     let written = "/api/v1/policies/acme/translate";
@@ -153,7 +174,7 @@ async fn show() -> io::Result<()> {
     print(&ops, "GET", "/ready", &ask(&ops, "GET", "/ready", "").await?);
 
     title(
-        "5",
+        "6",
         "The store is back: the write is made there, and answers are fresh again",
     );
     let address = heir.to_string();
@@ -276,4 +297,24 @@ fn print(address: &Address, method: &str, path: &str, answer: &Answer) {
         compact.chars().take(100).collect::<String>(),
         if compact.chars().count() > 100 { "…" } else { "" }
     ));
+}
+
+/// Shows a decision: what was asked beyond the request's frame, what came, and why.
+fn print_decision(address: &Address, asked: &str, answer: &Answer) {
+    let asked: Value = serde_json::from_str(asked).unwrap_or_default();
+    say(&format!(
+        "   $ curl -d '{{…, \"metadata\": {}}}' http://{address}{DECIDE}",
+        asked["metadata"]
+    ));
+    let body: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+    let decision = &body["decision"];
+    say(&format!(
+        "   {} {}   seed {}",
+        decision["reason"].as_str().unwrap_or(&answer.head),
+        decision["provider_id"],
+        decision["explanation"]["evidence"]["seed"],
+    ));
+    for step in decision["explanation"]["steps"].as_array().into_iter().flatten() {
+        say(&format!("     {}", step.as_str().unwrap_or_default()));
+    }
 }
