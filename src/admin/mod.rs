@@ -4,6 +4,8 @@
 
 mod access;
 mod health;
+mod memory;
+mod openapi;
 mod pages;
 mod writes;
 
@@ -15,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use access::Access;
+pub use openapi::document as openapi;
 
 use crate::{
     decide::memory::Memory,
@@ -97,6 +100,17 @@ impl Admin {
             (&Method::PUT | &Method::POST, ["admin", "log"]) => self.set_log(body).await,
             (&Method::GET, ["admin", "writes"]) => Ok(self.writes()),
             (&Method::POST, ["admin", "writes", id, action]) => self.settle(id, action).await,
+            (&Method::GET, ["admin", "policies", tenant, policy]) => self.policy(tenant, policy),
+            (&Method::GET, ["admin", "sticky"]) => self.sessions(&query),
+            (&Method::DELETE, ["admin", "sticky"]) => self.forget_sessions(&query),
+            (&Method::GET, ["admin", "providers"]) => self.providers(&query),
+            (&Method::POST, ["admin", "providers"]) => self.change_provider(&query),
+            (&Method::GET, ["admin", "rate-limits"]) => self.rate_limits(&query),
+            (&Method::DELETE, ["admin", "rate-limits"]) => self.reset_rate_limit(&query),
+            (&Method::GET, ["admin", "openapi.json"]) => Ok(openapi::page()),
+            (_, ["admin", "sticky" | "rate-limits"]) => Err(method_not_allowed("GET, DELETE")),
+            (_, ["admin", "providers"]) => Err(method_not_allowed("GET, POST")),
+            (_, ["admin", "openapi.json"] | ["admin", "policies", _, _]) => Err(method_not_allowed("GET")),
             (_, ["live" | "ready" | "metrics"] | ["admin", "snapshot" | "policies" | "writes"]) => {
                 Err(method_not_allowed("GET"))
             }

@@ -92,6 +92,24 @@ impl Estimates {
         })
     }
 
+    /// The tenant's estimates, by the names of their providers.
+    pub fn list(&self, tenant: &TenantId) -> Vec<(ProviderId, Estimate)> {
+        let mut providers = Vec::new();
+        self.table.each(|key, _| {
+            if key.0 == *tenant {
+                providers.push(key.1.clone());
+            }
+        });
+        providers.sort_unstable();
+        let known = |provider: ProviderId| Some((provider.clone(), self.of(tenant, provider.as_str())?));
+        providers.into_iter().filter_map(known).collect()
+    }
+
+    /// Forgets what a provider's calls took. Whether anything was known.
+    pub fn forget(&self, tenant: &TenantId, provider: &str) -> bool {
+        self.table.remove(&ProviderName::new(tenant, provider)).is_some()
+    }
+
     pub fn len(&self) -> usize {
         self.table.len()
     }
