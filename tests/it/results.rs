@@ -1,0 +1,300 @@
+//! Results, what they do to breakers and estimates, and the operator's view of it.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test that called them"
+)]
+
+use serde_json::{Value, json};
+
+use crate::{
+    decide::{decide, outcome, request, with_policies},
+    support::{Answer, Sidecar},
+};
+
+fn guarded() -> Value {
+    json!({
+        "providers": [{"name": "alpha", "weight": 50}, {"name": "beta", "weight": 50}],
+        "circuit_breaker": {"enabled": true, "failure_threshold": 3, "timeout_ms": 300_000},
+        "fallbacks": [{"when": {"status": ["circuit_breaker_open"]}, "to": "spare"}],
+    })
+}
+
+async fn post(sidecar: &Sidecar, results: &Value) -> Answer {
+    sidecar
+        .client()
+        .post("/api/v1/results", results.to_string())
+        .await
+}
+
+async fn fail(sidecar: &Sidecar, provider: &str, times: u32) {
+    let results: Vec<Value> = (0..times)
+        .map(|n| json!({"version": "1", "tenant_id": "acme", "assignment_id": format!("{provider}-{n}"), "status": "timeout", "provider_id": provider}))
+        .collect();
+    let answer = post(sidecar, &json!(results)).await;
+    assert_eq!(
+        (answer.status.as_u16(), &answer.json()["accepted"]),
+        (202, &json!(times))
+    );
+}
+
+#[tokio::test]
+async fn failures_open_a_breaker_and_its_provider_is_avoided_until_an_operator_says_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    let sidecar = with_policies(dir.path(), &[("acme/chat", guarded())], "");
+    let client = sidecar.client();
+    let asked = request("acme", "chat", json!({}));
+    // A provider's breaker has the policy's settings once the policy has chosen it.
+    let mut chosen = std::collections::BTreeSet::new();
+    while chosen.len() < 2 {
+        chosen.insert(outcome(&decide(&client, &asked, &[]).await));
+    }
+    fail(&sidecar, "alpha", 3).await;
+    for _ in 0..32 {
+        assert_eq!(outcome(&decide(&client, &asked, &[]).await), "weighted beta");
+    }
+    let answer = decide(&client, &asked, &[("x-beamline-explain", "detailed")]).await;
+    let candidates = &answer.json()["decision"]["explanation"]["evidence"]["candidates"];
+    assert_eq!(
+        candidates[0],
+        json!({"provider_id": "alpha", "weight": 0.5, "removed_by": "circuit_breaker_open", "breaker": "open"})
+    );
+    fail(&sidecar, "beta", 3).await;
+    assert_eq!(outcome(&decide(&client, &asked, &[]).await), "fallback spare");
+
+    let admin = sidecar.admin();
+    let page = admin.get("/admin/providers?tenant=acme").await.json();
+    assert_eq!(page["providers"][0]["breaker"]["state"], "open");
+    assert_eq!(
+        sidecar
+            .metric("router_circuit_breaker_state{provider_id=\"alpha\",state=\"open\",tenant_id=\"acme\"}")
+            .await,
+        1.0
+    );
+    assert_eq!(sidecar.metric("router_circuit_breaker_events_total{event_type=\"failure\",provider_id=\"alpha\",tenant_id=\"acme\"}").await, 3.0);
+    let transitions = "router_circuit_breaker_state_transitions_total{from=\"closed\",provider_id=\"alpha\",state=\"open\",tenant_id=\"acme\",to=\"open\"}";
+    assert_eq!(sidecar.metric(transitions).await, 1.0);
+    let closed = admin
+        .post("/admin/providers?tenant=acme&provider=alpha&action=reset", "")
+        .await
+        .json();
+    assert_eq!(
+        (&closed["was"], &closed["breaker"]["state"]),
+        (&json!("open"), &json!("closed"))
+    );
+    assert_eq!(outcome(&decide(&client, &asked, &[]).await), "weighted alpha");
+    assert_eq!(
+        admin
+            .post("/admin/providers?tenant=acme&provider=nobody&action=reset", "")
+            .await
+            .status,
+        404
+    );
+    assert_eq!(
+        admin
+            .post("/admin/providers?tenant=acme&provider=alpha&action=x", "")
+            .await
+            .status,
+        400
+    );
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn what_calls_took_is_what_is_expected_and_a_result_counts_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let sidecar = with_policies(
+        dir.path(),
+        &[("acme/chat", json!({"weights": {"alpha": 1.0}}))],
+        "",
+    );
+    let result = json!({"version": "1", "tenant_id": "acme", "request_id": "r", "status": "success", "provider_id": "alpha", "latency_ms": 120, "cost": 0.25});
+    assert_eq!(
+        post(&sidecar, &result).await.json(),
+        json!({"ok": true, "accepted": 1, "duplicates": 0})
+    );
+    assert_eq!(
+        post(&sidecar, &result).await.json(),
+        json!({"ok": true, "accepted": 0, "duplicates": 1})
+    );
+    let mut other = result.clone();
+    other["tenant_id"] = "globex".into();
+    assert_eq!(post(&sidecar, &other).await.json()["accepted"], 1);
+    let decision = decide(&sidecar.client(), &request("acme", "chat", json!({})), &[])
+        .await
+        .json()["decision"]
+        .clone();
+    assert_eq!(
+        (&decision["expected_latency_ms"], &decision["expected_cost"]),
+        (&json!(120), &json!(0.25))
+    );
+    let page = sidecar.admin().get("/admin/providers?tenant=acme").await.json();
+    assert_eq!(page["providers"][0]["estimate"]["results"], 1);
+    let forgotten = sidecar
+        .admin()
+        .post(
+            "/admin/providers?tenant=acme&provider=alpha&action=forget-estimate",
+            "",
+        )
+        .await;
+    assert_eq!(forgotten.json()["forgotten"], true);
+    let decision = decide(&sidecar.client(), &request("acme", "chat", json!({})), &[])
+        .await
+        .json()["decision"]
+        .clone();
+    assert_eq!(
+        (&decision["expected_latency_ms"], &decision["expected_cost"]),
+        (&json!(500), &json!(0.01))
+    );
+    assert_eq!(sidecar.metric("router_results_duplicate_total").await, 1.0);
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn a_wrong_result_is_refused_with_its_reason_and_nothing_of_its_list_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let sidecar = with_policies(
+        dir.path(),
+        &[("acme/chat", json!({"weights": {"alpha": 1.0}}))],
+        "",
+    );
+    let good =
+        json!({"tenant_id": "acme", "request_id": "good", "status": "success", "provider_id": "alpha"});
+    for (change, reason, code) in [
+        (
+            json!({"tenant_id": null}),
+            "tenant_missing",
+            "TENANT_VALIDATION_FAILED",
+        ),
+        (
+            json!({"tenant_id": "a/b"}),
+            "tenant_invalid_format",
+            "TENANT_VALIDATION_FAILED",
+        ),
+        (
+            json!({"request_id": null}),
+            "missing_correlation_id",
+            "MISSING_CORRELATION_ID",
+        ),
+        (json!({"status": null}), "missing_status", "MISSING_STATUS"),
+        (json!({"status": "fine"}), "invalid_status", "INVALID_STATUS"),
+        (json!({"version": "2"}), "unsupported_version", "PARSE_ERROR"),
+        (
+            json!({"provider_id": "a b"}),
+            "invalid_provider_id",
+            "PARSE_ERROR",
+        ),
+    ] {
+        let mut wrong = good.clone();
+        wrong
+            .as_object_mut()
+            .unwrap()
+            .extend(change.as_object().unwrap().clone());
+        let refused = post(&sidecar, &json!([good, wrong])).await;
+        let details = refused.json()["error"]["details"].clone();
+        assert_eq!(
+            (
+                refused.status.as_u16(),
+                &details["reason"],
+                &details["error_code"]
+            ),
+            (400, &json!(reason), &json!(code))
+        );
+        assert_eq!(details["path"], "$[1]");
+    }
+    assert_eq!(post(&sidecar, &json!("x")).await.status, 400);
+    assert_eq!(post(&sidecar, &json!(vec![good.clone(); 101])).await.status, 400);
+    assert_eq!(
+        post(&sidecar, &good).await.json()["accepted"],
+        1,
+        "it had not been taken before"
+    );
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn sessions_and_buckets_can_be_seen_and_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = json!({
+        "weights": {"alpha": 1.0}, "sticky": {"enabled": true, "session_key": "email"},
+        "rate_limit": {"enabled": true, "requests_per_second": 1, "burst": 2},
+    });
+    let sidecar = with_policies(dir.path(), &[("acme/chat", policy)], "");
+    let (client, admin) = (sidecar.client(), sidecar.admin());
+    for who in ["ada@example.org", "bob@example.org"] {
+        decide(&client, &request("acme", "chat", json!({"email": who})), &[]).await;
+    }
+    let answer = decide(
+        &client,
+        &request("acme", "chat", json!({"email": "ada@example.org"})),
+        &[],
+    )
+    .await;
+    assert_eq!(outcome(&answer), "429 rate_limit_exceeded");
+    let page = admin.get("/admin/sticky?tenant=acme").await.json();
+    assert_eq!(
+        (&page["sessions"], page["list"].as_array().unwrap().len()),
+        (&json!(2), 2)
+    );
+    let forgotten = admin
+        .delete("/admin/sticky?tenant=acme&session=ada%40example.org")
+        .await
+        .json();
+    assert_eq!(forgotten["forgotten"], 1);
+    assert_eq!(
+        admin.delete("/admin/sticky?tenant=acme").await.json()["forgotten"],
+        1
+    );
+    assert_eq!(admin.delete("/admin/sticky").await.status, 400);
+    let page = admin.get("/admin/rate-limits?tenant=acme").await.json();
+    assert_eq!(
+        (&page["list"][0]["policy_id"], &page["list"][0]["tokens"]),
+        (&json!("chat"), &json!(0.0))
+    );
+    assert_eq!(
+        admin
+            .delete("/admin/rate-limits?tenant=acme&policy=chat")
+            .await
+            .status,
+        200
+    );
+    assert_eq!(
+        admin
+            .delete("/admin/rate-limits?tenant=acme&policy=chat")
+            .await
+            .status,
+        404
+    );
+    assert_eq!(admin.delete("/admin/rate-limits").await.status, 400);
+    let explained = decide(
+        &client,
+        &request("acme", "chat", json!({"email": "ada@example.org"})),
+        &[],
+    )
+    .await;
+    assert_eq!(outcome(&explained), "weighted alpha");
+    let again = request(
+        "acme",
+        "chat",
+        json!({"email": "ada@example.org", "detail_level": "detailed"}),
+    );
+    let steps = decide(&client, &again, &[]).await.json()["decision"]["explanation"]["steps"].clone();
+    assert_eq!(
+        steps[0],
+        "1. Checked sticky session: found existing provider for key email = [REDACTED]"
+    );
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn the_memory_outlives_a_restart_where_that_is_wanted() {
+    let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let policy = json!({"providers": [{"name": "a", "weight": 50}, {"name": "b", "weight": 50}], "sticky": {"enabled": true}});
+    let yaml = format!("state_dir: {}\ndecide: {{persist: true}}", state.path().display());
+    let sidecar = with_policies(dir.path(), &[("acme/chat", policy)], &yaml);
+    let asked = request("acme", "chat", json!({"session_id": "s"}));
+    let first = outcome(&decide(&sidecar.client(), &asked, &[]).await).replace("weighted", "sticky");
+    sidecar.stop().await;
+    let sidecar = with_policies(dir.path(), &[], &yaml);
+    assert_eq!(outcome(&decide(&sidecar.client(), &asked, &[]).await), first);
+    sidecar.stop().await;
+}
