@@ -3,6 +3,7 @@
 mod cold_start;
 mod commands;
 mod config;
+mod conformance;
 mod erlang;
 mod faults;
 mod forward;
