@@ -27,6 +27,7 @@ mod ops_process;
 mod overtaken;
 mod policies;
 mod processes;
+mod properties;
 mod refresh;
 mod refresh_races;
 mod reload;
