@@ -5,10 +5,12 @@ SHELL := bash
 SOAK_SECONDS ?= 600
 # Which tests soak, as nextest filters by name.
 SOAK_FILTER ?= truth
+# How long each fuzzer runs.
+FUZZ_SECONDS ?= 60
 # Passed on to the benchmark, for example: make bench BENCH_ARGS="lookup --quick"
 BENCH_ARGS ?=
 
-.PHONY: help build demo test test-postgres soak bench lint coverage clean
+.PHONY: help build demo test test-postgres soak fuzz bench lint coverage clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -31,6 +33,10 @@ test-postgres: ## Run the store's tests against a PostgreSQL server of their own
 soak: ## Run the long test for SOAK_SECONDS (600)
 	tests/setup.sh
 	BEAMLINE_SOAK_SECONDS=$(SOAK_SECONDS) cargo nextest run --workspace --locked --no-capture $(SOAK_FILTER)
+
+fuzz: ## Run each fuzzer for FUZZ_SECONDS (60)
+	tests/setup.sh fuzz
+	tests/fuzz.sh $(FUZZ_SECONDS)
 
 bench: build ## Measure against nginx; BENCH_ARGS="lookup --quick", or "--write" for docs/performance.md
 	tests/setup.sh bench

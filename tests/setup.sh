@@ -3,6 +3,7 @@
 #
 #   tests/setup.sh            Debian packages and cargo-nextest for `make test`
 #   tests/setup.sh bench      the above, and nginx, wrk and oha for `make bench`
+#   tests/setup.sh fuzz       a C++ compiler and cargo-fuzz for `make fuzz`
 #   tests/setup.sh coverage   the above without bench, and cargo-llvm-cov with matching LLVM tools
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -68,6 +69,11 @@ for_bench() {
     need_crate oha oha@1.16.0
 }
 
+for_fuzz() {
+    need_command c++ g++
+    need_crate cargo-fuzz cargo-fuzz@0.13.2
+}
+
 for_coverage() {
     need_crate cargo-llvm-cov cargo-llvm-cov@0.9.1
     # llvm-cov must read what the compiler's LLVM wrote: rustup's own tools, or Debian's of that version.
@@ -79,6 +85,7 @@ for_coverage() {
 case ${1-} in
     '') for_tests ;;
     bench) for_tests; for_bench ;;
+    fuzz) for_fuzz ;;
     coverage) for_tests; for_coverage ;;
-    *) die "unknown mode '$1': nothing, bench or coverage" ;;
+    *) die "unknown mode '$1': nothing, bench, fuzz or coverage" ;;
 esac

@@ -1,5 +1,7 @@
 //! Why a decision is what it is: in the platform's sentences, and as data.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -345,12 +347,12 @@ impl Explaining<'_> {
                 .then(|| self.memory.breakers.state(self.inquiry.tenant, id.as_str()))
                 .flatten()
         };
-        let excluded = |id: &ProviderId| selection.excluded.iter().find(|(left_out, _)| left_out == id);
+        let causes: BTreeMap<_, _> = selection.excluded.iter().map(|(id, cause)| (id, cause)).collect();
         let weighted = self.policy.providers.iter().map(|provider| Candidate {
             provider_id: provider.id.clone(),
             weight: Some(provider.weight),
-            removed_by: match excluded(&provider.id) {
-                Some((_, cause)) => Some(cause.as_str()),
+            removed_by: match causes.get(&provider.id) {
+                Some(cause) => Some(cause.as_str()),
                 None => (provider.weight <= 0.0).then_some("zero_weight"),
             },
             breaker: breaker(&provider.id),

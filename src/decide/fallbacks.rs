@@ -95,10 +95,25 @@ fn attempts(context: &Context, rule_id: &str, index: usize) -> u64 {
         .unwrap_or(0)
 }
 
+/// A count, as a number or as text. A caller whose numbers are floats must come to the end of his retries as well.
 fn count(value: &Value) -> Option<u64> {
     match value {
-        Value::Number(number) => number.as_u64().or_else(|| number.as_i64().map(|_negative| 0)),
-        Value::String(text) => text.parse().ok(),
+        Value::Number(number) => number.as_u64().or_else(|| number.as_f64().map(whole)),
+        Value::String(text) => text.parse().ok().or_else(|| {
+            text.parse()
+                .ok()
+                .filter(|number: &f64| !number.is_nan())
+                .map(whole)
+        }),
         _ => None,
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "saturates: below zero is none, beyond all counting is as many as can be"
+)]
+const fn whole(number: f64) -> u64 {
+    number as u64
 }

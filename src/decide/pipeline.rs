@@ -118,7 +118,7 @@ impl<'a, E: Extensions> Run<'a, E> {
             self.executed(Stage::Validator, id, Status::Skipped);
             return Ok(());
         }
-        let (reason, details): (Box<str>, _) = match self
+        let (rejected, reason, details): (bool, Box<str>, _) = match self
             .call(Stage::Validator, id, &validator.item, &self.message)
             .await
         {
@@ -133,10 +133,11 @@ impl<'a, E: Extensions> Run<'a, E> {
                 verdict: Verdict::Reject { reason, details },
                 ..
             }) => (
+                true,
                 reason.unwrap_or_else(|| "Validator blocked request".into()),
                 details,
             ),
-            Err(error) => (error.name().into(), error.details()),
+            Err(error) => (false, error.name().into(), error.details()),
         };
         let reason = match validator.on_fail {
             OnFail::Warn => {
@@ -147,8 +148,8 @@ impl<'a, E: Extensions> Run<'a, E> {
                 self.executed(Stage::Validator, id, Status::Ignore);
                 return Ok(());
             }
-            OnFail::Block => reason,
-            OnFail::Unknown => "Unknown on_fail mode".into(),
+            OnFail::Unknown if rejected => "Unknown on_fail mode".into(),
+            OnFail::Block | OnFail::Unknown => reason,
         };
         Err(Refusal::Blocked {
             id: id.into(),

@@ -264,18 +264,19 @@ impl<'a> Selecting<'a> {
         found.and_then(Value::as_str).filter(|text| !text.is_empty())
     }
 
-    /// The provider that the caller has chosen already is asked for first; if it is open the caller's own fallback
-    /// is taken.
+    /// The provider that the caller has chosen already is looked at first; if it is open the caller's own fallback is
+    /// taken. It is only looked at: whether a half-open one may be called is asked when a provider is chosen, once.
     fn check_chosen(&mut self) -> Option<(ProviderId, How)> {
         self.gate.breaker?;
         let chosen = ProviderId::new(self.text("selected_provider")?);
-        if self.gate.admit(chosen.as_str()) != Some(Exclusion::CircuitBreakerOpen) {
+        if self.gate.peek(chosen.as_str()) != Some(Exclusion::CircuitBreakerOpen) {
             return None;
         }
-        let first_rule = self.context.get("fallback_rules").and_then(|rules| rules.get(0));
-        let target = self
-            .text("fallback_provider")
-            .or_else(|| first_rule.and_then(|rule| rule.get("to")).and_then(Value::as_str))?;
+        let named = |name: &&str| !name.is_empty();
+        let target = self.text("fallback_provider").or_else(|| {
+            let first_rule = self.context.get("fallback_rules")?.get(0)?;
+            first_rule.get("to")?.as_str().filter(named)
+        })?;
         Some((ProviderId::new(target), How::BreakerFallback { original: chosen }))
     }
 
@@ -290,7 +291,8 @@ impl<'a> Selecting<'a> {
         let current = self.text("current_provider");
         let may_retry = found_status.is_none() && current.is_none_or(|name| self.gate.peek(name).is_none());
         // A status that the caller gave is the truth; ours only stands in where there is none.
-        let status = found_status.filter(|_| self.context.get("status").is_none());
+        let given = self.context.get("status").filter(|status| !status.is_null());
+        let status = found_status.filter(|_| given.is_none());
         let asked = Asked {
             context: self.context,
             status,
@@ -401,34 +403,42 @@ impl<'a> Selecting<'a> {
     }
 
     fn draw_provider(&mut self) -> Option<ProviderId> {
-        let providers = &self.policy.providers;
+        let policy = self.policy;
+        let providers = &policy.providers;
         let guarded = self.gate.breaker.is_some() || self.gate.checks_health;
+        // By index, since a policy may list thousands of providers. Empty: nothing is left out.
+        let mut left_out = vec![false; if guarded { providers.len() } else { 0 }];
         if guarded {
-            for provider in providers.iter().filter(|provider| provider.weight > 0.0) {
-                if let Some(exclusion) = self.gate.peek(provider.id.as_str()) {
-                    exclude(&mut self.excluded, &provider.id, exclusion);
+            let known = self.excluded.len();
+            for (provider, left_out) in providers.iter().zip(&mut left_out) {
+                if provider.weight > 0.0
+                    && let Some(exclusion) = self.gate.peek(provider.id.as_str())
+                {
+                    *left_out = true;
+                    if self.excluded.iter().take(known).all(|(id, _)| *id != provider.id) {
+                        self.excluded.push((provider.id.clone(), exclusion));
+                    }
+                }
+            }
+            // What was found excluded before stays so, whatever a breaker says by now.
+            for (id, _) in self.excluded.iter().take(known) {
+                if let Ok(index) = providers.binary_search_by(|provider| provider.id.cmp(id)) {
+                    left_out[index] = true;
                 }
             }
         }
         let mut choices = Choices::new(self.at.seed, Purpose::Weights);
         loop {
-            let excluded = &self.excluded;
-            let is_eligible = |index: usize| {
-                !guarded
-                    || providers
-                        .get(index)
-                        .is_some_and(|p| excluded.iter().all(|(id, _)| *id != p.id))
-            };
+            let is_eligible = |index: usize| !left_out.get(index).copied().unwrap_or(false);
             let drawn = draw(providers, is_eligible, &mut choices)?;
             let provider = providers.get(drawn.index)?.id.clone();
-            match self.gate.admit(provider.as_str()) {
-                None => {
-                    self.draw = Some(drawn);
-                    return Some(provider);
-                }
-                // Each turn excludes one provider more, so this ends.
-                Some(exclusion) => exclude(&mut self.excluded, &provider, exclusion),
-            }
+            let Some(exclusion) = self.gate.admit(provider.as_str()) else {
+                self.draw = Some(drawn);
+                return Some(provider);
+            };
+            // Each turn excludes one provider more, so this ends.
+            *left_out.get_mut(drawn.index)? = true;
+            exclude(&mut self.excluded, &provider, exclusion);
         }
     }
 

@@ -98,7 +98,9 @@ impl RoutingPolicy {
             "weights": weights,
             "fallbacks": fallbacks.collect::<Value>(),
             "fallback": self.last_resort.as_ref().map(|provider| json!({"provider": provider})),
-            "sticky": self.sticky.as_deref().map(sticky),
+            "sticky": self.sticky.as_deref().map(|kept| {
+                with(sticky(kept), "ttl_seconds", kept.ttl_seconds.into())
+            }),
             "rate_limit": self.rate_limit.as_deref().map(rate),
             "circuit_breaker": self.circuit_breaker.as_deref().map(breaker),
             "timeout_ms": self.timeout_ms,

@@ -3,6 +3,7 @@
 mod cold_start;
 mod commands;
 mod config;
+mod conformance;
 mod decide;
 mod erlang;
 mod faults;
@@ -28,6 +29,7 @@ mod ops_process;
 mod overtaken;
 mod policies;
 mod processes;
+mod properties;
 mod refresh;
 mod refresh_races;
 mod reload;

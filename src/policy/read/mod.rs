@@ -182,24 +182,27 @@ fn nearest<'f>(key: &str, fields: &[&'f str]) -> Option<&'f str> {
 #[derive(Debug, Default)]
 struct Notes {
     problems: Vec<Problem>,
+    errors: usize,
 }
 
 impl Notes {
-    /// The first hundred say enough, of however many.
+    /// The first hundred of a kind say enough, of however many. However many warnings there are, an error is told: it
+    /// refuses a write.
     const MOST: usize = 100;
 
-    fn add(&mut self, problem: impl FnOnce() -> Problem) {
-        if self.problems.len() < Self::MOST {
-            self.problems.push(problem());
+    fn error(&mut self, at: At<'_>, message: impl Display, remedy: impl Display) {
+        if self.errors < Self::MOST {
+            self.errors += 1;
+            let problem = Problem::error(at.to_string(), message.to_string(), remedy.to_string());
+            self.problems.push(problem);
         }
     }
 
-    fn error(&mut self, at: At<'_>, message: impl Display, remedy: impl Display) {
-        self.add(|| Problem::error(at.to_string(), message.to_string(), remedy.to_string()));
-    }
-
     fn warn(&mut self, at: At<'_>, message: impl Display, remedy: impl Display) {
-        self.add(|| Problem::warning(at.to_string(), message.to_string(), remedy.to_string()));
+        if self.problems.len() - self.errors < Self::MOST {
+            let problem = Problem::warning(at.to_string(), message.to_string(), remedy.to_string());
+            self.problems.push(problem);
+        }
     }
 
     /// The value as an object. Anything else but nothing is an error.
