@@ -339,7 +339,8 @@ pub const fn trigger(trigger: Trigger) -> &'static str {
 pub struct TenantDecisions {
     all: Arc<DecisionMetrics>,
     label: Box<str>,
-    by_reason: [OnceLock<(IntCounter, Histogram)>; REASONS.len()],
+    /// A refusal is timed and not counted: the errors have a counter of their own.
+    by_reason: [OnceLock<(Option<IntCounter>, Histogram)>; REASONS.len()],
     sticky: [OnceLock<IntCounter>; 2],
 }
 
@@ -356,13 +357,11 @@ impl TenantDecisions {
         };
         let labels = &[&*self.label, reason];
         let (count, latency) = self.by_reason[index].get_or_init(|| {
-            (
-                self.all.decisions.with_label_values(labels),
-                self.all.latency_ms.with_label_values(labels),
-            )
+            let count = (reason != "error").then(|| self.all.decisions.with_label_values(labels));
+            (count, self.all.latency_ms.with_label_values(labels))
         });
         latency.observe(milliseconds);
-        if reason != "error" {
+        if let Some(count) = count {
             count.inc();
         }
         if matches!(reason, "fallback" | "circuit_breaker_fallback") {
