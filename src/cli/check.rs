@@ -1,32 +1,43 @@
 //! `beamline-sidecar check`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use serde_json::json;
 
-use super::{EXIT_USAGE, say};
+use super::{EXIT_USAGE, complain, policy_files, say};
 use crate::{
     config::{self, Mistake, Mistakes},
+    policy::Severity,
     refresh::Directory,
 };
 
 #[derive(Debug, Args)]
-#[command(after_help = "Exits 0 if everything is right and 64 if anything is not.
+#[command(
+    after_help = "Exits 0 if everything is right and 64 if anything is not. Warnings are no mistakes, unless --deny-warnings.
 
 Examples:
+  beamline-sidecar check examples/policies           every *.json in it and below
+  beamline-sidecar check chat.json --json
   beamline-sidecar check --config sidecar.yaml
   beamline-sidecar check --config sidecar.yaml --json
-  beamline-sidecar check --reference > docs/configuration.md")]
+  beamline-sidecar check --reference > docs/configuration.md"
+)]
 pub(super) struct CheckArgs {
+    /// Policies to check, as a write would: files, or directories of *.json.
+    #[arg(value_name = "POLICY", required_unless_present_any = ["reference", "config"])]
+    policies: Vec<PathBuf>,
     /// The configuration to check; variables of the environment count as they do for `run`.
-    #[arg(long, value_name = "FILE", required_unless_present = "reference")]
+    #[arg(long, value_name = "FILE", conflicts_with = "policies")]
     config: Option<PathBuf>,
+    /// Take warnings about policies for mistakes.
+    #[arg(long, requires = "policies")]
+    deny_warnings: bool,
     /// Print JSON, for machines.
     #[arg(long)]
     json: bool,
     /// Print the reference of all keys instead.
-    #[arg(long, conflicts_with_all = ["config", "json"])]
+    #[arg(long, conflicts_with_all = ["config", "json", "policies"])]
     reference: bool,
 }
 
@@ -34,6 +45,9 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
     if args.reference {
         say(config::reference().trim_end());
         return ExitCode::SUCCESS;
+    }
+    if !args.policies.is_empty() {
+        return check_policies(args);
     }
     let (mistakes, warnings) = match config::load(args.config.as_deref(), &config::environment()) {
         Ok(loaded) => (policy_mistakes(&loaded.config), loaded.warnings),
@@ -61,6 +75,53 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
         }
     }
     if mistakes.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(EXIT_USAGE)
+    }
+}
+
+fn check_policies(args: &CheckArgs) -> ExitCode {
+    let files = policy_files::files(&args.policies);
+    let checked = files.and_then(|files| {
+        files
+            .iter()
+            .map(|file| policy_files::check(file))
+            .collect::<io::Result<Vec<_>>>()
+    });
+    let checked = match checked {
+        Ok(checked) if checked.is_empty() => {
+            complain("There is no *.json file there; name the policies to check.");
+            return ExitCode::from(EXIT_USAGE);
+        }
+        Ok(checked) => checked,
+        Err(error) => {
+            complain(&error.to_string());
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let count = |severity| checked.iter().map(|file| file.count(severity)).sum::<usize>();
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    let ok = errors == 0 && !(args.deny_warnings && warnings > 0);
+    if args.json {
+        let files = checked
+            .iter()
+            .map(policy_files::Checked::to_json)
+            .collect::<serde_json::Value>();
+        say(&json!({"ok": ok, "errors": errors, "warnings": warnings, "files": files}).to_string());
+    } else {
+        for file in &checked {
+            let text = file.to_text();
+            if !text.is_empty() {
+                say(text.trim_end());
+            }
+        }
+        let files = checked.len();
+        say(&format!(
+            "{files} policies checked: {errors} errors, {warnings} warnings."
+        ));
+    }
+    if ok {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(EXIT_USAGE)

@@ -3,8 +3,10 @@
 mod check;
 mod demo;
 mod http;
+mod policy_files;
 mod probe;
 mod run;
+mod schema;
 mod store;
 
 use std::{io::Write, process::ExitCode};
@@ -47,8 +49,10 @@ enum Command {
     Store(store::StoreArgs),
     /// Show all of it at work on this machine, in half a minute: a store, a sidecar, an outage, a recovery.
     Demo,
-    /// Check a configuration and the policies it names; report every mistake.
+    /// Check policies, or a configuration and the policies it names; report every mistake.
     Check(check::CheckArgs),
+    /// Print the JSON Schema of the policy language, for editors: `beamline-sidecar schema > policy.schema.json`.
+    Schema,
     /// Ask a running sidecar whether it is live or ready, for containers without a shell.
     Probe(probe::ProbeArgs),
 }
@@ -60,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Store(args) => store::run(&args),
         Command::Demo => demo::run(),
         Command::Check(args) => check::run(&args),
+        Command::Schema => schema::run(),
         Command::Probe(args) => probe::run(&args),
     }
 }

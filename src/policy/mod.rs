@@ -7,15 +7,18 @@ mod condition;
 mod document;
 mod etag;
 mod ids;
+mod position;
 mod read;
 mod refusal;
 mod routing;
+mod schema;
 mod write_out;
 
 pub use condition::{Condition, ConditionRules, Facts};
 pub use document::{MAX_DEPTH, PolicyDocument, Problem, Severity};
 pub use etag::ETag;
 pub use ids::{InvalidId, MAX_ID_BYTES, PolicyId, TenantId, check_id};
+pub use position::{Position, locate};
 pub use read::{check, read, read_object};
 pub use refusal::{Refusal, refuse_document, refuse_id, refuse_record, refuse_sticky};
 pub use routing::{
@@ -23,3 +26,4 @@ pub use routing::{
     MAX_PROVIDER_BYTES, Mode, OnFail, Pipeline, Processor, Provider, ProviderId, RateLimit, RoutingPolicy,
     Sticky, Strategy, Validator,
 };
+pub use schema::schema;

@@ -28,6 +28,7 @@ mod ops;
 mod ops_process;
 mod overtaken;
 mod policies;
+mod policy_files;
 mod processes;
 mod properties;
 mod refresh;
