@@ -14,6 +14,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod cases;
 pub mod cli;
 pub mod config;
 pub mod decide;

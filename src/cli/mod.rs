@@ -1,7 +1,9 @@
 //! The command line.
 
+mod cases;
 mod check;
 mod demo;
+mod explain;
 mod http;
 mod policy_files;
 mod probe;
@@ -51,6 +53,10 @@ enum Command {
     Demo,
     /// Check policies, or a configuration and the policies it names; report every mistake.
     Check(check::CheckArgs),
+    /// Say what a policy decides about a request, and why.
+    Explain(explain::ExplainArgs),
+    /// Run decision cases: policies, requests, and what must come of them.
+    Test(cases::TestArgs),
     /// Print the JSON Schema of the policy language, for editors: `beamline-sidecar schema > policy.schema.json`.
     Schema,
     /// Ask a running sidecar whether it is live or ready, for containers without a shell.
@@ -64,6 +70,8 @@ pub fn main() -> ExitCode {
         Command::Store(args) => store::run(&args),
         Command::Demo => demo::run(),
         Command::Check(args) => check::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Test(args) => cases::run(&args),
         Command::Schema => schema::run(),
         Command::Probe(args) => probe::run(&args),
     }

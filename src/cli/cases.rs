@@ -1,0 +1,178 @@
+//! `beamline-sidecar test`.
+
+use std::{fs, io, path::PathBuf, process::ExitCode, time::Instant};
+
+use clap::Args;
+use serde_json::json;
+
+use super::{
+    EXIT_USAGE, complain,
+    policy_files::{Paint, collect},
+    say,
+};
+use crate::cases::{self, Mismatch};
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A case names a policy, what is remembered, requests, a seed and a time, and what must come of them;
+examples/decisions has some, and docs/policies.md tells every field.
+
+Exits 0 if every case holds, 1 if one does not, 64 if one cannot be read.
+
+Examples:
+  beamline-sidecar test examples/decisions
+  beamline-sidecar test cases --filter sticky
+  beamline-sidecar test cases --junit report.xml"
+)]
+pub(super) struct TestArgs {
+    /// Case files, or directories of *.yaml.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Run only the cases whose file or description has this text in it.
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    /// Print JSON, for machines.
+    #[arg(long)]
+    json: bool,
+    /// Write a JUnit report as well.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+}
+
+struct Ran {
+    file: String,
+    description: String,
+    mismatches: Vec<Mismatch>,
+    seconds: f64,
+}
+
+pub(super) fn run(args: &TestArgs) -> ExitCode {
+    let started = Instant::now();
+    let ran = match run_all(args) {
+        Ok(ran) => ran,
+        Err(error) => {
+            complain(&error.to_string());
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    if ran.is_empty() {
+        complain("There is no such case.");
+        return ExitCode::from(EXIT_USAGE);
+    }
+    let failed = ran.iter().filter(|case| !case.mismatches.is_empty()).count();
+    if let Some(file) = &args.junit
+        && let Err(error) = fs::write(file, junit(&ran))
+    {
+        complain(&format!("{}: {error}", file.display()));
+        return ExitCode::from(EXIT_USAGE);
+    }
+    if args.json {
+        let cases = ran.iter().map(|case| {
+            let mismatches = case
+                .mismatches
+                .iter()
+                .map(|m| json!({"step": m.step, "path": m.path, "wanted": m.wanted, "got": m.got}));
+            json!({
+                "file": case.file,
+                "description": case.description,
+                "ok": case.mismatches.is_empty(),
+                "mismatches": mismatches.collect::<serde_json::Value>(),
+            })
+        });
+        let report = json!({"ok": failed == 0, "cases": ran.len(), "failed": failed, "results": cases.collect::<serde_json::Value>()});
+        say(&report.to_string());
+    } else {
+        let paint = Paint::of_stdout();
+        for case in &ran {
+            let mark = if case.mismatches.is_empty() {
+                paint.color("32", "ok  ")
+            } else {
+                paint.color("31", "FAIL")
+            };
+            say(&format!("{mark} {}: {}", case.file, case.description));
+            for mismatch in &case.mismatches {
+                say(&format!("  {mismatch}"));
+            }
+        }
+        let passed = ran.len() - failed;
+        say(&format!(
+            "{passed} of {} cases hold, in {:.2} s.",
+            ran.len(),
+            started.elapsed().as_secs_f64()
+        ));
+    }
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn run_all(args: &TestArgs) -> io::Result<Vec<Ran>> {
+    let mut files = Vec::new();
+    for path in &args.paths {
+        collect(path, "yaml", &mut files)?;
+    }
+    let mut ran = Vec::new();
+    for path in files {
+        let file = path.display().to_string();
+        for case in cases::load(&path).map_err(io::Error::other)? {
+            let wanted = |text: &String| file.contains(text) || case.description.contains(text);
+            if args.filter.as_ref().is_none_or(wanted) {
+                let started = Instant::now();
+                let mismatches = cases::run(&case);
+                let seconds = started.elapsed().as_secs_f64();
+                ran.push(Ran {
+                    file: file.clone(),
+                    description: case.description,
+                    mismatches,
+                    seconds,
+                });
+            }
+        }
+    }
+    Ok(ran)
+}
+
+fn junit(ran: &[Ran]) -> String {
+    let failed = ran.iter().filter(|case| !case.mismatches.is_empty()).count();
+    let mut xml = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n<testsuite name=\"decisions\" tests=\"{}\" failures=\"{failed}\">\n",
+        ran.len()
+    );
+    for case in ran {
+        let (file, description) = (escape(&case.file), escape(&case.description));
+        xml.push_str(&format!(
+            "<testcase classname=\"{file}\" name=\"{description}\" time=\"{:.6}\">",
+            case.seconds
+        ));
+        if !case.mismatches.is_empty() {
+            let texts: Vec<String> = case.mismatches.iter().map(ToString::to_string).collect();
+            xml.push_str(&format!(
+                "<failure message=\"{} differences\">{}</failure>",
+                texts.len(),
+                escape(&texts.join("\n"))
+            ));
+        }
+        xml.push_str("</testcase>\n");
+    }
+    xml.push_str("</testsuite>\n</testsuites>\n");
+    xml
+}
+
+/// Text as XML has it; what XML cannot hold at all becomes a question mark.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\n' | '\t' => escaped.push(character),
+            control if control.is_control() => escaped.push('?'),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}

@@ -1,0 +1,248 @@
+//! `beamline-sidecar explain`.
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use super::{EXIT_USAGE, complain, policy_files, policy_files::Paint, say};
+use crate::{
+    decide::{
+        Circumstances, Context, DecisionId, Effects, Explaining, Explanation, Inquiry, Moment, Outcome,
+        Provenance, Rules, Scripted, Seed, decide,
+        memory::{Memory, MemoryLimits},
+    },
+    policy::{DetailLevel, PolicyId, TenantId},
+    route::{DecideRequest, now},
+};
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The request is a request for a decision as the Router sends it, or the context alone: {\"user_id\": \"ada\"}.
+
+Exits 0 with a decision, 1 with a refusal, 64 for what cannot be read.
+
+Examples:
+  beamline-sidecar explain --policy examples/policies/acme/chat.json --request request.json
+  echo '{\"current_provider\":\"openai\",\"status\":\"timeout\"}' | \\
+      beamline-sidecar explain --policy examples/policies/acme/chat.json --request - --seed 2a"
+)]
+pub(super) struct ExplainArgs {
+    /// The policy.
+    #[arg(long, value_name = "FILE")]
+    policy: PathBuf,
+    /// The request; `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    request: PathBuf,
+    /// 1 to 16 hex digits: the same seed decides the same. Unset: one at random, which is printed.
+    #[arg(long, value_name = "HEX")]
+    seed: Option<Seed>,
+    /// When, in Unix milliseconds; unset: now.
+    #[arg(long, value_name = "MILLISECONDS")]
+    at: Option<u64>,
+    /// How much to say.
+    #[arg(long, value_enum, default_value = "verbose")]
+    level: Level,
+    /// The tenant, where the request names none.
+    #[arg(long, default_value = "tenant")]
+    tenant: String,
+    /// What the policy's extensions answer, in YAML: {answers: {guard: {answers: {valid: false}}}}. Unset: all succeed.
+    #[arg(long, value_name = "FILE")]
+    extensions: Option<PathBuf>,
+    /// Print JSON, for machines.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Level {
+    Minimal,
+    Detailed,
+    Verbose,
+}
+
+pub(super) fn run(args: &ExplainArgs) -> ExitCode {
+    match explain(args) {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+/// A file, or standard input for `-`.
+pub(super) fn read_input(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if path == Path::new("-") {
+        io::stdin().read_to_end(&mut bytes)?;
+    } else {
+        bytes = fs::read(path)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    }
+    Ok(bytes)
+}
+
+/// The tenant, policy and context of a request in any form: the Router's, the older one, or the context alone.
+pub(super) fn context(body: &[u8], tenant: &str) -> io::Result<(TenantId, PolicyId, Context)> {
+    let invalid = |error: String| io::Error::other(format!("the request: {error}"));
+    let tree: Value = serde_json::from_slice(body).map_err(|error| invalid(error.to_string()))?;
+    if tree.get("task").is_some() || tree.get("message").is_some() {
+        let mut request = DecideRequest::parse(body)
+            .map_err(|refused| invalid(format!("{} ({})", refused.message, refused.reason)))?;
+        let context = request.take_context("");
+        return Ok((request.tenant, request.policy_id, context));
+    }
+    let Value::Object(mut context) = tree else {
+        return Err(invalid("it is no JSON object".to_owned()));
+    };
+    let tenant = TenantId::parse(tenant).map_err(|error| io::Error::other(format!("--tenant {error}")))?;
+    let policy = PolicyId::parse("default").map_err(io::Error::other)?;
+    context.insert("tenant_id".to_owned(), tenant.as_str().into());
+    Ok((tenant, policy, context))
+}
+
+fn explain(args: &ExplainArgs) -> io::Result<ExitCode> {
+    let policy = policy_files::read(&args.policy)?;
+    let (tenant, policy_id, context) = context(&read_input(&args.request)?, &args.tenant)?;
+    let extensions = match &args.extensions {
+        None => Scripted {
+            others_succeed: true,
+            ..Scripted::default()
+        },
+        Some(file) => {
+            let text = fs::read_to_string(file)?;
+            serde_saphyr::from_str(&text)
+                .map_err(|error| io::Error::other(format!("{}: {error}", file.display())))?
+        }
+    };
+    let memory = Memory::new(MemoryLimits {
+        sessions: 1,
+        buckets: 8,
+        providers: 1_000,
+    });
+    let now = args.at.map_or_else(now, Moment::from_unix_ms);
+    let later = move || now;
+    let at = Circumstances {
+        id: DecisionId(fastrand::u128(..)),
+        seed: args.seed.unwrap_or_else(|| Seed(fastrand::u64(..))),
+        now,
+        later: &later,
+        effects: Effects::Remembered,
+    };
+    let inquiry = Inquiry {
+        tenant: &tenant,
+        policy_id: &policy_id,
+        context: &context,
+        message: Default::default(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let Outcome { result, .. } = runtime.block_on(decide(
+        &policy,
+        inquiry,
+        &Rules::default(),
+        &memory,
+        &extensions,
+        at,
+    ));
+    match result {
+        Ok(decision) => {
+            let explaining = Explaining {
+                decision: &decision,
+                policy: &policy,
+                inquiry,
+                at,
+                memory: &memory,
+                provenance: Provenance::default(),
+            };
+            let level = match args.level {
+                Level::Minimal => DetailLevel::Minimal,
+                Level::Detailed => DetailLevel::Detailed,
+                Level::Verbose => DetailLevel::Verbose,
+            };
+            let explanation = explaining.explain(level, None);
+            if args.json {
+                let report =
+                    json!({"ok": true, "explanation": explanation, "executed_extensions": decision.executed});
+                say(&report.to_string());
+            } else {
+                show(&explanation);
+                let executed = decision
+                    .executed
+                    .iter()
+                    .map(|item| format!("  {} {}: {}", json!(item.stage), item.id, json!(item.status)));
+                let executed: Vec<String> = executed.map(|line| line.replace('"', "")).collect();
+                if !executed.is_empty() {
+                    say(&format!("\nExtensions\n{}", executed.join("\n")));
+                }
+                say(&format!(
+                    "\nRepeat it with --seed {} --at {}",
+                    at.seed, now.unix_ms
+                ));
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(refusal) => {
+            if args.json {
+                let error = json!({"code": refusal.wire_code(), "error_type": refusal.error_type(), "message": refusal.message(), "details": refusal.details()});
+                say(&json!({"ok": false, "error": error}).to_string());
+            } else {
+                say(&format!(
+                    "Refused: {} ({})",
+                    refusal.message(),
+                    refusal.error_type()
+                ));
+                say(&format!("{:#}", Value::Object(refusal.details())));
+            }
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn show(explanation: &Explanation) {
+    let paint = Paint::of_stdout();
+    let Explanation {
+        provider_id,
+        reason,
+        priority,
+        steps,
+        evidence,
+        ..
+    } = explanation;
+    say(&format!(
+        "{}   {reason}, priority {priority}\n",
+        paint.color("1;32", provider_id.as_str())
+    ));
+    for step in steps {
+        say(&format!("  {step}"));
+    }
+    let Some(evidence) = evidence else {
+        return;
+    };
+    let width = evidence
+        .candidates
+        .iter()
+        .map(|candidate| candidate.provider_id.as_str().chars().count())
+        .max();
+    let width = width.unwrap_or(0).max("provider".len());
+    say(&format!("\n  {:width$}  weight  breaker    left out", "provider"));
+    for candidate in &evidence.candidates {
+        let weight = candidate
+            .weight
+            .map_or_else(|| "-".to_owned(), |weight| format!("{weight:.2}"));
+        let breaker = candidate.breaker.map_or("-", crate::telemetry::decisions::state);
+        let removed = candidate.removed_by.unwrap_or("");
+        say(&format!(
+            "  {:width$}  {weight:>6}  {breaker:<9}  {removed}",
+            candidate.provider_id.as_str()
+        ));
+    }
+    if let Some(draw) = evidence.draw {
+        say(&format!("\n  drew {:.4} of {:.4}", draw.point, draw.total));
+    }
+}
