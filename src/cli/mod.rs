@@ -3,12 +3,14 @@
 mod cases;
 mod check;
 mod demo;
+mod diff;
 mod explain;
 mod http;
 mod policy_files;
 mod probe;
 mod run;
 mod schema;
+mod simulate;
 mod store;
 
 use std::{io::Write, process::ExitCode};
@@ -55,6 +57,10 @@ enum Command {
     Check(check::CheckArgs),
     /// Say what a policy decides about a request, and why.
     Explain(explain::ExplainArgs),
+    /// Try a policy on many requests, with providers that fail: who gets what.
+    Simulate(simulate::SimulateArgs),
+    /// Compare two versions of a policy: whose decision changes.
+    Diff(diff::DiffArgs),
     /// Run decision cases: policies, requests, and what must come of them.
     Test(cases::TestArgs),
     /// Print the JSON Schema of the policy language, for editors: `beamline-sidecar schema > policy.schema.json`.
@@ -71,6 +77,8 @@ pub fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Test(args) => cases::run(&args),
         Command::Schema => schema::run(),
         Command::Probe(args) => probe::run(&args),
