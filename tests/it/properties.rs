@@ -1,7 +1,6 @@
 //! What holds for every policy and every request.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     clippy::print_stderr,
     reason = "helpers of tests fail the test that called them"
 )]
@@ -594,9 +593,8 @@ fn happen(event: &Event, policies: &[RoutingPolicy], memory: &Memory) -> Option<
 /// field by field, with their explanations. `BEAMLINE_REPLAY_DECISIONS` is how many.
 #[test]
 fn replay_of_100_000_decisions() {
-    let wanted = std::env::var("BEAMLINE_REPLAY_DECISIONS")
-        .ok()
-        .map(|count| count.parse().unwrap());
+    let wanted =
+        std::env::var_os("BEAMLINE_REPLAY_DECISIONS").map(|count| count.to_str().unwrap().parse().unwrap());
     let wanted: usize = wanted.unwrap_or(100_000);
     let weights =
         json!([{"name": "a", "weight": 50}, {"name": "b", "weight": 30}, {"name": "c", "weight": 20}]);

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use beamline_sidecar::{
-    decide::{How, Rules, Script, Scripted, audit_form, memory::State},
+    decide::{
+        How, Rules, Script, Scripted, audit_form,
+        memory::{Session, State},
+    },
     policy::{ProviderId, TenantId},
 };
 use serde_json::{Value, json};
@@ -180,6 +183,12 @@ pub(super) async fn run(case: &mut Case) -> Result<(), String> {
         .filter_map(|key| Some((key.to_owned(), case.take(key)?)))
         .collect();
     history(&before, &world)?;
+    passes(case, &mut world)?;
+    if let Some(attempts) = case.take("attempts").or_else(|| case.take("retry_attempts"))
+        && let Some(Value::Object(context)) = case.given.get_mut("context")
+    {
+        context.insert("retry_attempts".into(), attempts);
+    }
     let contexts = contexts(case, &world)?;
     let spent = case.take("spent").and_then(|count| count.as_u64()).unwrap_or(0);
     for _ in 0..spent {
@@ -221,7 +230,52 @@ pub(super) async fn run(case: &mut Case) -> Result<(), String> {
             }
         }
     }
+    remembered(case, &world)?;
     compare(case, &got);
+    Ok(())
+}
+
+/// Time that goes by between what was there before and the requests.
+fn passes(case: &mut Case, world: &mut World) -> Result<(), String> {
+    for (keys, scale) in [
+        (["after_ms", "wait_ms", "elapsed_ms", "age_ms"], 1),
+        (["after_s", "wait_s", "elapsed_s", "age_s"], 1_000),
+        (
+            ["after_seconds", "wait_seconds", "elapsed_seconds", "age_seconds"],
+            1_000,
+        ),
+    ] {
+        for key in keys {
+            if let Some(time) = case.take(key) {
+                world.now.unix_ms += time.as_u64().ok_or(key)? * scale;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the sessions are like afterwards.
+fn remembered(case: &mut Case, world: &World) -> Result<(), String> {
+    let names = case.expect.keys_of("sticky_state");
+    let mut found = Object::new();
+    for name in names {
+        let (tenant, value) = match name.split_once('/') {
+            Some((tenant, value)) => (TenantId::parse(tenant).map_err(|error| error.to_string())?, value),
+            None => (world.tenant.clone(), name.as_str()),
+        };
+        let value = Value::from(value);
+        let session = Session {
+            tenant: &tenant,
+            value: &value,
+        };
+        let provider = world.memory.sticky.peek(session, i64::MAX, world.now);
+        found.insert(name, json!(provider));
+    }
+    case.expect.check("sticky_state", &Value::Object(found));
+    case.expect
+        .check("stored", &json!(!world.memory.sticky.is_empty()));
+    case.expect
+        .check("sticky_size", &json!(world.memory.sticky.len()));
     Ok(())
 }
 
@@ -281,7 +335,7 @@ fn spelt_out(context: Object, world: &World) -> Object {
         } else {
             offset.parse().ok()?
         };
-        Some(START.unix_ms.checked_add_signed(offset)?)
+        START.unix_ms.checked_add_signed(offset)
     };
     context
         .into_iter()
@@ -411,11 +465,12 @@ fn found(got: &Object, key: &str) -> Value {
     if OPTIONAL.contains(&name) {
         return Value::Null;
     }
-    let mut path = name.split('.');
-    let first = path.next().and_then(|first| got.get(first));
-    match first {
-        Some(first) => path
-            .fold(Some(first), |value, key| value?.get(key))
+    let Some((first, rest)) = name.split_once('.') else {
+        return UNKNOWN.into();
+    };
+    match got.get(first) {
+        Some(first) => first
+            .pointer(&format!("/{}", rest.replace('.', "/")))
             .cloned()
             .unwrap_or_default(),
         None => UNKNOWN.into(),

@@ -76,6 +76,14 @@ impl Expect {
         self.open.get(key)?.as_array().map(Vec::len)
     }
 
+    /// Whether a text is among what a case wants under a key.
+    pub(super) fn mentions(&self, key: &str, text: &str) -> bool {
+        let wanted = self.open.get(key);
+        wanted.is_some_and(|wanted| {
+            wanted == text || wanted.as_array().is_some_and(|list| list.contains(&text.into()))
+        })
+    }
+
     /// The names under an expectation that is an object.
     pub(super) fn keys_of(&self, key: &str) -> Vec<String> {
         let object = self.open.get(key).and_then(Value::as_object);
@@ -189,7 +197,7 @@ fn same_text(wanted: &str, got: &str) -> bool {
         || (wanted.ends_with(')') && !got.ends_with(')') && remark(wanted).is_some_and(|text| text == got))
         || (!wanted.is_empty()
             && !wanted.contains(' ')
-            && got
-                .strip_prefix(wanted)
-                .is_some_and(|rest| rest.starts_with(": ") || rest.starts_with(" (")))
+            && got.strip_prefix(wanted).is_some_and(|rest| {
+                rest.starts_with(": ") || rest.starts_with(" (") || rest.starts_with(", ")
+            }))
 }

@@ -153,6 +153,20 @@ async fn request_for(case: &mut Case, client: &Client, request: &Value) -> Resul
     case.expect.check("error", &kind);
     case.expect.check("wire_code", &error["code"]);
     case.expect.check("message", &error["message"]);
+    // A request that is decided after all shows the context that it was decided in.
+    let decision = &body["decision"];
+    for key in ["context", "metadata"] {
+        case.expect.check(key, &decision["metadata"]);
+    }
+    for key in [
+        "provider_id",
+        "reason",
+        "priority",
+        "expected_latency_ms",
+        "expected_cost",
+    ] {
+        case.expect.check(key, &decision[key]);
+    }
     case.expect.check("http", &json!(answer.status.as_u16()));
     case.expect.check("status", &json!(answer.status.as_u16()));
     case.expect.set_aside("grpc", "there is no gRPC here");

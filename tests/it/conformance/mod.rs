@@ -117,6 +117,12 @@ async fn run(case: &mut Case) -> Result<(), String> {
     if given(&["sticky"]) && !given(&["policy"]) {
         return documents::run(case);
     }
+    if given(&["json", "text"]) {
+        return documents::text(case);
+    }
+    if given(&["context"]) && documents::REDACTED.iter().any(|key| case.expect.has(key)) {
+        return documents::redacted(case);
+    }
     if given(&["backoff"]) {
         return documents::backoff(case);
     }
@@ -147,7 +153,7 @@ async fn run(case: &mut Case) -> Result<(), String> {
     if given(&["request"]) || given(&["operations"]) || lists::is_list(case) {
         return lists::run(case).await;
     }
-    if !given(&["policy"]) && given(&["pre", "validators", "post"]) {
+    if !given(&["policy"]) && given(&["pre", "validators", "post", "answers", "answer"]) {
         return pipelines::run(case).await;
     }
     if given(&["policy"]) {

@@ -46,15 +46,7 @@ pub(super) fn told(case: &mut Case) -> Result<Told, String> {
         Some(Value::Object(each)) => {
             let mut answers = Vec::new();
             for (id, does) in each {
-                let does = match does {
-                    Value::String(text) => match text.as_str() {
-                        "ok" | "succeeds" | "succeed" => Script::Answers(json!({})),
-                        "fail" | "fails" | "error" => Script::Fails("told to fail".to_owned()),
-                        "timeout" | "times out" => Script::TimesOut(5_000),
-                        _ => return Err(format!("the extension {id}: {text:?}")),
-                    },
-                    answer => Script::Answers(answer),
-                };
+                let does = self::does(&does).map_err(|what| format!("the extension {id}: {what}"))?;
                 answers.push((id, does));
             }
             told.script = script(answers, false);
@@ -64,12 +56,31 @@ pub(super) fn told(case: &mut Case) -> Result<Told, String> {
     Ok(told)
 }
 
+/// What one extension does: a word for it, or its answer.
+fn does(answer: &Value) -> Result<Script, String> {
+    Ok(match answer {
+        Value::String(text) => match text.as_str() {
+            "ok" | "succeeds" | "succeed" | "success" => Script::Answers(json!({})),
+            "fail" | "fails" | "error" | "failure" => Script::Fails("told to fail".to_owned()),
+            "timeout" | "times out" => Script::TimesOut(5_000),
+            "not an object" | "not JSON" => Script::Answers(json!(1)),
+            _ => return Err(format!("{text:?}")),
+        },
+        answer => Script::Answers(answer.clone()),
+    })
+}
+
 /// Lists of extensions without a policy: settings to be tried one by one, or items to be run together.
 pub(super) async fn run(case: &mut Case) -> Result<(), String> {
     let lists: Object = ["pre", "validators", "post"]
         .into_iter()
         .filter_map(|key| Some((key.to_owned(), case.take(key)?)))
         .collect();
+    if lists.is_empty() {
+        // Only answers: a validator's, each.
+        let answers = case.given.get("answers").map_or(1, |answers| each(answers).len());
+        return one_by_one(case, "validators", &vec![json!("block"); answers]).await;
+    }
     let words = |list: &Value| {
         list.as_array()
             .is_some_and(|list| list.iter().all(Value::is_string))
@@ -152,7 +163,7 @@ async fn one_by_one(case: &mut Case, list: &str, settings: &[Value]) -> Result<(
                 .as_array()
                 .and_then(|answers| answers.get(index))
                 .unwrap_or(answers);
-            world.extensions.script = script([("x".to_owned(), Script::Answers(answer.clone()))], false);
+            world.extensions.script = script([("x".to_owned(), does(answer)?)], false);
         }
         let shown = world.decide(&Object::new()).await;
         got.push(match shown.get("error").and_then(Value::as_str) {

@@ -102,6 +102,12 @@ fn several(case: &mut Case, table: &StickyTable, entries: &[Value]) -> Result<()
         }
         case.expect.check_each("cleared", &cleared);
     }
+    if let Some(when) = case.take("clear_expired_at") {
+        let gone = table.clear_expired(at(when.as_i64().ok_or("given.clear_expired_at")?));
+        for key in ["cleared", "deleted", "result"] {
+            case.expect.check(key, &json!(gone));
+        }
+    }
     let names = case.expect.keys_of("get");
     for name in names {
         let (tenant, value) = split(&name)?;

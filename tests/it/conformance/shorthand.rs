@@ -40,7 +40,7 @@ pub(super) fn story(text: &str) -> Result<Vec<Step>, String> {
         .replace(')', " ) ")
         .replace([',', ';'], " ");
     // `) *3` and `F *3` as well as `F*3`.
-    let spaced = spaced.replace(" *", "*").replace("* ", "*").replace(" x", " x");
+    let spaced = spaced.replace(" *", "*").replace("* ", "*");
     let words: Vec<&str> = spaced.split_whitespace().collect();
     let mut at = 0;
     let steps = group(&words, &mut at)?;

@@ -220,6 +220,8 @@ fn refused(refusal: &Refusal) -> Object {
         None => refusal.error_type().to_owned(),
     };
     shown.insert("result".into(), result.into());
+    // Where the refusal has no reason of its own, the message is it.
+    shown.entry("reason").or_insert_with(|| refusal.message().into());
     if let Some(list) = executed_extensions {
         shown.insert("executed".into(), executed(&list));
     }
