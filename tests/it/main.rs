@@ -1,5 +1,6 @@
 //! Everything that needs real sockets, in one binary so that it links once.
 
+mod author_commands;
 mod cold_start;
 mod commands;
 mod config;
@@ -8,6 +9,7 @@ mod decide;
 mod erlang;
 mod faults;
 mod forward;
+mod golden;
 mod health_checks;
 mod hostile_disk;
 mod hostile_heir;

@@ -1,0 +1,330 @@
+//! The commands for policy authors, as processes.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test that called them"
+)]
+
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use serde_json::{Value, json};
+
+/// Exit code, standard output and standard error.
+fn run(arguments: &[&str], input: &str) -> (i32, String, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_beamline-sidecar"))
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code().unwrap(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+const CHAT: &str = "examples/policies/acme/chat.json";
+
+fn write(dir: &Path, name: &str, document: &str) -> String {
+    let file = dir.join(name);
+    fs::write(&file, document).unwrap();
+    file.display().to_string()
+}
+
+#[test]
+fn check_points_at_every_mistake() {
+    let dir = tempfile::tempdir().unwrap();
+    let bad = write(
+        dir.path(),
+        "bad.json",
+        "{\n  \"providers\": [{\"name\": \"a\", \"weight\": 101}],\n  \"stiky\": 1\n}\n",
+    );
+    let (code, out, _) = run(&["check", &bad], "");
+    assert_eq!(code, 64);
+    assert_eq!(
+        out,
+        format!(
+            "{bad}:3:12: warning: there is no such field ($.stiky)
+ 3 |   \"stiky\": 1
+   |            ^
+   = help: did you mean `sticky`? The field is ignored
+{bad}:2:41: error: Weight must be a number between 0.0 and 1.0 ($.providers[0].weight)
+ 2 |   \"providers\": [{{\"name\": \"a\", \"weight\": 101}}],
+   |                                         ^
+   = help: write 0 to 100, or a fraction from 0.0 to 1.0
+{bad}:2:16: warning: Provider weights do not sum to 100 (the sum is 101.00) ($.providers)
+ 2 |   \"providers\": [{{\"name\": \"a\", \"weight\": 101}}],
+   |                ^
+   = help: nothing if that is meant: providers are drawn in proportion to their weights
+1 policies checked: 1 errors, 2 warnings.
+"
+        )
+    );
+    let (code, out, _) = run(&["check", &bad, "--json"], "");
+    let report = parsed(&out);
+    assert_eq!(
+        (
+            code,
+            &report["errors"],
+            &report["files"][0]["problems"][1]["column"]
+        ),
+        (64, &json!(1), &json!(41))
+    );
+    let odd = write(dir.path(), "odd.json", "{\"weights\":{\"a\":0.5}}");
+    assert_eq!(run(&["check", &odd], "").0, 0);
+    assert_eq!(run(&["check", &odd, "--deny-warnings"], "").0, 64);
+    assert_eq!(
+        run(&["check", "examples/policies"], ""),
+        (
+            0,
+            "3 policies checked: 0 errors, 0 warnings.\n".into(),
+            String::new()
+        )
+    );
+    assert_eq!(run(&["check", "no/such/file.json"], "").0, 64);
+    let broken = write(dir.path(), "broken.json", "{\"a\":\n 1,}");
+    assert!(
+        run(&["check", &broken], "")
+            .1
+            .starts_with(&format!("{broken}:2:4: error: not valid JSON"))
+    );
+}
+
+#[test]
+fn the_schema_is_printed() {
+    let (code, out, _) = run(&["schema"], "");
+    let schema = parsed(&out);
+    assert_eq!(
+        (code, &schema["$schema"]),
+        (0, &json!("https://json-schema.org/draft/2020-12/schema"))
+    );
+    let undescribed: Vec<&String> = schema["properties"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(_, field)| field.get("description").is_none())
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(undescribed, Vec::<&String>::new());
+}
+
+#[test]
+fn explain_says_why_and_repeats_itself() {
+    let arguments = [
+        "explain",
+        "--policy",
+        CHAT,
+        "--request",
+        "-",
+        "--seed",
+        "2a",
+        "--at",
+        "1735689600000",
+    ];
+    let (code, out, _) = run(&arguments, "{\"user_id\":\"ada\"}");
+    assert_eq!(code, 0);
+    assert!(out.starts_with("anthropic   weighted, priority 50\n"), "{out}");
+    assert!(out.contains(
+        "2. Applied weighted distribution: 2 providers, total weight: 1.00 (anthropic: 0.30, openai: 0.70)"
+    ));
+    assert!(out.ends_with("Repeat it with --seed 000000000000002a --at 1735689600000\n"));
+    assert_eq!(run(&arguments, "{\"user_id\":\"ada\"}").1, out);
+    let whole = crate::decide::request(
+        "acme",
+        "chat",
+        json!({"current_provider": "openai", "status": "timeout"}),
+    )
+    .to_string();
+    let (code, out, _) = run(
+        &[
+            "explain",
+            "--policy",
+            CHAT,
+            "--request",
+            "-",
+            "--json",
+            "--level",
+            "detailed",
+        ],
+        &whole,
+    );
+    let explanation = &parsed(&out)["explanation"];
+    assert_eq!(
+        (code, &explanation["reason"], &explanation["context"]["tenant_id"]),
+        (0, &json!("retry"), &json!("acme"))
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let zero = write(dir.path(), "zero.json", "{\"weights\":{\"a\":0}}");
+    assert_eq!(run(&["explain", "--policy", &zero, "--request", "-"], "{}").0, 1);
+    for input in ["[]", "{", "{\"task\":{}}"] {
+        assert_eq!(
+            run(&["explain", "--policy", CHAT, "--request", "-"], input).0,
+            64,
+            "{input}"
+        );
+    }
+}
+
+#[test]
+fn cases_are_run_and_reported() {
+    let (code, out, _) = run(&["test", "examples/decisions"], "");
+    assert_eq!(code, 0, "{out}");
+    let dir = tempfile::tempdir().unwrap();
+    let case = "description: a <wrong> & \"odd\" one\npolicy: {weights: {a: 1.0}}\nsteps: [{want: {provider_id: b}}]\n";
+    let file = write(dir.path(), "case.yaml", case);
+    let junit = dir.path().join("report.xml").display().to_string();
+    let (code, out, _) = run(&["test", &file, "--junit", &junit], "");
+    assert_eq!(code, 1);
+    assert!(
+        out.contains("step 1, provider_id\n    wanted \"b\"\n    got    \"a\""),
+        "{out}"
+    );
+    let xml = fs::read_to_string(junit).unwrap();
+    assert!(
+        xml.contains("name=\"a &lt;wrong&gt; &amp; &quot;odd&quot; one\"") && xml.contains("failures=\"1\""),
+        "{xml}"
+    );
+    let (code, out, _) = run(&["test", &file, "--json"], "");
+    assert_eq!(
+        (code, &parsed(&out)["results"][0]["mismatches"][0]["wanted"]),
+        (1, &json!("b"))
+    );
+    assert_eq!(run(&["test", &file, "--filter", "nothing"], "").0, 64);
+    let broken = write(dir.path(), "broken.yaml", "descripton: x\n");
+    assert_eq!(run(&["test", &broken], "").0, 64);
+}
+
+#[test]
+fn a_simulation_tells_who_gets_what_and_is_the_same_every_time() {
+    let arguments = [
+        "simulate",
+        "--policy",
+        CHAT,
+        "--requests",
+        "4000",
+        "--fail",
+        "openai=timeout:50%",
+        "--sessions",
+        "100",
+        "--json",
+    ];
+    let (code, out, _) = run(&arguments, "");
+    let report = parsed(&out);
+    assert_eq!(code, 0);
+    assert_eq!(run(&arguments, "").1, out);
+    let provider = |name: &str| {
+        report["providers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|p| p["provider_id"] == name)
+            .unwrap()
+            .clone()
+    };
+    let served: u64 = report["providers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p["served"].as_u64().unwrap())
+        .sum();
+    assert_eq!(served + report["unserved"].as_u64().unwrap(), 4000);
+    assert!(
+        provider("openai")["retries"].as_u64().unwrap() > 500
+            && provider("anthropic")["fallbacks"].as_u64().unwrap() > 50
+    );
+    let (_, shown, _) = run(&arguments[..arguments.len() - 1], "");
+    assert!(shown.contains("Served by") && shown.contains('█'), "{shown}");
+    let dir = tempfile::tempdir().unwrap();
+    let guarded = write(
+        dir.path(),
+        "guarded.json",
+        "{\"weights\":{\"a\":0.5,\"b\":0.5},\"circuit_breaker\":{\"enabled\":true,\"timeout_ms\":5000},\"fallbacks\":[{\"when\":{},\"retry\":0,\"to\":\"b\"}]}",
+    );
+    let (_, shown, _) = run(
+        &[
+            "simulate",
+            "--policy",
+            &guarded,
+            "--requests",
+            "6000",
+            "--fail",
+            "a=503:100%@10-20",
+        ],
+        "",
+    );
+    assert!(
+        shown.contains("Breakers over 60 s") && shown.contains("now closed"),
+        "{shown}"
+    );
+    for wrong in [
+        "openai",
+        "openai=timeout",
+        "openai=timeout:101%",
+        "openai=timeout:1%@5",
+        "=x:1%",
+    ] {
+        assert_ne!(
+            run(
+                &["simulate", "--policy", CHAT, "--requests", "1", "--fail", wrong],
+                ""
+            )
+            .0,
+            0,
+            "{wrong}"
+        );
+    }
+}
+
+#[test]
+fn a_difference_names_whom_it_moves() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = write(
+        dir.path(),
+        "old.json",
+        "{\"weights\":{\"a\":0.5,\"b\":0.5},\"fallbacks\":[{\"when\":{\"status\":[\"timeout\"]},\"retry\":0,\"to\":\"c\"}]}",
+    );
+    let new = write(
+        dir.path(),
+        "new.json",
+        "{\"weights\":{\"a\":0.5,\"b\":0.5},\"fallbacks\":[{\"when\":{\"status\":[\"timeout\"]},\"retry\":0,\"to\":\"d\"}]}",
+    );
+    let (code, out, _) = run(&["diff", &old, &old, "--fail-on-change"], "");
+    assert_eq!(code, 0);
+    assert!(out.starts_with("No decision changes"), "{out}");
+    let (code, out, _) = run(&["diff", &old, &new, "--fail-on-change", "--seeds", "10"], "");
+    assert_eq!(code, 1);
+    assert!(
+        out.contains("old: fallback c 100 %") && out.contains("new: fallback d 100 %"),
+        "{out}"
+    );
+    let requests = write(
+        dir.path(),
+        "requests.ndjson",
+        "{}\n{\"current_provider\":\"a\",\"status\":\"timeout\"}\n",
+    );
+    let (code, out, _) = run(&["diff", &old, &new, "--requests", &requests, "--json"], "");
+    let report = parsed(&out);
+    assert_eq!(
+        (
+            code,
+            &report["requests"],
+            &report["changed_requests"],
+            &report["moved_share"]
+        ),
+        (0, &json!(2), &json!(1), &json!(0.5))
+    );
+}
