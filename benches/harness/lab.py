@@ -183,6 +183,28 @@ def get(url, timeout=5):
         return 0, {}, b""
 
 
+def put(url, body, timeout=5):
+    request = urllib.request.Request(url, body.encode(), {"content-type": "application/json"}, method="PUT")
+    with urllib.request.urlopen(request, timeout=timeout) as answer:
+        return answer.status
+
+
+def post(url, body, timeout=5):
+    request = urllib.request.Request(url, body.encode(), {"content-type": "application/json"}, method="POST")
+    with urllib.request.urlopen(request, timeout=timeout) as answer:
+        return answer.status, answer.headers, answer.read()
+
+
+def metric(ops_url, series):
+    """The value of one series, with its labels as they are printed; 0 where it is not there yet."""
+    _, _, text = get(ops_url + "/metrics")
+    for line in text.decode().splitlines():
+        name, _, value = line.rpartition(" ")
+        if name == series:
+            return float(value)
+    return 0.0
+
+
 def wait_for_200(process, url, limit_s=START_LIMIT_S, every_s=0.05):
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:

@@ -38,15 +38,39 @@ class Latency:
     slowest: float
 
 
-def wrk(server, path, seconds):
+def wrk(server, path, seconds, script=None):
+    """`script`: a file in Lua that says what wrk sends; without one it is a GET."""
+
     def run():
-        text = _run([_tool("wrk"), "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", server.url + path], seconds)
+        argv = [_tool("wrk"), "-t1", f"-c{CONNECTIONS}", f"-d{seconds}"]
+        argv += ["-s", str(script)] if script else []
+        text = _run([*argv, server.url + path], seconds)
         if bad := re.search(r"Non-2xx.*|Socket errors.*", text):
             raise LabError(f"wrk against {server.process.name}: {bad[0]}")
         requests, rate = re.search(r"(\d+) requests in", text), re.search(r"Requests/sec:\s*([\d.]+)", text)
         return int(requests[1]), float(rate[1])
 
     return _with_cpu(server, run)
+
+
+def post_script(lab, body):
+    """A script for `wrk` that posts the same body each time."""
+    file = lab.dir / f"{lab.unique('post')}.lua"
+    file.write_text(
+        f'wrk.method = "POST"\nwrk.body = [==[{body}]==]\nwrk.headers["content-type"] = "application/json"\n'
+    )
+    return file
+
+
+def counted_script(lab, before, after):
+    """As `post_script`, with a number between the two halves of the body that is another one each time."""
+    file = lab.dir / f"{lab.unique('counted')}.lua"
+    file.write_text(
+        'wrk.method = "POST"\nwrk.headers["content-type"] = "application/json"\nlocal number = 0\n'
+        "function request()\n  number = number + 1\n"
+        f"  return wrk.format(nil, nil, nil, [==[{before}]==] .. number .. [==[{after}]==])\nend\n"
+    )
+    return file
 
 
 def own(server, path, seconds, unix=False):

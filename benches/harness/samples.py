@@ -25,6 +25,19 @@ def policy(policy_id, size=POLICY_BYTES):
     return text
 
 
+def two_providers(**more):
+    """A policy of two weighted providers."""
+    providers = [{"name": "openai", "weight": 70}, {"name": "anthropic", "weight": 30}]
+    return json.dumps({"version": "1.0", "providers": providers, **more})
+
+
+def decide_request(tenant, policy_id, **metadata):
+    """The body of a request for a decision."""
+    task = {"type": "chat", "payload": {"text": "How do I change my plan?"}}
+    request = {"version": "1", "request_id": "req-0000001", "tenant_id": tenant, "policy_id": policy_id, "task": task}
+    return json.dumps({**request, "metadata": metadata} if metadata else request)
+
+
 def names(count):
     """Tenant and policy of each of `count` policies."""
     for number in range(count):

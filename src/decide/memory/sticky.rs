@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::table::{lock, parts};
+use super::table::{Apart, lock, parts};
 use crate::{
     decide::Moment,
     policy::{ProviderId, TenantId},
@@ -333,7 +333,7 @@ fn hash_of(hasher: &RandomState, tenants: &Names<TenantId>, entry: &Entry) -> u6
 /// that of the new session's part.
 #[derive(Debug)]
 pub struct StickyTable {
-    parts: Box<[Mutex<Part>]>,
+    parts: Box<[Apart<Part>]>,
     hasher: RandomState,
     capacity: usize,
     len: AtomicUsize,
@@ -345,7 +345,7 @@ impl StickyTable {
     pub fn new(sessions: usize) -> Self {
         let capacity = sessions.clamp(1, NONE as usize);
         Self {
-            parts: (0..parts(capacity)).map(|_| Mutex::default()).collect(),
+            parts: (0..parts(capacity)).map(|_| Apart(Mutex::default())).collect(),
             hasher: RandomState::new(),
             capacity,
             len: AtomicUsize::new(0),

@@ -29,6 +29,19 @@ pub(super) fn parts(capacity: usize) -> usize {
     1 << parts.ilog2()
 }
 
+/// A lock on cache lines of its own: threads that work on neighbouring parts do not wait for each other's lines.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(super) struct Apart<T>(pub(super) Mutex<T>);
+
+impl<T> std::ops::Deref for Apart<T> {
+    type Target = Mutex<T>;
+
+    fn deref(&self) -> &Mutex<T> {
+        &self.0
+    }
+}
+
 pub(super) fn lock<T>(part: &Mutex<T>) -> MutexGuard<'_, T> {
     // Whoever panicked with the lock held left an entry at worst half changed, never the table.
     part.lock().unwrap_or_else(PoisonError::into_inner)
@@ -71,7 +84,7 @@ type Part<K, V> = HashTable<Slot<K, V>>;
 /// A bounded table.
 #[derive(Debug)]
 pub(super) struct Table<K, V> {
-    parts: Box<[Mutex<Part<K, V>>]>,
+    parts: Box<[Apart<Part<K, V>>]>,
     hasher: RandomState,
     capacity: usize,
     len: AtomicUsize,
@@ -84,7 +97,7 @@ impl<K: Hash + Eq, V> Table<K, V> {
     pub(super) fn new(capacity: usize, precious: fn(&V) -> bool) -> Self {
         let capacity = capacity.max(1);
         Self {
-            parts: (0..parts(capacity)).map(|_| Mutex::default()).collect(),
+            parts: (0..parts(capacity)).map(|_| Apart(Mutex::default())).collect(),
             hasher: RandomState::new(),
             capacity,
             len: AtomicUsize::new(0),
