@@ -11,6 +11,7 @@ mod faults;
 mod forward;
 mod golden;
 mod health_checks;
+mod hostile_decide;
 mod hostile_disk;
 mod hostile_heir;
 mod hostile_history;
