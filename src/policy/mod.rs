@@ -20,7 +20,7 @@ pub use etag::ETag;
 pub use ids::{InvalidId, MAX_ID_BYTES, PolicyId, TenantId, check_id};
 pub use position::{Position, locate};
 pub use read::{check, read, read_object};
-pub use refusal::{Refusal, refuse_document, refuse_id, refuse_record, refuse_sticky};
+pub use refusal::{Reason, Refusal, refuse_document, refuse_id, refuse_record, refuse_sticky, refuse_value};
 pub use routing::{
     Backoff, BreakerSettings, Deprecated, DetailLevel, FallbackRule, HealthCheck, Item, LimitScope,
     MAX_PROVIDER_BYTES, Mode, OnFail, Pipeline, Processor, Provider, ProviderId, RateLimit, RoutingPolicy,

@@ -10,12 +10,47 @@ use super::{PolicyId, RoutingPolicy, TenantId, read_object};
 pub struct Refusal {
     pub context: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub reason: Option<Reason>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing_fields: Vec<&'static str>,
 }
 
+/// What exactly is wrong, where `context` does not say it all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Reason {
+    Text(String),
+    Weight {
+        provider: String,
+        /// As it was judged: a percentage is a fraction by then.
+        weight: Value,
+        reason: &'static str,
+    },
+}
+
+impl Reason {
+    /// The sentence in it.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Text(text) => text,
+            Self::Weight { reason, .. } => reason,
+        }
+    }
+}
+
 impl Refusal {
+    fn weight(provider: &str, weight: Value) -> Self {
+        let reason = Reason::Weight {
+            provider: provider.to_owned(),
+            weight,
+            reason: "Weight must be a number between 0.0 and 1.0",
+        };
+        Self {
+            reason: Some(reason),
+            ..Self::of("Invalid weights")
+        }
+    }
+
     fn of(context: &'static str) -> Self {
         Self {
             context,
@@ -26,9 +61,17 @@ impl Refusal {
 
     fn because(context: &'static str, reason: impl Into<String>) -> Self {
         Self {
-            reason: Some(reason.into()),
+            reason: Some(Reason::Text(reason.into())),
             ..Self::of(context)
         }
+    }
+}
+
+/// The first refusal of whatever came as a record.
+pub fn refuse_value(record: &Value) -> Option<Refusal> {
+    match record {
+        Value::Object(record) => refuse_record(record),
+        _ => Some(Refusal::of("Policy must be a map")),
     }
 }
 
@@ -64,11 +107,8 @@ pub fn refuse_record(record: &Map<String, Value>) -> Option<Refusal> {
             .as_f64()
             .is_some_and(|weight| (0.0..=1.0).contains(&weight))
     };
-    if !weights.values().all(in_range) {
-        return Some(Refusal::because(
-            "Invalid weights",
-            "Weight must be a number between 0.0 and 1.0",
-        ));
+    if let Some((provider, weight)) = weights.iter().find(|(_, weight)| !in_range(weight)) {
+        return Some(Refusal::weight(provider, weight.clone()));
     }
     refuse_sticky(record.get("sticky")).or_else(|| refuse_fallback(record.get("fallback")))
 }
@@ -87,22 +127,21 @@ fn refuse_weights(document: &Map<String, Value>, policy: &RoutingPolicy) -> Opti
         Some(weights) if !listed && !weights.is_object() => {
             return Some(Refusal::because("Invalid weights", "weights must be an object"));
         }
-        Some(Value::Object(weights)) if !listed && weights.values().any(|weight| !weight.is_number()) => {
-            return Some(Refusal::because(
-                "Invalid weights",
-                "Weight must be a number between 0.0 and 1.0",
-            ));
+        Some(Value::Object(weights)) if !listed => {
+            if let Some((provider, weight)) = weights.iter().find(|(_, weight)| !weight.is_number()) {
+                return Some(Refusal::weight(provider, weight.clone()));
+            }
         }
         _ => {}
     }
     if policy.providers.is_empty() {
         return Some(Refusal::because("Invalid weights", "weights cannot be empty"));
     }
-    let in_range = policy
+    let outside = policy
         .providers
         .iter()
-        .all(|provider| (0.0..=1.0).contains(&provider.weight));
-    (!in_range).then(|| Refusal::because("Invalid weights", "Weight must be a number between 0.0 and 1.0"))
+        .find(|provider| !(0.0..=1.0).contains(&provider.weight));
+    outside.map(|provider| Refusal::weight(provider.id.as_str(), provider.weight.into()))
 }
 
 /// What is wrong with an id, in the platform's words.

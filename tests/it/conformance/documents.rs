@@ -3,8 +3,8 @@
 use beamline_sidecar::{
     decide::{Jitter, Seed, backoff_ms, redact},
     policy::{
-        Condition, ConditionRules, Facts, PolicyDocument, Problem, Refusal, RoutingPolicy, Severity, check,
-        read_object, refuse_document, refuse_id, refuse_record, refuse_sticky,
+        Condition, ConditionRules, Facts, PolicyDocument, Problem, Reason, Refusal, RoutingPolicy, Severity,
+        check, read_object, refuse_document, refuse_id, refuse_sticky, refuse_value,
     },
 };
 use serde_json::{Value, json};
@@ -67,13 +67,10 @@ pub(super) fn run(case: &mut Case) -> Result<(), String> {
         }
     }
     if let Some(records) = case.take("validate") {
-        let refusals: Vec<Option<Refusal>> = each(&records)
-            .iter()
-            .map(|record| match record {
-                Value::Object(record) => Ok(refuse_record(record)),
-                other => Err(format!("given.validate = {other}")),
-            })
-            .collect::<Result<_, _>>()?;
+        let refusals: Vec<_> = match &records {
+            Value::Array(list) if !list.is_empty() => list.iter().map(refuse_value).collect(),
+            record => vec![refuse_value(record)],
+        };
         check_refusals(case, &refusals);
     }
     if let Some(objects) = case.take("validate_sticky") {
@@ -144,15 +141,15 @@ fn check_refusals(case: &mut Case, refusals: &[Option<Refusal>]) {
         "missing_fields",
         &list(&|refusal| json!(refusal.missing_fields), json!([])),
     );
-    case.expect
-        .check_each("reason", &list(&|refusal| json!(refusal.reason), Value::Null));
+    let text = case.expect.is_text("reason");
+    let reason = |refusal: &Refusal| match &refusal.reason {
+        Some(reason) if text => reason.text().into(),
+        reason => json!(reason),
+    };
+    case.expect.check_each("reason", &list(&reason, Value::Null));
     let result = |refusal: &Refusal| {
-        json!(
-            refusal
-                .reason
-                .clone()
-                .unwrap_or_else(|| refusal.context.to_owned())
-        )
+        let reason = refusal.reason.as_ref();
+        reason.map_or(refusal.context, Reason::text).into()
     };
     case.expect.check_each("result", &list(&result, "ok".into()));
 }
@@ -187,12 +184,20 @@ pub(super) fn parsed(case: &mut Case) -> Result<(), String> {
     if let Some(wanted) = case.expect.take("upsert_error") {
         let told = words.as_ref().filter(|_| refused);
         let said = |text: &str| {
-            told.is_some_and(|refusal| refusal.context == text || refusal.reason.as_deref() == Some(text))
+            told.is_some_and(|refusal| {
+                refusal.context == text
+                    || refusal
+                        .reason
+                        .as_ref()
+                        .is_some_and(|reason| reason.text() == text)
+            })
         };
         let met = match &wanted {
             Value::String(text) => said(text),
             Value::Object(object) => {
-                !object.is_empty() && object.values().all(|value| value.as_str().is_some_and(said))
+                let refusal = words.as_ref().filter(|_| refused).map(|refusal| json!(refusal));
+                refusal.is_some_and(|refusal| super::expect::matches("upsert_error", &wanted, &refusal))
+                    || !object.is_empty() && object.values().all(|value| value.as_str().is_some_and(said))
             }
             _ => false,
         };

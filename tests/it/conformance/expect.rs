@@ -76,6 +76,14 @@ impl Expect {
         self.open.get(key)?.as_array().map(Vec::len)
     }
 
+    /// Whether what a case wants under a key is a text, or texts.
+    pub(super) fn is_text(&self, key: &str) -> bool {
+        match self.open.get(key) {
+            Some(Value::Array(list)) => list.iter().all(|one| one.is_string() || one.is_null()),
+            wanted => wanted.is_some_and(Value::is_string),
+        }
+    }
+
     /// Whether a text is among what a case wants under a key.
     pub(super) fn mentions(&self, key: &str, text: &str) -> bool {
         let wanted = self.open.get(key);
