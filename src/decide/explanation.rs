@@ -92,12 +92,13 @@ pub fn detail_level<'a>(
     policy: &RoutingPolicy,
     rules: &Rules,
 ) -> (DetailLevel, Option<&'a str>) {
-    match context.get("detail_level").and_then(Value::as_str) {
-        Some(asked) => match DetailLevel::parse(asked) {
+    match context.get("detail_level") {
+        None | Some(Value::Null) => (policy.detail_level.unwrap_or(rules.detail_level), None),
+        Some(Value::String(asked)) => match DetailLevel::parse(asked) {
             Some(level) => (level, None),
             None => (DetailLevel::Detailed, Some(asked)),
         },
-        None => (policy.detail_level.unwrap_or(rules.detail_level), None),
+        Some(_) => (DetailLevel::Detailed, Some("(not a text)")),
     }
 }
 

@@ -205,7 +205,7 @@ pub(super) fn parsed(case: &mut Case) -> Result<(), String> {
             case.expect.differ("upsert_error", &wanted, &json!(words));
         }
     }
-    for key in ["warning", "upsert_warning", "warnings"] {
+    for key in ["warning", "upsert_warning"] {
         let Some(wanted) = case.expect.take(key) else {
             continue;
         };

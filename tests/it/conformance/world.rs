@@ -162,6 +162,7 @@ impl World {
         let Ok(Value::Object(mut shown)) = serde_json::to_value(explaining.explain(level, in_vain)) else {
             return Map::new();
         };
+        shown.entry("warnings").or_insert_with(|| json!([]));
         let extras = decision.extras(&self.policy);
         let mut metadata = inquiry.context.clone();
         metadata.extend(extras.clone());
