@@ -1,15 +1,18 @@
 //! The sidecar of a Beamline Router: it stands in front of HEIR, the central policy store, and answers policy
-//! lookups from memory, whether HEIR is up, slow, gone, restored from a backup, or talking nonsense.
+//! lookups and requests for decisions from memory, whether HEIR is up, slow, gone, restored from a backup, or talking
+//! nonsense.
 //!
 //! ```text
 //!  Router ─ listener ─► route ─┬─ lookup ─► snapshot ───────────────────────┐
+//!                              ├─ decide ─► snapshot + decide ◄► memory ─────┤
 //!                              ├─ write ──► HEIR, or the journal ─► snapshot ┼─► respond ─► Router
 //!                              └─ (rest) ─► forward ─► HEIR ─────────────────┘
 //!  refresh (HEIR | disk | directory) ─► policy ─► snapshot            admin reads all of it
+//!  health_check ─► memory ◄─► remember (the disk)      cases tries policies on decide, for their authors
 //!  app puts it together from a config; store is a HEIR of our own, a command of its own
 //! ```
 //!
-//! Arrows point one way: `policy` and `respond` use nothing of ours, `snapshot` uses `policy`, `heir` uses both,
+//! Arrows point one way: `policy` and `respond` use nothing of ours, `decide` and `snapshot` use `policy`, `heir` uses both,
 //! `refresh` and `write` keep the snapshot like HEIR, `route` answers from it, `app` knows everybody.
 
 pub mod admin;

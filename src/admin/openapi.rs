@@ -162,7 +162,7 @@ fn ops() -> Vec<(&'static str, Value)> {
         (
             "/admin/providers",
             json!({
-                "get": secured("Breakers, estimates and health of a tenant's providers", &[tenant.clone()], ok),
+                "get": secured("Breakers, estimates and health of a tenant's providers", std::slice::from_ref(&tenant), ok),
                 "post": secured("Change a breaker: recover, half-open, reset; or forget-estimate", &[tenant.clone(), query("provider", true, "The provider"), query("action", true, "What to do")], &[(200, "Done", "Any"), (404, "There is no such breaker", "Error")]),
             }),
         ),

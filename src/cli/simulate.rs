@@ -144,6 +144,8 @@ struct Run<'a> {
     memory: Memory,
     extensions: Scripted,
     chance: fastrand::Rng,
+    /// Whether the policy has breakers.
+    guarded: bool,
     report: Report,
 }
 
@@ -175,6 +177,10 @@ fn simulate(args: &SimulateArgs) -> io::Result<()> {
             ..Scripted::default()
         },
         chance: fastrand::Rng::with_seed(args.seed.0),
+        guarded: policy
+            .circuit_breaker
+            .as_ref()
+            .is_some_and(|settings| settings.enabled),
         report: Report::default(),
     };
     let mut sessions = vec![None; args.sessions as usize];
@@ -319,7 +325,8 @@ impl Run<'_> {
                 Some(status),
             ),
         };
-        if let Some(counted) = counted {
+        // A policy without breakers does not look at them, so there is nothing to tell of them.
+        if let Some(counted) = counted.filter(|_| self.guarded) {
             let now = Moment::from_unix_ms(now);
             let transition = self
                 .memory
@@ -477,7 +484,9 @@ impl Report {
             }
             let opened = of_this().filter(|change| change.to == State::Open).count();
             let line: String = line.into_iter().collect();
-            let last = of_this().last().map_or("", |change| decisions::state(change.to));
+            let last = of_this()
+                .next_back()
+                .map_or("", |change| decisions::state(change.to));
             say(&format!(
                 "{name:width$}  {}  opened {opened} times, now {last}",
                 paint.color("31", &line)

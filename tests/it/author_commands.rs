@@ -1,6 +1,7 @@
 //! The commands for policy authors, as processes.
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     reason = "helpers of tests fail the test that called them"
 )]
 

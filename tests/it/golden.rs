@@ -1,6 +1,7 @@
 //! The decision cases of `tests/golden/decide` and of the examples.
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     reason = "helpers of tests fail the test that called them"
 )]
 

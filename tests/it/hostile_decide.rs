@@ -1,9 +1,4 @@
 //! Hostile requests for decisions, over sockets. Each test bears the number of the row it answers.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests fail the test that called them"
-)]
-
 use std::collections::BTreeSet;
 
 use beamline_sidecar::store::Level;

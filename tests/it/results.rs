@@ -1,9 +1,4 @@
 //! Results, what they do to breakers and estimates, and the operator's view of it.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests fail the test that called them"
-)]
-
 use serde_json::{Value, json};
 
 use crate::{

@@ -175,7 +175,7 @@ impl Trial {
             }
         }
         context.insert("tenant_id".into(), tenant.as_str().into());
-        let payload = payload.map(|payload| serde_json::value::to_raw_value(payload));
+        let payload = payload.map(serde_json::value::to_raw_value);
         let payload = payload.transpose().map_err(|error| refuse(error.to_string()))?;
         Ok(Self {
             tenant,
