@@ -7,7 +7,8 @@
 
 use std::{fs, path::Path};
 
-use beamline_sidecar::cases;
+use beamline_sidecar::{cases, policy};
+use serde_json::json;
 
 fn failures(dir: &str) -> (usize, Vec<String>) {
     let (mut count, mut failures) = (0, Vec::new());
@@ -61,4 +62,46 @@ fn a_case_that_does_not_hold_says_where() {
         let error = cases::load(&file).unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
     }
+}
+
+/// Policies of somebody else, in the directory that `BEAMLINE_FIXTURES` names: each loads without an error and explains
+/// itself at every level.
+#[test]
+fn every_policy_of_a_named_directory_loads_and_explains_itself() {
+    let Some(dir) = std::env::var_os("BEAMLINE_FIXTURES") else {
+        println!("BEAMLINE_FIXTURES is not set; skipped");
+        return;
+    };
+    let mut seen = 0;
+    let mut dirs = vec![Path::new(&dir).to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let file = entry.unwrap().path();
+            if file.is_dir() {
+                dirs.push(file);
+                continue;
+            }
+            let text = fs::read(&file).unwrap();
+            let problems = policy::check(&text.clone().into());
+            let errors: Vec<_> = problems
+                .iter()
+                .filter(|p| p.severity == policy::Severity::Error)
+                .collect();
+            assert!(errors.is_empty(), "{}: {errors:?}", file.display());
+            let document: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            let levels = ["minimal", "detailed", "verbose"];
+            let steps: Vec<_> = levels
+                .iter()
+                .map(
+                    |level| json!({"context": {"user_id": "u", "session_id": "u"}, "want": {"level": level}}),
+                )
+                .collect();
+            let case = json!({"description": "x", "policy": document, "extensions": {"others_succeed": true}, "steps": steps});
+            let case: cases::Case = serde_json::from_value(case).unwrap();
+            assert_eq!(cases::run(&case), [], "{}", file.display());
+            seen += 1;
+        }
+    }
+    println!("{seen} policies load and explain themselves");
+    assert!(seen > 0);
 }
