@@ -12,11 +12,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 pub use self::run::{Mismatch, run};
-use crate::decide::{FallbackEvaluation, Scripted};
+use crate::{
+    decide::{FallbackEvaluation, Moment, Scripted, Seed, memory::State},
+    policy::{DetailLevel, PolicyId, TenantId},
+    route::DecideRequest,
+};
 
 /// One case.
 #[derive(Debug, Clone, Deserialize)]
@@ -32,12 +36,12 @@ pub struct Case {
     pub tenant_id: String,
     #[serde(default = "default_policy")]
     pub policy_id: String,
-    /// Unix milliseconds of the first step.
-    #[serde(default = "default_time")]
-    pub at: u64,
+    /// When the first step is: Unix milliseconds, or a time such as `2025-01-31T08:30:00Z`.
+    #[serde(default = "default_time", deserialize_with = "moment")]
+    pub at: Moment,
     /// 1 to 16 hex digits.
-    #[serde(default = "default_seed")]
-    pub seed: String,
+    #[serde(default = "default_seed", deserialize_with = "seed")]
+    pub seed: Seed,
     #[serde(default)]
     pub rules: CaseRules,
     #[serde(default)]
@@ -58,12 +62,30 @@ fn default_policy() -> String {
 }
 
 /// The first second of 2025.
-fn default_time() -> u64 {
-    1_735_689_600_000
+fn default_time() -> Moment {
+    Moment::from_unix_ms(1_735_689_600_000)
 }
 
-fn default_seed() -> String {
-    "1".to_owned()
+fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Moment, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    let text = value
+        .as_str()
+        .map_or_else(|| value.to_string(), ToOwned::to_owned);
+    text.parse()
+        .map_err(|error| serde::de::Error::custom(format!("`at: {text}` {error}")))
+}
+
+fn default_seed() -> Seed {
+    Seed(1)
+}
+
+fn seed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Seed, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    let text = value
+        .as_str()
+        .map_or_else(|| value.to_string(), ToOwned::to_owned);
+    text.parse()
+        .map_err(|_| serde::de::Error::custom(format!("seed {text} is not 1 to 16 hex digits in quotes")))
 }
 
 /// The process's rules, where they matter.
@@ -89,7 +111,7 @@ pub struct CaseLimit {
 pub struct CaseMemory {
     pub sticky: Vec<CaseSession>,
     /// State by provider: `closed`, `open`, `half_open`.
-    pub breakers: BTreeMap<String, String>,
+    pub breakers: BTreeMap<String, State>,
     pub unhealthy: Vec<String>,
 }
 
@@ -120,7 +142,12 @@ pub struct Step {
     pub tenant_id: Option<String>,
     #[serde(default)]
     pub context: Map<String, Value>,
+    /// Read along with the context, and by extensions.
+    pub message_type: Option<String>,
     pub payload: Option<Value>,
+    /// A whole request as the Router sends it, in place of `context`, `message_type` and `payload`. Its tenant and its
+    /// policy id count, not the case's.
+    pub request: Option<Value>,
     /// A result that is taken in before the request.
     pub result: Option<CaseResult>,
     /// How often the same is asked; each time it must come to the same.
@@ -145,7 +172,7 @@ pub struct CaseResult {
 }
 
 /// What must come of a step. What is not named may be anything.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Want {
     pub provider_id: Option<String>,
@@ -157,6 +184,12 @@ pub struct Want {
     pub executed_extensions: Option<Vec<String>>,
     /// The internal name of a refusal, such as `no_provider_available`.
     pub refusal: Option<String>,
+    /// The refusal's `error.code` on the wire.
+    pub code: Option<String>,
+    /// The refusal's sentence.
+    pub message: Option<String>,
+    /// At least this of the refusal's details.
+    pub details: Map<String, Value>,
     /// The level of the explanation; default detailed.
     pub level: Option<String>,
     /// All of its steps.
@@ -165,11 +198,31 @@ pub struct Want {
     pub explanation_context: Option<Map<String, Value>>,
     /// At least this of its evidence.
     pub evidence: Map<String, Value>,
-    /// Shares over as many seeds.
+    /// What is remembered afterwards.
+    pub memory: WantedMemory,
+    /// Shares over as many seeds; none of these requests is remembered.
     pub distribution: Option<Distribution>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+/// What is remembered after a step, of the step's tenant.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WantedMemory {
+    pub sticky: Vec<WantedSession>,
+    /// States by provider: `closed`, `open`, `half_open`; `null`: it has no breaker.
+    pub breakers: BTreeMap<String, Option<State>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WantedSession {
+    /// The session's value.
+    pub session: Value,
+    /// `null`: there is no such session any more.
+    pub provider: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Distribution {
     pub runs: u64,
@@ -182,6 +235,8 @@ pub struct Distribution {
 pub enum CaseError {
     #[error("{path}: {reason}")]
     Unreadable { path: PathBuf, reason: String },
+    #[error("{place}: {reason}")]
+    Invalid { place: String, reason: String },
 }
 
 /// Reads the cases of a file: one, or a list of them.
@@ -191,16 +246,17 @@ pub fn load(path: &Path) -> Result<Vec<Case>, CaseError> {
         reason,
     };
     let text = fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
-    let cases: Result<Vec<Case>, _> = if text.lines().any(|line| line.starts_with("- ")) {
-        serde_saphyr::from_str(&text)
-    } else {
-        serde_saphyr::from_str(&text).map(|case| vec![case])
-    };
-    let mut cases = cases.map_err(|error| unreadable(error.to_string()))?;
+    let cases = parse(&text).map_err(|error| CaseError::Invalid {
+        // Where it is, the way compilers write it, for editors to jump to.
+        place: match error.location() {
+            Some(at) => format!("{}:{}:{}", path.display(), at.line(), at.column()),
+            None => path.display().to_string(),
+        },
+        reason: error.without_snippet().to_string(),
+    });
+    let mut cases = cases?;
     for case in &mut cases {
-        if case.steps.is_empty() {
-            return Err(unreadable(format!("{:?} has no steps", case.description)));
-        }
+        check(case).map_err(|reason| unreadable(format!("{:?} {reason}", case.description)))?;
         if let Some(file) = &case.policy_file {
             let file = path.parent().unwrap_or(Path::new("")).join(file);
             let text = fs::read(&file).map_err(|error| unreadable(format!("{}: {error}", file.display())))?;
@@ -213,3 +269,79 @@ pub fn load(path: &Path) -> Result<Vec<Case>, CaseError> {
     }
     Ok(cases)
 }
+
+/// Reads one case, or a list of them.
+fn parse(text: &str) -> Result<Vec<Case>, serde_saphyr::Error> {
+    let is_blank = |line: &&str| line.trim().is_empty() || line.starts_with('#') || line.starts_with("---");
+    let first = text.lines().find(|line| !is_blank(line)).unwrap_or_default();
+    if first.trim_start().starts_with(['-', '[']) {
+        serde_saphyr::from_str(text)
+    } else {
+        serde_saphyr::from_str(text).map(|case| vec![case])
+    }
+}
+
+/// Refuses what could hold whatever the policy does, or means two things at once.
+fn check(case: &Case) -> Result<(), String> {
+    if case.steps.is_empty() {
+        return Err("has no steps".to_owned());
+    }
+    if case.policy.is_some() && case.policy_file.is_some() {
+        return Err("has a policy and a policy_file; leave one of them out".to_owned());
+    }
+    TenantId::parse(&case.tenant_id).map_err(|error| format!("tenant_id {error}"))?;
+    PolicyId::parse(&case.policy_id).map_err(|error| format!("policy_id {error}"))?;
+    for (index, step) in case.steps.iter().enumerate() {
+        let number = index + 1;
+        if step.repeat == 0 {
+            return Err(format!("step {number} is repeated 0 times; leave it out"));
+        }
+        if let Some(Err(error)) = step.tenant_id.as_deref().map(TenantId::parse) {
+            return Err(format!("step {number}: tenant_id {error}"));
+        }
+        if let Some(request) = &step.request {
+            DecideRequest::parse(request.to_string().as_bytes()).map_err(|refused| {
+                format!("step {number}: request: {} ({})", refused.message, refused.reason)
+            })?;
+        }
+        let told = !step.context.is_empty() || step.message_type.is_some() || step.payload.is_some();
+        if step.request.is_some() && (told || step.tenant_id.is_some()) {
+            return Err(format!(
+                "step {number} has a request, which says the tenant, context, message_type and payload itself"
+            ));
+        }
+        let refused = step.want.refusal.is_some();
+        if !refused
+            && (step.want.code.is_some() || step.want.message.is_some() || !step.want.details.is_empty())
+        {
+            return Err(format!(
+                "step {number} wants code, message or details, which only a refusal has; name the refusal"
+            ));
+        }
+        if let Some(level) = &step.want.level
+            && DetailLevel::parse(level).is_none()
+        {
+            return Err(format!(
+                "step {number} wants level {level:?}; there are minimal, detailed and verbose"
+            ));
+        }
+        if let Some(wanted) = &step.want.distribution {
+            let others = Want {
+                distribution: None,
+                ..step.want.clone()
+            };
+            if others != Want::default() {
+                return Err(format!(
+                    "step {number} wants a distribution and something else; make two steps of it"
+                ));
+            }
+            if wanted.runs == 0 {
+                return Err(format!("step {number} wants a distribution of no runs"));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,19 +5,20 @@ use std::fmt;
 use serde_json::{Map, Value, json, value::to_raw_value};
 
 use super::{
-    Case, CaseMemory, Step, Want,
+    Case, CaseMemory, Step, Want, WantedMemory, WantedSession,
     compare::{Difference, at_least},
 };
 use crate::{
     decide::{
         Circumstances, Context, Decision, DecisionId, Effects, Explaining, FallbackEvaluation, Inquiry,
         Message, Moment, Outcome, Provenance, Refusal, Rules, Seed, decide,
-        memory::{Memory, MemoryLimits, Session, classify},
+        memory::{CallResult, Memory, MemoryLimits, Session, State, classify},
     },
     policy::{
         BreakerSettings, DetailLevel, LimitScope, PolicyId, ProviderId, RateLimit, RoutingPolicy, TenantId,
         read_object,
     },
+    route::DecideRequest,
 };
 
 /// A step that came to something else than wanted.
@@ -38,7 +39,38 @@ impl fmt::Display for Mismatch {
             wanted,
             got,
         } = self;
-        write!(f, "step {step}, {path}\n    wanted {wanted}\n    got    {got}")
+        write!(f, "step {step}, {path}")?;
+        match (wanted, got) {
+            (Value::Array(wanted), Value::Array(got)) => {
+                write!(
+                    f,
+                    "\n    wanted{}\n    got{}",
+                    Lines('-', wanted, got),
+                    Lines('+', got, wanted)
+                )
+            }
+            _ => write!(f, "\n    wanted {wanted}\n    got    {got}"),
+        }
+    }
+}
+
+/// A list, an item a line; what the other list has not is marked.
+struct Lines<'a>(char, &'a [Value], &'a [Value]);
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(mark, items, others) = self;
+        if items.is_empty() {
+            f.write_str(" []")?;
+        }
+        for item in *items {
+            let mark = if others.contains(item) { ' ' } else { *mark };
+            match item {
+                Value::String(text) => write!(f, "\n    {mark} {text}")?,
+                other => write!(f, "\n    {mark} {other}")?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -49,15 +81,23 @@ pub fn run(case: &Case) -> Vec<Mismatch> {
             let mut mismatches = Vec::new();
             for (index, step) in case.steps.iter().enumerate() {
                 running.now = Moment::from_unix_ms(running.now.unix_ms.saturating_add(step.after_ms));
-                for _ in 0..step.repeat.max(1) {
+                for time in 1..=step.repeat {
                     let differences = running.step(step);
+                    if differences.is_empty() {
+                        continue;
+                    }
                     let mismatch = |Difference { path, wanted, got }| Mismatch {
                         step: index + 1,
-                        path,
+                        path: match step.repeat {
+                            1 => path,
+                            times => format!("{path} ({time} of {times})"),
+                        },
                         wanted,
                         got,
                     };
                     mismatches.extend(differences.into_iter().map(mismatch));
+                    // The rest would say the same again.
+                    break;
                 }
             }
             mismatches
@@ -87,12 +127,8 @@ impl<'c> Running<'c> {
         let (policy, _) = read_object(case.policy.as_ref().unwrap_or(&Map::new()));
         let tenant = TenantId::parse(&case.tenant_id).map_err(|error| format!("tenant_id {error}"))?;
         let policy_id = PolicyId::parse(&case.policy_id).map_err(|error| format!("policy_id {error}"))?;
-        let seed = case
-            .seed
-            .parse()
-            .map_err(|_| "seed is 1 to 16 hex digits".to_owned())?;
-        let now = Moment::from_unix_ms(case.at);
-        let memory = remembered(&case.memory, &tenant, &policy, now)?;
+        let now = case.at;
+        let memory = remembered(&case.memory, &tenant, &policy, now);
         Ok(Self {
             case,
             policy,
@@ -100,7 +136,7 @@ impl<'c> Running<'c> {
             policy_id,
             rules: rules(case),
             memory,
-            seed,
+            seed: case.seed,
             now,
         })
     }
@@ -111,7 +147,7 @@ impl<'c> Running<'c> {
             let counted = classify(&result.status, result.error_code.as_deref(), None, None);
             let provider = ProviderId::new(&result.provider_id);
             for _ in 0..result.times {
-                let failed = counted == Some(crate::decide::memory::CallResult::Failure);
+                let failed = counted == Some(CallResult::Failure);
                 self.memory.estimates.record(
                     &self.tenant,
                     &provider,
@@ -159,11 +195,9 @@ impl<'c> Running<'c> {
             }
             return differences;
         }
-        self.with(
-            step,
-            self.seed,
-            Effects::Remembered,
-            |explaining, result| match result {
+        self.with(step, self.seed, Effects::Remembered, |explaining, result| {
+            recall(&want.memory, explaining, &mut differences);
+            match result {
                 Ok(decision) => judge(want, decision, explaining, &mut differences),
                 Err(refusal) => {
                     let wanted = want.refusal.as_deref().map_or(json!("a decision"), Value::from);
@@ -188,9 +222,24 @@ impl<'c> Running<'c> {
                             &mut differences,
                         );
                     }
+                    for (path, wanted, got) in [
+                        ("code", &want.code, refusal.wire_code().to_owned()),
+                        ("message", &want.message, refusal.message()),
+                    ] {
+                        if let Some(wanted) = wanted {
+                            at_least(path, &json!(wanted), &got.into(), &mut differences);
+                        }
+                    }
+                    let wanted = Value::Object(want.details.clone());
+                    at_least(
+                        "details",
+                        &wanted,
+                        &Value::Object(refusal.details()),
+                        &mut differences,
+                    );
                 }
-            },
-        );
+            }
+        });
         differences
     }
 
@@ -201,25 +250,48 @@ impl<'c> Running<'c> {
         effects: Effects,
         look: impl FnOnce(&Explain<'_>, Result<&Decision, &Refusal>),
     ) {
-        let tenant = step
-            .tenant_id
+        let body = step.request.as_ref().map(Value::to_string);
+        // It was read when the case was.
+        let mut request = body
             .as_deref()
-            .and_then(|id| TenantId::parse(id).ok())
-            .unwrap_or_else(|| self.tenant.clone());
-        let mut context: Context = step.context.clone();
-        context.insert("tenant_id".into(), tenant.as_str().into());
+            .and_then(|body| DecideRequest::parse(body.as_bytes()).ok());
         let payload = step
             .payload
             .as_ref()
             .and_then(|payload| to_raw_value(payload).ok());
+        let (tenant, policy_id, context, message) = match &mut request {
+            Some(request) => {
+                let context = request.take_context("");
+                (
+                    request.tenant.clone(),
+                    request.policy_id.clone(),
+                    context,
+                    request.message(),
+                )
+            }
+            None => {
+                let tenant = step.tenant_id.as_deref().and_then(|id| TenantId::parse(id).ok());
+                let tenant = tenant.unwrap_or_else(|| self.tenant.clone());
+                let mut context: Context = step.context.clone();
+                context.insert("tenant_id".into(), tenant.as_str().into());
+                if let Some(kind) = &step.message_type {
+                    context
+                        .entry("message_type")
+                        .or_insert_with(|| kind.as_str().into());
+                }
+                let message = Message {
+                    message_type: step.message_type.as_deref(),
+                    payload: payload.as_deref(),
+                    ..Message::default()
+                };
+                (tenant, self.policy_id.clone(), context, message)
+            }
+        };
         let inquiry = Inquiry {
             tenant: &tenant,
-            policy_id: &self.policy_id,
+            policy_id: &policy_id,
             context: &context,
-            message: Message {
-                payload: payload.as_deref(),
-                ..Message::default()
-            },
+            message,
         };
         let now = self.now;
         let later = move || now;
@@ -258,6 +330,38 @@ struct Explain<'a> {
     inquiry: Inquiry<'a>,
     at: Circumstances<'a>,
     memory: &'a Memory,
+}
+
+/// Looks up what is wanted of the memory. Looking changes nothing in it.
+fn recall(want: &WantedMemory, explain: &Explain<'_>, differences: &mut Vec<Difference>) {
+    let (tenant, memory) = (explain.inquiry.tenant, explain.memory);
+    let ttl_seconds = explain
+        .policy
+        .sticky
+        .as_deref()
+        .map_or(i64::from(u32::MAX), |sticky| sticky.ttl_seconds);
+    for WantedSession { session, provider } in &want.sticky {
+        let name = Session {
+            tenant,
+            value: session,
+        };
+        let got = memory.sticky.peek(name, ttl_seconds, explain.at.now);
+        at_least(
+            &format!("memory.sticky[{session}]"),
+            &json!(provider),
+            &json!(got),
+            differences,
+        );
+    }
+    for (provider, state) in &want.breakers {
+        let got = memory.breakers.state(tenant, provider);
+        at_least(
+            &format!("memory.breakers.{provider}"),
+            &json!(state),
+            &json!(got),
+            differences,
+        );
+    }
 }
 
 fn judge(want: &Want, decision: &Decision, explain: &Explain<'_>, differences: &mut Vec<Difference>) {
@@ -374,19 +478,17 @@ fn rules(case: &Case) -> Rules {
     rules
 }
 
-fn remembered(
-    wanted: &CaseMemory,
-    tenant: &TenantId,
-    policy: &RoutingPolicy,
-    now: Moment,
-) -> Result<Memory, String> {
+fn remembered(wanted: &CaseMemory, tenant: &TenantId, policy: &RoutingPolicy, now: Moment) -> Memory {
     let memory = Memory::new(MemoryLimits {
         sessions: 10_000,
         buckets: 1_000,
         providers: 1_000,
     });
     for session in &wanted.sticky {
-        let then = Moment::from_unix_ms(now.unix_ms.saturating_sub(session.age_seconds * 1_000));
+        let then = Moment::from_unix_ms(
+            now.unix_ms
+                .saturating_sub(session.age_seconds.saturating_mul(1_000)),
+        );
         let name = Session {
             tenant,
             value: &session.session,
@@ -406,29 +508,22 @@ fn remembered(
     for (provider, state) in &wanted.breakers {
         let provider = ProviderId::new(provider);
         memory.breakers.configure(tenant, &provider, settings, now);
-        match state.as_str() {
-            "closed" => {}
-            "open" | "half_open" => {
-                // The way it goes in life: enough failures.
-                for _ in 0..settings.failure_threshold {
-                    let failure = crate::decide::memory::CallResult::Failure;
-                    let _transition = memory.breakers.record(tenant, &provider, failure, None, now);
-                }
-                if state == "half_open" {
-                    let _was = memory
-                        .breakers
-                        .force_recovery_to_half_open(tenant, provider.as_str(), now);
-                }
+        if *state != State::Closed {
+            // The way it goes in life: enough failures.
+            for _ in 0..settings.failure_threshold {
+                let _transition = memory
+                    .breakers
+                    .record(tenant, &provider, CallResult::Failure, None, now);
             }
-            other => {
-                return Err(format!(
-                    "there is no breaker state {other:?}: closed, open, half_open"
-                ));
-            }
+        }
+        if *state == State::HalfOpen {
+            let _was = memory
+                .breakers
+                .force_recovery_to_half_open(tenant, provider.as_str(), now);
         }
     }
     for provider in &wanted.unhealthy {
         memory.health.set(tenant, &ProviderId::new(provider), false);
     }
-    Ok(memory)
+    memory
 }

@@ -40,7 +40,7 @@ pub use extension::{
 pub use inquiry::{
     Circumstances, Context, DecisionId, Effects, FallbackEvaluation, Inquiry, Message, PipelineLimits, Rules,
 };
-pub use moment::Moment;
+pub use moment::{InvalidMoment, Moment};
 pub use redact::{REDACTED, is_sensitive, redact};
 pub use refusal::{RateLimited, Refusal, Stage};
 pub use seed::Seed;

@@ -1,5 +1,7 @@
 //! Time as an argument.
 
+use std::str::FromStr;
+
 /// A moment, in milliseconds since the Unix epoch. Never read from a clock in here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment {
@@ -14,5 +16,153 @@ impl Moment {
     /// Milliseconds since another moment; zero if that one is later, as after a clock that was set back.
     pub const fn since(self, earlier: Self) -> u64 {
         self.unix_ms.saturating_sub(earlier.unix_ms)
+    }
+}
+
+/// A text that names no moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is neither Unix milliseconds nor a time such as 2025-01-31T08:30:00Z, from 1970 on")]
+pub struct InvalidMoment;
+
+impl FromStr for Moment {
+    type Err = InvalidMoment;
+
+    /// Reads Unix milliseconds, or a time as RFC 3339 writes it. What is finer than a millisecond is cut off.
+    fn from_str(text: &str) -> Result<Self, InvalidMoment> {
+        if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+            return text.parse().map(Self::from_unix_ms).map_err(|_| InvalidMoment);
+        }
+        rfc_3339(text).map(Self::from_unix_ms).ok_or(InvalidMoment)
+    }
+}
+
+fn rfc_3339(text: &str) -> Option<u64> {
+    let (date, time) = text.split_once(['T', 't', ' '])?;
+    let (year, month, day) = three(date, '-', [4, 2, 2])?;
+    let zone = time.find(['Z', 'z', '+', '-'])?;
+    let (time, zone) = (time.get(..zone)?, time.get(zone..)?);
+    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let (hour, minute, second) = three(time, ':', [2, 2, 2])?;
+    // A leap second is the second after it.
+    if hour > 23 || minute > 59 || second > 60 || !(1..=days_of(year, month)?).contains(&day) {
+        return None;
+    }
+    let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let millis = format!("{fraction:0<3}");
+    let millis: i64 = millis.get(..3).filter(|_| all_digits(fraction))?.parse().ok()?;
+    let offset = if zone.eq_ignore_ascii_case("z") {
+        0
+    } else {
+        let (hours, minutes) = zone.get(1..)?.split_once(':')?;
+        let (hours, minutes) = (digits(hours, 2)?, digits(minutes, 2)?);
+        if hours > 23 || minutes > 59 {
+            return None;
+        }
+        let minutes = hours * 60 + minutes;
+        if zone.starts_with('-') { -minutes } else { minutes }
+    };
+    let days = days_since_1970(year, month, day);
+    let seconds = days * 86_400 + hour * 3_600 + (minute - offset) * 60 + second;
+    u64::try_from(seconds * 1_000 + millis).ok()
+}
+
+/// Digits, exactly so many.
+fn digits(text: &str, length: usize) -> Option<i64> {
+    let plain = text.len() == length && text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|_| plain)
+}
+
+fn three(text: &str, separator: char, lengths: [usize; 3]) -> Option<(i64, i64, i64)> {
+    let mut parts = text
+        .split(separator)
+        .zip(lengths)
+        .map(|(part, length)| digits(part, length));
+    let found = (parts.next()??, parts.next()??, parts.next()??);
+    (text.split(separator).count() == 3).then_some(found)
+}
+
+const fn days_of(year: i64, month: i64) -> Option<i64> {
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    match month {
+        2 if leap => Some(29),
+        2 => Some(28),
+        4 | 6 | 9 | 11 => Some(30),
+        1..=12 => Some(31),
+        _ => None,
+    }
+}
+
+/// Days of the Gregorian calendar, counted in years that begin in March, so that a leap day is a year's last.
+const fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let month = (month + 9) % 12;
+    let of_year = (153 * month + 2) / 5 + day - 1;
+    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + of_year - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(text: &str) -> Option<u64> {
+        text.parse().ok().map(|moment: Moment| moment.unix_ms)
+    }
+
+    #[test]
+    fn times_are_read_as_they_are_written() {
+        for (text, expected) in [
+            ("0", 0),
+            ("1735689600000", 1_735_689_600_000),
+            ("1970-01-01T00:00:00Z", 0),
+            ("2025-01-01T00:00:00Z", 1_735_689_600_000),
+            ("2025-01-01T01:30:00+01:30", 1_735_689_600_000),
+            ("2024-12-31 19:00:00-05:00", 1_735_689_600_000),
+            ("2024-02-29T12:00:00.5Z", 1_709_208_000_500),
+            ("2000-03-01t00:00:00.123456z", 951_868_800_123),
+            ("2016-12-31T23:59:60Z", 1_483_228_800_000),
+            ("9999-12-31T23:59:59Z", 253_402_300_799_000),
+        ] {
+            assert_eq!(ms(text), Some(expected), "{text}");
+        }
+        for text in [
+            "",
+            "now",
+            "-1",
+            "2025-01-01",
+            "2025-01-01T00:00:00",
+            "2025-02-29T00:00:00Z",
+            "2025-13-01T00:00:00Z",
+            "2025-01-00T00:00:00Z",
+            "2025-1-01T00:00:00Z",
+            "2025-01-01T24:00:00Z",
+            "2025-01-01T00:60:00Z",
+            "2025-01-01T00:00:61Z",
+            "2025-01-01T00:00Z",
+            "2025-01-01T00:00:00+1",
+            "2025-01-01T00:00:00+24:00",
+            "2025-01-01T00:00:00.Z",
+            "2025-01-01T00:00:00.1x2Z",
+            "1969-12-31T23:59:59Z",
+            "99999999999999999999999",
+            "2025-01-01-01T00:00:00Z",
+            "2025-01-01T00:00:00Zulu",
+            "+025-01-01T00:00:00Z",
+        ] {
+            assert_eq!(ms(text), None, "{text}");
+        }
+    }
+
+    /// Every day of 800 years, counted one by one.
+    #[test]
+    fn no_day_is_lost() {
+        let mut expected = 0;
+        for year in 1970..2770 {
+            for month in 1..=12 {
+                for day in 1..=days_of(year, month).unwrap() {
+                    assert_eq!(days_since_1970(year, month, day), expected);
+                    expected += 1;
+                }
+            }
+        }
     }
 }
