@@ -42,9 +42,9 @@ pub(super) struct ExplainArgs {
     /// 1 to 16 hex digits: the same seed decides the same. Unset: one at random, which is printed.
     #[arg(long, value_name = "HEX")]
     seed: Option<Seed>,
-    /// When, in Unix milliseconds; unset: now.
-    #[arg(long, value_name = "MILLISECONDS")]
-    at: Option<u64>,
+    /// When: a time such as 2025-01-31T08:30:00Z, or Unix milliseconds; unset: now.
+    #[arg(long, value_name = "TIME")]
+    at: Option<Moment>,
     /// How much to say.
     #[arg(long, value_enum, default_value = "verbose")]
     level: Level,
@@ -126,7 +126,7 @@ fn explain(args: &ExplainArgs) -> io::Result<ExitCode> {
         buckets: 8,
         providers: 1_000,
     });
-    let now = args.at.map_or_else(now, Moment::from_unix_ms);
+    let now = args.at.unwrap_or_else(now);
     let later = move || now;
     let at = Circumstances {
         id: DecisionId(fastrand::u128(..)),

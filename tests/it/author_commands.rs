@@ -134,7 +134,7 @@ fn explain_says_why_and_repeats_itself() {
         "--seed",
         "2a",
         "--at",
-        "1735689600000",
+        "2025-01-01T00:00:00Z",
     ];
     let (code, out, _) = run(&arguments, "{\"user_id\":\"ada\"}");
     assert_eq!(code, 0);
