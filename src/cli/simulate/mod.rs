@@ -1,27 +1,27 @@
 //! `beamline-sidecar simulate`.
 
-use std::{collections::BTreeMap, io, path::PathBuf, process::ExitCode};
+mod report;
+
+use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::{EXIT_USAGE, complain, policy_files, policy_files::Paint, say};
+use self::report::Report;
+use super::{EXIT_USAGE, complain, policy_files, say};
 use crate::{
     decide::{
         Circumstances, Context, Decision, DecisionId, Effects, How, Inquiry, Message, Moment, Refusal, Rules,
         Scripted, Seed, decide,
-        memory::{Memory, MemoryLimits, State, Transition, classify},
+        memory::{Memory, MemoryLimits, classify},
     },
     policy::{PolicyId, ProviderId, RoutingPolicy, TenantId},
-    telemetry::decisions,
 };
 
 /// When the simulation begins: the first second of 2025.
 const BEGIN_MS: u64 = 1_735_689_600_000;
 /// A Router gives up after so many attempts at one request.
 const ATTEMPTS: u32 = 20;
-/// Columns of the bars and of the timelines.
-const COLUMNS: usize = 40;
 
 #[derive(Debug, Args)]
 #[command(
@@ -104,35 +104,6 @@ impl std::str::FromStr for Failing {
             to,
         })
     }
-}
-
-/// What a provider got.
-#[derive(Debug, Default)]
-struct Share {
-    first: u64,
-    sticky: u64,
-    retries: u64,
-    fallbacks: u64,
-    failures: u64,
-    served: u64,
-}
-
-/// A breaker's change, for the timeline.
-#[derive(Debug)]
-struct Change {
-    at_ms: u64,
-    provider: ProviderId,
-    to: State,
-}
-
-#[derive(Debug, Default)]
-struct Report {
-    shares: BTreeMap<String, Share>,
-    refused: BTreeMap<&'static str, u64>,
-    unserved: u64,
-    waited_ms: u64,
-    moved_sessions: u64,
-    changes: Vec<Change>,
 }
 
 struct Run<'a> {
@@ -333,164 +304,6 @@ impl Run<'_> {
                 .breakers
                 .record(&self.tenant, provider, counted, None, now);
             self.report.note(transition, now);
-        }
-    }
-}
-
-impl Report {
-    fn note(&mut self, transitions: impl IntoIterator<Item = Transition>, now: Moment) {
-        for transition in transitions {
-            self.changes.push(Change {
-                at_ms: now.unix_ms.saturating_sub(BEGIN_MS),
-                provider: transition.provider,
-                to: transition.to,
-            });
-        }
-    }
-
-    fn to_json(&self, args: &SimulateArgs) -> Value {
-        let shares = self.shares.iter().map(|(provider, share)| {
-            let Share {
-                first,
-                sticky,
-                retries,
-                fallbacks,
-                failures,
-                served,
-            } = share;
-            json!({
-                "provider_id": provider, "weighted": first, "sticky": sticky, "retries": retries,
-                "fallbacks": fallbacks, "failures": failures, "served": served,
-            })
-        });
-        let changes = self
-            .changes
-            .iter()
-            .map(|change| json!({"at_ms": change.at_ms, "provider_id": change.provider, "to": change.to}));
-        json!({
-            "requests": args.requests,
-            "seed": args.seed.to_string(),
-            "providers": shares.collect::<Value>(),
-            "refused": self.refused,
-            "unserved": self.unserved,
-            "waited_ms": self.waited_ms,
-            "moved_sessions": self.moved_sessions,
-            "breaker_changes": changes.collect::<Value>(),
-        })
-    }
-
-    fn show(&self, args: &SimulateArgs, seconds: f64) {
-        let paint = Paint::of_stdout();
-        let width = self
-            .shares
-            .keys()
-            .map(|name| name.chars().count())
-            .max()
-            .unwrap_or(0)
-            .max("provider".len());
-        say(&format!(
-            "{} requests at {} per second: {seconds:.0} s. Seed {}.\n",
-            args.requests, args.rps, args.seed
-        ));
-        say(&format!(
-            "{:width$}  {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
-            "provider", "weighted", "sticky", "retries", "fallbacks", "failures", "served"
-        ));
-        for (provider, share) in &self.shares {
-            let Share {
-                first,
-                sticky,
-                retries,
-                fallbacks,
-                failures,
-                served,
-            } = share;
-            say(&format!(
-                "{provider:width$}  {first:>9} {sticky:>9} {retries:>9} {fallbacks:>9} {failures:>9} {served:>9}"
-            ));
-        }
-        say("\nServed by");
-        let total = f64::from(args.requests);
-        let bar = |count: u64| {
-            let share = count as f64 / total;
-            let filled = (share * COLUMNS as f64).round() as usize;
-            format!(
-                "{}{} {:5.1} %",
-                "█".repeat(filled),
-                " ".repeat(COLUMNS - filled.min(COLUMNS)),
-                share * 100.0
-            )
-        };
-        for (provider, share) in &self.shares {
-            say(&format!(
-                "{provider:width$}  {}",
-                paint.color("36", &bar(share.served))
-            ));
-        }
-        let refused: u64 = self.refused.values().sum();
-        say(&format!(
-            "{:width$}  {}",
-            "nobody",
-            paint.color("31", &bar(refused + self.unserved))
-        ));
-        for (error, count) in &self.refused {
-            say(&format!("\n{count} requests refused: {error}"));
-        }
-        if self.waited_ms > 0 {
-            say(&format!(
-                "\nBackoff, all together: {:.1} s",
-                self.waited_ms as f64 / 1e3
-            ));
-        }
-        if args.sessions > 0 {
-            say(&format!(
-                "\nSessions that changed their provider: {}",
-                self.moved_sessions
-            ));
-        }
-        self.show_breakers(seconds, width, paint);
-    }
-
-    /// A line for each provider whose breaker changed: `·` closed, `█` open, `▒` half open.
-    fn show_breakers(&self, seconds: f64, width: usize, paint: Paint) {
-        let mut names: Vec<&str> = self
-            .changes
-            .iter()
-            .map(|change| change.provider.as_str())
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        if names.is_empty() {
-            return;
-        }
-        say(&format!(
-            "\nBreakers over {seconds:.0} s (· closed, █ open, ▒ half open)"
-        ));
-        for name in names {
-            let mut line = vec!['·'; COLUMNS];
-            let of_this = || {
-                self.changes
-                    .iter()
-                    .filter(|change| change.provider.as_str() == name)
-            };
-            for change in of_this() {
-                let column = (change.at_ms as f64 / 1e3 / seconds * COLUMNS as f64) as usize;
-                let mark = match change.to {
-                    State::Closed => '·',
-                    State::Open => '█',
-                    State::HalfOpen => '▒',
-                };
-                line.iter_mut().skip(column).for_each(|cell| *cell = mark);
-            }
-            let opened = of_this().filter(|change| change.to == State::Open).count();
-            let line: String = line.into_iter().collect();
-            let last = of_this()
-                .next_back()
-                .map_or("", |change| decisions::state(change.to));
-            say(&format!(
-                "{name:width$}  {}  opened {opened} times, now {last}",
-                paint.color("31", &line)
-            ));
         }
     }
 }

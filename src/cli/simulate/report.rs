@@ -1,0 +1,206 @@
+//! What a simulation tells: a table, bars, and a timeline of breakers.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{BEGIN_MS, SimulateArgs};
+use crate::{
+    cli::{policy_files::Paint, say},
+    decide::{
+        Moment,
+        memory::{State, Transition},
+    },
+    policy::ProviderId,
+    telemetry::decisions,
+};
+
+/// Columns of the bars and of the timelines.
+const COLUMNS: usize = 40;
+
+/// What a provider got.
+#[derive(Debug, Default)]
+pub(super) struct Share {
+    pub(super) first: u64,
+    pub(super) sticky: u64,
+    pub(super) retries: u64,
+    pub(super) fallbacks: u64,
+    pub(super) failures: u64,
+    pub(super) served: u64,
+}
+
+/// A breaker's change, for the timeline.
+#[derive(Debug)]
+struct Change {
+    pub(super) at_ms: u64,
+    provider: ProviderId,
+    to: State,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) shares: BTreeMap<String, Share>,
+    pub(super) refused: BTreeMap<&'static str, u64>,
+    pub(super) unserved: u64,
+    pub(super) waited_ms: u64,
+    pub(super) moved_sessions: u64,
+    pub(super) changes: Vec<Change>,
+}
+
+impl Report {
+    pub(super) fn note(&mut self, transitions: impl IntoIterator<Item = Transition>, now: Moment) {
+        for transition in transitions {
+            self.changes.push(Change {
+                at_ms: now.unix_ms.saturating_sub(BEGIN_MS),
+                provider: transition.provider,
+                to: transition.to,
+            });
+        }
+    }
+
+    pub(super) fn to_json(&self, args: &SimulateArgs) -> Value {
+        let shares = self.shares.iter().map(|(provider, share)| {
+            let Share {
+                first,
+                sticky,
+                retries,
+                fallbacks,
+                failures,
+                served,
+            } = share;
+            json!({
+                "provider_id": provider, "weighted": first, "sticky": sticky, "retries": retries,
+                "fallbacks": fallbacks, "failures": failures, "served": served,
+            })
+        });
+        let changes = self
+            .changes
+            .iter()
+            .map(|change| json!({"at_ms": change.at_ms, "provider_id": change.provider, "to": change.to}));
+        json!({
+            "requests": args.requests,
+            "seed": args.seed.to_string(),
+            "providers": shares.collect::<Value>(),
+            "refused": self.refused,
+            "unserved": self.unserved,
+            "waited_ms": self.waited_ms,
+            "moved_sessions": self.moved_sessions,
+            "breaker_changes": changes.collect::<Value>(),
+        })
+    }
+
+    pub(super) fn show(&self, args: &SimulateArgs, seconds: f64) {
+        let paint = Paint::of_stdout();
+        let width = self
+            .shares
+            .keys()
+            .map(|name| name.chars().count())
+            .max()
+            .unwrap_or(0)
+            .max("provider".len());
+        say(&format!(
+            "{} requests at {} per second: {seconds:.0} s. Seed {}.\n",
+            args.requests, args.rps, args.seed
+        ));
+        say(&format!(
+            "{:width$}  {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            "provider", "weighted", "sticky", "retries", "fallbacks", "failures", "served"
+        ));
+        for (provider, share) in &self.shares {
+            let Share {
+                first,
+                sticky,
+                retries,
+                fallbacks,
+                failures,
+                served,
+            } = share;
+            say(&format!(
+                "{provider:width$}  {first:>9} {sticky:>9} {retries:>9} {fallbacks:>9} {failures:>9} {served:>9}"
+            ));
+        }
+        say("\nServed by");
+        let total = f64::from(args.requests);
+        let bar = |count: u64| {
+            let share = count as f64 / total;
+            let filled = (share * COLUMNS as f64).round() as usize;
+            format!(
+                "{}{} {:5.1} %",
+                "█".repeat(filled),
+                " ".repeat(COLUMNS - filled.min(COLUMNS)),
+                share * 100.0
+            )
+        };
+        for (provider, share) in &self.shares {
+            say(&format!(
+                "{provider:width$}  {}",
+                paint.color("36", &bar(share.served))
+            ));
+        }
+        let refused: u64 = self.refused.values().sum();
+        say(&format!(
+            "{:width$}  {}",
+            "nobody",
+            paint.color("31", &bar(refused + self.unserved))
+        ));
+        for (error, count) in &self.refused {
+            say(&format!("\n{count} requests refused: {error}"));
+        }
+        if self.waited_ms > 0 {
+            say(&format!(
+                "\nBackoff, all together: {:.1} s",
+                self.waited_ms as f64 / 1e3
+            ));
+        }
+        if args.sessions > 0 {
+            say(&format!(
+                "\nSessions that changed their provider: {}",
+                self.moved_sessions
+            ));
+        }
+        self.show_breakers(seconds, width, paint);
+    }
+
+    /// A line for each provider whose breaker changed: `·` closed, `█` open, `▒` half open.
+    fn show_breakers(&self, seconds: f64, width: usize, paint: Paint) {
+        let mut names: Vec<&str> = self
+            .changes
+            .iter()
+            .map(|change| change.provider.as_str())
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        if names.is_empty() {
+            return;
+        }
+        say(&format!(
+            "\nBreakers over {seconds:.0} s (· closed, █ open, ▒ half open)"
+        ));
+        for name in names {
+            let mut line = vec!['·'; COLUMNS];
+            let of_this = || {
+                self.changes
+                    .iter()
+                    .filter(|change| change.provider.as_str() == name)
+            };
+            for change in of_this() {
+                let column = (change.at_ms as f64 / 1e3 / seconds * COLUMNS as f64) as usize;
+                let mark = match change.to {
+                    State::Closed => '·',
+                    State::Open => '█',
+                    State::HalfOpen => '▒',
+                };
+                line.iter_mut().skip(column).for_each(|cell| *cell = mark);
+            }
+            let opened = of_this().filter(|change| change.to == State::Open).count();
+            let line: String = line.into_iter().collect();
+            let last = of_this()
+                .next_back()
+                .map_or("", |change| decisions::state(change.to));
+            say(&format!(
+                "{name:width$}  {}  opened {opened} times, now {last}",
+                paint.color("31", &line)
+            ));
+        }
+    }
+}
