@@ -10,10 +10,10 @@ use beamline_sidecar::store::Level;
 use http::{Method, StatusCode};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::OnceCell,
+    sync::SetOnce,
 };
 
-use crate::support::{Heir, Say, Scripted, Sidecar, raw};
+use crate::support::{Heir, Say, Scripted, Sidecar, eventually, raw};
 
 #[tokio::test]
 async fn a_request_and_its_answer_cross_unchanged_but_for_what_is_of_one_hop() {
@@ -182,14 +182,14 @@ async fn a_heir_that_is_away_slow_or_resting_is_named_in_our_own_error() {
 }
 
 /// Passes bytes on to an address that is told later: what a load balancer in front of everything does.
-async fn relay(to: Arc<OnceCell<SocketAddr>>) -> SocketAddr {
+async fn relay(to: Arc<SetOnce<SocketAddr>>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
             let to = to.clone();
             tokio::spawn(async move {
-                let Some(to) = to.get() else { return };
+                let to = to.wait().await;
                 let mut server = TcpStream::connect(to).await.unwrap();
                 let _ended = tokio::io::copy_bidirectional(&mut client, &mut server).await;
             });
@@ -200,11 +200,19 @@ async fn relay(to: Arc<OnceCell<SocketAddr>>) -> SocketAddr {
 
 #[tokio::test]
 async fn a_request_that_leads_back_here_is_stopped_at_its_second_visit() {
-    let own = Arc::new(OnceCell::new());
+    let own = Arc::new(SetOnce::new());
     let balancer = relay(own.clone()).await;
     let sidecar = Sidecar::start(&format!("http://{balancer}"), "");
+    // Asked before the balancer leads anywhere: once it does, the sidecar's own questions come back as well, and it lets
+    // the HEIR that it takes itself for rest.
+    let client = sidecar.client();
+    let asking = tokio::spawn(async move { client.get("/api/v1/anything").await });
+    eventually("the request is on its way", || async {
+        sidecar.metric("beamline_sidecar_in_flight").await == 1.0
+    })
+    .await;
     own.set(sidecar.data).unwrap();
-    let answer = sidecar.client().get("/api/v1/anything").await;
+    let answer = asking.await.unwrap();
     assert_eq!(answer.status, StatusCode::LOOP_DETECTED);
     assert_eq!(answer.code(), "loop_detected");
     // Other proxies' marks are none of ours.

@@ -44,7 +44,7 @@ pub(super) struct Report {
     pub(super) unserved: u64,
     pub(super) waited_ms: u64,
     pub(super) moved_sessions: u64,
-    pub(super) changes: Vec<Change>,
+    changes: Vec<Change>,
 }
 
 impl Report {
