@@ -62,7 +62,7 @@ impl Admin {
             let policies = tenant
                 .sorted()
                 .into_iter()
-                .filter(|(_, found)| !found.policy.notes().is_empty());
+                .filter(|(_, found)| found.policy.is_noted());
             policies.map(move |(policy_id, found)| {
                 json!({"tenant_id": id, "policy_id": policy_id, "problems": found.policy.notes()})
             })

@@ -202,7 +202,7 @@ impl<'a> Draft<'a> {
                 .into_iter()
                 .flat_map(|tenant| tenant.found());
             for (policy_id, found) in policies {
-                if found.policy.notes().is_empty() || is_known(policy_id, found.policy) {
+                if !found.policy.is_noted() || is_known(policy_id, found.policy) {
                     continue;
                 }
                 count += 1;
@@ -223,7 +223,7 @@ impl<'a> Draft<'a> {
                 for policy in found {
                     size += 1;
                     bytes += policy.document.bytes().len();
-                    noted += usize::from(!policy.notes().is_empty());
+                    noted += usize::from(policy.is_noted());
                 }
                 (tenant.size, tenant.bytes, tenant.noted) = (size, bytes, noted);
             }

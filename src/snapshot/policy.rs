@@ -14,13 +14,14 @@ pub struct Policy {
     pub document: PolicyDocument,
     /// HEIR's revision of this version, where HEIR has revisions.
     pub revision: Option<u64>,
-    notes: Box<[Problem]>,
+    is_noted: bool,
     has_health_check: bool,
     routing: OnceLock<Box<RoutingPolicy>>,
 }
 
 impl Policy {
-    /// Takes a document, and notes what a write of it would be refused or warned for.
+    /// Takes a document, and notes whether a write of it would be refused or warned for. What exactly is found again
+    /// when somebody asks: the words take more room than the policy.
     pub fn new(document: PolicyDocument, revision: Option<u64>) -> Self {
         let (routing, notes) = read(document.bytes());
         let provider_has = || routing.providers.iter().any(|p| p.health_check.is_some());
@@ -28,15 +29,24 @@ impl Policy {
         Self {
             document,
             revision,
-            notes: notes.into(),
+            is_noted: !notes.is_empty(),
             has_health_check,
             routing: OnceLock::new(),
         }
     }
 
-    /// What is wrong or odd about a policy that was taken all the same.
-    pub fn notes(&self) -> &[Problem] {
-        &self.notes
+    /// Whether anything is wrong or odd about a policy that was taken all the same.
+    pub fn is_noted(&self) -> bool {
+        self.is_noted
+    }
+
+    /// What that is, read once more.
+    pub fn notes(&self) -> Vec<Problem> {
+        if self.is_noted {
+            read(self.document.bytes()).1
+        } else {
+            Vec::new()
+        }
     }
 
     /// Whether the document says anything about active checks; known without `routing`.
