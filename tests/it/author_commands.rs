@@ -329,3 +329,102 @@ fn a_difference_names_whom_it_moves() {
         (0, &json!(2), &json!(1), &json!(0.5))
     );
 }
+
+/// Every command of the page that stands before its output: somebody will follow it step by step.
+#[test]
+fn the_page_for_authors_shows_what_the_commands_print() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/policies.md")).unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_beamline-sidecar"));
+    let path = format!("{}:/usr/bin:/bin", program.parent().unwrap().display());
+    let mut compared = 0;
+    for (_, rest) in page
+        .match_indices("```sh\n")
+        .map(|(at, fence)| page.split_at(at + fence.len()))
+    {
+        let (command, rest) = rest.split_once("```\n").unwrap();
+        let Some(shown) = rest
+            .strip_prefix("\n```\n")
+            .and_then(|rest| rest.split_once("```\n"))
+        else {
+            continue;
+        };
+        let output = Command::new("sh")
+            .args(["-c", command])
+            .current_dir(root)
+            .env("PATH", &path)
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), shown.0, "{command}");
+        compared += 1;
+    }
+    assert!(compared >= 3, "{compared}");
+}
+
+#[test]
+fn a_failure_of_nobody_is_refused() {
+    let failing = [
+        "simulate",
+        "--policy",
+        CHAT,
+        "--requests",
+        "1",
+        "--fail",
+        "openia=timeout:1%",
+    ];
+    let (code, _, err) = run(&failing, "");
+    assert_eq!(code, 64);
+    assert!(
+        err.contains("no such provider; it has anthropic, local_llm, openai"),
+        "{err}"
+    );
+}
+
+#[test]
+fn what_is_remembered_can_be_told_to_explain() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = write(
+        dir.path(),
+        "policy.json",
+        "{\"weights\":{\"a\":0.5,\"b\":0.5},\"circuit_breaker\":{\"enabled\":true},\"sticky\":{\"enabled\":true}}",
+    );
+    let memory = "breakers: {a: open}\nsticky: [{session: s, provider: a}, {session: t, provider: b}]\n";
+    let memory = write(dir.path(), "memory.yaml", memory);
+    let arguments = [
+        "explain",
+        "--policy",
+        &policy,
+        "--request",
+        "-",
+        "--memory",
+        &memory,
+    ];
+    let (code, out, _) = run(&arguments, "{\"session_id\":\"s\"}");
+    assert_eq!(code, 0);
+    for part in [
+        "b   weighted, priority 50\n",
+        "1. Checked sticky session: its provider a is not available\n",
+        "  a           0.50  open       circuit_breaker_open\n",
+    ] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    let (_, out, _) = run(&arguments, "{\"session_id\":\"t\"}");
+    assert!(out.starts_with("b   sticky, priority 100\n"), "{out}");
+    let wrong = write(dir.path(), "wrong.yaml", "breaker: {a: open}\n");
+    let (code, _, err) = run(
+        &[
+            "explain",
+            "--policy",
+            &policy,
+            "--request",
+            "-",
+            "--memory",
+            &wrong,
+        ],
+        "{}",
+    );
+    assert!(
+        code == 64 && err.contains("wrong.yaml") && err.contains("`breaker`"),
+        "{err}"
+    );
+}

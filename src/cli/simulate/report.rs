@@ -1,4 +1,4 @@
-//! What came of a simulation, in figures and pictures.
+//! What a simulation tells: a table, bars, and a timeline of breakers.
 
 use std::collections::BTreeMap;
 
@@ -145,7 +145,7 @@ impl Report {
         }
         if args.sessions > 0 {
             say(&format!(
-                "\nSessions that changed their provider: {}",
+                "\nTimes that a session changed its provider: {}",
                 self.moved_sessions
             ));
         }
