@@ -428,3 +428,85 @@ fn what_is_remembered_can_be_told_to_explain() {
         "{err}"
     );
 }
+
+#[test]
+fn a_difference_of_directories_is_told_policy_by_policy() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["old/acme", "new/acme", "new/globex"] {
+        fs::create_dir_all(dir.path().join(name)).unwrap();
+    }
+    let rule = "\"fallbacks\":[{\"when\":{\"status\":[\"timeout\"]},\"retry\":2,\"to\":\"b\"}]";
+    let with = |rule: &str| format!("{{\"weights\":{{\"a\":1.0}},{rule}}}");
+    write(dir.path(), "old/acme/chat.json", &with(rule));
+    write(dir.path(), "new/acme/chat.json", &with(&rule.replace(":2", ":3")));
+    for name in [
+        "old/acme/same.json",
+        "new/acme/same.json",
+        "old/acme/gone.json",
+        "new/globex/come.json",
+    ] {
+        write(dir.path(), name, "{\"weights\":{\"a\":1.0}}");
+    }
+    let [old, new] = ["old", "new"].map(|name| dir.path().join(name).display().to_string());
+    let (code, out, _) = run(&["diff", &old, &new, "--fail-on-change", "--seeds", "10"], "");
+    assert_eq!(code, 1);
+    assert!(
+        out.starts_with("acme/chat.json\n\nfallbacks[0].retry\n  - 2\n  + 3\n"),
+        "{out}"
+    );
+    // The third attempt, which only the new policy makes.
+    let request = "Request {\"current_provider\":\"a\",\"retry_attempts\":2,\"status\":\"timeout\"}\n  old: fallback b 100 %\n";
+    assert!(
+        out.contains(request) && out.contains("  new: retry a 100 %\n"),
+        "{out}"
+    );
+    let end = "Only in the old: acme/gone.json\nOnly in the new: globex/come.json\n1 of 2 policies decide otherwise; \
+               1 removed, 1 added.\n";
+    assert!(out.ends_with(end), "{out}");
+    let (code, out, _) = run(&["diff", &old, &old, "--fail-on-change"], "");
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "0 of 3 policies decide otherwise; 0 removed, 0 added.\n")
+    );
+    let (_, out, _) = run(&["diff", &old, &new, "--json", "--seeds", "10"], "");
+    let report = parsed(&out);
+    assert_eq!(report["removed"], json!(["acme/gone.json"]));
+    assert_eq!(
+        report["policies"][0]["policy_changes"],
+        json!([{"path": "fallbacks[0].retry", "old": 2, "new": 3}])
+    );
+    // Whole requests are asked of their own policy.
+    let request = crate::decide::request("acme", "same", json!({"status": "timeout", "retry_attempts": 2}));
+    let requests = write(dir.path(), "requests.ndjson", &format!("{request}\n"));
+    let (_, out, _) = run(
+        &[
+            "diff",
+            &old,
+            &new,
+            "--requests",
+            &requests,
+            "--json",
+            "--seeds",
+            "10",
+        ],
+        "",
+    );
+    let asked: Vec<(Value, Value)> = parsed(&out)["policies"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|policy| (policy["policy"].clone(), policy["requests"].clone()))
+        .collect();
+    assert_eq!(
+        asked,
+        [
+            (json!("acme/chat.json"), json!(0)),
+            (json!("acme/same.json"), json!(1))
+        ]
+    );
+    let file = dir.path().join("old/acme/chat.json").display().to_string();
+    assert_eq!(run(&["diff", &file, &new], "").0, 64);
+    let broken = write(dir.path(), "broken.ndjson", "{}\n[]\n");
+    let (code, _, err) = run(&["diff", &file, &file, "--requests", &broken], "");
+    assert!(code == 64 && err.contains("broken.ndjson:2:"), "{err}");
+}
