@@ -15,7 +15,7 @@ use std::{
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-pub use self::run::{Mismatch, run};
+pub use self::run::{Mismatch, remembered, run};
 use crate::{
     decide::{FallbackEvaluation, Moment, Scripted, Seed, memory::State},
     policy::{DetailLevel, PolicyId, TenantId},

@@ -478,7 +478,8 @@ fn rules(case: &Case) -> Rules {
     rules
 }
 
-fn remembered(wanted: &CaseMemory, tenant: &TenantId, policy: &RoutingPolicy, now: Moment) -> Memory {
+/// A memory that holds what a case says, for one tenant.
+pub fn remembered(wanted: &CaseMemory, tenant: &TenantId, policy: &RoutingPolicy, now: Moment) -> Memory {
     let memory = Memory::new(MemoryLimits {
         sessions: 10_000,
         buckets: 1_000,

@@ -8,14 +8,15 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{EXIT_USAGE, complain, policy_files, policy_files::Paint, say};
 use crate::{
+    cases::{self, CaseMemory},
     decide::{
         Circumstances, Context, DecisionId, Effects, Explaining, Explanation, Inquiry, Moment, Outcome,
         Provenance, Rules, Scripted, Seed, decide,
-        memory::{Memory, MemoryLimits},
     },
     policy::{DetailLevel, PolicyId, TenantId},
     route::{DecideRequest, now},
@@ -54,6 +55,9 @@ pub(super) struct ExplainArgs {
     /// What the policy's extensions answer, in YAML: {answers: {guard: {answers: {valid: false}}}}. Unset: all succeed.
     #[arg(long, value_name = "FILE")]
     extensions: Option<PathBuf>,
+    /// What is remembered, in YAML as in decision cases: {breakers: {openai: open}, unhealthy: [local_llm]}. Unset: nothing.
+    #[arg(long, value_name = "FILE")]
+    memory: Option<PathBuf>,
     /// Print JSON, for machines.
     #[arg(long)]
     json: bool,
@@ -107,6 +111,12 @@ pub(super) fn context(body: &[u8], tenant: &str) -> io::Result<(TenantId, Policy
     Ok((tenant, policy, context))
 }
 
+fn read_yaml<T: DeserializeOwned>(file: &Path) -> io::Result<T> {
+    let named = |error: String| io::Error::other(format!("{}: {error}", file.display()));
+    let text = fs::read_to_string(file).map_err(|error| named(error.to_string()))?;
+    serde_saphyr::from_str(&text).map_err(|error| named(error.to_string()))
+}
+
 fn explain(args: &ExplainArgs) -> io::Result<ExitCode> {
     let policy = policy_files::read(&args.policy)?;
     let (tenant, policy_id, context) = context(&read_input(&args.request)?, &args.tenant)?;
@@ -115,18 +125,14 @@ fn explain(args: &ExplainArgs) -> io::Result<ExitCode> {
             others_succeed: true,
             ..Scripted::default()
         },
-        Some(file) => {
-            let text = fs::read_to_string(file)?;
-            serde_saphyr::from_str(&text)
-                .map_err(|error| io::Error::other(format!("{}: {error}", file.display())))?
-        }
+        Some(file) => read_yaml(file)?,
     };
-    let memory = Memory::new(MemoryLimits {
-        sessions: 1,
-        buckets: 8,
-        providers: 1_000,
-    });
     let now = args.at.unwrap_or_else(now);
+    let remembered = match &args.memory {
+        None => CaseMemory::default(),
+        Some(file) => read_yaml(file)?,
+    };
+    let memory = cases::remembered(&remembered, &tenant, &policy, now);
     let later = move || now;
     let at = Circumstances {
         id: DecisionId(fastrand::u128(..)),
@@ -237,10 +243,11 @@ fn show(explanation: &Explanation) {
             .map_or_else(|| "-".to_owned(), |weight| format!("{weight:.2}"));
         let breaker = candidate.breaker.map_or("-", crate::telemetry::decisions::state);
         let removed = candidate.removed_by.unwrap_or("");
-        say(&format!(
+        let line = format!(
             "  {:width$}  {weight:>6}  {breaker:<9}  {removed}",
             candidate.provider_id.as_str()
-        ));
+        );
+        say(line.trim_end());
     }
     if let Some(draw) = evidence.draw {
         say(&format!("\n  drew {:.4} of {:.4}", draw.point, draw.total));

@@ -329,3 +329,184 @@ fn a_difference_names_whom_it_moves() {
         (0, &json!(2), &json!(1), &json!(0.5))
     );
 }
+
+/// Every command of the page that stands before its output: somebody will follow it step by step.
+#[test]
+fn the_page_for_authors_shows_what_the_commands_print() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/policies.md")).unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_beamline-sidecar"));
+    let path = format!("{}:/usr/bin:/bin", program.parent().unwrap().display());
+    let mut compared = 0;
+    for (_, rest) in page
+        .match_indices("```sh\n")
+        .map(|(at, fence)| page.split_at(at + fence.len()))
+    {
+        let (command, rest) = rest.split_once("```\n").unwrap();
+        let Some(shown) = rest
+            .strip_prefix("\n```\n")
+            .and_then(|rest| rest.split_once("```\n"))
+        else {
+            continue;
+        };
+        let output = Command::new("sh")
+            .args(["-c", command])
+            .current_dir(root)
+            .env("PATH", &path)
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), shown.0, "{command}");
+        compared += 1;
+    }
+    assert!(compared >= 3, "{compared}");
+}
+
+#[test]
+fn a_failure_of_nobody_is_refused() {
+    let failing = [
+        "simulate",
+        "--policy",
+        CHAT,
+        "--requests",
+        "1",
+        "--fail",
+        "openia=timeout:1%",
+    ];
+    let (code, _, err) = run(&failing, "");
+    assert_eq!(code, 64);
+    assert!(
+        err.contains("no such provider; it has anthropic, local_llm, openai"),
+        "{err}"
+    );
+}
+
+#[test]
+fn what_is_remembered_can_be_told_to_explain() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = write(
+        dir.path(),
+        "policy.json",
+        "{\"weights\":{\"a\":0.5,\"b\":0.5},\"circuit_breaker\":{\"enabled\":true},\"sticky\":{\"enabled\":true}}",
+    );
+    let memory = "breakers: {a: open}\nsticky: [{session: s, provider: a}, {session: t, provider: b}]\n";
+    let memory = write(dir.path(), "memory.yaml", memory);
+    let arguments = [
+        "explain",
+        "--policy",
+        &policy,
+        "--request",
+        "-",
+        "--memory",
+        &memory,
+    ];
+    let (code, out, _) = run(&arguments, "{\"session_id\":\"s\"}");
+    assert_eq!(code, 0);
+    for part in [
+        "b   weighted, priority 50\n",
+        "1. Checked sticky session: its provider a is not available\n",
+        "  a           0.50  open       circuit_breaker_open\n",
+    ] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    let (_, out, _) = run(&arguments, "{\"session_id\":\"t\"}");
+    assert!(out.starts_with("b   sticky, priority 100\n"), "{out}");
+    let wrong = write(dir.path(), "wrong.yaml", "breaker: {a: open}\n");
+    let (code, _, err) = run(
+        &[
+            "explain",
+            "--policy",
+            &policy,
+            "--request",
+            "-",
+            "--memory",
+            &wrong,
+        ],
+        "{}",
+    );
+    assert!(
+        code == 64 && err.contains("wrong.yaml") && err.contains("`breaker`"),
+        "{err}"
+    );
+}
+
+#[test]
+fn a_difference_of_directories_is_told_policy_by_policy() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["old/acme", "new/acme", "new/globex"] {
+        fs::create_dir_all(dir.path().join(name)).unwrap();
+    }
+    let rule = "\"fallbacks\":[{\"when\":{\"status\":[\"timeout\"]},\"retry\":2,\"to\":\"b\"}]";
+    let with = |rule: &str| format!("{{\"weights\":{{\"a\":1.0}},{rule}}}");
+    write(dir.path(), "old/acme/chat.json", &with(rule));
+    write(dir.path(), "new/acme/chat.json", &with(&rule.replace(":2", ":3")));
+    for name in [
+        "old/acme/same.json",
+        "new/acme/same.json",
+        "old/acme/gone.json",
+        "new/globex/come.json",
+    ] {
+        write(dir.path(), name, "{\"weights\":{\"a\":1.0}}");
+    }
+    let [old, new] = ["old", "new"].map(|name| dir.path().join(name).display().to_string());
+    let (code, out, _) = run(&["diff", &old, &new, "--fail-on-change", "--seeds", "10"], "");
+    assert_eq!(code, 1);
+    assert!(
+        out.starts_with("acme/chat.json\n\nfallbacks[0].retry\n  - 2\n  + 3\n"),
+        "{out}"
+    );
+    // The third attempt, which only the new policy makes.
+    let request = "Request {\"current_provider\":\"a\",\"retry_attempts\":2,\"status\":\"timeout\"}\n  old: fallback b 100 %\n";
+    assert!(
+        out.contains(request) && out.contains("  new: retry a 100 %\n"),
+        "{out}"
+    );
+    let end = "Only in the old: acme/gone.json\nOnly in the new: globex/come.json\n1 of 2 policies decide otherwise; \
+               1 removed, 1 added.\n";
+    assert!(out.ends_with(end), "{out}");
+    let (code, out, _) = run(&["diff", &old, &old, "--fail-on-change"], "");
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "0 of 3 policies decide otherwise; 0 removed, 0 added.\n")
+    );
+    let (_, out, _) = run(&["diff", &old, &new, "--json", "--seeds", "10"], "");
+    let report = parsed(&out);
+    assert_eq!(report["removed"], json!(["acme/gone.json"]));
+    assert_eq!(
+        report["policies"][0]["policy_changes"],
+        json!([{"path": "fallbacks[0].retry", "old": 2, "new": 3}])
+    );
+    // Whole requests are asked of their own policy.
+    let request = crate::decide::request("acme", "same", json!({"status": "timeout", "retry_attempts": 2}));
+    let requests = write(dir.path(), "requests.ndjson", &format!("{request}\n"));
+    let (_, out, _) = run(
+        &[
+            "diff",
+            &old,
+            &new,
+            "--requests",
+            &requests,
+            "--json",
+            "--seeds",
+            "10",
+        ],
+        "",
+    );
+    let asked: Vec<(Value, Value)> = parsed(&out)["policies"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|policy| (policy["policy"].clone(), policy["requests"].clone()))
+        .collect();
+    assert_eq!(
+        asked,
+        [
+            (json!("acme/chat.json"), json!(0)),
+            (json!("acme/same.json"), json!(1))
+        ]
+    );
+    let file = dir.path().join("old/acme/chat.json").display().to_string();
+    assert_eq!(run(&["diff", &file, &new], "").0, 64);
+    let broken = write(dir.path(), "broken.ndjson", "{}\n[]\n");
+    let (code, _, err) = run(&["diff", &file, &file, "--requests", &broken], "");
+    assert!(code == 64 && err.contains("broken.ndjson:2:"), "{err}");
+}

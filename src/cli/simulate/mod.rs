@@ -1,32 +1,26 @@
 //! `beamline-sidecar simulate`.
 
 mod report;
+mod world;
 
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeSet, io, path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use serde_json::{Map, Value};
 
-use self::report::Report;
+use self::world::World;
 use super::{EXIT_USAGE, complain, policy_files, say};
 use crate::{
-    decide::{
-        Circumstances, Context, Decision, DecisionId, Effects, How, Inquiry, Message, Moment, Refusal, Rules,
-        Scripted, Seed, decide,
-        memory::{Memory, MemoryLimits, classify},
-    },
-    policy::{PolicyId, ProviderId, RoutingPolicy, TenantId},
+    decide::{Moment, Seed},
+    policy::RoutingPolicy,
 };
-
-/// When the simulation begins: the first second of 2025.
-const BEGIN_MS: u64 = 1_735_689_600_000;
-/// A Router gives up after so many attempts at one request.
-const ATTEMPTS: u32 = 20;
 
 #[derive(Debug, Args)]
 #[command(
     after_help = "Time is simulated, and the same seed gives the same run. A request that fails is asked about again with its
-status, as a Router does, and waits its backoff; results feed the breakers.
+status, as a Router does, after its backoff; results feed the breakers. It is given up once a fallback leads to a
+provider that it has failed at already, or after 20 attempts.
+
+Exits 0, or 64 for what cannot be read.
 
 Examples:
   beamline-sidecar simulate --policy chat.json --requests 10000
@@ -47,8 +41,11 @@ pub(super) struct SimulateArgs {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rps: u32,
     /// Distinct sessions that the requests belong to; 0: none.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     sessions: u32,
+    /// When it begins: Unix milliseconds, or a time such as 2025-01-31T08:30:00Z.
+    #[arg(long, value_name = "TIME", default_value = "2025-01-01T00:00:00Z")]
+    at: Moment,
     /// 1 to 16 hex digits.
     #[arg(long, value_name = "HEX", default_value = "1")]
     seed: Seed,
@@ -93,7 +90,8 @@ impl std::str::FromStr for Failing {
             .unwrap_or(percent)
             .parse()
             .map_err(|_| wrong())?;
-        if !(0.0..=100.0).contains(&percent) || provider.is_empty() || status.is_empty() {
+        let senseless = !(0.0..=100.0).contains(&percent) || !(0.0..to).contains(&from);
+        if senseless || provider.is_empty() || status.is_empty() {
             return Err(wrong());
         }
         Ok(Self {
@@ -104,20 +102,6 @@ impl std::str::FromStr for Failing {
             to,
         })
     }
-}
-
-struct Run<'a> {
-    args: &'a SimulateArgs,
-    policy: &'a RoutingPolicy,
-    tenant: TenantId,
-    policy_id: PolicyId,
-    rules: Rules,
-    memory: Memory,
-    extensions: Scripted,
-    chance: fastrand::Rng,
-    /// Whether the policy has breakers.
-    guarded: bool,
-    report: Report,
 }
 
 pub(super) fn run(args: &SimulateArgs) -> ExitCode {
@@ -132,178 +116,75 @@ pub(super) fn run(args: &SimulateArgs) -> ExitCode {
 
 fn simulate(args: &SimulateArgs) -> io::Result<()> {
     let policy = policy_files::read(&args.policy)?;
-    let mut run = Run {
-        args,
-        policy: &policy,
-        tenant: TenantId::parse("simulated").map_err(io::Error::other)?,
-        policy_id: PolicyId::parse("simulated").map_err(io::Error::other)?,
-        rules: Rules::default(),
-        memory: Memory::new(MemoryLimits {
-            sessions: 1_000_000,
-            buckets: 8,
-            providers: 10_000,
-        }),
-        extensions: Scripted {
-            others_succeed: true,
-            ..Scripted::default()
-        },
-        chance: fastrand::Rng::with_seed(args.seed.0),
-        guarded: policy
-            .circuit_breaker
-            .as_ref()
-            .is_some_and(|settings| settings.enabled),
-        report: Report::default(),
-    };
-    let mut sessions = vec![None; args.sessions as usize];
-    for index in 0..args.requests {
-        run.request(index, &mut sessions);
-    }
-    let seconds = f64::from(args.requests) / f64::from(args.rps);
+    check_names(args, &policy)?;
+    let report = World::new(args, &policy)?.run();
     if args.json {
-        say(&run.report.to_json(args).to_string());
+        say(&report.to_json(args).to_string());
     } else {
-        run.report.show(args, seconds);
+        report.show(args);
     }
     Ok(())
 }
 
-impl Run<'_> {
-    /// One request, from its first decision until it is served or given up.
-    fn request(&mut self, index: u32, sessions: &mut [Option<ProviderId>]) {
-        let begun = u64::from(index) * 1_000 / u64::from(self.args.rps);
-        let mut now = BEGIN_MS + begun;
-        let mut context: Context = Map::new();
-        context.insert("tenant_id".into(), self.tenant.as_str().into());
-        let session = (!sessions.is_empty()).then(|| self.chance.usize(..sessions.len()));
-        if let (Some(session), Some(sticky)) = (session, &self.policy.sticky) {
-            context.insert(
-                sticky.session_key.to_string(),
-                format!("session-{session}").into(),
-            );
+/// Refuses failures of providers that the policy never asks: a name misspelt would simulate that nothing fails.
+fn check_names(args: &SimulateArgs, policy: &RoutingPolicy) -> io::Result<()> {
+    let weighted = policy.providers.iter().map(|provider| &provider.id);
+    let targets = policy.fallbacks.iter().filter_map(|rule| rule.to.as_ref());
+    let names: BTreeSet<&str> = weighted
+        .chain(targets)
+        .chain(&policy.last_resort)
+        .map(|provider| provider.as_str())
+        .collect();
+    match args
+        .failures
+        .iter()
+        .find(|failing| !names.contains(failing.provider.as_str()))
+    {
+        Some(failing) => {
+            let names: Vec<&str> = names.into_iter().collect();
+            Err(io::Error::other(format!(
+                "--fail {}: the policy has no such provider; it has {}",
+                failing.provider,
+                names.join(", ")
+            )))
         }
-        for attempt in 0..ATTEMPTS {
-            let decision = match self.decide(&context, now) {
-                Ok(decision) => decision,
-                Err(refusal) => {
-                    *self.report.refused.entry(refusal.error_type()).or_default() += 1;
-                    return;
-                }
-            };
-            let provider = decision.selection.provider.clone();
-            let share = self.report.shares.entry(provider.to_string()).or_default();
-            match &decision.selection.how {
-                How::Sticky => share.sticky += 1,
-                How::Weighted => share.first += 1,
-                How::Retry { .. } => share.retries += 1,
-                How::Fallback { .. } | How::LastResort | How::BreakerFallback { .. } => share.fallbacks += 1,
-            }
-            if let (Some(session), How::Sticky | How::Weighted) = (session, &decision.selection.how) {
-                let before = sessions[session].replace(provider.clone());
-                self.report.moved_sessions += u64::from(before.is_some_and(|before| before != provider));
-            }
-            if let How::Retry { backoff_ms, .. } = decision.selection.how {
-                now += backoff_ms;
-                self.report.waited_ms += backoff_ms;
-            }
-            let failure = self.failure(&provider, now);
-            self.tell(&provider, failure.as_deref(), now);
-            let share = self.report.shares.entry(provider.to_string()).or_default();
-            let Some(status) = failure else {
-                share.served += 1;
-                return;
-            };
-            share.failures += 1;
-            // A Router that has gone round all of it gives the request up.
-            if attempt + 1 == ATTEMPTS {
-                break;
-            }
-            context.insert(
-                "status".into(),
-                status
-                    .parse::<u64>()
-                    .map_or_else(|_| status.as_str().into(), Value::from),
-            );
-            context.insert("current_provider".into(), provider.as_str().into());
-            if let How::Retry { rule_id, attempt, .. } = &decision.selection.how {
-                context.insert(format!("retry_attempts_{rule_id}"), (*attempt).into());
-            }
-        }
-        self.report.unserved += 1;
+        None => Ok(()),
     }
+}
 
-    fn decide(&mut self, context: &Context, now: u64) -> Result<Decision, Refusal> {
-        let now = Moment::from_unix_ms(now);
-        let later = move || now;
-        let at = Circumstances {
-            id: DecisionId(0),
-            seed: Seed(self.chance.u64(..)),
-            now,
-            later: &later,
-            effects: Effects::Remembered,
-        };
-        let inquiry = Inquiry {
-            tenant: &self.tenant,
-            policy_id: &self.policy_id,
-            context,
-            message: Message::default(),
-        };
-        let deciding = std::pin::pin!(decide(
-            self.policy,
-            inquiry,
-            &self.rules,
-            &self.memory,
-            &self.extensions,
-            at
-        ));
-        let mut task = std::task::Context::from_waker(std::task::Waker::noop());
-        match deciding.poll(&mut task) {
-            std::task::Poll::Ready(outcome) => {
-                self.report.note(outcome.transitions, now);
-                outcome.result
-            }
-            // Scripted extensions never wait.
-            std::task::Poll::Pending => Err(Refusal::NoProvider {
-                tenant: self.tenant.clone(),
-                policy_id: self.policy_id.clone(),
-            }),
-        }
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// The status that a call to the provider ends with, if it fails.
-    fn failure(&mut self, provider: &ProviderId, now: u64) -> Option<String> {
-        let second = (now - BEGIN_MS) as f64 / 1e3;
-        let failing = self
-            .args
-            .failures
-            .iter()
-            .filter(|failing| failing.provider == provider.as_str());
-        for failing in failing.filter(|failing| (failing.from..failing.to).contains(&second)) {
-            if self.chance.f64() < failing.share {
-                return Some(failing.status.clone());
-            }
-        }
-        None
-    }
-
-    fn tell(&mut self, provider: &ProviderId, failure: Option<&str>, now: u64) {
-        let counted = match failure {
-            None => classify("success", None, None, None),
-            Some("timeout") => classify("timeout", None, None, None),
-            Some(status) => classify(
-                "error",
-                Some(&status.to_ascii_uppercase()),
-                Some(status),
-                Some(status),
-            ),
-        };
-        // A policy without breakers does not look at them, so there is nothing to tell of them.
-        if let Some(counted) = counted.filter(|_| self.guarded) {
-            let now = Moment::from_unix_ms(now);
-            let transition = self
-                .memory
-                .breakers
-                .record(&self.tenant, provider, counted, None, now);
-            self.report.note(transition, now);
+    #[test]
+    fn failures_are_read_or_refused() {
+        let read = |text: &str| text.parse::<Failing>().ok();
+        let failing = read("openai:gpt-4o=503:2.5%@10-20.5").unwrap();
+        assert_eq!(
+            (failing.provider.as_str(), failing.status.as_str()),
+            ("openai:gpt-4o", "503")
+        );
+        assert_eq!((failing.share, failing.from, failing.to), (0.025, 10.0, 20.5));
+        assert_eq!(
+            read("a=timeout:100").map(|failing| failing.to),
+            Some(f64::INFINITY)
+        );
+        for wrong in [
+            "",
+            "a",
+            "a=timeout",
+            "=timeout:1%",
+            "a=:1%",
+            "a=timeout:101%",
+            "a=timeout:-1%",
+            "a=timeout:x%",
+            "a=timeout:NaN%",
+            "a=timeout:1%@5",
+            "a=timeout:1%@9-5",
+            "a=timeout:1%@5-5",
+            "a=timeout:1%@NaN-5",
+        ] {
+            assert!(read(wrong).is_none(), "{wrong}");
         }
     }
 }

@@ -4,13 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{BEGIN_MS, SimulateArgs};
+use super::SimulateArgs;
 use crate::{
     cli::{policy_files::Paint, say},
-    decide::{
-        Moment,
-        memory::{State, Transition},
-    },
+    decide::memory::State,
     policy::ProviderId,
     telemetry::decisions,
 };
@@ -19,9 +16,9 @@ use crate::{
 const COLUMNS: usize = 40;
 
 /// What a provider got.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Share {
-    pub(super) first: u64,
+    pub(super) weighted: u64,
     pub(super) sticky: u64,
     pub(super) retries: u64,
     pub(super) fallbacks: u64,
@@ -30,38 +27,31 @@ pub(super) struct Share {
 }
 
 /// A breaker's change, for the timeline.
-#[derive(Debug)]
-struct Change {
+#[derive(Debug, PartialEq)]
+pub(super) struct Change {
+    /// Since the run began.
     pub(super) at_ms: u64,
-    provider: ProviderId,
-    to: State,
+    pub(super) provider: ProviderId,
+    pub(super) to: State,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Report {
     pub(super) shares: BTreeMap<String, Share>,
     pub(super) refused: BTreeMap<&'static str, u64>,
     pub(super) unserved: u64,
+    pub(super) retries: u64,
     pub(super) waited_ms: u64,
     pub(super) moved_sessions: u64,
-    changes: Vec<Change>,
+    /// In the order of time.
+    pub(super) changes: Vec<Change>,
 }
 
 impl Report {
-    pub(super) fn note(&mut self, transitions: impl IntoIterator<Item = Transition>, now: Moment) {
-        for transition in transitions {
-            self.changes.push(Change {
-                at_ms: now.unix_ms.saturating_sub(BEGIN_MS),
-                provider: transition.provider,
-                to: transition.to,
-            });
-        }
-    }
-
     pub(super) fn to_json(&self, args: &SimulateArgs) -> Value {
         let shares = self.shares.iter().map(|(provider, share)| {
             let Share {
-                first,
+                weighted,
                 sticky,
                 retries,
                 fallbacks,
@@ -69,7 +59,7 @@ impl Report {
                 served,
             } = share;
             json!({
-                "provider_id": provider, "weighted": first, "sticky": sticky, "retries": retries,
+                "provider_id": provider, "weighted": weighted, "sticky": sticky, "retries": retries,
                 "fallbacks": fallbacks, "failures": failures, "served": served,
             })
         });
@@ -89,7 +79,8 @@ impl Report {
         })
     }
 
-    pub(super) fn show(&self, args: &SimulateArgs, seconds: f64) {
+    pub(super) fn show(&self, args: &SimulateArgs) {
+        let seconds = f64::from(args.requests) / f64::from(args.rps);
         let paint = Paint::of_stdout();
         let width = self
             .shares
@@ -108,7 +99,7 @@ impl Report {
         ));
         for (provider, share) in &self.shares {
             let Share {
-                first,
+                weighted,
                 sticky,
                 retries,
                 fallbacks,
@@ -116,7 +107,7 @@ impl Report {
                 served,
             } = share;
             say(&format!(
-                "{provider:width$}  {first:>9} {sticky:>9} {retries:>9} {fallbacks:>9} {failures:>9} {served:>9}"
+                "{provider:width$}  {weighted:>9} {sticky:>9} {retries:>9} {fallbacks:>9} {failures:>9} {served:>9}"
             ));
         }
         say("\nServed by");
@@ -154,7 +145,7 @@ impl Report {
         }
         if args.sessions > 0 {
             say(&format!(
-                "\nSessions that changed their provider: {}",
+                "\nTimes that a session changed its provider: {}",
                 self.moved_sessions
             ));
         }
@@ -177,23 +168,13 @@ impl Report {
             "\nBreakers over {seconds:.0} s (· closed, █ open, ▒ half open)"
         ));
         for name in names {
-            let mut line = vec!['·'; COLUMNS];
             let of_this = || {
                 self.changes
                     .iter()
                     .filter(|change| change.provider.as_str() == name)
             };
-            for change in of_this() {
-                let column = (change.at_ms as f64 / 1e3 / seconds * COLUMNS as f64) as usize;
-                let mark = match change.to {
-                    State::Closed => '·',
-                    State::Open => '█',
-                    State::HalfOpen => '▒',
-                };
-                line.iter_mut().skip(column).for_each(|cell| *cell = mark);
-            }
+            let line = timeline(of_this(), seconds);
             let opened = of_this().filter(|change| change.to == State::Open).count();
-            let line: String = line.into_iter().collect();
             let last = of_this()
                 .next_back()
                 .map_or("", |change| decisions::state(change.to));
@@ -202,5 +183,54 @@ impl Report {
                 paint.color("31", &line)
             ));
         }
+    }
+}
+
+/// A column for each part of the run, with the worst that the breaker was in it: a short opening is not to vanish.
+fn timeline<'c>(changes: impl Iterator<Item = &'c Change>, seconds: f64) -> String {
+    let worst = |state| match state {
+        State::Closed => 0,
+        State::HalfOpen => 1,
+        State::Open => 2,
+    };
+    let mut columns = [State::Closed; COLUMNS];
+    for change in changes {
+        let column = (change.at_ms as f64 / 1e3 / seconds * COLUMNS as f64) as usize;
+        for (index, cell) in columns.iter_mut().enumerate().skip(column) {
+            if index > column || worst(change.to) > worst(*cell) {
+                *cell = change.to;
+            }
+        }
+    }
+    let mark = |state| match state {
+        State::Closed => '·',
+        State::Open => '█',
+        State::HalfOpen => '▒',
+    };
+    columns.into_iter().map(mark).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_opening_is_seen() {
+        let change = |at_ms, to| Change {
+            at_ms,
+            provider: ProviderId::new("a"),
+            to,
+        };
+        let changes = [
+            change(100, State::Open),
+            change(200, State::HalfOpen),
+            change(300, State::Closed),
+            change(10_000, State::Open),
+            change(12_500, State::HalfOpen),
+            change(39_000, State::Closed),
+            change(41_000, State::Open),
+        ];
+        let line = timeline(changes.iter(), 40.0);
+        assert_eq!(line, format!("█{}███{}▒", "·".repeat(9), "▒".repeat(26)));
     }
 }

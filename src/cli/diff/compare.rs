@@ -1,0 +1,269 @@
+//! Two policies, decided side by side.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value};
+
+use crate::{
+    decide::{
+        Circumstances, Context, DecisionId, Effects, Explaining, Inquiry, Message, Moment, Provenance, Rules,
+        Scripted, Seed, decide,
+        memory::{Memory, MemoryLimits},
+    },
+    policy::{DetailLevel, PolicyId, RoutingPolicy, TenantId},
+};
+
+/// When everything is decided: the first second of 2025.
+const NOW: Moment = Moment::from_unix_ms(1_735_689_600_000);
+
+#[derive(Debug, Clone)]
+pub(super) struct Request {
+    pub(super) tenant: TenantId,
+    pub(super) policy_id: PolicyId,
+    pub(super) context: Context,
+    /// Whether it says itself which policy it is for.
+    pub(super) addressed: bool,
+}
+
+/// What one request comes to under one policy: how often which outcome, and an example of why.
+#[derive(Debug, Default)]
+pub(super) struct Decided {
+    /// `reason provider`, or the name of a refusal.
+    pub(super) counts: BTreeMap<String, u64>,
+    pub(super) steps: Vec<String>,
+}
+
+/// A place in the policies that is not the same.
+#[derive(Debug, PartialEq)]
+pub(super) struct Change {
+    pub(super) path: String,
+    pub(super) old: Option<Value>,
+    pub(super) new: Option<Value>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Compared {
+    pub(super) seeds: u64,
+    pub(super) requests: usize,
+    /// How often each provider is chosen, and each refusal made.
+    pub(super) old: BTreeMap<String, u64>,
+    pub(super) new: BTreeMap<String, u64>,
+    /// Decisions that must have moved for the one to become the other.
+    pub(super) moved: u64,
+    pub(super) changed: Vec<(Context, Decided, Decided)>,
+    pub(super) fields: Vec<Change>,
+}
+
+impl Compared {
+    /// Whether any decision changes.
+    pub(super) fn changes(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// Whether nothing at all does.
+    pub(super) fn is_same(&self) -> bool {
+        self.changed.is_empty() && self.fields.is_empty()
+    }
+
+    pub(super) fn decisions(&self) -> u64 {
+        self.seeds.saturating_mul(self.requests as u64)
+    }
+}
+
+pub(super) fn compare(
+    old: &RoutingPolicy,
+    new: &RoutingPolicy,
+    requests: &[Request],
+    seeds: u64,
+) -> Compared {
+    let mut compared = Compared {
+        seeds,
+        requests: requests.len(),
+        ..Compared::default()
+    };
+    fields(
+        "",
+        &Value::Object(old.to_json()),
+        &Value::Object(new.to_json()),
+        &mut compared.fields,
+    );
+    for request in requests {
+        let (before, after) = (decided(old, request, seeds), decided(new, request, seeds));
+        for (total, one) in [(&mut compared.old, &before), (&mut compared.new, &after)] {
+            for (outcome, count) in &one.counts {
+                let provider = outcome
+                    .split_once(' ')
+                    .map_or(outcome.as_str(), |(_, provider)| provider);
+                *total.entry(provider.to_owned()).or_insert(0) += count;
+            }
+        }
+        let moved = moved_between(&before.counts, &after.counts);
+        compared.moved += moved;
+        if moved > 0 {
+            compared.changed.push((request.context.clone(), before, after));
+        }
+    }
+    compared
+}
+
+/// Every place where two documents differ. Lists of things with names are told by those, others by position.
+fn fields(path: &str, old: &Value, new: &Value, changes: &mut Vec<Change>) {
+    let (old, new) = (keyed(old), keyed(new));
+    let (Some((_, old)), Some((bracket, new))) = (&old, &new) else {
+        return;
+    };
+    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    for key in keys {
+        let path = match (bracket, path) {
+            (true, _) => format!("{path}[{key}]"),
+            (false, "") => key.clone(),
+            (false, _) => format!("{path}.{key}"),
+        };
+        let (old, new) = (old.get(key), new.get(key));
+        if old == new {
+            continue;
+        }
+        match (old, new) {
+            (Some(old), Some(new)) if alike(old, new) => fields(&path, old, new, changes),
+            _ => changes.push(Change {
+                path,
+                old: old.cloned(),
+                new: new.cloned(),
+            }),
+        }
+    }
+}
+
+/// Whether two values are looked into: two objects, or two lists of objects.
+fn alike(old: &Value, new: &Value) -> bool {
+    let of_objects = |value: &Value| {
+        value
+            .as_array()
+            .is_some_and(|list| list.iter().all(Value::is_object))
+    };
+    old.is_object() && new.is_object() || of_objects(old) && of_objects(new)
+}
+
+/// A value's parts by their keys, and whether those stand in brackets.
+fn keyed(value: &Value) -> Option<(bool, Map<String, Value>)> {
+    match value {
+        Value::Object(object) => Some((false, object.clone())),
+        Value::Array(list) => {
+            let name = |(index, item): (usize, &Value)| {
+                let name = item.get("name").and_then(Value::as_str);
+                (
+                    name.map_or_else(|| index.to_string(), ToOwned::to_owned),
+                    item.clone(),
+                )
+            };
+            Some((true, list.iter().enumerate().map(name).collect()))
+        }
+        _ => None,
+    }
+}
+
+fn decided(policy: &RoutingPolicy, request: &Request, seeds: u64) -> Decided {
+    let rules = Rules::default();
+    let memory = Memory::new(MemoryLimits {
+        sessions: 1,
+        buckets: 1,
+        providers: 1,
+    });
+    let extensions = Scripted {
+        others_succeed: true,
+        ..Scripted::default()
+    };
+    let Request {
+        tenant,
+        policy_id,
+        context,
+        ..
+    } = request;
+    let inquiry = Inquiry {
+        tenant,
+        policy_id,
+        context,
+        message: Message::default(),
+    };
+    let mut all = Decided::default();
+    for seed in 0..seeds {
+        let at = Circumstances {
+            id: DecisionId(0),
+            seed: Seed(seed),
+            now: NOW,
+            later: &|| NOW,
+            effects: Effects::None,
+        };
+        let deciding = std::pin::pin!(decide(policy, inquiry, &rules, &memory, &extensions, at));
+        let mut task = std::task::Context::from_waker(std::task::Waker::noop());
+        // Scripted extensions never wait.
+        let std::task::Poll::Ready(outcome) = deciding.poll(&mut task) else {
+            continue;
+        };
+        let outcome = match &outcome.result {
+            Ok(decision) => {
+                if all.steps.is_empty() {
+                    let explaining = Explaining {
+                        decision,
+                        policy,
+                        inquiry,
+                        at,
+                        memory: &memory,
+                        provenance: Provenance::default(),
+                    };
+                    all.steps = explaining.steps(DetailLevel::Verbose);
+                }
+                let selection = &decision.selection;
+                format!("{} {}", selection.how.reason(), selection.provider)
+            }
+            Err(refusal) => refusal.error_type().to_owned(),
+        };
+        *all.counts.entry(outcome).or_default() += 1;
+    }
+    all
+}
+
+fn moved_between(old: &BTreeMap<String, u64>, new: &BTreeMap<String, u64>) -> u64 {
+    old.iter()
+        .map(|(outcome, count)| count.saturating_sub(new.get(outcome).copied().unwrap_or(0)))
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn fields_are_told_by_name_or_position() {
+        let old = json!({"providers": [{"name": "a", "weight": 0.5}, {"name": "b", "weight": 0.5}], "x": [{"to": "a"}], "y": 1});
+        let new = json!({"providers": [{"name": "b", "weight": 0.4}], "x": [{"to": "a"}, {"to": "b"}], "y": [1], "z": {}});
+        let mut found = Vec::new();
+        fields("", &old, &new, &mut found);
+        let told: Vec<String> = found
+            .iter()
+            .map(|change| {
+                format!(
+                    "{} {:?} {:?}",
+                    change.path,
+                    change.old.is_some(),
+                    change.new.is_some()
+                )
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "providers[a] true false",
+                "providers[b].weight true true",
+                "x[1] false true",
+                "y true true",
+                "z false true"
+            ]
+        );
+        let mut found = Vec::new();
+        fields("", &old, &old, &mut found);
+        assert_eq!(found, []);
+    }
+}

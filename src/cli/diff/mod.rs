@@ -1,0 +1,231 @@
+//! `beamline-sidecar diff`.
+
+mod compare;
+mod made_up;
+mod report;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use self::compare::{Compared, Request, compare};
+use super::{
+    EXIT_USAGE, complain,
+    explain::{context, read_input},
+    policy_files, say,
+};
+use crate::policy::TenantId;
+
+/// Whose requests those are that name no tenant.
+const TENANT: &str = "tenant";
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Every request is decided under both policies with the same seeds, nothing being remembered. Without --requests,
+requests are made up from the policies' own rules: one without a failure, and for every rule those that it is true for,
+fresh, failed, and with its retries used up. What else changes in the policies, such as backoffs and sessions, is listed.
+
+Of two directories the files of the same name are compared, and whole requests are asked of <tenant>/<policy>.json alone.
+
+Exits 0, or 1 with --fail-on-change if any decision changes or a policy comes or goes, or 64 for what cannot be read.
+
+Examples:
+  beamline-sidecar diff chat.json chat-new.json
+  beamline-sidecar diff policies-in-use policies
+  beamline-sidecar diff chat.json chat-new.json --requests yesterday.ndjson --fail-on-change"
+)]
+pub(super) struct DiffArgs {
+    /// The policy as it is, or a directory of policies.
+    old: PathBuf,
+    /// The policy as it is to be, or a directory.
+    new: PathBuf,
+    /// Requests, one JSON object a line: requests for decisions, or contexts. `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    requests: Option<PathBuf>,
+    /// Seeds that each request is decided with.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    seeds: u64,
+    /// Exit with 1 if any decision changes.
+    #[arg(long)]
+    fail_on_change: bool,
+    /// Print JSON, for machines.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &DiffArgs) -> ExitCode {
+    match diff(args) {
+        Ok(true) if args.fail_on_change => ExitCode::FAILURE,
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+/// Compares, shows, and says whether anything changes.
+fn diff(args: &DiffArgs) -> io::Result<bool> {
+    let given = match &args.requests {
+        Some(file) => Some(requests(file)?),
+        None => None,
+    };
+    match (args.old.is_dir(), args.new.is_dir()) {
+        (true, true) => directories(args, given.as_deref()),
+        (false, false) => {
+            let compared = files(&args.old, &args.new, TENANT, given.as_deref(), args.seeds)?;
+            if args.json {
+                say(&compared.to_json().to_string());
+            } else {
+                compared.show();
+            }
+            Ok(compared.changes())
+        }
+        _ => Err(io::Error::other(
+            "One of the two is a directory and the other is not; name two policies or two directories.",
+        )),
+    }
+}
+
+fn directories(args: &DiffArgs, given: Option<&[Request]>) -> io::Result<bool> {
+    let (old, new) = (in_directory(&args.old)?, in_directory(&args.new)?);
+    let only = |these: &BTreeMap<String, PathBuf>, others: &BTreeMap<String, PathBuf>| -> BTreeSet<String> {
+        these
+            .keys()
+            .filter(|name| !others.contains_key(*name))
+            .cloned()
+            .collect()
+    };
+    let (removed, added) = (only(&old, &new), only(&new, &old));
+    let mut compared = Vec::new();
+    for (name, old) in &old {
+        let Some(new) = new.get(name) else {
+            continue;
+        };
+        let stem = name.strip_suffix(".json").unwrap_or(name);
+        let (tenant, policy) = stem.split_once('/').unwrap_or((TENANT, stem));
+        let asked: Option<Vec<Request>> = given.map(|given| {
+            let meant = |request: &&Request| {
+                !request.addressed
+                    || (request.tenant.as_str(), request.policy_id.as_str()) == (tenant, policy)
+            };
+            given.iter().filter(meant).cloned().collect()
+        });
+        compared.push((name, files(old, new, tenant, asked.as_deref(), args.seeds)?));
+    }
+    if compared.is_empty() && removed.is_empty() && added.is_empty() {
+        return Err(io::Error::other("There is no *.json file in either directory."));
+    }
+    let otherwise = compared.iter().filter(|(_, compared)| compared.changes()).count();
+    let changes = otherwise > 0 || !removed.is_empty() || !added.is_empty();
+    if args.json {
+        let policies = compared.iter().map(|(name, compared)| {
+            let mut report = compared.to_json();
+            report["policy"] = name.as_str().into();
+            report
+        });
+        let policies = policies.collect::<Value>();
+        say(
+            &json!({"policies": policies, "added": added, "removed": removed, "changes": changes})
+                .to_string(),
+        );
+        return Ok(changes);
+    }
+    for (name, compared) in compared.iter().filter(|(_, compared)| !compared.is_same()) {
+        say(&format!("{name}\n"));
+        compared.show();
+        say("");
+    }
+    for (what, names) in [("Only in the old: ", &removed), ("Only in the new: ", &added)] {
+        for name in names {
+            say(&format!("{what}{name}"));
+        }
+    }
+    say(&format!(
+        "{otherwise} of {} policies decide otherwise; {} removed, {} added.",
+        compared.len(),
+        removed.len(),
+        added.len()
+    ));
+    Ok(changes)
+}
+
+/// The policies in a directory, by their names in it.
+fn in_directory(directory: &Path) -> io::Result<BTreeMap<String, PathBuf>> {
+    let mut files = Vec::new();
+    policy_files::collect(directory, "json", &mut files)?;
+    let named = |file: PathBuf| {
+        let name = file
+            .strip_prefix(directory)
+            .unwrap_or(&file)
+            .to_string_lossy()
+            .into_owned();
+        (name, file)
+    };
+    Ok(files.into_iter().map(named).collect())
+}
+
+fn files(
+    old: &Path,
+    new: &Path,
+    tenant: &str,
+    given: Option<&[Request]>,
+    seeds: u64,
+) -> io::Result<Compared> {
+    let (old, new) = (policy_files::read(old)?, policy_files::read(new)?);
+    Ok(match given {
+        Some(given) => compare(&old, &new, given, seeds),
+        None => {
+            let tenant = if TenantId::parse(tenant).is_ok() {
+                tenant
+            } else {
+                TENANT
+            };
+            let contexts = made_up::contexts(&old, &new);
+            let requests: io::Result<Vec<Request>> = contexts
+                .iter()
+                .map(|context| request(context.to_string().as_bytes(), tenant))
+                .collect();
+            compare(&old, &new, &requests?, seeds)
+        }
+    })
+}
+
+/// Requests of a file, one a line.
+fn requests(file: &Path) -> io::Result<Vec<Request>> {
+    let text = String::from_utf8(read_input(file)?).map_err(io::Error::other)?;
+    let lines = text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty());
+    let requests: Vec<Request> = lines
+        .map(|(index, line)| {
+            request(line.as_bytes(), TENANT)
+                .map_err(|error| io::Error::other(format!("{}:{}: {error}", file.display(), index + 1)))
+        })
+        .collect::<io::Result<_>>()?;
+    if requests.is_empty() {
+        return Err(io::Error::other(format!(
+            "{}: there is no request in it",
+            file.display()
+        )));
+    }
+    Ok(requests)
+}
+
+fn request(line: &[u8], tenant: &str) -> io::Result<Request> {
+    let (tenant, policy_id, context) = context(line, tenant)?;
+    let tree: Value = serde_json::from_slice(line)?;
+    Ok(Request {
+        tenant,
+        policy_id,
+        context,
+        addressed: tree.get("task").is_some() || tree.get("message").is_some(),
+    })
+}

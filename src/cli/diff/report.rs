@@ -1,0 +1,129 @@
+//! What a comparison tells.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::compare::{Compared, Decided};
+use crate::{
+    cli::{policy_files::Paint, say},
+    decide::Context,
+};
+
+/// Changed requests that are shown.
+const EXAMPLES: usize = 5;
+
+impl Compared {
+    pub(super) fn to_json(&self) -> Value {
+        let examples = self.examples().into_iter().map(|(context, before, after)| {
+            json!({
+                "context": context,
+                "old": {"outcomes": before.counts, "steps": before.steps},
+                "new": {"outcomes": after.counts, "steps": after.steps},
+            })
+        });
+        let fields = self
+            .fields
+            .iter()
+            .map(|change| json!({"path": change.path, "old": change.old, "new": change.new}));
+        json!({
+            "requests": self.requests,
+            "changed_requests": self.changed.len(),
+            "moved_share": self.moved as f64 / self.decisions().max(1) as f64,
+            "old": self.old,
+            "new": self.new,
+            "policy_changes": fields.collect::<Value>(),
+            "examples": examples.collect::<Value>(),
+        })
+    }
+
+    pub(super) fn show(&self) {
+        self.show_fields();
+        if self.changed.is_empty() {
+            say(&format!(
+                "No decision changes, of {} requests with {} seeds each.",
+                self.requests, self.seeds
+            ));
+            return;
+        }
+        say(&format!(
+            "{} of {} requests are decided otherwise; {:.1} % of all decisions move.\n",
+            self.changed.len(),
+            self.requests,
+            self.percent(self.moved)
+        ));
+        self.show_providers();
+        let examples = self.examples();
+        for (context, before, after) in &examples {
+            let mut context = (*context).clone();
+            context.remove("tenant_id");
+            say(&format!("\nRequest {}", Value::Object(context)));
+            self.show_decided("old", before);
+            self.show_decided("new", after);
+        }
+        let more = self.changed.len() - examples.len();
+        if more > 0 {
+            say(&format!("\n… and {more} requests more."));
+        }
+    }
+
+    /// Some of the changed requests, no two of which change in the same way.
+    fn examples(&self) -> Vec<&(Context, Decided, Decided)> {
+        let mut seen = BTreeSet::new();
+        let mut examples = Vec::new();
+        for example in &self.changed {
+            let (_, before, after) = example;
+            if examples.len() < EXAMPLES && seen.insert((&before.counts, &after.counts)) {
+                examples.push(example);
+            }
+        }
+        examples
+    }
+
+    fn percent(&self, count: u64) -> f64 {
+        100.0 * count as f64 / self.decisions().max(1) as f64
+    }
+
+    fn show_fields(&self) {
+        let paint = Paint::of_stdout();
+        for change in &self.fields {
+            say(&change.path);
+            for (sign, color, value) in [("-", "31", &change.old), ("+", "32", &change.new)] {
+                if let Some(value) = value {
+                    say(&paint.color(color, &format!("  {sign} {value}")));
+                }
+            }
+        }
+        if !self.fields.is_empty() {
+            say("");
+        }
+    }
+
+    fn show_providers(&self) {
+        let names: BTreeSet<&String> = self.old.keys().chain(self.new.keys()).collect();
+        let width = names.iter().map(|name| name.chars().count()).max();
+        let width = width.unwrap_or(0).max("provider".len());
+        say(&format!("{:width$}      old      new   change", "provider"));
+        for name in names {
+            let share = |total: &BTreeMap<String, u64>| self.percent(total.get(name).copied().unwrap_or(0));
+            let (before, after) = (share(&self.old), share(&self.new));
+            say(&format!(
+                "{name:width$}  {before:5.1} %  {after:5.1} %  {:+6.1} %",
+                after - before
+            ));
+        }
+    }
+
+    fn show_decided(&self, name: &str, decided: &Decided) {
+        let share = |count: u64| 100.0 * count as f64 / self.seeds.max(1) as f64;
+        let outcomes: Vec<String> = decided
+            .counts
+            .iter()
+            .map(|(outcome, count)| format!("{outcome} {:.0} %", share(*count)))
+            .collect();
+        say(&format!("  {name}: {}", outcomes.join(", ")));
+        for step in &decided.steps {
+            say(&format!("       {step}"));
+        }
+    }
+}

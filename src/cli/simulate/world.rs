@@ -1,0 +1,362 @@
+//! The simulated world: requests that arrive, providers that fail, a Router that asks again, and time.
+
+use std::{collections::BTreeMap, io};
+
+use serde_json::{Map, Value};
+
+use super::{
+    SimulateArgs,
+    report::{Change, Report},
+};
+use crate::{
+    decide::{
+        Circumstances, Context, Decision, DecisionId, Effects, How, Inquiry, Message, Moment, Refusal, Rules,
+        Scripted, Seed, decide,
+        memory::{Memory, MemoryLimits, Transition, classify},
+    },
+    policy::{PolicyId, ProviderId, RoutingPolicy, TenantId},
+};
+
+/// A Router gives up after so many attempts at one request.
+const ATTEMPTS: u32 = 20;
+
+pub(super) struct World<'a> {
+    args: &'a SimulateArgs,
+    policy: &'a RoutingPolicy,
+    tenant: TenantId,
+    policy_id: PolicyId,
+    rules: Rules,
+    memory: Memory,
+    extensions: Scripted,
+    chance: fastrand::Rng,
+    /// Whether the policy has breakers.
+    guarded: bool,
+    /// Requests that wait out a backoff, by when that ends and in the order they came to wait: what is remembered must
+    /// hear of everything in the order it happens.
+    waiting: BTreeMap<(u64, u64), (Request, ProviderId)>,
+    /// The provider that each session had last.
+    sessions: Vec<Option<ProviderId>>,
+    report: Report,
+}
+
+/// One request, until it is served or given up.
+struct Request {
+    session: Option<usize>,
+    context: Context,
+    attempts: u32,
+    /// Providers that it failed at.
+    failed: Vec<ProviderId>,
+}
+
+impl<'a> World<'a> {
+    pub(super) fn new(args: &'a SimulateArgs, policy: &'a RoutingPolicy) -> io::Result<Self> {
+        Ok(Self {
+            args,
+            policy,
+            tenant: TenantId::parse("simulated").map_err(io::Error::other)?,
+            policy_id: PolicyId::parse("simulated").map_err(io::Error::other)?,
+            rules: Rules::default(),
+            memory: Memory::new(MemoryLimits {
+                sessions: 1_000_000,
+                buckets: 8,
+                providers: 10_000,
+            }),
+            extensions: Scripted {
+                others_succeed: true,
+                ..Scripted::default()
+            },
+            chance: fastrand::Rng::with_seed(args.seed.0),
+            guarded: policy
+                .circuit_breaker
+                .as_ref()
+                .is_some_and(|settings| settings.enabled),
+            waiting: BTreeMap::new(),
+            sessions: vec![None; args.sessions as usize],
+            report: Report::default(),
+        })
+    }
+
+    pub(super) fn run(mut self) -> Report {
+        for index in 0..self.args.requests {
+            let arrives = self.args.at.unix_ms + u64::from(index) * 1_000 / u64::from(self.args.rps);
+            self.resume(arrives);
+            let request = self.request();
+            self.decide(request, Moment::from_unix_ms(arrives));
+        }
+        self.resume(u64::MAX);
+        self.report
+    }
+
+    fn request(&mut self) -> Request {
+        let mut context: Context = Map::new();
+        context.insert("tenant_id".into(), self.tenant.as_str().into());
+        let session = (!self.sessions.is_empty()).then(|| self.chance.usize(..self.sessions.len()));
+        if let (Some(session), Some(sticky)) = (session, &self.policy.sticky) {
+            let value = format!("session-{session}").into();
+            context.insert(sticky.session_key.to_string(), value);
+        }
+        Request {
+            session,
+            context,
+            attempts: 0,
+            failed: Vec::new(),
+        }
+    }
+
+    /// Goes on with the requests whose backoff is over by then, in order.
+    fn resume(&mut self, until: u64) {
+        while let Some(entry) = self.waiting.first_entry()
+            && entry.key().0 <= until
+        {
+            let ((at, _), (request, provider)) = entry.remove_entry();
+            let now = Moment::from_unix_ms(at);
+            if let Some(request) = self.call(request, &provider, now) {
+                self.decide(request, now);
+            }
+        }
+    }
+
+    /// Asks where a request goes, until it is served, given up, or has to wait.
+    fn decide(&mut self, mut request: Request, now: Moment) {
+        loop {
+            let decision = match self.ask(&request.context, now) {
+                Ok(decision) => decision,
+                Err(refusal) => {
+                    *self.report.refused.entry(refusal.error_type()).or_default() += 1;
+                    return;
+                }
+            };
+            let provider = decision.selection.provider;
+            let how = decision.selection.how;
+            let falls_back = matches!(
+                how,
+                How::Fallback { .. } | How::LastResort | How::BreakerFallback { .. }
+            );
+            if falls_back && request.failed.contains(&provider) {
+                self.report.unserved += 1;
+                return;
+            }
+            let share = self.report.shares.entry(provider.to_string()).or_default();
+            match &how {
+                How::Sticky => share.sticky += 1,
+                How::Weighted => share.weighted += 1,
+                How::Retry { .. } => share.retries += 1,
+                How::Fallback { .. } | How::LastResort | How::BreakerFallback { .. } => share.fallbacks += 1,
+            }
+            if let (Some(session), How::Sticky | How::Weighted) = (request.session, &how)
+                && let Some(last) = self.sessions.get_mut(session)
+            {
+                let before = last.replace(provider.clone());
+                self.report.moved_sessions += u64::from(before.is_some_and(|before| before != provider));
+            }
+            if let How::Retry {
+                rule_id,
+                attempt,
+                backoff_ms,
+                ..
+            } = how
+            {
+                let counter = format!("retry_attempts_{rule_id}");
+                request.context.insert(counter, attempt.into());
+                self.report.waited_ms += backoff_ms;
+                self.report.retries += 1;
+                let turn = (now.unix_ms.saturating_add(backoff_ms), self.report.retries);
+                self.waiting.insert(turn, (request, provider));
+                return;
+            }
+            match self.call(request, &provider, now) {
+                Some(failed) => request = failed,
+                None => return,
+            }
+        }
+    }
+
+    /// Calls a provider. Gives the request back if that failed and it may be asked about again.
+    fn call(&mut self, mut request: Request, provider: &ProviderId, now: Moment) -> Option<Request> {
+        let failure = self.failure(provider, now);
+        self.tell(provider, failure.as_deref(), now);
+        let share = self.report.shares.entry(provider.to_string()).or_default();
+        let Some(status) = failure else {
+            share.served += 1;
+            return None;
+        };
+        share.failures += 1;
+        request.attempts += 1;
+        if request.attempts == ATTEMPTS {
+            self.report.unserved += 1;
+            return None;
+        }
+        let status = status
+            .parse::<u64>()
+            .map_or_else(|_| status.as_str().into(), Value::from);
+        request.context.insert("status".into(), status);
+        request
+            .context
+            .insert("current_provider".into(), provider.as_str().into());
+        if !request.failed.contains(provider) {
+            request.failed.push(provider.clone());
+        }
+        Some(request)
+    }
+
+    fn ask(&mut self, context: &Context, now: Moment) -> Result<Decision, Refusal> {
+        let later = move || now;
+        let at = Circumstances {
+            id: DecisionId(0),
+            seed: Seed(self.chance.u64(..)),
+            now,
+            later: &later,
+            effects: Effects::Remembered,
+        };
+        let inquiry = Inquiry {
+            tenant: &self.tenant,
+            policy_id: &self.policy_id,
+            context,
+            message: Message::default(),
+        };
+        let polled = {
+            let deciding = std::pin::pin!(decide(
+                self.policy,
+                inquiry,
+                &self.rules,
+                &self.memory,
+                &self.extensions,
+                at
+            ));
+            let mut task = std::task::Context::from_waker(std::task::Waker::noop());
+            deciding.poll(&mut task)
+        };
+        match polled {
+            std::task::Poll::Ready(outcome) => {
+                self.note(outcome.transitions, now);
+                outcome.result
+            }
+            // Scripted extensions never wait.
+            std::task::Poll::Pending => Err(Refusal::NoProvider {
+                tenant: self.tenant.clone(),
+                policy_id: self.policy_id.clone(),
+            }),
+        }
+    }
+
+    /// The status that a call to the provider ends with, if it fails.
+    fn failure(&mut self, provider: &ProviderId, now: Moment) -> Option<String> {
+        let second = now.since(self.args.at) as f64 / 1e3;
+        let failing = self
+            .args
+            .failures
+            .iter()
+            .filter(|failing| failing.provider == provider.as_str());
+        for failing in failing.filter(|failing| (failing.from..failing.to).contains(&second)) {
+            if self.chance.f64() < failing.share {
+                return Some(failing.status.clone());
+            }
+        }
+        None
+    }
+
+    fn tell(&mut self, provider: &ProviderId, failure: Option<&str>, now: Moment) {
+        let counted = match failure {
+            None => classify("success", None, None, None),
+            Some("timeout") => classify("timeout", None, None, None),
+            Some(status) => classify(
+                "error",
+                Some(&status.to_ascii_uppercase()),
+                Some(status),
+                Some(status),
+            ),
+        };
+        // A policy without breakers does not look at them, so there is nothing to tell of them.
+        if let Some(counted) = counted.filter(|_| self.guarded) {
+            let transition = self
+                .memory
+                .breakers
+                .record(&self.tenant, provider, counted, None, now);
+            self.note(transition, now);
+        }
+    }
+
+    fn note(&mut self, transitions: impl IntoIterator<Item = Transition>, now: Moment) {
+        let at_ms = now.since(self.args.at);
+        let changes = transitions.into_iter().map(|transition| Change {
+            at_ms,
+            provider: transition.provider,
+            to: transition.to,
+        });
+        self.report.changes.extend(changes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::json;
+
+    use super::*;
+    use crate::policy::read_object;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: SimulateArgs,
+    }
+
+    fn simulated(policy: &Value, line: &str) -> Report {
+        let (policy, _) = read_object(policy.as_object().unwrap());
+        let words = format!("simulate --policy x {line}");
+        let args = Line::parse_from(words.split_whitespace()).args;
+        World::new(&args, &policy).unwrap().run()
+    }
+
+    #[test]
+    fn a_request_is_served_given_up_or_refused() {
+        let policy = json!({
+            "weights": {"a": 0.5, "b": 0.5},
+            "fallbacks": [{"when": {"status": ["timeout"]}, "retry": 2, "to": "c"}],
+        });
+        let report = simulated(
+            &policy,
+            "--requests 1000 --fail a=timeout:100% --fail b=timeout:100% --fail c=timeout:100%",
+        );
+        assert_eq!((report.unserved, report.refused.len()), (1_000, 0));
+        // Once each, and not twenty times: c has failed then.
+        assert_eq!(report.shares["c"].fallbacks, 1_000);
+        assert_eq!(report.shares["a"].retries + report.shares["b"].retries, 2_000);
+        let report = simulated(&policy, "--requests 1000 --fail a=timeout:100%");
+        let served: u64 = report.shares.values().map(|share| share.served).sum();
+        assert_eq!((served, report.unserved), (1_000, 0));
+        assert_eq!(report.shares["c"].served, report.shares["a"].weighted);
+        let report = simulated(&json!({}), "--requests 10");
+        assert_eq!(report.refused["no_provider_available"], 10);
+    }
+
+    #[test]
+    fn a_failure_that_no_rule_knows_ends_after_twenty_attempts() {
+        let report = simulated(
+            &json!({"weights": {"a": 1.0}}),
+            "--requests 10 --fail a=timeout:100%",
+        );
+        assert_eq!((report.unserved, report.shares["a"].failures), (10, 200));
+    }
+
+    #[test]
+    fn what_is_remembered_hears_of_everything_in_order() {
+        let policy = json!({
+            "weights": {"a": 0.5, "b": 0.5},
+            "circuit_breaker": {"enabled": true, "timeout_ms": 1000, "failure_threshold": 3},
+            "fallbacks": [{"when": {"status": ["timeout"]}, "retry": 3, "backoff": {"base_ms": 900}, "to": "b"}],
+        });
+        let report = simulated(
+            &policy,
+            "--requests 5000 --rps 50 --fail a=timeout:100%@10-50 --sessions 5",
+        );
+        assert!(report.changes.len() > 10, "{:?}", report.changes);
+        assert!(report.changes.is_sorted_by_key(|change| change.at_ms));
+        // What is simulated does not depend on when.
+        let later = simulated(
+            &policy,
+            "--requests 5000 --rps 50 --fail a=timeout:100%@10-50 --sessions 5 --at 2031-05-06T07:08:09Z",
+        );
+        assert_eq!(report, later);
+    }
+}
