@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 pub use self::run::{Mismatch, remembered, run};
@@ -275,10 +275,15 @@ fn parse(text: &str) -> Result<Vec<Case>, serde_saphyr::Error> {
     let is_blank = |line: &&str| line.trim().is_empty() || line.starts_with('#') || line.starts_with("---");
     let first = text.lines().find(|line| !is_blank(line)).unwrap_or_default();
     if first.trim_start().starts_with(['-', '[']) {
-        serde_saphyr::from_str(text)
+        read_yaml(text)
     } else {
-        serde_saphyr::from_str(text).map(|case| vec![case])
+        read_yaml(text).map(|case| vec![case])
     }
+}
+
+/// Reads YAML in which only `true` and `false` are truth values: types decide conditions, and `region: no` is Norway.
+pub fn read_yaml<T: DeserializeOwned>(text: &str) -> Result<T, serde_saphyr::Error> {
+    serde_saphyr::from_str_with_options(text, serde_saphyr::options! { strict_booleans: true })
 }
 
 /// Refuses what could hold whatever the policy does, or means two things at once.

@@ -187,3 +187,16 @@ steps:
 ";
     assert_eq!(differences(text), Vec::<String>::new());
 }
+
+#[test]
+fn only_true_and_false_are_truth_values() {
+    let text = "description: x
+policy: {fallbacks: [{when: {region: [no, n, off]}, to: b}, {when: {region: true}, to: c}]}
+steps:
+- {context: {region: no}, want: {provider_id: b, metadata: {region: 'no'}}}
+- {context: {region: 'n'}, want: {provider_id: b}}
+- {context: {region: false}, want: {refusal: no_provider_available}}
+- {context: {region: true}, want: {provider_id: c}}
+";
+    assert_eq!(differences(text), Vec::<String>::new());
+}

@@ -114,7 +114,7 @@ pub(super) fn context(body: &[u8], tenant: &str) -> io::Result<(TenantId, Policy
 fn read_yaml<T: DeserializeOwned>(file: &Path) -> io::Result<T> {
     let named = |error: String| io::Error::other(format!("{}: {error}", file.display()));
     let text = fs::read_to_string(file).map_err(|error| named(error.to_string()))?;
-    serde_saphyr::from_str(&text).map_err(|error| named(error.to_string()))
+    cases::read_yaml(&text).map_err(|error| named(error.to_string()))
 }
 
 fn explain(args: &ExplainArgs) -> io::Result<ExitCode> {
