@@ -25,7 +25,7 @@ Examples:
   beamline-sidecar test cases --junit report.xml"
 )]
 pub(super) struct TestArgs {
-    /// Case files, or directories of *.yaml.
+    /// Case files, or directories of *.yaml and *.yml.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Run only the cases whose file or description has this text in it.
@@ -50,8 +50,10 @@ pub(super) fn run(args: &TestArgs) -> ExitCode {
     let started = Instant::now();
     let ran = match run_all(args) {
         Ok(ran) => ran,
-        Err(error) => {
-            complain(&error.to_string());
+        Err(errors) => {
+            for error in errors {
+                complain(&error.to_string());
+            }
             return ExitCode::from(EXIT_USAGE);
         }
     };
@@ -108,15 +110,20 @@ pub(super) fn run(args: &TestArgs) -> ExitCode {
     }
 }
 
-fn run_all(args: &TestArgs) -> io::Result<Vec<Ran>> {
+/// Runs them all, unless any cannot be read: a case that is passed over would be taken for one that holds.
+fn run_all(args: &TestArgs) -> Result<Vec<Ran>, Vec<io::Error>> {
     let mut files = Vec::new();
     for path in &args.paths {
-        collect(path, "yaml", &mut files)?;
+        collect(path, &["yaml", "yml"], &mut files).map_err(|error| vec![error])?;
     }
-    let mut ran = Vec::new();
+    let (mut ran, mut unreadable) = (Vec::new(), Vec::new());
     for path in files {
         let file = path.display().to_string();
-        for case in cases::load(&path).map_err(io::Error::other)? {
+        let cases = cases::load(&path).unwrap_or_else(|error| {
+            unreadable.push(io::Error::other(error));
+            Vec::new()
+        });
+        for case in cases {
             let wanted = |text: &String| file.contains(text) || case.description.contains(text);
             if args.filter.as_ref().is_none_or(wanted) {
                 let started = Instant::now();
@@ -131,7 +138,11 @@ fn run_all(args: &TestArgs) -> io::Result<Vec<Ran>> {
             }
         }
     }
-    Ok(ran)
+    if unreadable.is_empty() {
+        Ok(ran)
+    } else {
+        Err(unreadable)
+    }
 }
 
 fn junit(ran: &[Ran]) -> String {

@@ -1,6 +1,7 @@
 //! Policy files on the command line: which they are, and what is said about them.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::{self, IsTerminal},
     path::{Path, PathBuf},
@@ -22,13 +23,13 @@ pub(super) struct Checked {
 pub(super) fn files(arguments: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for argument in arguments {
-        collect(argument, "json", &mut files)?;
+        collect(argument, &["json"], &mut files)?;
     }
     Ok(files)
 }
 
-/// A file, or the files with this extension in a directory and below, in order.
-pub(super) fn collect(path: &Path, extension: &str, files: &mut Vec<PathBuf>) -> io::Result<()> {
+/// A file, or the files with one of these extensions in a directory and below, in order.
+pub(super) fn collect(path: &Path, extensions: &[&str], files: &mut Vec<PathBuf>) -> io::Result<()> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     if !fs::metadata(path).map_err(named)?.is_dir() {
         files.push(path.to_owned());
@@ -40,8 +41,9 @@ pub(super) fn collect(path: &Path, extension: &str, files: &mut Vec<PathBuf>) ->
     }
     entries.sort_unstable();
     for entry in entries {
-        if entry.is_dir() || entry.extension().is_some_and(|found| found == extension) {
-            collect(&entry, extension, files)?;
+        let wanted = |found: &OsStr| extensions.iter().any(|extension| found == *extension);
+        if entry.is_dir() || entry.extension().is_some_and(wanted) {
+            collect(&entry, extensions, files)?;
         }
     }
     Ok(())

@@ -207,6 +207,14 @@ fn cases_are_run_and_reported() {
     assert_eq!(run(&["test", &file, "--filter", "nothing"], "").0, 64);
     let broken = write(dir.path(), "broken.yaml", "descripton: x\n");
     assert_eq!(run(&["test", &broken], "").0, 64);
+    // Of a directory all that cannot be read is named, and the rest is not called good.
+    write(dir.path(), "empty.yml", "description: x\npolicy: {}\nsteps: []\n");
+    let (code, out, err) = run(&["test", &dir.path().display().to_string()], "");
+    assert_eq!((code, out.as_str()), (64, ""));
+    assert!(
+        err.contains("broken.yaml:1:1: ") && err.contains("empty.yml: \"x\" has no steps"),
+        "{err}"
+    );
 }
 
 #[test]
@@ -359,6 +367,24 @@ fn the_page_for_authors_shows_what_the_commands_print() {
         compared += 1;
     }
     assert!(compared >= 3, "{compared}");
+}
+
+/// Every policy that the page shows is one that can be written.
+#[test]
+fn the_page_for_authors_shows_policies_without_a_mistake() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/policies.md")).unwrap();
+    let mut seen = 0;
+    for part in page.split("```json\n").skip(1) {
+        let (policy, _) = part.split_once("```").unwrap();
+        let problems = beamline_sidecar::policy::check(&policy.as_bytes().to_vec().into());
+        assert!(problems.is_empty(), "{policy}{problems:?}");
+        seen += 1;
+    }
+    let fields = parsed(&run(&["schema"], "").1)["properties"].clone();
+    for field in fields.as_object().unwrap().keys() {
+        assert!(page.contains(&format!("`{field}")), "{field} is not on the page");
+    }
+    assert!(seen >= 2, "{seen}");
 }
 
 #[test]

@@ -159,7 +159,7 @@ fn directories(args: &DiffArgs, given: Option<&[Request]>) -> io::Result<bool> {
 /// The policies in a directory, by their names in it.
 fn in_directory(directory: &Path) -> io::Result<BTreeMap<String, PathBuf>> {
     let mut files = Vec::new();
-    policy_files::collect(directory, "json", &mut files)?;
+    policy_files::collect(directory, &["json"], &mut files)?;
     let named = |file: PathBuf| {
         let name = file
             .strip_prefix(directory)
