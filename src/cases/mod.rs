@@ -4,7 +4,9 @@
 //! share their memory, so that a retry chain or a session is a case as well.
 
 mod compare;
+mod judge;
 mod run;
+mod setting;
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +17,10 @@ use std::{
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-pub use self::run::{Mismatch, remembered, run};
+pub use self::{
+    run::{Mismatch, run},
+    setting::remembered,
+};
 use crate::{
     decide::{FallbackEvaluation, Moment, Scripted, Seed, memory::State},
     policy::{DetailLevel, PolicyId, TenantId},

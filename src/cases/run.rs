@@ -5,19 +5,18 @@ use std::fmt;
 use serde_json::{Map, Value, json, value::to_raw_value};
 
 use super::{
-    Case, CaseMemory, Step, Want, WantedMemory, WantedSession,
+    Case, Step,
     compare::{Difference, at_least},
+    judge::{Explain, judge, recall, told},
+    setting::{remembered, rules},
 };
 use crate::{
     decide::{
-        Circumstances, Context, Decision, DecisionId, Effects, Explaining, FallbackEvaluation, Inquiry,
-        Message, Moment, Outcome, Provenance, Refusal, Rules, Seed, decide,
-        memory::{CallResult, Memory, MemoryLimits, Session, State, classify},
+        Circumstances, Context, Decision, DecisionId, Effects, Inquiry, Message, Moment, Outcome, Refusal,
+        Rules, Seed, decide,
+        memory::{CallResult, Memory, classify},
     },
-    policy::{
-        BreakerSettings, DetailLevel, LimitScope, PolicyId, ProviderId, RateLimit, RoutingPolicy, TenantId,
-        read_object,
-    },
+    policy::{PolicyId, ProviderId, RoutingPolicy, TenantId, read_object},
     route::DecideRequest,
 };
 
@@ -323,208 +322,4 @@ impl<'c> Running<'c> {
         };
         look(&explain, result.as_ref());
     }
-}
-
-struct Explain<'a> {
-    policy: &'a RoutingPolicy,
-    inquiry: Inquiry<'a>,
-    at: Circumstances<'a>,
-    memory: &'a Memory,
-}
-
-/// Looks up what is wanted of the memory. Looking changes nothing in it.
-fn recall(want: &WantedMemory, explain: &Explain<'_>, differences: &mut Vec<Difference>) {
-    let (tenant, memory) = (explain.inquiry.tenant, explain.memory);
-    let ttl_seconds = explain
-        .policy
-        .sticky
-        .as_deref()
-        .map_or(i64::from(u32::MAX), |sticky| sticky.ttl_seconds);
-    for WantedSession { session, provider } in &want.sticky {
-        let name = Session {
-            tenant,
-            value: session,
-        };
-        let got = memory.sticky.peek(name, ttl_seconds, explain.at.now);
-        at_least(
-            &format!("memory.sticky[{session}]"),
-            &json!(provider),
-            &json!(got),
-            differences,
-        );
-    }
-    for (provider, state) in &want.breakers {
-        let got = memory.breakers.state(tenant, provider);
-        at_least(
-            &format!("memory.breakers.{provider}"),
-            &json!(state),
-            &json!(got),
-            differences,
-        );
-    }
-}
-
-fn judge(want: &Want, decision: &Decision, explain: &Explain<'_>, differences: &mut Vec<Difference>) {
-    let mut compare = |path: &str, wanted: Option<Value>, got: Value| {
-        if let Some(wanted) = wanted {
-            at_least(path, &wanted, &got, differences);
-        }
-    };
-    let how = &decision.selection.how;
-    let got = || format!("{} {}", how.reason(), decision.selection.provider);
-    compare(
-        "refusal",
-        want.refusal.as_ref().map(|name| json!(name)),
-        got().into(),
-    );
-    compare(
-        "provider_id",
-        want.provider_id.as_ref().map(|id| json!(id)),
-        json!(decision.selection.provider),
-    );
-    compare(
-        "reason",
-        want.reason.as_ref().map(|reason| json!(reason)),
-        how.reason().into(),
-    );
-    compare("priority", want.priority.map(Into::into), how.priority().into());
-    let mut metadata = explain.inquiry.context.clone();
-    metadata.extend(decision.extras(explain.policy));
-    compare(
-        "metadata",
-        Some(Value::Object(want.metadata.clone())),
-        Value::Object(metadata),
-    );
-    compare(
-        "executed_extensions",
-        want.executed_extensions.as_ref().map(|list| json!(list)),
-        told(&json!(decision.executed)),
-    );
-    let level = want
-        .level
-        .as_deref()
-        .and_then(DetailLevel::parse)
-        .unwrap_or(DetailLevel::Detailed);
-    let Explain {
-        policy,
-        inquiry,
-        at,
-        memory,
-    } = *explain;
-    let explaining = Explaining {
-        decision,
-        policy,
-        inquiry,
-        at,
-        memory,
-        provenance: Provenance::default(),
-    };
-    let explanation = explaining.explain(level, None);
-    compare(
-        "steps",
-        want.steps.as_ref().map(|steps| json!(steps)),
-        json!(explanation.steps),
-    );
-    compare(
-        "evidence",
-        Some(Value::Object(want.evidence.clone())),
-        json!(
-            explanation
-                .evidence
-                .as_ref()
-                .map_or(json!({}), |evidence| json!(evidence))
-        ),
-    );
-    if let Some(wanted) = &want.explanation_context
-        && *wanted != explanation.context
-    {
-        let (wanted, got) = (Value::Object(wanted.clone()), Value::Object(explanation.context));
-        differences.push(Difference {
-            path: "explanation_context".into(),
-            wanted,
-            got,
-        });
-    }
-}
-
-/// Executed extensions as cases write them: `pre normalize ok`.
-fn told(executed: &Value) -> Value {
-    let text = |item: &Value| {
-        let field = |key: &str| item[key].as_str().unwrap_or_default().to_owned();
-        format!("{} {} {}", field("type"), field("id"), field("status"))
-    };
-    executed.as_array().into_iter().flatten().map(text).collect()
-}
-
-fn rules(case: &Case) -> Rules {
-    let limit = |scope, limit: super::CaseLimit| RateLimit {
-        scope,
-        requests_per_second: limit.requests_per_second.into(),
-        burst: limit.burst,
-        window_seconds: 1,
-    };
-    let mut rules = Rules {
-        fallback_evaluation: case
-            .rules
-            .fallback_evaluation
-            .unwrap_or(FallbackEvaluation::OnFailure),
-        tenant_limit: case.rules.tenant_limit.map(|one| limit(LimitScope::Tenant, one)),
-        global_limit: case.rules.global_limit.map(|one| limit(LimitScope::Global, one)),
-        ..Rules::default()
-    };
-    if let Some(status_classes) = case.rules.status_classes {
-        rules.conditions.status_classes = status_classes;
-    }
-    rules
-}
-
-/// A memory that holds what a case says, for one tenant.
-pub fn remembered(wanted: &CaseMemory, tenant: &TenantId, policy: &RoutingPolicy, now: Moment) -> Memory {
-    let memory = Memory::new(MemoryLimits {
-        sessions: 10_000,
-        buckets: 1_000,
-        providers: 1_000,
-    });
-    for session in &wanted.sticky {
-        let then = Moment::from_unix_ms(
-            now.unix_ms
-                .saturating_sub(session.age_seconds.saturating_mul(1_000)),
-        );
-        let name = Session {
-            tenant,
-            value: &session.session,
-        };
-        memory.sticky.store(
-            name,
-            &ProviderId::new(&session.provider),
-            session.ttl_seconds,
-            then,
-        );
-    }
-    let settings = policy
-        .circuit_breaker
-        .as_deref()
-        .copied()
-        .unwrap_or_else(BreakerSettings::built_in);
-    for (provider, state) in &wanted.breakers {
-        let provider = ProviderId::new(provider);
-        memory.breakers.configure(tenant, &provider, settings, now);
-        if *state != State::Closed {
-            // The way it goes in life: enough failures.
-            for _ in 0..settings.failure_threshold {
-                let _transition = memory
-                    .breakers
-                    .record(tenant, &provider, CallResult::Failure, None, now);
-            }
-        }
-        if *state == State::HalfOpen {
-            let _was = memory
-                .breakers
-                .force_recovery_to_half_open(tenant, provider.as_str(), now);
-        }
-    }
-    for provider in &wanted.unhealthy {
-        memory.health.set(tenant, &ProviderId::new(provider), false);
-    }
-    memory
 }

@@ -78,7 +78,8 @@ impl<'a> World<'a> {
 
     pub(super) fn run(mut self) -> Report {
         for index in 0..self.args.requests {
-            let arrives = self.args.at.unix_ms + u64::from(index) * 1_000 / u64::from(self.args.rps);
+            let since = u64::from(index) * 1_000 / u64::from(self.args.rps);
+            let arrives = self.args.at.unix_ms.saturating_add(since);
             self.resume(arrives);
             let request = self.request();
             self.decide(request, Moment::from_unix_ms(arrives));
