@@ -1,0 +1,223 @@
+//! Payment cards and telephone numbers: digits in groups.
+
+use std::ops::Range;
+
+/// Digits that stand together, with the character before them.
+#[derive(Debug, Clone, Copy)]
+struct Group {
+    start: usize,
+    end: usize,
+    /// What separates it from the group before: one character; `None` where it starts a number.
+    separator: Option<char>,
+}
+
+/// Numbers: groups of ASCII digits with one separator between each two.
+fn numbers(text: &str, is_separator: fn(char) -> bool, mut number: impl FnMut(&[Group])) {
+    let mut groups: Vec<Group> = Vec::new();
+    let mut chars = text.char_indices().peekable();
+    let mut before: Option<(char, usize)> = None;
+    while let Some((start, c)) = chars.next() {
+        if !c.is_ascii_digit() {
+            before = Some((c, start));
+            continue;
+        }
+        let mut end = start + 1;
+        while let Some((at, _)) = chars.next_if(|(_, c)| c.is_ascii_digit()) {
+            end = at + 1;
+        }
+        let separator = before
+            .filter(|(c, at)| is_separator(*c) && groups.last().is_some_and(|last| last.end == *at))
+            .map(|(c, _)| c);
+        if separator.is_none() && !groups.is_empty() {
+            number(&groups);
+            groups.clear();
+        }
+        groups.push(Group { start, end, separator });
+        before = None;
+    }
+    if !groups.is_empty() {
+        number(&groups);
+    }
+}
+
+/// What people put between the groups of a number.
+fn is_card_separator(c: char) -> bool {
+    matches!(c, ' ' | '-' | '.' | '/' | '\u{a0}' | '\u{2007}' | '\u{202f}' | '\u{2010}'..='\u{2014}')
+}
+
+/// Payment cards.
+pub(crate) fn cards(text: &str, add: &mut impl FnMut(Range<usize>)) {
+    numbers(text, is_card_separator, |groups| {
+        let mut first = 0;
+        while first < groups.len() {
+            // The decimals of a number are no card.
+            let is_decimals = groups[first].separator == Some('.') && first == 1;
+            match (!is_decimals).then(|| card_from(text, &groups[first..])).flatten() {
+                Some(taken) => {
+                    add(groups[first].start..groups[first + taken - 1].end);
+                    first += taken;
+                }
+                None => first += 1,
+            }
+        }
+    });
+}
+
+/// The most groups from the first that make a card together.
+fn card_from(text: &str, groups: &[Group]) -> Option<usize> {
+    let mut digits: Vec<u8> = Vec::with_capacity(19);
+    let mut card = None;
+    for (index, group) in groups.iter().enumerate() {
+        if digits.len() + (group.end - group.start) > 19 {
+            break;
+        }
+        digits.extend(text[group.start..group.end].bytes().map(|c| c - b'0'));
+        if is_card(&digits) {
+            card = Some(index + 1);
+        }
+    }
+    card
+}
+
+fn is_card(digits: &[u8]) -> bool {
+    digits.len() >= 13 && has_issuer(digits) && luhn(digits)
+}
+
+/// Whether an issuer gives out numbers of this length that start so.
+fn has_issuer(digits: &[u8]) -> bool {
+    let length = digits.len();
+    let prefix = digits[..4].iter().fold(0_u16, |prefix, digit| prefix * 10 + u16::from(*digit));
+    match prefix {
+        4000..=4999 => matches!(length, 13 | 16 | 19),
+        5100..=5599 | 2221..=2720 => length == 16,
+        3400..=3499 | 3700..=3799 => length == 15,
+        3000..=3059 | 3600..=3699 | 3800..=3999 => length == 14,
+        3528..=3589 | 6011 | 6440..=6599 | 6200..=6299 => length >= 16,
+        5000..=5099 | 5600..=5899 | 6300..=6399 | 6700..=6799 => true,
+        _ => false,
+    }
+}
+
+/// The check digit of ISO/IEC 7812.
+pub(crate) fn luhn(digits: &[u8]) -> bool {
+    let sum: u32 = digits
+        .iter()
+        .rev()
+        .enumerate()
+        .map(|(place, digit)| match (place % 2, u32::from(*digit)) {
+            (0, digit) => digit,
+            (_, digit) if digit > 4 => digit * 2 - 9,
+            (_, digit) => digit * 2,
+        })
+        .sum();
+    sum.is_multiple_of(10)
+}
+
+fn is_phone_filler(c: char) -> bool {
+    matches!(c, ' ' | '-' | '.' | '/' | '(' | ')' | '\u{a0}' | '\u{202f}')
+}
+
+/// The longest telephone number a scan follows, in characters.
+const PHONE_CHARS: usize = 32;
+
+/// A telephone number as far as a group of its digits goes.
+#[derive(Debug)]
+struct Part {
+    /// The digits of this group.
+    length: usize,
+    /// Those of this group and of all before it.
+    digits: usize,
+    end: usize,
+}
+
+/// The groups of digits from `start` on, with one or two fillers between each two, and the first digits.
+fn phone_parts(text: &str, start: usize) -> (Vec<Part>, Vec<u8>) {
+    let (mut parts, mut digits) = (Vec::new(), Vec::with_capacity(32));
+    let (mut length, mut end, mut fillers) = (0, start, 0);
+    for (at, c) in text[start..].char_indices().chain([(text.len() - start, '\0')]).take(PHONE_CHARS) {
+        if c.is_ascii_digit() {
+            digits.push(c as u8 - b'0');
+            length += 1;
+            end = start + at + 1;
+            fillers = 0;
+            continue;
+        }
+        if length > 0 {
+            parts.push(Part { length, digits: digits.len(), end });
+            length = 0;
+        }
+        fillers += 1;
+        if !is_phone_filler(c) || fillers > 2 {
+            break;
+        }
+    }
+    (parts, digits)
+}
+
+/// Telephone numbers in the international form.
+pub(crate) fn phones(text: &str, add: &mut impl FnMut(Range<usize>)) {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        let after_digit = at > 0 && bytes[at - 1].is_ascii_alphanumeric();
+        let prefix = match bytes[at] {
+            b'+' if !after_digit => 1,
+            b'0' if !after_digit && bytes.get(at + 1) == Some(&b'0') => 2,
+            _ => {
+                at += 1;
+                continue;
+            }
+        };
+        let (parts, digits) = phone_parts(text, at + prefix);
+        let fits = |part: &&Part| (8..=15).contains(&part.digits);
+        match parts.iter().rev().find(fits) {
+            Some(part) if digits[0] != 0 => {
+                add(at..part.end);
+                at = part.end;
+            }
+            _ => at += prefix,
+        }
+    }
+}
+
+/// Telephone numbers in national forms: North American (`212-555-0123`, `(212) 555-0123`), and those
+/// with a trunk `0`, 10 or 11 digits in two or more groups (`020 7946 0123`).
+pub(crate) fn national_phones(text: &str, add: &mut impl FnMut(Range<usize>)) {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        let after = at > 0 && (bytes[at - 1].is_ascii_alphanumeric() || bytes[at - 1] == b'+');
+        let opens = bytes[at] == b'(';
+        if after || !(opens || bytes[at].is_ascii_digit()) {
+            at += 1;
+            continue;
+        }
+        match national_from(text, at + usize::from(opens)) {
+            Some(end) => {
+                add(at..end);
+                at = end;
+            }
+            // Past this group: its other digits start nothing.
+            None => {
+                at += 1;
+                while at < bytes.len() && bytes[at].is_ascii_digit() {
+                    at += 1;
+                }
+            }
+        }
+    }
+}
+
+fn national_from(text: &str, start: usize) -> Option<usize> {
+    let (parts, digits) = phone_parts(text, start);
+    if let [first, second, third, ..] = &parts[..]
+        && [first.length, second.length, third.length] == [3, 3, 4]
+        && digits[0] >= 2
+        && digits[3] >= 2
+    {
+        return Some(third.end);
+    }
+    let starts = parts.len() >= 2 && parts[0].length >= 3 && digits[0] == 0 && digits[1] != 0;
+    let fits = |part: &&Part| matches!(part.digits, 10 | 11);
+    parts.iter().skip(1).rev().find(fits).filter(|_| starts).map(|part| part.end)
+}
