@@ -21,6 +21,7 @@ pub mod cases;
 pub mod cli;
 pub mod config;
 pub mod decide;
+pub mod extensions;
 pub mod forward;
 pub mod health_check;
 pub mod heir;

@@ -1,0 +1,162 @@
+//! Compiled code on disk. To load it is to run it, so it is loaded only if this sidecar, or one with the same key, wrote
+//! it: a keyed digest over the engine's version and settings, the module's digest and the code itself is checked first.
+
+use std::{
+    fmt,
+    fs::{self, DirBuilder, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use wasmtime::{Engine, component::Component};
+
+use super::{compile::Compiled, engine::fingerprint, module::ModuleDigest};
+
+const TAG_BYTES: usize = 32;
+const KEY_BYTES: usize = 32;
+/// Files that are kept, those used last.
+const KEPT: usize = 128;
+
+/// The private directory.
+pub(super) struct Artifacts {
+    dir: PathBuf,
+    key: [u8; KEY_BYTES],
+}
+
+impl fmt::Debug for Artifacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Artifacts").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+/// Code that may be run: this process's own compiler made it, or its digest was right.
+pub(super) struct Trusted(Vec<u8>);
+
+impl From<Compiled> for Trusted {
+    fn from(Compiled(code): Compiled) -> Self {
+        Self(code)
+    }
+}
+
+impl Trusted {
+    /// Makes a component of compiled code.
+    #[expect(unsafe_code, reason = "the one place where compiled code is loaded; the argument is below")]
+    pub(super) fn load(&self, engine: &Engine) -> wasmtime::Result<Component> {
+        // SAFETY: `deserialize` demands bytes that `Engine::precompile_component` wrote, unchanged. A `Trusted` is made
+        // in two places. Either the bytes came through a pipe from a child of this process that runs this program's
+        // own compile command, which writes nothing else and was seen to end with success. Or they were read from a
+        // file whose HMAC-SHA-256 verifies under a key that was drawn at random by a sidecar with this state
+        // directory, is readable by its user alone, and tags only code of the first kind; the tag covers the engine's
+        // fingerprint and the module's digest, so neither another version's code nor another module's passes.
+        // Whoever can read the key can already write this process's memory.
+        unsafe { Component::deserialize(engine, &self.0) }
+    }
+}
+
+impl Artifacts {
+    /// Opens the directory, and draws a key where there is none.
+    pub(super) fn open(dir: PathBuf) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        let path = dir.join("key");
+        let known = fs::read(&path).ok().and_then(|bytes| bytes.try_into().ok());
+        let key = match known {
+            Some(key) => key,
+            None => {
+                let mut key = [0; KEY_BYTES];
+                rustls::crypto::ring::default_provider()
+                    .secure_random
+                    .fill(&mut key)
+                    .map_err(|_| io::Error::other("the system gives no random numbers"))?;
+                write_private(&path, &[&key])?;
+                key
+            }
+        };
+        Ok(Self { dir, key })
+    }
+
+    /// The code of a module for an engine, if it is here and as it was written.
+    pub(super) fn load(&self, engine: &Engine, digest: &ModuleDigest) -> Result<Option<Trusted>, Tampered> {
+        let path = self.path(engine, digest);
+        let Ok(mut file) = fs::read(&path) else {
+            return Ok(None);
+        };
+        if file.len() < TAG_BYTES {
+            return Err(Tampered { path });
+        }
+        let code = file.split_off(TAG_BYTES);
+        match self.mac(engine, digest, &code).verify_slice(&file) {
+            Ok(()) => {
+                touch(&path);
+                Ok(Some(Trusted(code)))
+            }
+            Err(_) => Err(Tampered { path }),
+        }
+    }
+
+    pub(super) fn keep(&self, engine: &Engine, digest: &ModuleDigest, code: &Trusted) -> io::Result<()> {
+        let tag = self.mac(engine, digest, &code.0).finalize().into_bytes();
+        write_private(&self.path(engine, digest), &[&tag, &code.0])?;
+        self.sweep()
+    }
+
+    fn path(&self, engine: &Engine, digest: &ModuleDigest) -> PathBuf {
+        let engine: String = fingerprint(engine)[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        self.dir.join(format!("{digest}-{engine}.compiled"))
+    }
+
+    fn mac(&self, engine: &Engine, digest: &ModuleDigest, code: &[u8]) -> Hmac<Sha256> {
+        // A key of any length will do for HMAC, so this is no failure.
+        let mut mac = Hmac::<Sha256>::new(&self.key.into());
+        mac.update(b"beamline compiled extension 1");
+        mac.update(&fingerprint(engine));
+        mac.update(digest.as_bytes());
+        mac.update(code);
+        mac
+    }
+
+    /// Takes out what was used longest ago.
+    fn sweep(&self) -> io::Result<()> {
+        let mut files: Vec<(SystemTime, PathBuf)> = fs::read_dir(&self.dir)?
+            .filter_map(|entry| {
+                let path = entry.ok()?.path();
+                let is_ours = path.extension().is_some_and(|extension| extension == "compiled");
+                let used = fs::metadata(&path).ok()?.modified().ok()?;
+                is_ours.then_some((used, path))
+            })
+            .collect();
+        files.sort_unstable();
+        let excess = files.len().saturating_sub(KEPT);
+        for (_, path) in files.iter().take(excess) {
+            fs::remove_file(path)?;
+        }
+        Ok(())
+    }
+}
+
+/// A file of compiled code that nobody with the key wrote as it is.
+#[derive(Debug, thiserror::Error)]
+#[error("{} is not as this sidecar wrote it; it is not loaded, and compiled anew", .path.display())]
+pub(super) struct Tampered {
+    path: PathBuf,
+}
+
+fn touch(path: &Path) {
+    let now = fs::FileTimes::new().set_modified(SystemTime::now());
+    // Only the order of sweeping suffers where the directory is read-only.
+    let _read_only = OpenOptions::new().write(true).open(path).and_then(|file| file.set_times(now));
+}
+
+/// Writes a file that appears whole or not at all.
+fn write_private(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    let new = path.with_extension(format!("new-{}", std::process::id()));
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+    for part in parts {
+        file.write_all(part)?;
+    }
+    file.sync_all()?;
+    fs::rename(&new, path)
+}

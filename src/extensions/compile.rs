@@ -1,0 +1,152 @@
+//! Compiling a module, in a process of its own: the same program, called with a hidden command. What a module makes the
+//! compiler do (time, memory, a crash) stays there, and the memory it took goes with it.
+
+use std::{
+    io::{self, Read, Write},
+    os::unix::process::ExitStatusExt,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use super::engine::Profile;
+
+/// The hidden command.
+pub const COMMAND: &str = "compile-extension";
+
+/// The most that is taken of what the compiler says about a module that it refuses.
+const REASON_BYTES: u64 = 2_048;
+/// Compiled code is some five times as large as its module; the largest module is 256 MiB.
+const ARTIFACT_BYTES: u64 = 2 << 30;
+
+/// Starts compilers.
+#[derive(Debug, Clone)]
+pub struct Compiler {
+    /// This program.
+    pub program: PathBuf,
+    pub timeout: Duration,
+    /// Memory of the process, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// Why a module was not compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    #[error("the compiler cannot be started")]
+    Start(#[source] io::Error),
+    #[error("compiling took longer than extensions.compile_timeout_ms ({} ms): it is not an ordinary module", .after.as_millis())]
+    Timeout { after: Duration },
+    #[error("compiling ended with signal {signal}; most likely it needed more than extensions.compile_memory_bytes ({memory_bytes})")]
+    Killed { signal: i32, memory_bytes: u64 },
+    #[error("{reason}")]
+    Refused { reason: String },
+    #[error("the compiler's answer was cut off")]
+    CutOff,
+}
+
+/// Compiled code that this process has from its own compiler.
+#[derive(Debug)]
+pub(super) struct Compiled(pub(super) Vec<u8>);
+
+impl Compiler {
+    pub(super) fn compile(&self, module: &[u8], profile: Profile) -> Result<Compiled, CompileError> {
+        let began = Instant::now();
+        let mut child = Command::new(&self.program)
+            .arg(COMMAND)
+            .args(["--profile", profile.as_str()])
+            .args(["--memory-bytes", &self.memory_bytes.to_string()])
+            .args(["--seconds", &(self.timeout.as_secs() + 1).to_string()])
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(CompileError::Start)?;
+        let exchanged = exchange(&mut child, module, self.timeout.saturating_sub(began.elapsed()));
+        if exchanged.is_none() {
+            // It may have ended by itself meanwhile.
+            let _gone = child.kill();
+        }
+        let status = child.wait().map_err(CompileError::Start)?;
+        let Some((artifact, said)) = exchanged else {
+            return Err(CompileError::Timeout { after: self.timeout });
+        };
+        self.judge(status, artifact, &said)
+    }
+
+    fn judge(&self, status: ExitStatus, artifact: Vec<u8>, said: &[u8]) -> Result<Compiled, CompileError> {
+        if let Some(signal) = status.signal() {
+            return Err(CompileError::Killed { signal, memory_bytes: self.memory_bytes });
+        }
+        if !status.success() {
+            let reason = String::from_utf8_lossy(said).trim().replace(char::is_control, " ");
+            return Err(CompileError::Refused { reason });
+        }
+        if artifact.is_empty() || artifact.len() as u64 >= ARTIFACT_BYTES {
+            return Err(CompileError::CutOff);
+        }
+        Ok(Compiled(artifact))
+    }
+}
+
+/// Hands the module over and takes what comes back; `None` if that takes too long.
+fn exchange(child: &mut Child, module: &[u8], patience: Duration) -> Option<(Vec<u8>, Vec<u8>)> {
+    let (mut input, output, errors) = (child.stdin.take()?, child.stdout.take()?, child.stderr.take()?);
+    let (send, receive) = mpsc::channel();
+    let module = module.to_vec();
+    // Each ends when the child does, at the latest: its pipes are closed then.
+    std::thread::spawn(move || {
+        // A compiler that refuses a module need not read all of it.
+        let _refused = input.write_all(&module);
+    });
+    let errors = std::thread::spawn(move || read(errors, REASON_BYTES));
+    std::thread::spawn(move || {
+        // Nobody listens any more after the timeout.
+        let _late = send.send(read(output, ARTIFACT_BYTES));
+    });
+    let artifact = receive.recv_timeout(patience).ok()?;
+    Some((artifact, errors.join().unwrap_or_default()))
+}
+
+fn read(from: impl Read, most: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // What was read until then is judged by the exit status.
+    let _cut_off = from.take(most).read_to_end(&mut bytes);
+    bytes
+}
+
+/// The other side: reads a module, writes compiled code. The error is for people.
+pub fn compile_here(profile: Profile, memory_bytes: u64, seconds: u64) -> Result<(), String> {
+    use rustix::process::{Resource, Rlimit, nice, setrlimit};
+    let limit = |resource, most: u64| {
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        setrlimit(resource, limit).map_err(|error| format!("cannot limit itself: {error}"))
+    };
+    limit(Resource::Data, memory_bytes)?;
+    limit(Resource::Cpu, seconds)?;
+    limit(Resource::Core, 0)?;
+    // Serving comes first. Where it is not allowed, it goes without.
+    let _not_allowed = nice(10);
+    let mut module = Vec::new();
+    io::stdin()
+        .read_to_end(&mut module)
+        .map_err(|error| format!("cannot read the module: {error}"))?;
+    let artifact = compile(&module, profile)?;
+    io::stdout()
+        .write_all(&artifact)
+        .map_err(|error| format!("cannot write the compiled code: {error}"))
+}
+
+#[cfg(feature = "compiler")]
+fn compile(module: &[u8], profile: Profile) -> Result<Vec<u8>, String> {
+    let engine = super::engine::compiling_engine(profile).map_err(|error| format!("{error:#}"))?;
+    engine
+        .precompile_component(module)
+        .map_err(|error| format!("not a valid component: {error:#}"))
+}
+
+#[cfg(not(feature = "compiler"))]
+fn compile(_: &[u8], _: Profile) -> Result<Vec<u8>, String> {
+    Err("this program was built without the compiler; put what another one has compiled into state_dir".into())
+}

@@ -1,0 +1,105 @@
+//! Extensions, as configured.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How extensions are run here. The limits of one extension are in its registry record, within these.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExtensionsConfig {
+    /// Runs extensions. Off, every extension that a policy names is not found.
+    pub enabled: bool,
+    /// What a call may take where neither the record nor the policy says.
+    #[schemars(range(min = 10, max = 5_000))]
+    pub timeout_ms: u32,
+    /// The most memory that a record may ask for, of one call.
+    #[schemars(range(min = 65_536, max = 1_073_741_824))]
+    pub max_memory_bytes: u64,
+    /// Calls that can be under way at the same time, of all extensions together. Memory is set aside for each.
+    #[schemars(range(min = 4, max = 1_000))]
+    pub instances: u32,
+    /// Threads for extensions that take long; quick ones run where the request is served.
+    #[schemars(range(min = 1, max = 64))]
+    pub slow_threads: u32,
+    /// Calls that may wait for such a thread; further ones fail at once.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub slow_queue: u32,
+    /// The largest module.
+    #[schemars(range(min = 1_024, max = 268_435_456))]
+    pub module_bytes: u64,
+    /// What compiling one module may take.
+    #[schemars(range(min = 100, max = 600_000))]
+    pub compile_timeout_ms: u64,
+    /// The address space that the process which compiles one module may use.
+    #[schemars(range(min = 67_108_864, max = 17_179_869_184_u64))]
+    pub compile_memory_bytes: u64,
+    /// Hosts that modules are fetched from by `https:`. None: no such module is taken.
+    pub module_hosts: Vec<String>,
+    /// Keeps an extension that fails too often from being called for a while.
+    pub breaker: ExtensionBreakerConfig,
+    /// Crashes in a row (traps, exhausted memory or stack) after which an extension is quarantined, breaker or not.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub quarantine_after: u32,
+    /// The first quarantine; each further one is twice as long.
+    #[schemars(range(min = 10, max = 3_600_000))]
+    pub quarantine_ms: u64,
+    /// The longest quarantine.
+    #[schemars(range(min = 10, max = 86_400_000))]
+    pub quarantine_max_ms: u64,
+}
+
+/// The breaker of every extension.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExtensionBreakerConfig {
+    /// Whether it is asked. Successes and failures are counted all the same.
+    pub enabled: bool,
+    /// Failures in a row that open it.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub failure_threshold: u32,
+    /// Share of failed calls in the window that opens it, once there were ten.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub error_rate_threshold: f64,
+    #[schemars(range(min = 1, max = 3_600))]
+    pub window_seconds: u32,
+    /// How long it stays open before calls are tried again.
+    #[schemars(range(min = 1, max = 3_600))]
+    pub timeout_seconds: u32,
+    /// Calls that are tried then, until one succeeds.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub half_open_max_requests: u32,
+}
+
+impl Default for ExtensionsConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            timeout_ms: 100,
+            max_memory_bytes: 64 << 20,
+            instances: 256,
+            slow_threads: 2,
+            slow_queue: 128,
+            module_bytes: 32 << 20,
+            compile_timeout_ms: 30_000,
+            compile_memory_bytes: 2 << 30,
+            module_hosts: Vec::new(),
+            breaker: ExtensionBreakerConfig::default(),
+            quarantine_after: 5,
+            quarantine_ms: 1_000,
+            quarantine_max_ms: 300_000,
+        }
+    }
+}
+
+impl Default for ExtensionBreakerConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            failure_threshold: 5,
+            error_rate_threshold: 0.5,
+            window_seconds: 60,
+            timeout_seconds: 60,
+            half_open_max_requests: 3,
+        }
+    }
+}

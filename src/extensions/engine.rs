@@ -1,0 +1,308 @@
+//! The engines that extensions run on, and the clock that ends calls.
+//!
+//! Small modules are compiled with explicit bounds checks: their memory then never needs a system call to be made or
+//! cleaned, which is what a fresh instance costs. Interpreters (JavaScript, Python) are large and compute a lot, so
+//! they get guard pages, under which the same code is a third faster.
+
+use std::{
+    fmt, io,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::Thread,
+    time::Duration,
+};
+
+use sha2::{Digest, Sha256};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+/// How often a running call is looked at.
+const TICK: Duration = Duration::from_millis(1);
+/// Ticks without a call after which the clock stops.
+const IDLE_TICKS: u32 = 100;
+
+/// A module that is larger holds an interpreter.
+const INTERPRETER_BYTES: usize = 1 << 20;
+
+/// What is kept of a memory between two calls, so that the second need not ask the kernel for it.
+const KEEP_RESIDENT: usize = 1 << 20;
+
+/// Which engine a module runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// Explicit bounds checks.
+    Compact,
+    /// Guard pages, and room for many parts.
+    Interpreter,
+}
+
+impl Profile {
+    pub fn of(module: &[u8]) -> Self {
+        if module.len() > INTERPRETER_BYTES {
+            Self::Interpreter
+        } else {
+            Self::Compact
+        }
+    }
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Compact => "compact",
+            Self::Interpreter => "interpreter",
+        }
+    }
+
+    /// Memory that a call may use where its record does not say, in bytes.
+    pub const fn default_memory_bytes(self) -> u64 {
+        match self {
+            Self::Compact => 16 << 20,
+            Self::Interpreter => 64 << 20,
+        }
+    }
+
+    /// What decides how code is compiled. It must be the same where a module is compiled and where it is run.
+    fn config(self) -> Config {
+        let mut config = Config::new();
+        config
+            .wasm_component_model(true)
+            .concurrency_support(false)
+            .epoch_interruption(true)
+            .wasm_memory64(false)
+            .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(16));
+        match self {
+            Self::Compact => config
+                .signals_based_traps(false)
+                .memory_guard_size(0)
+                .memory_reservation(COMPACT_RESERVATION)
+                .memory_reservation_for_growth(0)
+                .memory_may_move(false)
+                .max_wasm_stack(256 << 10),
+            Self::Interpreter => config.memory_may_move(false).max_wasm_stack(768 << 10),
+        };
+        config
+    }
+
+    fn pool(self, instances: u32, max_memory_bytes: usize) -> PoolingAllocationConfig {
+        let mut pool = PoolingAllocationConfig::new();
+        pool.linear_memory_keep_resident(KEEP_RESIDENT)
+            .table_keep_resident(64 << 10)
+            .pagemap_scan(Enabled::Auto);
+        match self {
+            Self::Compact => pool
+                .total_component_instances(instances)
+                .total_core_instances(instances * 4)
+                .total_memories(instances)
+                .total_tables(instances * 2)
+                .max_core_instances_per_component(8)
+                .max_memories_per_component(1)
+                .max_tables_per_component(4)
+                .table_elements(10_000)
+                .max_memory_size(max_memory_bytes.min(COMPACT_RESERVATION as usize)),
+            Self::Interpreter => {
+                // Each takes milliseconds and megabytes: more of them at once would only wait for each other.
+                let instances = instances.min(32);
+                pool.total_component_instances(instances)
+                    .total_core_instances(instances * 64)
+                    .total_memories(instances * 4)
+                    .total_tables(instances * 16)
+                    .max_core_instances_per_component(64)
+                    .max_memories_per_component(4)
+                    .max_tables_per_component(16)
+                    .table_elements(20_000)
+                    .max_component_instance_size(4 << 20)
+                    .max_memory_size(max_memory_bytes)
+            }
+        };
+        pool
+    }
+}
+
+/// Address space for one small module's memory. It is part of the compiled code, so it is not configured.
+const COMPACT_RESERVATION: u64 = 64 << 20;
+
+/// Why the engines cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("cannot set up the {profile} engine for {instances} extensions: {reason}", profile = profile.as_str())]
+    Engine {
+        profile: Profile,
+        instances: u32,
+        reason: String,
+    },
+    #[error("cannot start the clock of extensions")]
+    Thread(#[from] io::Error),
+}
+
+/// Both engines, made once for a process.
+pub struct Engines {
+    compact: Engine,
+    interpreter: Engine,
+    clock: Arc<Clock>,
+}
+
+impl Engines {
+    /// # Errors
+    /// When the address space for the pools cannot be had.
+    pub fn new(instances: u32, max_memory_bytes: u64) -> Result<Self, EngineError> {
+        let max_memory = usize::try_from(max_memory_bytes).unwrap_or(usize::MAX);
+        let engine = |profile: Profile| {
+            let mut config = profile.config();
+            config.allocation_strategy(InstanceAllocationStrategy::Pooling(
+                profile.pool(instances, max_memory),
+            ));
+            Engine::new(&config).map_err(|error| EngineError::Engine {
+                profile,
+                instances,
+                reason: format!("{error:#}"),
+            })
+        };
+        let (compact, interpreter) = (engine(Profile::Compact)?, engine(Profile::Interpreter)?);
+        let clock = Clock::start([compact.clone(), interpreter.clone()])?;
+        Ok(Self {
+            compact,
+            interpreter,
+            clock,
+        })
+    }
+
+    pub(super) fn engine(&self, profile: Profile) -> &Engine {
+        match profile {
+            Profile::Compact => &self.compact,
+            Profile::Interpreter => &self.interpreter,
+        }
+    }
+
+    pub(super) fn clock(&self) -> &Arc<Clock> {
+        &self.clock
+    }
+}
+
+impl fmt::Debug for Engines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engines").finish_non_exhaustive()
+    }
+}
+
+/// An engine that compiles and runs nothing.
+#[cfg(feature = "compiler")]
+pub(super) fn compiling_engine(profile: Profile) -> Result<Engine, wasmtime::Error> {
+    Engine::new(&profile.config())
+}
+
+/// Names everything that compiled code depends on, besides the module: the engine's version, its settings, the
+/// processor.
+pub(super) fn fingerprint(engine: &Engine) -> [u8; 32] {
+    /// Collects what is hashed, so that a digest can be made of it.
+    struct Collected(Sha256);
+    impl std::hash::Hasher for Collected {
+        fn finish(&self) -> u64 {
+            0
+        }
+        fn write(&mut self, bytes: &[u8]) {
+            self.0.update((bytes.len() as u64).to_le_bytes());
+            self.0.update(bytes);
+        }
+    }
+    let mut collected = Collected(Sha256::new());
+    std::hash::Hash::hash(&engine.precompile_compatibility_hash(), &mut collected);
+    collected.0.finalize().into()
+}
+
+/// Advances the engines' epochs while calls are under way, and sleeps otherwise.
+#[derive(Debug)]
+pub(super) struct Clock {
+    running: AtomicUsize,
+    asleep: AtomicBool,
+    thread: std::sync::OnceLock<Thread>,
+}
+
+/// Keeps the clock going.
+#[derive(Debug)]
+pub(super) struct Running<'a>(&'a Clock);
+
+impl Clock {
+    fn start(engines: [Engine; 2]) -> io::Result<Arc<Self>> {
+        let clock = Arc::new(Self {
+            running: AtomicUsize::new(0),
+            asleep: AtomicBool::new(false),
+            thread: std::sync::OnceLock::new(),
+        });
+        let weak = Arc::downgrade(&clock);
+        let engines = engines.map(|engine| engine.weak());
+        let handle = std::thread::Builder::new()
+            .name("extension-clock".into())
+            .spawn(move || {
+                let advance = || {
+                    engines
+                        .iter()
+                        .all(|engine| engine.upgrade().map(|engine| engine.increment_epoch()).is_some())
+                };
+                run(&weak, &advance);
+            })?;
+        // Read only by those who come later, and then it is set.
+        let _once = clock.thread.set(handle.thread().clone());
+        Ok(clock)
+    }
+
+    /// Call before the first instruction; the clock goes for as long as the answer lives.
+    pub(super) fn running(&self) -> Running<'_> {
+        self.running.fetch_add(1, Ordering::SeqCst);
+        if self.asleep.load(Ordering::SeqCst)
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+        Running(self)
+    }
+
+    pub(super) fn calls(&self) -> usize {
+        self.running.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+}
+
+fn run(clock: &Weak<Clock>, advance: &dyn Fn() -> bool) {
+    let mut idle = 0;
+    loop {
+        let Some(shared) = clock.upgrade() else { return };
+        if shared.running.load(Ordering::SeqCst) > 0 {
+            idle = 0;
+        } else {
+            idle += 1;
+        }
+        if idle > IDLE_TICKS {
+            // A call that begins now sees `asleep`, or is seen here: both sides write before they read.
+            shared.asleep.store(true, Ordering::SeqCst);
+            let may_sleep = shared.running.load(Ordering::SeqCst) == 0;
+            drop(shared);
+            if may_sleep {
+                std::thread::park();
+            }
+            if let Some(shared) = clock.upgrade() {
+                shared.asleep.store(false, Ordering::SeqCst);
+            }
+            idle = 0;
+            continue;
+        }
+        drop(shared);
+        std::thread::sleep(TICK);
+        if !advance() {
+            return;
+        }
+    }
+}
