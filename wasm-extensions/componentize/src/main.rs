@@ -20,7 +20,8 @@ fn main() -> Result<()> {
     fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     for file in arguments {
         let file = Path::new(&file);
-        let component = componentize(file).with_context(|| format!("cannot make a component of {}", file.display()))?;
+        let component =
+            componentize(file).with_context(|| format!("cannot make a component of {}", file.display()))?;
         let name = file
             .file_stem()
             .context("has no name")?
@@ -28,7 +29,11 @@ fn main() -> Result<()> {
             .replace('_', "-");
         let path = out.join(format!("{name}.wasm"));
         fs::write(&path, &component).with_context(|| format!("cannot write {}", path.display()))?;
-        println!("{name:<34} {:>8} bytes   {}", component.len(), imports(&component)?.join(" "));
+        println!(
+            "{name:<34} {:>8} bytes   {}",
+            component.len(),
+            imports(&component)?.join(" ")
+        );
     }
     Ok(())
 }
@@ -47,7 +52,10 @@ fn componentize(file: &Path) -> Result<Vec<u8>> {
         let world = resolve.select_world(&[package], Some(world.trim()))?;
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
     }
-    let component = ComponentEncoder::default().module(&module)?.validate(true).encode()?;
+    let component = ComponentEncoder::default()
+        .module(&module)?
+        .validate(true)
+        .encode()?;
     Validator::new_with_features(WasmFeatures::default()).validate_all(&component)?;
     Ok(component)
 }
