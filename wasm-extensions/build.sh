@@ -40,6 +40,8 @@ esac
 
 # Every crate that makes a component, by its name.
 guests=(
+    asks-for-everything asks-for-wasi
+    misbehaving-post-processor misbehaving-pre-processor misbehaving-scorer misbehaving-validator
     pii-guard
 )
 
