@@ -73,4 +73,4 @@ for guest in "${guests[@]}"; do
     modules+=("$cargo_dir/$target/release/${guest//-/_}.wasm")
 done
 say "with the compiler of $compiler, into $out"
-CARGO_TARGET_DIR=$build_dir cargo run --quiet --locked --package componentize -- "$out" "${modules[@]}"
+CARGO_TARGET_DIR=$build_dir cargo run --quiet --locked --package componentize -- "$out" "${modules[@]}" misbehaving/wat/*.wat
