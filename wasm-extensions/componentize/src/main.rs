@@ -1,7 +1,8 @@
 //! `componentize OUT FILE…`: makes a component of each core module and writes it into the directory OUT.
 //!
-//! A `.wasm` says itself which world it is for. A `.wat` has the name of its world in its first line:
-//! `;; world: validator`. Prints each component's size and what it imports.
+//! A `.wasm` says itself which world it is for. A `.wat` says in its first line what to do with it:
+//! `;; world: validator` names the world it is for, `;; as it is` only turns it into bytes. A component
+//! that has not changed is not written again. Prints each one's size and which interfaces it imports.
 #![expect(clippy::print_stdout, reason = "a command prints its result")]
 
 use std::{env, fs, path::Path};
@@ -20,39 +21,58 @@ fn main() -> Result<()> {
     fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     for file in arguments {
         let file = Path::new(&file);
-        let component = componentize(file).with_context(|| format!("cannot make a component of {}", file.display()))?;
+        let component =
+            componentize(file).with_context(|| format!("cannot make a component of {}", file.display()))?;
         let name = file
             .file_stem()
             .context("has no name")?
             .to_string_lossy()
             .replace('_', "-");
-        let path = out.join(format!("{name}.wasm"));
-        fs::write(&path, &component).with_context(|| format!("cannot write {}", path.display()))?;
-        println!("{name:<34} {:>8} bytes   {}", component.len(), imports(&component)?.join(" "));
+        write_if_changed(&out.join(format!("{name}.wasm")), &component)?;
+        println!(
+            "{name:<34} {:>8} bytes   {}",
+            component.len(),
+            imports(&component)?.join(" ")
+        );
     }
     Ok(())
+}
+
+/// A program that runs beside this one never sees half a component.
+fn write_if_changed(path: &Path, component: &[u8]) -> Result<()> {
+    if fs::read(path).is_ok_and(|written| written == component) {
+        return Ok(());
+    }
+    let new = path.with_extension("new");
+    fs::write(&new, component).with_context(|| format!("cannot write {}", new.display()))?;
+    fs::rename(&new, path).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn componentize(file: &Path) -> Result<Vec<u8>> {
     let mut module = wat::parse_file(file)?;
     if file.extension().is_some_and(|extension| extension == "wat") {
         let text = fs::read_to_string(file)?;
-        let world = text
-            .lines()
-            .next()
-            .and_then(|line| line.strip_prefix(";; world: "))
-            .context("the first line names no world")?;
+        let first = text.lines().next().unwrap_or_default().trim_end();
+        if first == ";; as it is" {
+            return Ok(module);
+        }
+        let world = first
+            .strip_prefix(";; world: ")
+            .context("the first line is neither `;; world: NAME` nor `;; as it is`")?;
         let mut resolve = Resolve::default();
         let (package, _) = resolve.push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit"))?;
-        let world = resolve.select_world(&[package], Some(world.trim()))?;
+        let world = resolve.select_world(&[package], Some(world))?;
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
     }
-    let component = ComponentEncoder::default().module(&module)?.validate(true).encode()?;
+    let component = ComponentEncoder::default()
+        .module(&module)?
+        .validate(true)
+        .encode()?;
     Validator::new_with_features(WasmFeatures::default()).validate_all(&component)?;
     Ok(component)
 }
 
-/// The names that the component itself imports; what lies within it imports from its own parts.
+/// The interfaces that the component itself imports; what lies within it imports from its own parts.
 fn imports(component: &[u8]) -> Result<Vec<String>> {
     let mut names = Vec::new();
     let mut depth = 0_usize;
@@ -62,7 +82,11 @@ fn imports(component: &[u8]) -> Result<Vec<String>> {
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section {
-                    names.push(import?.name.name.to_owned());
+                    let name = import?.name.name;
+                    // The others are types.
+                    if name.contains(':') {
+                        names.push(name.to_owned());
+                    }
                 }
             }
             _ => {}

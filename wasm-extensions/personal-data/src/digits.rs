@@ -32,7 +32,11 @@ fn numbers(text: &str, is_separator: fn(char) -> bool, mut number: impl FnMut(&[
             number(&groups);
             groups.clear();
         }
-        groups.push(Group { start, end, separator });
+        groups.push(Group {
+            start,
+            end,
+            separator,
+        });
         before = None;
     }
     if !groups.is_empty() {
@@ -42,7 +46,10 @@ fn numbers(text: &str, is_separator: fn(char) -> bool, mut number: impl FnMut(&[
 
 /// What people put between the groups of a number.
 fn is_card_separator(c: char) -> bool {
-    matches!(c, ' ' | '-' | '.' | '/' | '\u{a0}' | '\u{2007}' | '\u{202f}' | '\u{2010}'..='\u{2014}')
+    matches!(
+        c,
+        ' ' | '-' | '.' | '/' | '\u{a0}' | '\u{2007}' | '\u{202f}' | '\u{2010}'..='\u{2014}'
+    )
 }
 
 /// Payment cards.
@@ -52,7 +59,10 @@ pub(crate) fn cards(text: &str, add: &mut impl FnMut(Range<usize>)) {
         while first < groups.len() {
             // The decimals of a number are no card.
             let is_decimals = groups[first].separator == Some('.') && first == 1;
-            match (!is_decimals).then(|| card_from(text, &groups[first..])).flatten() {
+            match (!is_decimals)
+                .then(|| card_from(text, &groups[first..]))
+                .flatten()
+            {
                 Some(taken) => {
                     add(groups[first].start..groups[first + taken - 1].end);
                     first += taken;
@@ -86,7 +96,9 @@ fn is_card(digits: &[u8]) -> bool {
 /// Whether an issuer gives out numbers of this length that start so.
 fn has_issuer(digits: &[u8]) -> bool {
     let length = digits.len();
-    let prefix = digits[..4].iter().fold(0_u16, |prefix, digit| prefix * 10 + u16::from(*digit));
+    let prefix = digits[..4]
+        .iter()
+        .fold(0_u16, |prefix, digit| prefix * 10 + u16::from(*digit));
     match prefix {
         4000..=4999 => matches!(length, 13 | 16 | 19),
         5100..=5599 | 2221..=2720 => length == 16,
@@ -134,7 +146,11 @@ struct Part {
 fn phone_parts(text: &str, start: usize) -> (Vec<Part>, Vec<u8>) {
     let (mut parts, mut digits) = (Vec::new(), Vec::with_capacity(32));
     let (mut length, mut end, mut fillers) = (0, start, 0);
-    for (at, c) in text[start..].char_indices().chain([(text.len() - start, '\0')]).take(PHONE_CHARS) {
+    for (at, c) in text[start..]
+        .char_indices()
+        .chain([(text.len() - start, '\0')])
+        .take(PHONE_CHARS)
+    {
         if c.is_ascii_digit() {
             digits.push(c as u8 - b'0');
             length += 1;
@@ -143,7 +159,11 @@ fn phone_parts(text: &str, start: usize) -> (Vec<Part>, Vec<u8>) {
             continue;
         }
         if length > 0 {
-            parts.push(Part { length, digits: digits.len(), end });
+            parts.push(Part {
+                length,
+                digits: digits.len(),
+                end,
+            });
             length = 0;
         }
         fillers += 1;
@@ -219,5 +239,11 @@ fn national_from(text: &str, start: usize) -> Option<usize> {
     }
     let starts = parts.len() >= 2 && parts[0].length >= 3 && digits[0] == 0 && digits[1] != 0;
     let fits = |part: &&Part| matches!(part.digits, 10 | 11);
-    parts.iter().skip(1).rev().find(fits).filter(|_| starts).map(|part| part.end)
+    parts
+        .iter()
+        .skip(1)
+        .rev()
+        .find(fits)
+        .filter(|_| starts)
+        .map(|part| part.end)
 }

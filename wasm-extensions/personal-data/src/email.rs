@@ -77,5 +77,8 @@ fn domain(text: &str) -> Option<usize> {
 
 /// Whether an ASCII label writes letters of another script.
 fn is_punycode(label: &str) -> bool {
-    label.len() > 4 && label.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("xn--"))
+    label.len() > 4
+        && label
+            .get(..4)
+            .is_some_and(|start| start.eq_ignore_ascii_case("xn--"))
 }

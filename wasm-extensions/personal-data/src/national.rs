@@ -131,19 +131,23 @@ pub(crate) fn es_dni(text: &str, add: &mut impl FnMut(Range<usize>)) {
 
 /// Eleven digits: a date whose month tells the century, and a check digit.
 pub(crate) fn pl_pesel(text: &str, add: &mut impl FnMut(Range<usize>)) {
-    words(text, |c| c.is_ascii_alphanumeric(), |word, at| {
-        if word.len() != 11 || !all_digits(word) {
-            return;
-        }
-        let month = number(&word[2..4]) % 20;
-        let day = number(&word[4..6]);
-        let sum: u32 = word
-            .iter()
-            .zip([1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1])
-            .map(|(digit, weight)| u32::from(digit - b'0') * weight)
-            .sum();
-        if (1..=12).contains(&month) && (1..=31).contains(&day) && sum.is_multiple_of(10) {
-            add(at);
-        }
-    });
+    words(
+        text,
+        |c| c.is_ascii_alphanumeric(),
+        |word, at| {
+            if word.len() != 11 || !all_digits(word) {
+                return;
+            }
+            let month = number(&word[2..4]) % 20;
+            let day = number(&word[4..6]);
+            let sum: u32 = word
+                .iter()
+                .zip([1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1])
+                .map(|(digit, weight)| u32::from(digit - b'0') * weight)
+                .sum();
+            if (1..=12).contains(&month) && (1..=31).contains(&day) && sum.is_multiple_of(10) {
+                add(at);
+            }
+        },
+    );
 }

@@ -51,19 +51,32 @@ impl Extension for PiiGuard {
     fn check(config: &Config) -> Vec<Problem> {
         let mut problems = Vec::new();
         if config.kinds.is_empty() {
-            problems.push(Problem::new("/kinds", "name at least one kind, or leave the key out"));
+            problems.push(Problem::new(
+                "/kinds",
+                "name at least one kind, or leave the key out",
+            ));
         }
         if config.fields.is_empty() {
-            problems.push(Problem::new("/fields", "name at least one place, or leave the key out"));
+            problems.push(Problem::new(
+                "/fields",
+                "name at least one place, or leave the key out",
+            ));
         }
-        for kind in config.thresholds.keys().filter(|kind| !config.kinds.contains(kind)) {
+        for kind in config
+            .thresholds
+            .keys()
+            .filter(|kind| !config.kinds.contains(kind))
+        {
             let path = format!("/thresholds/{}", kind.name());
             problems.push(Problem::new(path, "this kind is not looked for: add it to kinds"));
         }
         for (index, entry) in config.allow.iter().enumerate() {
             if entry.chars().filter(char::is_ascii_alphanumeric).count() < 3 {
                 let path = format!("/allow/{index}");
-                problems.push(Problem::new(path, "too short to name a value: three letters or digits at least"));
+                problems.push(Problem::new(
+                    path,
+                    "too short to name a value: three letters or digits at least",
+                ));
             }
         }
         problems

@@ -107,7 +107,8 @@ mod global {
             for pages in [needed.max(PAGES), needed] {
                 let before = wasm32::memory_grow::<0>(pages);
                 if before != usize::MAX {
-                    self.0.add(before * PAGE, before.checked_add(pages)?.checked_mul(PAGE)?);
+                    self.0
+                        .add(before * PAGE, before.checked_add(pages)?.checked_mul(PAGE)?);
                     return self.0.take(size, align);
                 }
             }

@@ -40,10 +40,30 @@ macro_rules! bindings {
     };
 }
 
-bindings!(pre_processor, "pre-processor", "export_pre_processor", "beamline_extension_sdk::component::pre_processor");
-bindings!(validator, "validator", "export_validator", "beamline_extension_sdk::component::validator");
-bindings!(scorer, "scorer", "export_scorer", "beamline_extension_sdk::component::scorer");
-bindings!(post_processor, "post-processor", "export_post_processor", "beamline_extension_sdk::component::post_processor");
+bindings!(
+    pre_processor,
+    "pre-processor",
+    "export_pre_processor",
+    "beamline_extension_sdk::component::pre_processor"
+);
+bindings!(
+    validator,
+    "validator",
+    "export_validator",
+    "beamline_extension_sdk::component::validator"
+);
+bindings!(
+    scorer,
+    "scorer",
+    "export_scorer",
+    "beamline_extension_sdk::component::scorer"
+);
+bindings!(
+    post_processor,
+    "post-processor",
+    "export_post_processor",
+    "beamline_extension_sdk::component::post_processor"
+);
 
 use host::beamline::extension::{self as wire, types as t};
 
@@ -89,7 +109,15 @@ fn check_config<E: Extension>(config: String) -> Result<(), Vec<t::Problem>> {
 
 fn call<C: DeserializeOwned>(call: t::Call) -> Result<crate::Call<C>, t::Failure> {
     tell_panics();
-    let t::Call { tenant_id, policy_id, trace_id, request_id, context, config, remaining_ms } = call;
+    let t::Call {
+        tenant_id,
+        policy_id,
+        trace_id,
+        request_id,
+        context,
+        config,
+        remaining_ms,
+    } = call;
     Ok(crate::Call {
         tenant_id,
         policy_id,
@@ -107,7 +135,12 @@ fn failure(failure: crate::Failure) -> t::Failure {
 }
 
 fn message(message: t::Message) -> crate::Message {
-    let t::Message { message_id, message_type, payload, metadata } = message;
+    let t::Message {
+        message_id,
+        message_type,
+        payload,
+        metadata,
+    } = message;
     crate::Message {
         message_id,
         message_type,
@@ -117,7 +150,12 @@ fn message(message: t::Message) -> crate::Message {
 }
 
 fn message_out(message: crate::Message) -> t::Message {
-    let crate::Message { message_id, message_type, payload, metadata } = message;
+    let crate::Message {
+        message_id,
+        message_type,
+        payload,
+        metadata,
+    } = message;
     t::Message {
         message_id,
         message_type,
@@ -127,7 +165,14 @@ fn message_out(message: crate::Message) -> t::Message {
 }
 
 fn candidate(candidate: t::Candidate) -> crate::Candidate {
-    let t::Candidate { provider_id, weight, breaker, latency_ms, error_rate, cost } = candidate;
+    let t::Candidate {
+        provider_id,
+        weight,
+        breaker,
+        latency_ms,
+        error_rate,
+        cost,
+    } = candidate;
     crate::Candidate {
         provider_id,
         weight,
@@ -162,13 +207,17 @@ impl<E: crate::Validator> validator::Guest for Component<E> {
     }
 
     fn validate(about: t::Call, sent: t::Message) -> Result<t::Verdict, t::Failure> {
-        Ok(match E::validate(&call(about)?, &message(sent)).map_err(failure)? {
-            crate::Verdict::Accept => t::Verdict::Accept,
-            crate::Verdict::Reject(crate::Rejection { reason, details }) => t::Verdict::Reject(t::Rejection {
-                reason,
-                details: details.into_text(),
-            }),
-        })
+        Ok(
+            match E::validate(&call(about)?, &message(sent)).map_err(failure)? {
+                crate::Verdict::Accept => t::Verdict::Accept,
+                crate::Verdict::Reject(crate::Rejection { reason, details }) => {
+                    t::Verdict::Reject(t::Rejection {
+                        reason,
+                        details: details.into_text(),
+                    })
+                }
+            },
+        )
     }
 }
 
@@ -197,8 +246,16 @@ impl<E: crate::PostProcessor> post_processor::Guest for Component<E> {
     }
 
     fn process(about: t::Call, made: t::Decision) -> Result<Option<String>, t::Failure> {
-        let t::Decision { provider_id, reason, priority } = made;
-        let decision = crate::Decision { provider_id, reason, priority };
+        let t::Decision {
+            provider_id,
+            reason,
+            priority,
+        } = made;
+        let decision = crate::Decision {
+            provider_id,
+            reason,
+            priority,
+        };
         let added = E::process(&call(about)?, &decision).map_err(failure)?;
         Ok(added.map(Json::into_text))
     }

@@ -81,7 +81,9 @@ fn take_out(value: &mut Value, path: &str) -> bool {
         return false;
     };
     match value.pointer_mut(parent) {
-        Some(Value::Object(object)) => object.remove(&key.replace("~1", "/").replace("~0", "~")).is_some(),
+        Some(Value::Object(object)) => object
+            .remove(&key.replace("~1", "/").replace("~0", "~"))
+            .is_some(),
         Some(Value::Array(_)) => take_out(value, parent),
         _ => false,
     }
@@ -131,7 +133,11 @@ mod tests {
     fn a_missing_key_is_told_once() {
         assert_eq!(paths("{}"), [""]);
         assert_eq!(paths(r#"{"max": 300}"#), ["/max"]);
-        assert!(read_all::<Config>("{}").unwrap_err()[0].message.contains("missing field `max`"));
+        assert!(
+            read_all::<Config>("{}").unwrap_err()[0]
+                .message
+                .contains("missing field `max`")
+        );
     }
 
     #[test]

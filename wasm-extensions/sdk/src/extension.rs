@@ -2,9 +2,7 @@
 
 use serde::de::DeserializeOwned;
 
-use crate::{
-    Call, Candidate, Decision, Failure, Json, Message, PreOutput, Problem, Score, Verdict, config,
-};
+use crate::{Call, Candidate, Decision, Failure, Json, Message, PreOutput, Problem, Score, Verdict, config};
 
 /// What every extension has: a configuration.
 pub trait Extension {
@@ -24,7 +22,11 @@ pub trait Extension {
     fn check_config(config: &Json) -> Result<(), Vec<Problem>> {
         let config = config::read_all::<Self::Config>(config.text())?;
         let problems = Self::check(&config);
-        if problems.is_empty() { Ok(()) } else { Err(problems) }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(problems)
+        }
     }
 }
 

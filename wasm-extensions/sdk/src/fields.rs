@@ -46,7 +46,8 @@ impl Pointer {
 impl<'de> Deserialize<'de> for Pointer {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| de::Error::custom("expected a JSON Pointer: empty, or starting with `/`"))
+        Self::parse(&text)
+            .ok_or_else(|| de::Error::custom("expected a JSON Pointer: empty, or starting with `/`"))
     }
 }
 
@@ -78,7 +79,9 @@ impl Fields {
     fn visit_at(&self, place: &Place<'_>, value: &Value, visit: &mut impl FnMut(&Place<'_>, &str)) {
         match value {
             Value::String(text) if self.mean(place) => visit(place, text),
-            Value::Number(number) if !number.is_f64() && self.mean(place) => visit(place, &number.to_string()),
+            Value::Number(number) if !number.is_f64() && self.mean(place) => {
+                visit(place, &number.to_string())
+            }
             Value::Array(items) => {
                 for (index, item) in items.iter().enumerate() {
                     self.visit_at(&place.at(Step::Index(index)), item, visit);
@@ -136,7 +139,8 @@ impl Fields {
     }
 
     fn mean(&self, place: &Place<'_>) -> bool {
-        self.only.iter().any(|pointer| pointer.holds(place)) && !self.not.iter().any(|pointer| pointer.holds(place))
+        self.only.iter().any(|pointer| pointer.holds(place))
+            && !self.not.iter().any(|pointer| pointer.holds(place))
     }
 }
 
@@ -207,13 +211,17 @@ impl Place<'_> {
 
 fn is_plain(key: &str) -> bool {
     key.len() <= 64
-        && key.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_' || c == b'-')
+        && key
+            .bytes()
+            .all(|c| c.is_ascii_alphanumeric() || c == b'_' || c == b'-')
         && key.bytes().filter(u8::is_ascii_digit).count() <= 4
 }
 
 impl fmt::Display for Pointer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|segment| write!(f, "/{}", escape(segment)))
+        self.0
+            .iter()
+            .try_for_each(|segment| write!(f, "/{}", escape(segment)))
     }
 }
 
@@ -238,7 +246,9 @@ mod tests {
 
     fn seen(fields: &Fields, value: &Value) -> Vec<(String, String)> {
         let mut seen = Vec::new();
-        fields.visit(value, &mut |place, text| seen.push((place.shown(), text.to_owned())));
+        fields.visit(value, &mut |place, text| {
+            seen.push((place.shown(), text.to_owned()))
+        });
         seen
     }
 
@@ -246,7 +256,10 @@ mod tests {
     fn shows_keys_strings_and_integers_with_their_place() {
         let value = json!({"a": ["x", 12, 1.5, null, true], "b c": {"d": "y"}});
         let seen = seen(&Fields::default(), &value);
-        let seen: Vec<_> = seen.iter().map(|(place, text)| (place.as_str(), text.as_str())).collect();
+        let seen: Vec<_> = seen
+            .iter()
+            .map(|(place, text)| (place.as_str(), text.as_str()))
+            .collect();
         assert_eq!(
             seen,
             [
@@ -262,7 +275,10 @@ mod tests {
 
     #[test]
     fn a_root_that_is_text_has_an_empty_place() {
-        assert_eq!(seen(&Fields::default(), &json!("x")), [(String::new(), "x".into())]);
+        assert_eq!(
+            seen(&Fields::default(), &json!("x")),
+            [(String::new(), "x".into())]
+        );
     }
 
     #[test]
@@ -271,7 +287,10 @@ mod tests {
         let texts = |fields: Fields| -> Vec<String> {
             seen(&fields, &value).into_iter().map(|(_, text)| text).collect()
         };
-        assert_eq!(texts(fields(&["/messages/*/content"], &[])), ["content", "x", "content", "y"]);
+        assert_eq!(
+            texts(fields(&["/messages/*/content"], &[])),
+            ["content", "x", "content", "y"]
+        );
         assert_eq!(texts(fields(&["/messages/1"], &[])), ["content", "y"]);
         assert_eq!(texts(fields(&[""], &["/messages"])), ["id", "z"]);
         assert_eq!(texts(fields(&["/nothing"], &[])), Vec::<String>::new());

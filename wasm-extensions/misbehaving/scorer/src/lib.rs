@@ -1,0 +1,3 @@
+//! What `../../src` does, as a scorer.
+
+beamline_extension_sdk::export!(scorer: misbehaving::Misbehaving);
