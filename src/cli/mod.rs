@@ -2,6 +2,7 @@
 
 mod cases;
 mod check;
+mod compile_extension;
 mod demo;
 mod diff;
 mod explain;
@@ -67,6 +68,9 @@ enum Command {
     Schema,
     /// Ask a running sidecar whether it is live or ready, for containers without a shell.
     Probe(probe::ProbeArgs),
+    /// Compile an extension from standard input to standard output. The sidecar calls it.
+    #[command(hide = true)]
+    CompileExtension(compile_extension::CompileArgs),
 }
 
 /// Runs what the command line asks for.
@@ -82,6 +86,7 @@ pub fn main() -> ExitCode {
         Command::Test(args) => cases::run(&args),
         Command::Schema => schema::run(),
         Command::Probe(args) => probe::run(&args),
+        Command::CompileExtension(args) => compile_extension::run(&args),
     }
 }
 

@@ -17,7 +17,8 @@ use wasmtime::{Engine, component::Component};
 use super::{compile::Compiled, engine::fingerprint, module::ModuleDigest};
 
 const TAG_BYTES: usize = 32;
-const KEY_BYTES: usize = 32;
+/// A block of SHA-256, which is what HMAC makes of any key.
+const KEY_BYTES: usize = 64;
 /// Files that are kept, those used last.
 const KEPT: usize = 128;
 
@@ -29,7 +30,9 @@ pub(super) struct Artifacts {
 
 impl fmt::Debug for Artifacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Artifacts").field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("Artifacts")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
     }
 }
 
@@ -44,7 +47,10 @@ impl From<Compiled> for Trusted {
 
 impl Trusted {
     /// Makes a component of compiled code.
-    #[expect(unsafe_code, reason = "the one place where compiled code is loaded; the argument is below")]
+    #[expect(
+        unsafe_code,
+        reason = "the one place where compiled code is loaded; the argument is below"
+    )]
     pub(super) fn load(&self, engine: &Engine) -> wasmtime::Result<Component> {
         // SAFETY: `deserialize` demands bytes that `Engine::precompile_component` wrote, unchanged. A `Trusted` is made
         // in two places. Either the bytes came through a pipe from a child of this process that runs this program's
@@ -104,12 +110,14 @@ impl Artifacts {
     }
 
     fn path(&self, engine: &Engine, digest: &ModuleDigest) -> PathBuf {
-        let engine: String = fingerprint(engine)[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let engine: String = fingerprint(engine)[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         self.dir.join(format!("{digest}-{engine}.compiled"))
     }
 
     fn mac(&self, engine: &Engine, digest: &ModuleDigest, code: &[u8]) -> Hmac<Sha256> {
-        // A key of any length will do for HMAC, so this is no failure.
         let mut mac = Hmac::<Sha256>::new(&self.key.into());
         mac.update(b"beamline compiled extension 1");
         mac.update(&fingerprint(engine));
@@ -147,13 +155,21 @@ pub(super) struct Tampered {
 fn touch(path: &Path) {
     let now = fs::FileTimes::new().set_modified(SystemTime::now());
     // Only the order of sweeping suffers where the directory is read-only.
-    let _read_only = OpenOptions::new().write(true).open(path).and_then(|file| file.set_times(now));
+    let _read_only = OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|file| file.set_times(now));
 }
 
 /// Writes a file that appears whole or not at all.
 fn write_private(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let new = path.with_extension(format!("new-{}", std::process::id()));
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&new)?;
     for part in parts {
         file.write_all(part)?;
     }

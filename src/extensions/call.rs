@@ -53,15 +53,22 @@ impl CallError {
             None => {}
         }
         if error.is::<wasmtime::PoolConcurrencyLimitError>() {
-            return Self::NoInstance { reason: error.to_string() };
+            return Self::NoInstance {
+                reason: error.to_string(),
+            };
         }
-        let report = |reason: String| CrashReport { reason, frames: frames(error) };
+        let report = |reason: String| CrashReport {
+            reason,
+            frames: frames(error),
+        };
         let Some(trap) = error.downcast_ref::<Trap>() else {
             // Lifting an answer, or an argument of a host's function, is what else can fail.
             return match limiter.refused {
                 Some(Refused::Memory) => Self::Memory(report(error.root_cause().to_string())),
                 Some(Refused::Table) => Self::Table(report(error.root_cause().to_string())),
-                None => Self::Output { reason: error.root_cause().to_string() },
+                None => Self::Output {
+                    reason: error.root_cause().to_string(),
+                },
             };
         };
         let reason = trap.to_string();
@@ -142,8 +149,10 @@ pub(super) fn work(
             function.call(store, (call, message))?.0.map(Raw::from)
         }
         Work::Validator(message) => {
-            let function: TypedFunc<(CallRecord<'_>, MessageRecord<'_>), (Result<WireVerdict, GuestFailure>,)> =
-                instance.get_typed_func(&mut *store, export)?;
+            let function: TypedFunc<
+                (CallRecord<'_>, MessageRecord<'_>),
+                (Result<WireVerdict, GuestFailure>,),
+            > = instance.get_typed_func(&mut *store, export)?;
             function.call(store, (call, message))?.0.map(Raw::Verdict)
         }
         Work::Scorer(message, candidates) => {
@@ -151,11 +160,16 @@ pub(super) fn work(
                 (CallRecord<'_>, MessageRecord<'_>, &[CandidateRecord<'_>]),
                 (Result<Vec<WireScore>, GuestFailure>,),
             > = instance.get_typed_func(&mut *store, export)?;
-            function.call(store, (call, message, candidates))?.0.map(Raw::Scores)
+            function
+                .call(store, (call, message, candidates))?
+                .0
+                .map(Raw::Scores)
         }
         Work::Post(decision) => {
-            let function: TypedFunc<(CallRecord<'_>, DecisionRecord<'_>), (Result<Option<String>, GuestFailure>,)> =
-                instance.get_typed_func(&mut *store, export)?;
+            let function: TypedFunc<
+                (CallRecord<'_>, DecisionRecord<'_>),
+                (Result<Option<String>, GuestFailure>,),
+            > = instance.get_typed_func(&mut *store, export)?;
             function.call(store, (call, decision))?.0.map(Raw::Metadata)
         }
     };

@@ -37,7 +37,9 @@ pub enum CompileError {
     Start(#[source] io::Error),
     #[error("compiling took longer than extensions.compile_timeout_ms ({} ms): it is not an ordinary module", .after.as_millis())]
     Timeout { after: Duration },
-    #[error("compiling ended with signal {signal}; most likely it needed more than extensions.compile_memory_bytes ({memory_bytes})")]
+    #[error(
+        "compiling ended with signal {signal}; most likely it needed more than extensions.compile_memory_bytes ({memory_bytes})"
+    )]
     Killed { signal: i32, memory_bytes: u64 },
     #[error("{reason}")]
     Refused { reason: String },
@@ -77,10 +79,15 @@ impl Compiler {
 
     fn judge(&self, status: ExitStatus, artifact: Vec<u8>, said: &[u8]) -> Result<Compiled, CompileError> {
         if let Some(signal) = status.signal() {
-            return Err(CompileError::Killed { signal, memory_bytes: self.memory_bytes });
+            return Err(CompileError::Killed {
+                signal,
+                memory_bytes: self.memory_bytes,
+            });
         }
         if !status.success() {
-            let reason = String::from_utf8_lossy(said).trim().replace(char::is_control, " ");
+            let reason = String::from_utf8_lossy(said)
+                .trim()
+                .replace(char::is_control, " ");
             return Err(CompileError::Refused { reason });
         }
         if artifact.is_empty() || artifact.len() as u64 >= ARTIFACT_BYTES {
@@ -120,7 +127,10 @@ fn read(from: impl Read, most: u64) -> Vec<u8> {
 pub fn compile_here(profile: Profile, memory_bytes: u64, seconds: u64) -> Result<(), String> {
     use rustix::process::{Resource, Rlimit, nice, setrlimit};
     let limit = |resource, most: u64| {
-        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        let limit = Rlimit {
+            current: Some(most),
+            maximum: Some(most),
+        };
         setrlimit(resource, limit).map_err(|error| format!("cannot limit itself: {error}"))
     };
     limit(Resource::Data, memory_bytes)?;
@@ -148,5 +158,8 @@ fn compile(module: &[u8], profile: Profile) -> Result<Vec<u8>, String> {
 
 #[cfg(not(feature = "compiler"))]
 fn compile(_: &[u8], _: Profile) -> Result<Vec<u8>, String> {
-    Err("this program was built without the compiler; put what another one has compiled into state_dir".into())
+    Err(
+        "this program was built without the compiler; put what another one has compiled into state_dir"
+            .into(),
+    )
 }

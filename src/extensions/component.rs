@@ -11,7 +11,10 @@ use super::{
     call::{self, CallError},
     engine::{Engines, Profile},
     host::{self, Capability, Host, Said, Time},
-    wire::{CallRecord, CandidateRecord, DecisionRecord, MessageRecord, NewMessage, PreOutput, WireScore, WireVerdict},
+    wire::{
+        CallRecord, CandidateRecord, DecisionRecord, MessageRecord, NewMessage, PreOutput, WireScore,
+        WireVerdict,
+    },
 };
 
 /// What an extension is for. Each kind is a world of its own.
@@ -63,9 +66,16 @@ impl Kind {
 pub enum Unusable {
     #[error("it imports {import}, which is WASI: there is none here; {WASI_REMEDY}")]
     Wasi { import: String },
-    #[error("it imports {import}, which it was not granted: add \"{capability}\" to \"capabilities\" of its record, if it may")]
-    NotGranted { import: String, capability: &'static str },
-    #[error("it imports {import}, which this host does not have: it offers log, clock, random and metrics of beamline:extension@0.1.0")]
+    #[error(
+        "it imports {import}, which it was not granted: add \"{capability}\" to \"capabilities\" of its record, if it may"
+    )]
+    NotGranted {
+        import: String,
+        capability: &'static str,
+    },
+    #[error(
+        "it imports {import}, which this host does not have: it offers log, clock, random and metrics of beamline:extension@0.1.0"
+    )]
     UnknownImport { import: String },
     #[error("it is not of the world `{expected}`: {reason}")]
     WrongWorld { expected: &'static str, reason: String },
@@ -158,7 +168,10 @@ impl Work<'_> {
 /// What a component answered, unchecked.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Raw {
-    Pre { message: Option<NewMessage>, context: Option<String> },
+    Pre {
+        message: Option<NewMessage>,
+        context: Option<String>,
+    },
     Verdict(WireVerdict),
     Scores(Vec<WireScore>),
     Metadata(Option<String>),
@@ -195,14 +208,19 @@ impl Prepared {
     ) -> Result<Self, Unusable> {
         let engine = component.engine().clone();
         check_imports(&Interface::of(component), capabilities)?;
-        let link = |error: wasmtime::Error| Unusable::Link { reason: format!("{error:#}") };
+        let link = |error: wasmtime::Error| Unusable::Link {
+            reason: format!("{error:#}"),
+        };
         let linker = host::linker(&engine, capabilities).map_err(link)?;
         let pre = linker.instantiate_pre(component).map_err(link)?;
         let export = |name: &str| {
             let found = component.get_export(None, name);
             let lacks = || Unusable::WrongWorld {
                 expected: kind.world(),
-                reason: format!("it does not export the function `{name}`{}", looks_like(component)),
+                reason: format!(
+                    "it does not export the function `{name}`{}",
+                    looks_like(component)
+                ),
             };
             match found {
                 Some((ComponentItem::ComponentFunc(_), index)) => Ok(index),
@@ -210,7 +228,14 @@ impl Prepared {
             }
         };
         let (work, check) = (export(kind.export())?, export("check-config")?);
-        let prepared = Self { kind, profile, engines, pre, work, check };
+        let prepared = Self {
+            kind,
+            profile,
+            engines,
+            pre,
+            work,
+            check,
+        };
         prepared.check_types(&engine)?;
         Ok(prepared)
     }
@@ -227,7 +252,10 @@ impl Prepared {
             table_elements: 20_000,
             output_bytes: 1 << 16,
         };
-        let time = Time { deadline: Duration::from_secs(2), fast: None };
+        let time = Time {
+            deadline: Duration::from_secs(2),
+            fast: None,
+        };
         let mut store = self.store(engine, limits, time, Ambience { now_ms: 0, seed: 0 });
         let _running = self.engines.clock().running();
         let instance = self.pre.instantiate(&mut store).map_err(|error| Unusable::Link {
@@ -245,7 +273,13 @@ impl Prepared {
     }
 
     fn store(&self, engine: &Engine, limits: CallLimits, time: Time, ambience: Ambience) -> Store<Host> {
-        let host = Host::new(limits.memory_bytes, limits.table_elements, time, ambience.now_ms, ambience.seed);
+        let host = Host::new(
+            limits.memory_bytes,
+            limits.table_elements,
+            time,
+            ambience.now_ms,
+            ambience.seed,
+        );
         let mut store = Store::new(engine, host);
         store.limiter(|host| &mut host.limiter);
         store.set_hostcall_fuel(limits.output_bytes);
@@ -255,7 +289,14 @@ impl Prepared {
     }
 
     /// Calls it, in an instance of its own that is gone afterwards, on this thread, to its end or its limit.
-    pub fn call(&self, record: CallRecord<'_>, work: Work<'_>, limits: CallLimits, time: Time, ambience: Ambience) -> Ran<Raw> {
+    pub fn call(
+        &self,
+        record: CallRecord<'_>,
+        work: Work<'_>,
+        limits: CallLimits,
+        time: Time,
+        ambience: Ambience,
+    ) -> Ran<Raw> {
         self.run(limits, time, ambience, |store| {
             let instance = self.pre.instantiate(&mut *store)?;
             call::work(store, &instance, &self.work, record, work)
@@ -263,7 +304,12 @@ impl Prepared {
     }
 
     /// Asks it what is wrong with a configuration.
-    pub fn check_config(&self, config: &str, limits: CallLimits, time: Time) -> Ran<Vec<super::wire::ConfigProblem>> {
+    pub fn check_config(
+        &self,
+        config: &str,
+        limits: CallLimits,
+        time: Time,
+    ) -> Ran<Vec<super::wire::ConfigProblem>> {
         self.run(limits, time, Ambience { now_ms: 0, seed: 0 }, |store| {
             let instance = self.pre.instantiate(&mut *store)?;
             call::check_config(store, &instance, &self.check, config)
@@ -287,7 +333,12 @@ impl Prepared {
         let took = store.data().elapsed();
         let memory_bytes = store.data().limiter.peak;
         let said = std::mem::take(&mut store.data_mut().said);
-        Ran { result, said, took, memory_bytes }
+        Ran {
+            result,
+            said,
+            took,
+            memory_bytes,
+        }
     }
 }
 
@@ -311,10 +362,16 @@ fn check_imports(interface: &Interface, capabilities: &[Capability]) -> Result<(
         if matches!(interface, "types" | "log") {
             continue;
         }
-        match Capability::ALL.into_iter().find(|capability| capability.as_str() == interface) {
+        match Capability::ALL
+            .into_iter()
+            .find(|capability| capability.as_str() == interface)
+        {
             Some(capability) if capabilities.contains(&capability) => {}
             Some(capability) => {
-                return Err(Unusable::NotGranted { import: name.clone(), capability: capability.as_str() });
+                return Err(Unusable::NotGranted {
+                    import: name.clone(),
+                    capability: capability.as_str(),
+                });
             }
             None => return Err(Unusable::UnknownImport { import: name.clone() }),
         }

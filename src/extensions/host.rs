@@ -118,7 +118,13 @@ impl ResourceLimiter for Limiter {
 }
 
 impl Host {
-    pub(super) fn new(memory_bytes: usize, table_elements: usize, time: Time, now_ms: u64, seed: u64) -> Self {
+    pub(super) fn new(
+        memory_bytes: usize,
+        table_elements: usize,
+        time: Time,
+        now_ms: u64,
+        seed: u64,
+    ) -> Self {
         Self {
             limiter: Limiter {
                 memory_bytes,
@@ -171,7 +177,9 @@ impl Host {
 fn is_counter_name(name: &str) -> bool {
     name.len() <= COUNTER_NAME_BYTES
         && name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_')
+        && name
+            .bytes()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_')
 }
 
 /// Called at each tick of the clock that finds the call running.
@@ -208,14 +216,16 @@ pub(super) fn linker(
     )?;
     for capability in capabilities {
         match capability {
-            Capability::Clock => linker.instance("beamline:extension/clock@0.1.0")?.func_wrap(
-                "now-ms",
-                |store: StoreContextMut<'_, Host>, (): ()| Ok((store.data().now_ms,)),
-            )?,
-            Capability::Random => linker.instance("beamline:extension/random@0.1.0")?.func_wrap(
-                "next-u64",
-                |mut store: StoreContextMut<'_, Host>, (): ()| Ok((store.data_mut().next_u64(),)),
-            )?,
+            Capability::Clock => linker
+                .instance("beamline:extension/clock@0.1.0")?
+                .func_wrap("now-ms", |store: StoreContextMut<'_, Host>, (): ()| {
+                    Ok((store.data().now_ms,))
+                })?,
+            Capability::Random => linker
+                .instance("beamline:extension/random@0.1.0")?
+                .func_wrap("next-u64", |mut store: StoreContextMut<'_, Host>, (): ()| {
+                    Ok((store.data_mut().next_u64(),))
+                })?,
             Capability::Metrics => linker.instance("beamline:extension/metrics@0.1.0")?.func_wrap(
                 "count",
                 |mut store: StoreContextMut<'_, Host>, (name, amount): (WasmStr, u64)| {

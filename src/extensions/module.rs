@@ -69,9 +69,12 @@ impl ModuleSource {
             "file" => {
                 let path = rest.trim_start_matches("//");
                 let is_below = !path.is_empty()
-                    && Path::new(path)
-                        .components()
-                        .all(|part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir));
+                    && Path::new(path).components().all(|part| {
+                        matches!(
+                            part,
+                            std::path::Component::Normal(_) | std::path::Component::CurDir
+                        )
+                    });
                 if is_below {
                     Ok(Self::File(path.into()))
                 } else {
@@ -85,7 +88,12 @@ impl ModuleSource {
                 .strip_prefix("sha256/")
                 .and_then(ModuleDigest::parse)
                 .map(Self::Heir)
-                .ok_or_else(|| (format!("{text:?} names no digest"), "write heir:sha256/ and 64 hex digits")),
+                .ok_or_else(|| {
+                    (
+                        format!("{text:?} names no digest"),
+                        "write heir:sha256/ and 64 hex digits",
+                    )
+                }),
             "https" => Ok(Self::Https(text.into())),
             "oci" => Err((
                 "modules of OCI registries cannot be fetched yet".into(),

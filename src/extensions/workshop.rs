@@ -1,0 +1,210 @@
+//! Where modules become components: from memory, from the private directory, or by the compiler, once for each.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use wasmtime::component::Component;
+
+use super::{
+    artifact::{Artifacts, Trusted},
+    compile::{CompileError, Compiler},
+    component::{Interface, Kind, Prepared, Unusable},
+    engine::{Engines, Profile},
+    host::Capability,
+    module::ModuleDigest,
+};
+
+/// Modules that were refused, which are remembered so that each costs its compilation once.
+const REFUSED: usize = 256;
+
+/// A compiled module.
+#[derive(Debug)]
+pub struct Built {
+    pub digest: ModuleDigest,
+    /// Size of the module.
+    pub bytes: usize,
+    pub profile: Profile,
+    pub interface: Interface,
+    /// How long it took, where it was compiled by this process.
+    pub compiled_in: Option<Duration>,
+    component: Handle,
+}
+
+struct Handle(Component);
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Component")
+    }
+}
+
+/// Why a module does not become a component.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct NotBuilt {
+    pub reason: String,
+}
+
+#[derive(Debug)]
+enum Known {
+    Built(Weak<Built>),
+    Refused(NotBuilt),
+}
+
+/// Makes components of modules.
+#[derive(Debug)]
+pub struct Workshop {
+    engines: Arc<Engines>,
+    compiler: Compiler,
+    artifacts: Option<Artifacts>,
+    known: Mutex<HashMap<ModuleDigest, Known>>,
+    /// Held while the compiler runs: one at a time, so that it never takes more than one processor.
+    compiling: Mutex<()>,
+}
+
+impl Workshop {
+    /// With a directory, what was compiled is kept there.
+    pub fn new(engines: Arc<Engines>, compiler: Compiler, dir: Option<&Path>) -> Self {
+        let artifacts = dir.and_then(|dir| match Artifacts::open(dir.to_owned()) {
+            Ok(artifacts) => Some(artifacts),
+            Err(error) => {
+                tracing::error!(%error, path = %dir.display(), "Compiled extensions cannot be kept on disk.");
+                None
+            }
+        });
+        Self {
+            engines,
+            compiler,
+            artifacts,
+            known: Mutex::default(),
+            compiling: Mutex::default(),
+        }
+    }
+
+    pub fn engines(&self) -> &Arc<Engines> {
+        &self.engines
+    }
+
+    /// A module that was built before, or why it was not. Never compiles.
+    pub fn known(&self, digest: &ModuleDigest) -> Option<Result<Arc<Built>, NotBuilt>> {
+        match self
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(digest)?
+        {
+            Known::Built(built) => built.upgrade().map(Ok),
+            Known::Refused(why) => Some(Err(why.clone())),
+        }
+    }
+
+    /// Makes a component of a module: milliseconds for a small one, seconds for an interpreter.
+    ///
+    /// # Errors
+    /// What is wrong with it, with a remedy where there is one. A compiler that could not be started is not held
+    /// against the module.
+    pub fn build(&self, module: &[u8]) -> Result<Arc<Built>, NotBuilt> {
+        let digest = ModuleDigest::of(module);
+        let _one_at_a_time = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = self.known(&digest) {
+            return known;
+        }
+        let (known, result) = match self.build_new(module, digest) {
+            Ok(built) => {
+                let built = Arc::new(built);
+                (Some(Known::Built(Arc::downgrade(&built))), Ok(built))
+            }
+            Err((why, is_its_fault)) => (is_its_fault.then(|| Known::Refused(why.clone())), Err(why)),
+        };
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, known| !matches!(known, Known::Built(built) if built.strong_count() == 0));
+        if all.len() >= REFUSED {
+            all.retain(|_, known| matches!(known, Known::Built(_)));
+        }
+        if let Some(known) = known {
+            all.insert(digest, known);
+        }
+        result
+    }
+
+    fn build_new(&self, module: &[u8], digest: ModuleDigest) -> Result<Built, (NotBuilt, bool)> {
+        let theirs = |reason: String| (NotBuilt { reason }, true);
+        check_header(module).map_err(theirs)?;
+        let profile = Profile::of(module);
+        let engine = self.engines.engine(profile);
+        let began = Instant::now();
+        let cached = self.artifacts.as_ref().and_then(|artifacts| {
+            artifacts.load(engine, &digest).unwrap_or_else(|tampered| {
+                tracing::error!("{tampered}");
+                None
+            })
+        });
+        // Code of another version has another name; what does not load all the same is made anew.
+        let cached = cached.and_then(|code| code.load(engine).ok());
+        let (component, compiled_in) = match cached {
+            Some(component) => (component, None),
+            None => {
+                let compiled = self.compiler.compile(module, profile).map_err(|error| {
+                    let is_its_fault = !matches!(error, CompileError::Start(_) | CompileError::CutOff);
+                    let reason = match &error {
+                        CompileError::Start(source) => format!("{error}: {source}"),
+                        _ => error.to_string(),
+                    };
+                    (NotBuilt { reason }, is_its_fault)
+                })?;
+                let code = Trusted::from(compiled);
+                let component = code.load(engine).map_err(|error| {
+                    (
+                        NotBuilt {
+                            reason: format!("its code cannot be loaded: {error:#}"),
+                        },
+                        false,
+                    )
+                })?;
+                if let Some(artifacts) = &self.artifacts
+                    && let Err(error) = artifacts.keep(engine, &digest, &code)
+                {
+                    tracing::warn!(%error, %digest, "A compiled extension was not kept on disk.");
+                }
+                (component, Some(began.elapsed()))
+            }
+        };
+        Ok(Built {
+            digest,
+            bytes: module.len(),
+            profile,
+            interface: Interface::of(&component),
+            compiled_in,
+            component: Handle(component),
+        })
+    }
+
+    /// Links a built module as an extension of a kind.
+    pub fn link(&self, built: &Built, kind: Kind, capabilities: &[Capability]) -> Result<Prepared, Unusable> {
+        Prepared::link(
+            &built.component.0,
+            kind,
+            built.profile,
+            capabilities,
+            self.engines.clone(),
+        )
+    }
+}
+
+/// Says of what is plainly no component what it is.
+fn check_header(module: &[u8]) -> Result<(), String> {
+    const MAGIC: &[u8] = b"\0asm";
+    const COMPONENT: &[u8] = &[0x0d, 0, 1, 0];
+    const CORE: &[u8] = &[1, 0, 0, 0];
+    match (module.get(..4), module.get(4..8)) {
+        (Some(MAGIC), Some(COMPONENT)) => Ok(()),
+        (Some(MAGIC), Some(CORE)) => Err(
+            "it is a core module, not a component: make one of it with `beamline-sidecar ext build`".into(),
+        ),
+        _ => Err("it is not WebAssembly: a component begins with 00 61 73 6d 0d 00 01 00".into()),
+    }
+}
