@@ -7,6 +7,7 @@ mod config;
 mod conformance;
 mod decide;
 mod erlang;
+mod extensions;
 mod faults;
 mod forward;
 mod golden;

@@ -1,0 +1,433 @@
+//! How an extension fares: what it is trusted with depends on it. Kept by extension over reloads; a new module starts
+//! with a clean breaker.
+//!
+//! Two things keep an extension from being called. Its **breaker** (off unless configured) minds every failure and opens
+//! for a fixed time. Its **quarantine** (always on) minds crashes alone and doubles with each further one.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde::Serialize;
+
+use super::{call::CrashReport, config::ExtensionsConfig, lane::Lane, latency::Latency};
+use crate::decide::Moment;
+
+/// Crashes that are kept for whoever asks.
+const TRAPS: usize = 10;
+/// Calls in the window before a rate of failures says anything.
+const MINIMUM_VOLUME: u32 = 10;
+
+/// The health of one extension.
+#[derive(Debug)]
+pub struct Vitals {
+    pub(super) lane: Lane,
+    running: AtomicU32,
+    state: Mutex<State>,
+    peak_memory: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What the module was when this began.
+    module: Option<super::module::ModuleDigest>,
+    breaker: Breaker,
+    quarantine: Quarantine,
+    window: VecDeque<Second>,
+    failures_in_row: u32,
+    successes: u64,
+    failures: u64,
+    last_success: Option<Moment>,
+    last_failure: Option<Moment>,
+    latency: Latency,
+    traps: VecDeque<LastTrap>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Second {
+    second: u64,
+    successes: u32,
+    failures: u32,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Breaker {
+    #[default]
+    Closed,
+    Open {
+        since: Moment,
+    },
+    HalfOpen {
+        tried: u32,
+    },
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Quarantine {
+    crashes_in_row: u32,
+    /// How often it was quarantined without a success in between.
+    times: u32,
+    until: Option<Moment>,
+    /// One call is let through after the pause, and decides.
+    probing: bool,
+}
+
+/// Why an extension may not be called now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Barred {
+    BreakerOpen,
+    Quarantined,
+}
+
+/// What became of a call, as far as health minds.
+#[derive(Debug)]
+pub enum CallOutcome<'a> {
+    Success,
+    Failure,
+    Crash(&'a CrashReport),
+}
+
+/// A crash, for an operator.
+#[derive(Debug, Clone, Serialize)]
+pub struct LastTrap {
+    pub at: String,
+    pub tenant_id: String,
+    pub policy_id: String,
+    #[serde(flatten)]
+    pub report: CrashReport,
+}
+
+/// Something that a log line is written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    BreakerOpened,
+    BreakerClosed,
+    Quarantined { pause: Duration },
+    Released,
+}
+
+/// How an operator sees it: the platform's report.
+#[derive(Debug, Clone, Serialize)]
+pub struct HealthReport {
+    pub extension_id: String,
+    pub status: &'static str,
+    pub success_rate: f64,
+    pub successes: u64,
+    pub failures: u64,
+    pub avg_latency_ms: f64,
+    pub p50_latency_ms: f64,
+    pub p95_latency_ms: f64,
+    pub p99_latency_ms: f64,
+    pub last_success: Option<String>,
+    pub last_failure: Option<String>,
+    pub lane: &'static str,
+    pub running: u32,
+    pub peak_memory_bytes: u64,
+    pub quarantined_until: Option<String>,
+}
+
+/// The breaker's part of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct BreakerReport {
+    pub extension_id: String,
+    pub state: &'static str,
+    pub opened_at: Option<String>,
+    pub failure_count: u32,
+    pub error_rate: f64,
+    pub quarantined: bool,
+}
+
+/// A call that counts as running.
+#[derive(Debug)]
+pub(super) struct Permit<'a>(&'a AtomicU32);
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Vitals {
+    pub(super) fn new(starts_slow: bool) -> Self {
+        Self {
+            lane: Lane::new(starts_slow),
+            running: AtomicU32::new(0),
+            state: Mutex::default(),
+            peak_memory: AtomicU64::new(0),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another module deserves another chance.
+    pub(super) fn runs_module(&self, module: super::module::ModuleDigest, starts_slow: bool) {
+        let mut state = self.state();
+        if state.module != Some(module) {
+            if state.module.is_some() {
+                state.breaker = Breaker::Closed;
+                state.quarantine = Quarantine::default();
+                state.window.clear();
+                state.failures_in_row = 0;
+                self.lane.restart(starts_slow);
+            }
+            state.module = Some(module);
+        }
+    }
+
+    /// One of the calls that may be under way at a time, if there is one left.
+    pub(super) fn permit(&self, concurrency: u32) -> Option<Permit<'_>> {
+        let before = self.running.fetch_add(1, Ordering::Relaxed);
+        let permit = Permit(&self.running);
+        (before < concurrency).then_some(permit)
+    }
+
+    /// Whether it may be called. Whoever is let through must [`record`](Self::record) what came of it.
+    pub(super) fn admit(&self, config: &ExtensionsConfig, now: Moment) -> Result<(), Barred> {
+        let mut state = self.state();
+        if let Some(until) = state.quarantine.until {
+            if now < until || state.quarantine.probing {
+                return Err(Barred::Quarantined);
+            }
+            state.quarantine.probing = true;
+        }
+        if !config.breaker.enabled {
+            return Ok(());
+        }
+        let barred = match &mut state.breaker {
+            Breaker::Closed => false,
+            Breaker::Open { since } => {
+                let over = now.since(*since) >= u64::from(config.breaker.timeout_seconds) * 1_000;
+                if over {
+                    state.breaker = Breaker::HalfOpen { tried: 1 };
+                }
+                !over
+            }
+            Breaker::HalfOpen { tried } => {
+                let spent = *tried >= config.breaker.half_open_max_requests;
+                *tried = tried.saturating_add(1);
+                spent
+            }
+        };
+        if barred {
+            state.quarantine.probing = false;
+            return Err(Barred::BreakerOpen);
+        }
+        Ok(())
+    }
+
+    /// Gives back what [`admit`](Self::admit) let through, where no call was made.
+    pub(super) fn withdraw(&self) {
+        let mut state = self.state();
+        state.quarantine.probing = false;
+        if let Breaker::HalfOpen { tried } = &mut state.breaker {
+            *tried = tried.saturating_sub(1);
+        }
+    }
+
+    /// Takes note of a call.
+    pub(super) fn record(
+        &self,
+        config: &ExtensionsConfig,
+        now: Moment,
+        took: Duration,
+        memory_bytes: usize,
+        outcome: &CallOutcome<'_>,
+        whose: (&str, &str),
+    ) -> Option<Change> {
+        self.peak_memory.fetch_max(memory_bytes as u64, Ordering::Relaxed);
+        let mut state = self.state();
+        state.latency.record(now, took);
+        state.count(now, matches!(outcome, CallOutcome::Success), config.breaker.window_seconds);
+        match outcome {
+            CallOutcome::Success => state.succeeded(now),
+            CallOutcome::Failure => {
+                state.quarantine.probing = false;
+                // A failure is not a crash: the pause is over, and what it would be next stays known.
+                state.quarantine.until = None;
+                state.failed(config, now)
+            }
+            CallOutcome::Crash(report) => {
+                let trap = LastTrap {
+                    at: now.to_string(),
+                    tenant_id: whose.0.to_owned(),
+                    policy_id: whose.1.to_owned(),
+                    report: (*report).clone(),
+                };
+                if state.traps.len() == TRAPS {
+                    state.traps.pop_front();
+                }
+                state.traps.push_back(trap);
+                let opened = state.failed(config, now);
+                state.crashed(config, now).or(opened)
+            }
+        }
+    }
+
+    /// Ends a quarantine and closes the breaker.
+    pub fn lift(&self) {
+        let mut state = self.state();
+        state.quarantine = Quarantine::default();
+        state.breaker = Breaker::Closed;
+        state.failures_in_row = 0;
+        state.window.clear();
+    }
+
+    pub fn traps(&self) -> Vec<LastTrap> {
+        self.state().traps.iter().cloned().collect()
+    }
+
+    /// As the platform reports it.
+    pub fn health(&self, id: &str, now: Moment) -> HealthReport {
+        let state = self.state();
+        let total = state.successes + state.failures;
+        #[expect(clippy::cast_precision_loss, reason = "a share of counts below 2^52")]
+        let success_rate = if total == 0 { 1.0 } else { state.successes as f64 / total as f64 };
+        let status = match success_rate {
+            rate if rate >= 0.95 => "healthy",
+            rate if rate >= 0.80 => "degraded",
+            _ => "unhealthy",
+        };
+        let latency = state.latency.report(now);
+        let text = |moment: Option<Moment>| moment.map(|moment| moment.to_string());
+        HealthReport {
+            extension_id: id.to_owned(),
+            status,
+            success_rate,
+            successes: state.successes,
+            failures: state.failures,
+            avg_latency_ms: latency.avg_ms,
+            p50_latency_ms: latency.p50_ms,
+            p95_latency_ms: latency.p95_ms,
+            p99_latency_ms: latency.p99_ms,
+            last_success: text(state.last_success),
+            last_failure: text(state.last_failure),
+            lane: self.lane.name(),
+            running: self.running.load(Ordering::Relaxed),
+            peak_memory_bytes: self.peak_memory.load(Ordering::Relaxed),
+            quarantined_until: text(state.quarantine.until.filter(|until| *until > now)),
+        }
+    }
+
+    pub fn breaker(&self, id: &str, now: Moment) -> BreakerReport {
+        let state = self.state();
+        let (name, opened) = match state.breaker {
+            Breaker::Closed => ("closed", None),
+            Breaker::Open { since } => ("open", Some(since)),
+            Breaker::HalfOpen { .. } => ("half_open", None),
+        };
+        let (successes, failures) = state.counted();
+        let total = successes + failures;
+        BreakerReport {
+            extension_id: id.to_owned(),
+            state: name,
+            opened_at: opened.map(|moment| moment.to_string()),
+            failure_count: state.failures_in_row,
+            error_rate: if total == 0 { 0.0 } else { f64::from(failures) / f64::from(total) },
+            quarantined: state.quarantine.until.is_some_and(|until| until > now),
+        }
+    }
+
+    /// Whether it is kept from being called, for a gauge.
+    pub fn is_barred(&self, now: Moment) -> bool {
+        let state = self.state();
+        matches!(state.breaker, Breaker::Open { .. }) || state.quarantine.until.is_some_and(|until| until > now)
+    }
+}
+
+impl State {
+    fn count(&mut self, now: Moment, success: bool, window_seconds: u32) {
+        let second = now.unix_ms() / 1_000;
+        if success {
+            self.successes += 1;
+            self.last_success = Some(now);
+        } else {
+            self.failures += 1;
+            self.last_failure = Some(now);
+        }
+        if self.window.back().is_none_or(|last| last.second != second) {
+            self.window.push_back(Second { second, ..Second::default() });
+        }
+        if let Some(last) = self.window.back_mut() {
+            if success {
+                last.successes = last.successes.saturating_add(1);
+            } else {
+                last.failures = last.failures.saturating_add(1);
+            }
+        }
+        let oldest = second.saturating_sub(u64::from(window_seconds));
+        while self.window.front().is_some_and(|first| first.second <= oldest && first.second != second) {
+            self.window.pop_front();
+        }
+    }
+
+    fn counted(&self) -> (u32, u32) {
+        let add = |(successes, failures): (u32, u32), second: &Second| {
+            (successes.saturating_add(second.successes), failures.saturating_add(second.failures))
+        };
+        self.window.iter().fold((0, 0), add)
+    }
+
+    fn succeeded(&mut self, _: Moment) -> Option<Change> {
+        self.failures_in_row = 0;
+        let released = self.quarantine.until.is_some();
+        self.quarantine = Quarantine::default();
+        let reopened = !matches!(self.breaker, Breaker::Closed);
+        if reopened {
+            self.breaker = Breaker::Closed;
+            self.window.clear();
+            return Some(Change::BreakerClosed);
+        }
+        released.then_some(Change::Released)
+    }
+
+    fn failed(&mut self, config: &ExtensionsConfig, now: Moment) -> Option<Change> {
+        self.failures_in_row = self.failures_in_row.saturating_add(1);
+        if !config.breaker.enabled {
+            return None;
+        }
+        let opens = match self.breaker {
+            Breaker::HalfOpen { .. } => true,
+            Breaker::Open { .. } => false,
+            Breaker::Closed => {
+                let (successes, failures) = self.counted();
+                let total = successes.saturating_add(failures);
+                let rate = f64::from(failures) / f64::from(total.max(1));
+                self.failures_in_row >= config.breaker.failure_threshold
+                    || (total >= MINIMUM_VOLUME && rate >= config.breaker.error_rate_threshold)
+            }
+        };
+        opens.then(|| {
+            self.breaker = Breaker::Open { since: now };
+            Change::BreakerOpened
+        })
+    }
+
+    fn crashed(&mut self, config: &ExtensionsConfig, now: Moment) -> Option<Change> {
+        let quarantine = &mut self.quarantine;
+        quarantine.crashes_in_row = quarantine.crashes_in_row.saturating_add(1);
+        let again = std::mem::take(&mut quarantine.probing);
+        if !again && quarantine.crashes_in_row < config.quarantine_after {
+            return None;
+        }
+        if !again && quarantine.until.is_some_and(|until| until > now) {
+            // A call that was under way when the quarantine began.
+            return None;
+        }
+        let doubled = config.quarantine_ms.saturating_mul(1_u64 << quarantine.times.min(32));
+        let pause = doubled.min(config.quarantine_max_ms);
+        quarantine.times = quarantine.times.saturating_add(1);
+        quarantine.until = Some(now.plus_ms(pause));
+        Some(Change::Quarantined { pause: Duration::from_millis(pause) })
+    }
+}
+
+#[cfg(test)]
+#[path = "vitals_tests.rs"]
+mod tests;

@@ -1,0 +1,169 @@
+//! One call and its limits.
+
+use std::time::{Duration, Instant};
+
+use beamline_sidecar::extensions::{CallError, CallLimits, Kind, Raw, Rejection, Time, WireVerdict};
+
+use super::{LIMITS, TIME, built, guest, message, misbehave, record, workshop};
+
+fn verdict(config: &str) -> Result<Raw, CallError> {
+    misbehave(config, LIMITS, TIME).result
+}
+
+fn details(config: &str) -> String {
+    match verdict(config) {
+        Ok(Raw::Verdict(WireVerdict::Reject(Rejection { details, .. }))) => details,
+        other => panic!("{config}: {other:?}"),
+    }
+}
+
+#[test]
+fn an_extension_answers() {
+    assert_eq!(verdict("{}"), Ok(Raw::Verdict(WireVerdict::Accept)));
+}
+
+#[test]
+fn each_crash_has_its_name_and_the_next_call_is_normal() {
+    let crash = |config: &str| {
+        let ran = misbehave(config, LIMITS, TIME);
+        assert_eq!(verdict("{}"), Ok(Raw::Verdict(WireVerdict::Accept)));
+        ran.result.expect_err(config)
+    };
+    assert!(matches!(crash(r#"{"do":"trap"}"#), CallError::Trap(report) if report.reason.contains("unreachable")));
+    assert!(matches!(crash(r#"{"do":"panic"}"#), CallError::Trap(_)));
+    assert!(matches!(crash(r#"{"do":"recurse"}"#), CallError::Trap(report) if report.reason.contains("stack")));
+    assert!(matches!(crash(r#"{"do":"allocate"}"#), CallError::Memory(_)));
+    assert!(matches!(crash(r#"{"do":"huge-output","bytes":2000000}"#), CallError::Output { .. }));
+    assert!(matches!(crash(r#"{"do":"failure"}"#), CallError::Failure(failure) if failure.code == "made_up"));
+}
+
+#[test]
+fn a_crash_says_where() {
+    let Err(CallError::Trap(report)) = verdict(r#"{"do":"trap"}"#) else {
+        panic!("no trap");
+    };
+    assert!(!report.frames.is_empty());
+}
+
+#[test]
+fn an_endless_loop_ends_at_the_deadline() {
+    let time = Time { deadline: Duration::from_millis(50), fast: None };
+    for config in [r#"{"do":"loop"}"#, r#"{"do":"loop-in-host"}"#] {
+        let began = Instant::now();
+        let ran = misbehave(config, LIMITS, time);
+        assert_eq!(ran.result, Err(CallError::Timeout), "{config}");
+        assert!(ran.took >= Duration::from_millis(50), "{config}: {:?}", ran.took);
+        // It ends at all; how exactly is for the benchmark.
+        assert!(began.elapsed() < Duration::from_secs(20));
+    }
+}
+
+#[test]
+fn what_overruns_the_fast_lane_is_told_apart_from_a_timeout() {
+    let time = Time { deadline: Duration::from_secs(5), fast: Some(Duration::from_micros(500)) };
+    assert_eq!(misbehave(r#"{"do":"loop"}"#, LIMITS, time).result, Err(CallError::Overrun));
+}
+
+#[test]
+fn memory_is_limited_and_its_peak_known() {
+    let limits = CallLimits { memory_bytes: 4 << 20, ..LIMITS };
+    let ran = misbehave(r#"{"do":"allocate","bytes":20000000}"#, limits, TIME);
+    assert!(matches!(ran.result, Err(CallError::Memory(_))), "{:?}", ran.result);
+    assert!(ran.memory_bytes <= 4 << 20);
+    let ran = misbehave(r#"{"do":"allocate","bytes":1000000}"#, limits, TIME);
+    assert_eq!(ran.result, Ok(Raw::Verdict(WireVerdict::Accept)));
+    assert!(ran.memory_bytes > 1_000_000);
+}
+
+#[test]
+fn an_instance_remembers_nothing() {
+    assert_eq!(details(r#"{"do":"remember"}"#), details(r#"{"do":"remember"}"#));
+    assert!(details(r#"{"do":"remember"}"#).contains("null"));
+}
+
+#[test]
+fn what_it_says_is_bounded() {
+    let ran = misbehave(r#"{"do":"flood-log"}"#, CallLimits { output_bytes: 2 << 20, ..LIMITS }, TIME);
+    assert_eq!(ran.result, Ok(Raw::Verdict(WireVerdict::Accept)));
+    assert_eq!(ran.said.lines.len(), 32);
+    assert_eq!(ran.said.dropped, 10_001 - 32);
+    let ran = misbehave(r#"{"do":"count-metrics"}"#, LIMITS, TIME);
+    assert_eq!(ran.said.counters.len(), 32);
+    assert!(ran.said.counters.iter().all(|(name, _)| name.len() <= 48));
+}
+
+#[test]
+fn chance_repeats_and_time_is_given() {
+    assert_eq!(details(r#"{"do":"random"}"#), details(r#"{"do":"random"}"#));
+    assert!(details(r#"{"do":"clock"}"#).contains(":7}"));
+}
+
+#[test]
+fn a_configuration_is_checked_with_every_mistake() {
+    let built = built("misbehaving-validator");
+    let prepared = workshop().link(&built, Kind::Validator, &built.interface.needs()).unwrap();
+    let check = |config: &str| prepared.check_config(config, LIMITS, TIME).result;
+    assert_eq!(check("{}"), Ok(Vec::new()));
+    assert_eq!(check(r#"{"bad":true}"#).unwrap().len(), 2);
+    let time = Time { deadline: Duration::from_millis(30), fast: None };
+    let ran = prepared.check_config(r#"{"check":"loop"}"#, LIMITS, time);
+    assert_eq!(ran.result, Err(CallError::Timeout));
+}
+
+fn refusal(name: &str, kind: Kind) -> String {
+    match workshop().build(&guest(name)) {
+        Err(error) => error.to_string(),
+        Ok(built) => match workshop().link(&built, kind, &[]) {
+            Err(error) => error.to_string(),
+            Ok(prepared) => panic!("{name}: {prepared:?}"),
+        },
+    }
+}
+
+#[test]
+fn what_is_no_extension_is_refused_with_a_remedy() {
+    for (name, kind, says) in [
+        ("asks-for-wasi", Kind::Validator, "wasi:cli/environment"),
+        ("asks-for-everything", Kind::Validator, "\"clock\""),
+        ("no-component", Kind::Validator, "core module"),
+        ("other-world", Kind::Validator, "world `validator`"),
+        ("other-types", Kind::Validator, "world `validator`"),
+        ("pii-guard", Kind::Scorer, "looks like a validator"),
+        ("large-memory", Kind::Validator, "memory"),
+        ("large-table", Kind::Validator, "table"),
+        ("loops-at-start", Kind::Validator, "start"),
+    ] {
+        let refused = refusal(name, kind);
+        assert!(refused.contains(says), "{name}: {refused}");
+    }
+}
+
+#[test]
+fn a_pre_processor_is_no_post_processor() {
+    let built = built("misbehaving-pre-processor");
+    let refused = workshop().link(&built, Kind::Post, &built.interface.needs()).unwrap_err();
+    assert!(refused.to_string().contains("world `post-processor`"), "{refused}");
+}
+
+#[test]
+fn what_is_no_webassembly_is_refused() {
+    let module = guest("pii-guard");
+    for bytes in [&b""[..], b"\0asm", b"hello, this is text", &module[..module.len() / 2], &module[..module.len() - 1]] {
+        assert!(workshop().build(bytes).is_err(), "{} bytes", bytes.len());
+    }
+}
+
+#[test]
+fn guards_find_what_they_look_for() {
+    let built = built("pii-guard");
+    assert_eq!(built.interface.needs(), []);
+    let prepared = workshop().link(&built, Kind::Validator, &[]).unwrap();
+    let guard = |payload: &str| {
+        use beamline_sidecar::extensions::{Ambience, Work};
+        let ambience = Ambience { now_ms: 0, seed: 0 };
+        prepared.call(record("{}"), Work::Validator(message(payload)), LIMITS, TIME, ambience)
+    };
+    assert_eq!(guard(r#"{"text":"hello"}"#).result, Ok(Raw::Verdict(WireVerdict::Accept)));
+    let ran = guard(r#"{"text":"pay with 4111 1111 1111 1111"}"#);
+    assert!(matches!(ran.result, Ok(Raw::Verdict(WireVerdict::Reject(_)))), "{ran:?}");
+}

@@ -1,0 +1,92 @@
+//! Extensions, run for real: components built by `wasm-extensions/build.sh`.
+
+mod host;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use beamline_sidecar::extensions::{
+    Ambience, Built, CallLimits, CallRecord, Compiler, Engines, Kind, MessageRecord, Ran, Raw, Time, Work,
+    Workshop,
+};
+
+/// A component's bytes.
+pub(crate) fn guest(name: &str) -> Vec<u8> {
+    let path = guest_path(name);
+    std::fs::read(&path).unwrap_or_else(|error| {
+        panic!("{}: {error}: run tests/setup.sh, which builds the extensions", path.display())
+    })
+}
+
+pub(crate) fn guest_path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("wasm-extensions/target/components")
+        .join(format!("{name}.wasm"))
+}
+
+/// Compiles with the program under test.
+pub(crate) fn compiler() -> Compiler {
+    Compiler {
+        program: env!("CARGO_BIN_EXE_beamline-sidecar").into(),
+        timeout: Duration::from_secs(60),
+        memory_bytes: 2 << 30,
+    }
+}
+
+/// One for all tests of this process: its pools are large. What is compiled is kept for other processes.
+pub(crate) fn workshop() -> &'static Workshop {
+    static WORKSHOP: LazyLock<Workshop> = LazyLock::new(|| {
+        let engines = Engines::new(64, 64 << 20).expect("engines");
+        Workshop::new(Arc::new(engines), compiler(), Some(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled")))
+    });
+    &WORKSHOP
+}
+
+pub(crate) fn built(name: &str) -> Arc<Built> {
+    workshop().build(&guest(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+pub(crate) const LIMITS: CallLimits = CallLimits {
+    memory_bytes: 16 << 20,
+    table_elements: 10_000,
+    output_bytes: 1 << 20,
+};
+
+pub(crate) const TIME: Time = Time {
+    deadline: Duration::from_millis(2_000),
+    fast: None,
+};
+
+pub(crate) fn record(config: &str) -> CallRecord<'_> {
+    CallRecord {
+        tenant_id: "acme",
+        policy_id: "main",
+        trace_id: "",
+        request_id: "r-1",
+        context: "{}",
+        config,
+        remaining_ms: 100,
+    }
+}
+
+pub(crate) fn message(payload: &str) -> MessageRecord<'_> {
+    MessageRecord {
+        message_id: "",
+        message_type: "chat",
+        payload,
+        metadata: "{}",
+    }
+}
+
+/// Calls the misbehaving validator.
+pub(crate) fn misbehave(config: &str, limits: CallLimits, time: Time) -> Ran<Raw> {
+    let built = built("misbehaving-validator");
+    let prepared = workshop()
+        .link(&built, Kind::Validator, &built.interface.needs())
+        .expect("it links");
+    let work = Work::Validator(message("\"seen\""));
+    prepared.call(record(config), work, limits, time, Ambience { now_ms: 7, seed: 1 })
+}
