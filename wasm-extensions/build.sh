@@ -40,9 +40,9 @@ esac
 
 # Every crate that makes a component, by its name.
 guests=(
+    latency-scorer mask-pii-post mask-pii-pre normalize-text pii-guard
     asks-for-everything asks-for-wasi
     misbehaving-post-processor misbehaving-pre-processor misbehaving-scorer misbehaving-validator
-    pii-guard
 )
 
 # A stack of 256 KiB instead of 1 MiB, since a fresh instance pays for its memory; and no path of
