@@ -5,6 +5,7 @@
 #   tests/setup.sh bench      the above, and nginx, wrk and oha for `make bench`
 #   tests/setup.sh fuzz       a C++ compiler and cargo-fuzz for `make fuzz`
 #   tests/setup.sh coverage   the above without bench, and cargo-llvm-cov with matching LLVM tools
+#   tests/setup.sh guests     a compiler for WebAssembly, and the components that the tests run
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -82,10 +83,23 @@ for_coverage() {
     fi
 }
 
+for_guests() {
+    local target=wasm32-unknown-unknown
+    # rustup's compiler where it has the target or can fetch it; Debian's otherwise, or where asked for.
+    if [[ ${BEAMLINE_GUEST_COMPILER-} == debian ]] || ! command -v rustup >/dev/null ||
+        ! { [[ -d $(rustc --print sysroot)/lib/rustlib/$target ]] ||
+            timeout 120 rustup --quiet target add $target >/dev/null 2>&1; }
+    then
+        need_packages rustc-web cargo-web rust-web-src lld-19
+    fi
+    wasm-extensions/build.sh >/dev/null
+}
+
 case ${1-} in
     '') for_tests ;;
     bench) for_tests; for_bench ;;
     fuzz) for_fuzz ;;
     coverage) for_tests; for_coverage ;;
-    *) die "unknown mode '$1': nothing, bench, fuzz or coverage" ;;
+    guests) for_guests ;;
+    *) die "unknown mode '$1': nothing, bench, fuzz, coverage or guests" ;;
 esac

@@ -256,6 +256,15 @@ mod tests {
     }
 
     #[test]
+    fn the_example_record_has_a_good_configuration() {
+        let record: serde_json::Value = serde_json::from_str(include_str!("../extension.json")).unwrap();
+        assert_eq!(
+            LatencyScorer::check_config(&Json::from(&record["config"])),
+            Ok(())
+        );
+    }
+
+    #[test]
     fn every_mistake_in_a_configuration_is_told() {
         let wrong = r#"{"latency_exponent": -1, "error_exponent": 9, "cost_exponent": 8.1,
             "latency_floor_ms": 0, "cost_floor": 0, "min_factor": 1.5}"#;

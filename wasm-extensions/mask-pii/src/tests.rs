@@ -140,3 +140,14 @@ fn every_mistake_in_a_configuration_is_told() {
         ["/keep_last", "/kinds/0", "/mask", "/masks", "/style"]
     );
 }
+
+#[test]
+fn the_example_records_have_good_configurations() {
+    for record in [
+        include_str!("../pre/extension.json"),
+        include_str!("../post/extension.json"),
+    ] {
+        let record: Value = serde_json::from_str(record).unwrap();
+        assert_eq!(MaskPii::check_config(&Json::from(&record["config"])), Ok(()));
+    }
+}

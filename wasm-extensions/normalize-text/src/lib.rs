@@ -141,6 +141,15 @@ mod tests {
     }
 
     #[test]
+    fn the_example_record_has_a_good_configuration() {
+        let record: serde_json::Value = serde_json::from_str(include_str!("../extension.json")).unwrap();
+        assert_eq!(
+            NormalizeText::check_config(&Json::from(&record["config"])),
+            Ok(())
+        );
+    }
+
+    #[test]
     fn every_mistake_in_a_configuration_is_told() {
         let off = r#"{"fields": [], "nfc": false, "trim_whitespace": false, "collapse_whitespace": false}"#;
         assert_eq!(paths(off), ["/fields", ""]);

@@ -85,3 +85,9 @@ fn the_guard_keeps_every_case() {
     assert!(!file.cases.is_empty());
     file.cases.iter().for_each(assert_case);
 }
+
+#[test]
+fn the_example_record_has_a_good_configuration() {
+    let record: Value = serde_json::from_str(include_str!("../extension.json")).unwrap();
+    assert_eq!(PiiGuard::check_config(&Json::from(&record["config"])), Ok(()));
+}
