@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Installs what the tests need and the machine lacks; does nothing, quickly, when all is there.
 #
-#   tests/setup.sh            Debian packages and cargo-nextest for `make test`
+#   tests/setup.sh            Debian packages, cargo-nextest and the extensions that `make test` runs
 #   tests/setup.sh bench      the above, and nginx, wrk and oha for `make bench`
 #   tests/setup.sh fuzz       a C++ compiler and cargo-fuzz for `make fuzz`
 #   tests/setup.sh coverage   the above without bench, and cargo-llvm-cov with matching LLVM tools
-#   tests/setup.sh guests     a compiler for WebAssembly, and the components that the tests run
+#   tests/setup.sh guests     of the above only a compiler for WebAssembly, and what it builds
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -96,10 +96,10 @@ for_guests() {
 }
 
 case ${1-} in
-    '') for_tests ;;
+    '') for_tests; for_guests ;;
     bench) for_tests; for_bench ;;
     fuzz) for_fuzz ;;
-    coverage) for_tests; for_coverage ;;
+    coverage) for_tests; for_guests; for_coverage ;;
     guests) for_guests ;;
     *) die "unknown mode '$1': nothing, bench, fuzz, coverage or guests" ;;
 esac
