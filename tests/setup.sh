@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Installs what the tests need and the machine lacks; does nothing, quickly, when all is there.
 #
-#   tests/setup.sh            Debian packages and cargo-nextest for `make test`
+#   tests/setup.sh            Debian packages, cargo-nextest and the extensions that `make test` runs
 #   tests/setup.sh bench      the above, and nginx, wrk and oha for `make bench`
 #   tests/setup.sh fuzz       a C++ compiler and cargo-fuzz for `make fuzz`
 #   tests/setup.sh coverage   the above without bench, and cargo-llvm-cov with matching LLVM tools
+#   tests/setup.sh guests     of the above only a compiler for WebAssembly, and what it builds
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -82,10 +83,23 @@ for_coverage() {
     fi
 }
 
+for_guests() {
+    local target=wasm32-unknown-unknown
+    # rustup's compiler where it has the target or can fetch it; Debian's otherwise, or where asked for.
+    if [[ ${BEAMLINE_GUEST_COMPILER-} == debian ]] || ! command -v rustup >/dev/null ||
+        ! { [[ -d $(rustc --print sysroot)/lib/rustlib/$target ]] ||
+            timeout 120 rustup --quiet target add $target >/dev/null 2>&1; }
+    then
+        need_packages rustc-web cargo-web rust-web-src lld-19
+    fi
+    wasm-extensions/build.sh >/dev/null
+}
+
 case ${1-} in
-    '') for_tests ;;
+    '') for_tests; for_guests ;;
     bench) for_tests; for_bench ;;
     fuzz) for_fuzz ;;
-    coverage) for_tests; for_coverage ;;
-    *) die "unknown mode '$1': nothing, bench, fuzz or coverage" ;;
+    coverage) for_tests; for_guests; for_coverage ;;
+    guests) for_guests ;;
+    *) die "unknown mode '$1': nothing, bench, fuzz, coverage or guests" ;;
 esac

@@ -3,9 +3,9 @@
 #
 #   wasm-extensions/build.sh
 #
-# The compiler is rustup's, where it has or can fetch the target; else Debian's, with the library
-# built from source. BEAMLINE_GUEST_COMPILER=rustup or =debian asks for one of them. What is between
-# goes where CARGO_TARGET_DIR says; the components never do.
+# The compiler is rustup's where it has the target, else Debian's with the library built from source,
+# else rustup's with the target fetched. BEAMLINE_GUEST_COMPILER=rustup or =debian asks for one of
+# them. What is between goes where CARGO_TARGET_DIR says; the components never do.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -18,8 +18,11 @@ say() { printf 'build: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
 has_rustup() {
-    command -v rustup >/dev/null || return 1
-    [[ -d $(rustc --print sysroot)/lib/rustlib/$target ]] || timeout 120 rustup --quiet target add $target >&2
+    command -v rustup >/dev/null && [[ -d $(rustc --print sysroot)/lib/rustlib/$target ]]
+}
+
+fetched_for_rustup() {
+    command -v rustup >/dev/null && timeout 120 rustup --quiet target add $target >&2
 }
 
 has_debian() {
@@ -28,10 +31,11 @@ has_debian() {
 }
 
 case ${BEAMLINE_GUEST_COMPILER-} in
-    rustup) has_rustup || die "rustup is missing or cannot add $target" ; compiler=rustup ;;
+    rustup) has_rustup || fetched_for_rustup || die "rustup is missing or cannot fetch $target" ; compiler=rustup ;;
     debian) has_debian || die "Debian's compiler is missing: tests/setup.sh guests" ; compiler=debian ;;
     '') if has_rustup; then compiler=rustup
         elif has_debian; then compiler=debian
+        elif fetched_for_rustup; then compiler=rustup
         else die "no compiler for $target: run 'rustup target add $target' where rustup reaches its server,
        or on Debian 'apt-get install rustc-web cargo-web rust-web-src lld-19'"
         fi ;;
@@ -40,9 +44,9 @@ esac
 
 # Every crate that makes a component, by its name.
 guests=(
+    latency-scorer mask-pii-post mask-pii-pre normalize-text pii-guard
     asks-for-everything asks-for-wasi
     misbehaving-post-processor misbehaving-pre-processor misbehaving-scorer misbehaving-validator
-    pii-guard
 )
 
 # A stack of 256 KiB instead of 1 MiB, since a fresh instance pays for its memory; and no path of

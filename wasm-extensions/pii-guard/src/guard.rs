@@ -105,7 +105,7 @@ fn examine(config: &Config, payload: &Json) -> Result<Findings, Failure> {
         only: config.fields.clone(),
         not: config.ignore.clone(),
     };
-    fields.visit(&payload.value()?, &mut |place, text| {
+    fields.visit(payload, &mut |place, text| {
         for found in find(text, &config.kinds) {
             if is_allowed(&text[found.at], &config.allow) {
                 continue;
@@ -119,7 +119,7 @@ fn examine(config: &Config, payload: &Json) -> Result<Findings, Failure> {
                 }
             }
         }
-    });
+    })?;
     Ok(findings)
 }
 

@@ -3,7 +3,8 @@
 use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Deserializer, de};
-use serde_json::Value;
+
+use crate::{Failure, Json, walk::walk};
 
 /// A JSON Pointer (RFC 6901) in which the segment `*` stands for any key or index. Empty is the whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,78 +71,49 @@ impl Default for Fields {
 }
 
 impl Fields {
-    /// Shows every string, integer and key that is meant, in the order of the value, with its place.
+    /// Shows every string, integer and key that is meant, in the order of the text, with its place.
     /// Integers come as their digits; a key comes with the place of its value.
-    pub fn visit(&self, value: &Value, visit: &mut impl FnMut(&Place<'_>, &str)) {
-        self.visit_at(&Place::Root, value, visit);
+    ///
+    /// # Errors
+    /// `unexpected_json` where the text is not JSON, or nests deeper than 127 levels.
+    pub fn visit(&self, json: &Json, visit: &mut impl FnMut(&Place<'_>, &str)) -> Result<(), Failure> {
+        walk(json, self, &mut |_, place, text| {
+            visit(place, text);
+            None
+        })
+        .map(drop)
     }
 
-    fn visit_at(&self, place: &Place<'_>, value: &Value, visit: &mut impl FnMut(&Place<'_>, &str)) {
-        match value {
-            Value::String(text) if self.mean(place) => visit(place, text),
-            Value::Number(number) if !number.is_f64() && self.mean(place) => {
-                visit(place, &number.to_string())
-            }
-            Value::Array(items) => {
-                for (index, item) in items.iter().enumerate() {
-                    self.visit_at(&place.at(Step::Index(index)), item, visit);
-                }
-            }
-            Value::Object(object) => {
-                for (key, item) in object {
-                    let place = place.at(Step::Key(key));
-                    if self.mean(&place) {
-                        visit(&place, key);
-                    }
-                    self.visit_at(&place, item, visit);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Offers every string that is meant to `edit`, which answers with its replacement, if any.
-    /// Says whether anything was replaced. Keys and numbers stay as they are.
-    pub fn edit(&self, value: &mut Value, edit: &mut impl FnMut(&str) -> Option<String>) -> bool {
-        self.edit_at(&Place::Root, value, edit)
-    }
-
-    fn edit_at(
+    /// Offers every string, integer and key that is meant to `edit`, which answers with its
+    /// replacement, if any: the JSON with all replacements, or nothing where there is none. Whatever
+    /// is not replaced stays as it was, to the byte. A replacement is a string, for an integer too;
+    /// keys of one object that became the same are told apart by a number.
+    ///
+    /// # Errors
+    /// `unexpected_json` where the text is not JSON, or nests deeper than 127 levels.
+    pub fn edit(
         &self,
-        place: &Place<'_>,
-        value: &mut Value,
-        edit: &mut impl FnMut(&str) -> Option<String>,
-    ) -> bool {
-        match value {
-            Value::String(text) if self.mean(place) => match edit(text) {
-                Some(edited) => {
-                    *text = edited;
-                    true
-                }
-                None => false,
-            },
-            Value::Array(items) => {
-                let mut edited = false;
-                for (index, item) in items.iter_mut().enumerate() {
-                    edited |= self.edit_at(&place.at(Step::Index(index)), item, edit);
-                }
-                edited
-            }
-            Value::Object(object) => {
-                let mut edited = false;
-                for (key, item) in object.iter_mut() {
-                    edited |= self.edit_at(&place.at(Step::Key(key)), item, edit);
-                }
-                edited
-            }
-            _ => false,
-        }
+        json: &Json,
+        edit: &mut impl FnMut(Part, &str) -> Option<String>,
+    ) -> Result<Option<Json>, Failure> {
+        walk(json, self, &mut |part, _, text| edit(part, text))
     }
 
-    fn mean(&self, place: &Place<'_>) -> bool {
+    pub(crate) fn mean(&self, place: &Place<'_>) -> bool {
         self.only.iter().any(|pointer| pointer.holds(place))
             && !self.not.iter().any(|pointer| pointer.holds(place))
     }
+}
+
+/// What is shown of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// A string.
+    Text,
+    /// A number without a fraction or an exponent.
+    Integer,
+    /// The key of an object.
+    Key,
 }
 
 /// A place in a value, told without copying keys.
@@ -178,7 +150,7 @@ impl Step<'_> {
 }
 
 impl Place<'_> {
-    fn at<'a>(&'a self, step: Step<'a>) -> Place<'a> {
+    pub(crate) fn at<'a>(&'a self, step: Step<'a>) -> Place<'a> {
         Place::In { parent: self, step }
     }
 
@@ -232,7 +204,7 @@ pub(crate) fn escape(segment: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -246,9 +218,8 @@ mod tests {
 
     fn seen(fields: &Fields, value: &Value) -> Vec<(String, String)> {
         let mut seen = Vec::new();
-        fields.visit(value, &mut |place, text| {
-            seen.push((place.shown(), text.to_owned()))
-        });
+        let see = &mut |place: &Place<'_>, text: &str| seen.push((place.shown(), text.to_owned()));
+        fields.visit(&value.into(), see).unwrap();
         seen
     }
 
@@ -306,11 +277,12 @@ mod tests {
 
     #[test]
     fn edits_strings_only_where_meant() {
-        let mut value = json!({"a": "x", "b": ["x", {"c": "x"}], "d": 1});
-        let upper = &mut |text: &str| Some(text.to_uppercase());
-        assert!(fields(&["/b"], &["/b/1"]).edit(&mut value, upper));
-        assert_eq!(value, json!({"a": "x", "b": ["X", {"c": "x"}], "d": 1}));
-        assert!(!Fields::default().edit(&mut value, &mut |_| None));
+        let json = Json::from(&json!({"a": "x", "b": ["x", {"c": "x"}], "d": 1}));
+        let upper = &mut |part, text: &str| (part == Part::Text).then(|| text.to_uppercase());
+        let edited = fields(&["/b"], &["/b/1"]).edit(&json, upper).unwrap();
+        let wanted = Json::from(&json!({"a": "x", "b": ["X", {"c": "x"}], "d": 1}));
+        assert_eq!(edited, Some(wanted));
+        assert_eq!(Fields::default().edit(&json, &mut |_, _| None), Ok(None));
     }
 
     #[test]

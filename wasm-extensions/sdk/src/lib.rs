@@ -43,6 +43,7 @@ mod extension;
 mod fields;
 mod json;
 mod types;
+mod walk;
 
 #[cfg(any(test, all(target_family = "wasm", feature = "arena")))]
 mod arena;
@@ -59,7 +60,7 @@ pub mod random;
 
 pub use config::NoConfig;
 pub use extension::{Extension, PostProcessor, PreProcessor, Scorer, Validator};
-pub use fields::{Fields, Pointer};
+pub use fields::{Fields, Part, Place, Pointer, Step};
 pub use json::Json;
 pub use types::{
     BreakerState, Call, Candidate, Decision, Failure, Message, PreOutput, Problem, Rejection, Score, Verdict,
