@@ -3,6 +3,7 @@
 //! Everything but the open paths needs the token; without a token configured, a client on this machine.
 
 mod access;
+mod extensions;
 mod health;
 mod memory;
 mod openapi;
@@ -108,6 +109,16 @@ impl Admin {
             (&Method::GET, ["admin", "rate-limits"]) => self.rate_limits(&query),
             (&Method::DELETE, ["admin", "rate-limits"]) => self.reset_rate_limit(&query),
             (&Method::GET, ["admin", "openapi.json"]) => Ok(openapi::page()),
+            (&Method::GET, ["admin", "extensions"]) => self.extensions(&query),
+            (&Method::GET, ["admin", "extensions", "health"]) => self.extension_health(),
+            (&Method::GET, ["admin", "extensions", "circuit-breakers"]) => self.extension_breakers(),
+            (&Method::POST, ["admin", "extensions", "reload"]) => self.reload_extensions().await,
+            (&Method::GET, ["admin", "extensions", id]) => self.extension(id),
+            (&Method::POST, ["admin", "extensions", id, action]) => self.change_extension(id, action),
+            (_, ["admin", "extensions", "reload"] | ["admin", "extensions", _, _]) => {
+                Err(method_not_allowed("POST"))
+            }
+            (_, ["admin", "extensions"] | ["admin", "extensions", _]) => Err(method_not_allowed("GET")),
             (_, ["admin", "sticky" | "rate-limits"]) => Err(method_not_allowed("GET, DELETE")),
             (_, ["admin", "providers"]) => Err(method_not_allowed("GET, POST")),
             (_, ["admin", "openapi.json"] | ["admin", "policies", _, _]) => Err(method_not_allowed("GET")),

@@ -48,7 +48,8 @@ impl Admin {
             }),
             None => Value::Null,
         };
-        let problems = snapshot.problems().iter().take(MOST_PROBLEMS).map(|((tenant, policy), problems)| {
+        let problems = snapshot.problems().iter().chain(snapshot.config_problems());
+        let problems = problems.take(MOST_PROBLEMS).map(|((tenant, policy), problems)| {
             json!({"tenant_id": tenant, "policy_id": policy, "problems": problems})
         });
         page["problems"] = problems.collect();
@@ -74,7 +75,9 @@ impl Admin {
                 .map(|dir| dir.bad_files())
                 .unwrap_or_default()
         );
-        page["problem_count"] = snapshot.problems().len().into();
+        page["extension_problems"] = json!(snapshot.registry().problems());
+        page["extensions_ready"] = snapshot.registry().len().into();
+        page["problem_count"] = (snapshot.problems().len() + snapshot.config_problems().len()).into();
         respond::json(StatusCode::OK, &page)
     }
 

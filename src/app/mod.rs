@@ -26,6 +26,7 @@ use crate::{
     admin::{Access, Admin},
     config::Config,
     decide::memory::Memory,
+    extensions::ExtensionHost,
     forward::Forwarder,
     health_check::{CheckerError, HealthChecker},
     heir::{BaseUrl, ConnectError, HeirClient, InvalidBaseUrl},
@@ -69,6 +70,12 @@ pub enum BuildError {
     Journal(#[from] JournalError),
     #[error("cannot read policies_dir {path}")]
     Directory {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot read extensions_dir {path}")]
+    ExtensionsDirectory {
         path: PathBuf,
         #[source]
         source: io::Error,
@@ -119,15 +126,18 @@ impl App {
     /// Builds from a configuration that was checked.
     pub fn build(config: Config, source: ConfigSource, logs: Logs) -> Result<Self, BuildError> {
         let metrics = Metrics::new(config.metrics.tenant_labels)?;
-        let store = Arc::new(SnapshotStore::start(metrics.clone()).map_err(BuildError::Thread)?);
+        let state_dir = Some(config.state_dir.as_path()).filter(|dir| !dir.as_os_str().is_empty());
+        let state_lock = state_dir.map(lock_state_dir).transpose()?;
+        let host = extension_host(&config, state_dir, &source, &metrics)?;
+        let store =
+            SnapshotStore::start_with(metrics.clone(), Some(host.clone())).map_err(BuildError::Thread)?;
+        let store = Arc::new(store);
         let refresh = &config.refresh;
         store.freshness().set_limits(
             refresh.stale_after_ms,
             refresh.expired_after_ms,
             refresh.when_expired,
         );
-        let state_dir = Some(config.state_dir.as_path()).filter(|dir| !dir.as_os_str().is_empty());
-        let state_lock = state_dir.map(lock_state_dir).transpose()?;
         if let Some(dir) = state_dir {
             load_disk(dir, &store);
         }
@@ -169,7 +179,7 @@ impl App {
             readiness.clone(),
             config.limits.clone(),
             metrics.clone(),
-            Decider::new(&config.decide, memory.clone(), metrics.clone()),
+            Decider::new(&config.decide, memory.clone(), host, metrics.clone()),
         );
         let admin = Arc::new(Admin {
             access: Access::load(&config.ops).map_err(BuildError::Token)?,
@@ -393,8 +403,44 @@ fn load_disk(dir: &Path, store: &SnapshotStore) {
     if let Some(loaded) = loaded {
         let (policies, revision) = (loaded.incoming.len(), loaded.incoming.position.revision);
         tracing::info!(policies, revision, "Read the disk snapshot.");
+        if let Some(host) = store.extensions() {
+            host.obtain_here(&loaded.incoming.extensions);
+        }
         store.restore(loaded.incoming, &loaded.listed, loaded.confirmed);
     }
+}
+
+/// Whoever runs extensions, with those of the local directory read and compiled.
+fn extension_host(
+    config: &Config,
+    state_dir: Option<&Path>,
+    source: &ConfigSource,
+    metrics: &Arc<Metrics>,
+) -> Result<Arc<ExtensionHost>, BuildError> {
+    let dir = Some(config.extensions_dir.as_path()).filter(|dir| !dir.as_os_str().is_empty());
+    let program = if source.program.as_os_str().is_empty() {
+        PathBuf::from("/proc/self/exe")
+    } else {
+        source.program.clone()
+    };
+    let host = ExtensionHost::new(
+        config.extensions.clone(),
+        dir,
+        state_dir,
+        program,
+        metrics.clone(),
+    );
+    if let Some(path) = dir {
+        let records = host
+            .read_directory()
+            .map_err(|source| BuildError::ExtensionsDirectory {
+                path: path.to_owned(),
+                source,
+            })?;
+        tracing::info!(records, path = %path.display(), "Read the local extensions.");
+        host.obtain_here(&crate::snapshot::ExtensionRecords::new());
+    }
+    Ok(Arc::new(host))
 }
 
 /// The decision's memory, with what an earlier run left of it where that is wanted.

@@ -27,6 +27,9 @@ use crate::{
 pub struct ConfigSource {
     pub file: Option<PathBuf>,
     pub environment: Environment,
+    /// This program, to be started for what needs a process of its own. Empty: the one that runs, even if its file
+    /// has been replaced since.
+    pub program: PathBuf,
 }
 
 /// What takes up a change.
@@ -92,7 +95,13 @@ impl Reloader {
             &heir.tls.key_file,
             &self.current.ops.token_file,
         ];
-        let watched = Watched::new(files, [self.current.policies_dir.as_path()]);
+        let watched = Watched::new(
+            files,
+            [
+                self.current.policies_dir.as_path(),
+                self.current.extensions_dir.as_path(),
+            ],
+        );
         let (changed, mut changes) = mpsc::channel(1);
         let watching = tokio::spawn(watched.run(changed));
         loop {
@@ -118,6 +127,10 @@ impl Reloader {
             client.reread_files();
         }
         targets.admin.access.reread();
+        // First, so that what policies and extensions say of each other is taken up together.
+        if let Err(error) = targets.store.reload_extensions(targets.client.as_deref()).await {
+            tracing::warn!(%error, "extensions_dir cannot be read; what was read before stays.");
+        }
         if let Some(directory) = &targets.directory {
             let unreadable = reread_directory(directory, targets).await;
             // What is missing is looked for every other second; the first miss is news.

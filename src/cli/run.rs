@@ -54,6 +54,7 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
     let source = ConfigSource {
         file: args.config.clone(),
         environment,
+        program: std::path::PathBuf::new(),
     };
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(control) => control.block_on(serve(loaded.config, source, logs)),

@@ -21,9 +21,9 @@ pub(crate) use reference::is_live;
 pub use reference::reference;
 
 use crate::{
-    admin::OpsConfig, decide::DecideConfig, health_check::HealthChecksConfig, heir::HeirConfig,
-    listener::Address, listener::LimitsConfig, refresh::RefreshConfig, telemetry::LogConfig,
-    write::WritesConfig,
+    admin::OpsConfig, decide::DecideConfig, extensions::ExtensionsConfig, health_check::HealthChecksConfig,
+    heir::HeirConfig, listener::Address, listener::LimitsConfig, refresh::RefreshConfig,
+    telemetry::LogConfig, write::WritesConfig,
 };
 
 /// Everything that can be configured. Every key has a default: with no file at all the sidecar runs.
@@ -44,6 +44,7 @@ pub struct Config {
     pub refresh: RefreshConfig,
     pub writes: WritesConfig,
     pub decide: DecideConfig,
+    pub extensions: ExtensionsConfig,
     pub limits: LimitsConfig,
     pub health_checks: HealthChecksConfig,
     pub shutdown: ShutdownConfig,
@@ -53,6 +54,9 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Directory of policies `TENANT/POLICY.json`, watched, for policies that HEIR does not have. Empty: none.
     pub policies_dir: PathBuf,
+    /// Directory of extensions: registry records `ID.json` and the modules that they name by `file:`, watched, for
+    /// extensions that HEIR does not have. Empty: none.
+    pub extensions_dir: PathBuf,
     /// The Router's own key: whether HEIR is used. `false` means the sidecar answers from `policies_dir` alone.
     pub heir_policy_store_enabled: Option<bool>,
     /// The Router's own key: HEIR's host. Needs `heir_policy_store_enabled: true`, and `heir.url` unset.
@@ -78,6 +82,7 @@ impl Default for Config {
             refresh: RefreshConfig::default(),
             writes: WritesConfig::default(),
             decide: DecideConfig::default(),
+            extensions: ExtensionsConfig::default(),
             limits: LimitsConfig::default(),
             health_checks: HealthChecksConfig::default(),
             shutdown: ShutdownConfig::default(),
@@ -85,6 +90,7 @@ impl Default for Config {
             log: LogConfig::default(),
             state_dir: PathBuf::new(),
             policies_dir: PathBuf::new(),
+            extensions_dir: PathBuf::new(),
             heir_policy_store_enabled: None,
             heir_policy_store_host: None,
             heir_policy_store_port: None,

@@ -88,7 +88,8 @@ pub(super) fn take_tokens(
 /// Refuses a policy whose lists of extensions are too long.
 pub fn check_depth(pipeline: &Pipeline, limits: PipelineLimits) -> Result<(), Refusal> {
     let counts = [pipeline.pre.len(), pipeline.validators.len(), pipeline.post.len()];
-    let depth = counts.iter().sum();
+    let scorers = pipeline.scorers.len();
+    let depth = counts.iter().sum::<usize>() + scorers;
     if depth > limits.total {
         return Err(Refusal::TooDeep {
             depth,
@@ -99,6 +100,7 @@ pub fn check_depth(pipeline: &Pipeline, limits: PipelineLimits) -> Result<(), Re
     let stages = [
         (Stage::Pre, counts[0], limits.pre),
         (Stage::Validator, counts[1], limits.validators),
+        (Stage::Scorer, scorers, limits.scorers),
         (Stage::Post, counts[2], limits.post),
     ];
     match stages.into_iter().find(|(_, count, max)| count > max) {

@@ -19,6 +19,9 @@ pub struct Complexity {
     pub pre_count: usize,
     pub validators_count: usize,
     pub post_count: usize,
+    /// Ours; the platform has none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub scorers_count: usize,
     /// 0–100.
     pub complexity_score: usize,
     /// `low`, `medium`, `high`, `very_high`.
@@ -32,16 +35,17 @@ pub struct Complexity {
 impl Complexity {
     /// Of a policy's pipeline, if it has one.
     pub fn of(pipeline: Option<&Pipeline>) -> Self {
-        let counts = pipeline.map_or([0; 3], |p| [p.pre.len(), p.validators.len(), p.post.len()]);
-        Self::of_counts(counts)
+        let counts = |p: &Pipeline| [p.pre.len(), p.validators.len(), p.post.len(), p.scorers.len()];
+        Self::of_counts(pipeline.map_or([0; 4], counts))
     }
 
-    fn of_counts([pre, validators, post]: [usize; 3]) -> Self {
-        let total = pre + validators + post;
+    fn of_counts([pre, validators, post, scorers]: [usize; 4]) -> Self {
+        let total = pre + validators + post + scorers;
         let kinds = [
             ("pre-processors", pre),
             ("validators", validators),
             ("post-processors", post),
+            ("scorers", scorers),
         ];
         let excessive = || {
             kinds
@@ -80,6 +84,7 @@ impl Complexity {
             pre_count: pre,
             validators_count: validators,
             post_count: post,
+            scorers_count: scorers,
             complexity_score: score,
             complexity_level: match score {
                 0..30 => "low",
@@ -100,6 +105,11 @@ impl Complexity {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+const fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,14 +127,14 @@ mod tests {
             ([3, 2, 2], 92, "very_high"),
             ([5, 5, 5], 100, "very_high"),
         ] {
-            let report = Complexity::of_counts(counts);
+            let report = Complexity::of_counts([counts[0], counts[1], counts[2], 0]);
             assert_eq!(
                 (report.complexity_score, report.complexity_level),
                 (score, level),
                 "{counts:?}"
             );
         }
-        let report = Complexity::of_counts([3, 2, 2]);
+        let report = Complexity::of_counts([3, 2, 2, 0]);
         assert_eq!(
             (
                 report.warnings.len(),
@@ -133,6 +143,6 @@ mod tests {
             ),
             (3, 2, 210)
         );
-        assert!(Complexity::of_counts([2, 1, 1]).warnings.is_empty());
+        assert!(Complexity::of_counts([2, 1, 1, 0]).warnings.is_empty());
     }
 }

@@ -19,7 +19,7 @@ pub struct Decision {
     pub added: Context,
     /// What is left in the narrowest bucket, where there is one.
     pub allowance: Option<Allowance>,
-    /// The message as the pre-processors left it; null where the policy has no extensions.
+    /// Of a dry run: the message as the pre-processors left it. Null otherwise, and where the policy has no extensions.
     pub message: Value,
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Circumstances, Context, Decision, How, Inquiry, Rules, StickyCheck,
+    Circumstances, Context, Decision, How, Inquiry, Rules, Stage, Status, StickyCheck,
     backoff::strategy,
     memory::{Memory, State},
     redact::shown,
@@ -50,6 +50,24 @@ pub struct Evidence {
     pub sticky: Option<StickyEvidence>,
     /// Index of the fallback rule that decided.
     pub rule_index: Option<usize>,
+    /// What scorers multiplied the weights of the candidates by.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub factors: BTreeMap<String, f64>,
+    /// The extensions that took part, in their order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub extensions: Vec<ExtensionEvidence>,
+}
+
+/// An extension that took part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ExtensionEvidence {
+    #[serde(rename = "type")]
+    pub stage: Stage,
+    pub id: Box<str>,
+    pub status: Status,
+    /// What it failed with, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<&'static str>,
 }
 
 /// One provider that could have been chosen.
@@ -376,6 +394,22 @@ impl Explaining<'_> {
             snapshot_revision: self.provenance.snapshot_revision,
             candidates: weighted.chain(others).collect(),
             total_weight: self.policy.total_weight(),
+            factors: selection
+                .factors
+                .iter()
+                .map(|(id, factor)| (id.to_string(), *factor))
+                .collect(),
+            extensions: self
+                .decision
+                .executed
+                .iter()
+                .map(|executed| ExtensionEvidence {
+                    stage: executed.stage,
+                    id: executed.id.clone(),
+                    status: executed.status,
+                    error: executed.error,
+                })
+                .collect(),
             draw: selection.draw.map(|draw| DrawEvidence {
                 point: draw.point,
                 total: draw.total,

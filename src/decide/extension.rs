@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Context, Stage};
-use crate::policy::{PolicyId, TenantId};
+use super::{Circumstances, Envelope, Stage, Surroundings, memory::State};
+use crate::policy::{PolicyId, ProviderId, TenantId};
 
 /// Runs extensions. Implemented by [`NoExtensions`], by [`Scripted`] for authors' tests, and by whoever has real ones.
 pub trait Extensions: Sync {
@@ -21,22 +21,57 @@ pub struct Call<'a> {
     pub id: &'a str,
     pub tenant: &'a TenantId,
     pub policy_id: &'a PolicyId,
-    /// The message, or the decision for a post-processor.
-    pub payload: &'a Value,
+    pub input: Input<'a>,
     /// The whole context.
-    pub metadata: &'a Context,
+    pub around: &'a Surroundings<'a>,
     /// The policy item's configuration, to be laid over the registry record's.
     pub config: &'a Map<String, Value>,
     /// The policy item's overrides.
     pub timeout_ms: Option<u32>,
     pub retry: Option<u32>,
+    pub at: Circumstances<'a>,
+}
+
+/// What an extension is given to work on.
+#[derive(Debug, Clone, Copy)]
+pub enum Input<'a> {
+    Message(&'a Envelope<'a>),
+    /// A scorer has the providers that may be drawn besides.
+    Candidates(&'a Envelope<'a>, &'a [ScoredProvider<'a>]),
+    /// A post-processor has the decision: `provider_id`, `reason`, `priority`.
+    Decision(&'a Value),
+}
+
+impl Input<'_> {
+    /// As the platform sends it.
+    pub fn to_value(&self) -> Value {
+        match self {
+            Self::Message(message) | Self::Candidates(message, _) => message.to_value().into_owned(),
+            Self::Decision(decision) => (*decision).clone(),
+        }
+    }
+}
+
+/// A provider that may be drawn, and what is known of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ScoredProvider<'a> {
+    pub provider: &'a ProviderId,
+    pub weight: f64,
+    pub breaker: State,
+    pub latency_ms: Option<f64>,
+    /// 0–1.
+    pub error_rate: Option<f64>,
+    pub cost: Option<f64>,
 }
 
 /// What an extension answered.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Answer {
+    /// As the platform has it: what [`Envelope`] takes, or the input of the next post-processor.
     pub payload: Option<Value>,
     pub metadata: Map<String, Value>,
+    /// A scorer's factors: finite, 0 or more, one for each candidate in their order.
+    pub factors: Option<Vec<f64>>,
     /// A validator's verdict.
     pub verdict: Verdict,
 }
@@ -80,6 +115,7 @@ impl Answer {
         Ok(Self {
             payload: answer.remove("payload"),
             metadata: object(answer.remove("metadata")),
+            factors: None,
             verdict,
         })
     }
@@ -89,14 +125,52 @@ impl Answer {
 #[derive(Debug, Clone, PartialEq)]
 pub enum ExtensionError {
     NotFound,
-    Timeout { timeout_ms: u32, attempts: u32 },
+    Timeout {
+        timeout_ms: u32,
+        attempts: u32,
+    },
     CircuitOpen,
-    Invocation { reason: Box<str> },
+    Invocation {
+        reason: Box<str>,
+    },
     InvalidResponse,
-    PayloadTooLarge { size: usize, max: usize },
-    MetadataTooLarge { size: usize, max: usize },
-    TimeoutOutOfRange { timeout_ms: u32 },
-    TooManyRetries { retry: u32 },
+    PayloadTooLarge {
+        size: usize,
+        max: usize,
+    },
+    MetadataTooLarge {
+        size: usize,
+        max: usize,
+    },
+    TimeoutOutOfRange {
+        timeout_ms: u32,
+    },
+    TooManyRetries {
+        retry: u32,
+    },
+    /// Too many calls of it are under way, or of all of them.
+    Unavailable,
+    /// It crashed too often and rests.
+    Quarantined,
+    /// It crashed.
+    Trap {
+        reason: Box<str>,
+    },
+    /// It wanted more memory, or larger tables, than it may have.
+    MemoryLimit,
+    /// It answered more than it may.
+    OutputLimit {
+        reason: Box<str>,
+    },
+    /// It said that it cannot do its work.
+    Failure {
+        code: Box<str>,
+        message: Box<str>,
+    },
+    /// It is registered as something else than the list that names it.
+    WrongKind {
+        kind: &'static str,
+    },
 }
 
 /// Limits of one call, whoever runs it.
@@ -146,12 +220,27 @@ impl ExtensionError {
             Self::MetadataTooLarge { .. } => "metadata_too_large",
             Self::TimeoutOutOfRange { .. } => "timeout_out_of_range",
             Self::TooManyRetries { .. } => "retry_limit_exceeded",
+            Self::Unavailable => "extension_unavailable",
+            Self::Quarantined => "extension_quarantined",
+            Self::Trap { .. } => "extension_trap",
+            Self::MemoryLimit => "extension_memory_limit",
+            Self::OutputLimit { .. } => "extension_output_limit",
+            Self::Failure { .. } => "extension_failure",
+            Self::WrongKind { .. } => "extension_wrong_type",
         }
     }
 
     pub(super) fn details(&self) -> Map<String, Value> {
         let details = match self {
-            Self::NotFound | Self::CircuitOpen | Self::InvalidResponse => json!({}),
+            Self::NotFound
+            | Self::CircuitOpen
+            | Self::InvalidResponse
+            | Self::Unavailable
+            | Self::Quarantined
+            | Self::MemoryLimit => json!({}),
+            Self::Trap { reason } | Self::OutputLimit { reason } => json!({"invocation_error": reason}),
+            Self::Failure { code, message } => json!({"failure_code": code, "failure_message": message}),
+            Self::WrongKind { kind } => json!({"registered_type": kind}),
             Self::Timeout { timeout_ms, attempts } => {
                 json!({"timeout_ms": timeout_ms, "retries": attempts, "retries_used": attempts})
             }
@@ -178,6 +267,9 @@ pub struct Executed {
     pub stage: Stage,
     pub id: Box<str>,
     pub status: Status,
+    /// What it failed with; for the explanation, not for the list.
+    #[serde(skip)]
+    pub error: Option<&'static str>,
 }
 
 /// What became of it.

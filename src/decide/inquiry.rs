@@ -157,6 +157,7 @@ pub struct PipelineLimits {
     pub total: usize,
     pub pre: usize,
     pub validators: usize,
+    pub scorers: usize,
     pub post: usize,
 }
 
@@ -166,6 +167,7 @@ impl Default for PipelineLimits {
             total: 10,
             pre: 5,
             validators: 5,
+            scorers: 5,
             post: 5,
         }
     }

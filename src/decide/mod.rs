@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  tenant allowed ─► policy found ─► tokens ─► depth ─► deadline ─► pre ─► validators ─► select ─► post ─► Decision
-//!  select: caller's provider open? ─► rules after a failure ─► session ─► weights ─► rules ─► last resort
+//!  select: caller's provider open? ─► rules after a failure ─► session ─► scorers, weights ─► rules ─► last resort
 //! ```
 
 mod admit;
@@ -11,6 +11,7 @@ mod backoff;
 mod complexity;
 mod config;
 mod decision;
+mod envelope;
 mod explanation;
 mod extension;
 mod fallbacks;
@@ -29,13 +30,14 @@ pub use backoff::backoff_ms;
 pub use complexity::Complexity;
 pub use config::DecideConfig;
 pub use decision::{Decision, EXPECTED_COST, EXPECTED_LATENCY_MS, Metadata};
+pub use envelope::{Envelope, Surroundings};
 pub use explanation::{
-    Candidate, DrawEvidence, Evidence, Explaining, Explanation, Provenance, StickyEvidence, audit_form,
-    detail_level,
+    Candidate, DrawEvidence, Evidence, Explaining, Explanation, ExtensionEvidence, Provenance,
+    StickyEvidence, audit_form, detail_level,
 };
 pub use extension::{
-    Answer, Call, Executed, ExtensionError, Extensions, MAX_METADATA_BYTES, MAX_PAYLOAD_BYTES, MAX_RETRIES,
-    NoExtensions, Script, Scripted, Status, TIMEOUT_MS, Verdict, check_call,
+    Answer, Call, Executed, ExtensionError, Extensions, Input, MAX_METADATA_BYTES, MAX_PAYLOAD_BYTES,
+    MAX_RETRIES, NoExtensions, ScoredProvider, Script, Scripted, Status, TIMEOUT_MS, Verdict, check_call,
 };
 pub use inquiry::{
     Circumstances, Context, DecisionId, Effects, FallbackEvaluation, Inquiry, Message, PipelineLimits, Rules,
@@ -86,15 +88,19 @@ pub async fn decide<E: Extensions>(
             async {
                 let allowance = let_in(policy, inquiry, rules, memory, at)?;
                 run.before(pipeline).await?;
-                let selection =
-                    select::select(policy, inquiry, &run.context, rules, memory, at, &mut transitions)?;
+                let selection = run.select(policy, pipeline, memory, &mut transitions).await?;
                 let added = run.after(pipeline, &selection).await?;
+                // Only a dry run shows what became of the message.
+                let message = match at.effects {
+                    Effects::None => run.message.to_value().into_owned(),
+                    Effects::Remembered => serde_json::Value::Null,
+                };
                 Ok(Decision {
                     selection,
                     executed: run.executed,
                     added,
                     allowance,
-                    message: run.message,
+                    message,
                 })
             }
             .await

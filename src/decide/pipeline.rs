@@ -1,14 +1,17 @@
 //! The extensions around a selection: in the order of the policy's lists, one after the other.
 
-use std::borrow::Cow;
-
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
 use super::{
-    Answer, Call, Circumstances, Context, Effects, Executed, ExtensionError, Extensions, Inquiry, Refusal,
-    Rules, Selection, Stage, Status, Verdict, admit::check_deadline,
+    Answer, Call, Circumstances, Context, Effects, Envelope, Executed, ExtensionError, Extensions, Input,
+    Inquiry, Refusal, Rules, ScoredProvider, Selection, Stage, Status, Surroundings, Verdict,
+    admit::check_deadline,
 };
-use crate::policy::{Facts, Item, Mode, OnFail, Pipeline, Processor, Validator};
+use super::{
+    memory::{Memory, State, Transition},
+    select,
+};
+use crate::policy::{Facts, Item, Mode, OnFail, Pipeline, Processor, Provider, RoutingPolicy, Validator};
 
 /// What flows through the stages of one decision.
 pub(super) struct Run<'a, E> {
@@ -17,9 +20,9 @@ pub(super) struct Run<'a, E> {
     pub(super) at: Circumstances<'a>,
     pub(super) extensions: &'a E,
     pub(super) executed: Vec<Executed>,
-    pub(super) message: Value,
+    pub(super) message: Envelope<'a>,
     /// The inquiry's, until a pre-processor adds to it.
-    pub(super) context: Cow<'a, Context>,
+    pub(super) around: Surroundings<'a>,
 }
 
 impl<'a, E: Extensions> Run<'a, E> {
@@ -35,8 +38,8 @@ impl<'a, E: Extensions> Run<'a, E> {
             at,
             extensions,
             executed: Vec::new(),
-            message: inquiry.message.to_json(inquiry.tenant),
-            context: Cow::Borrowed(inquiry.context),
+            message: Envelope::new(inquiry.tenant, inquiry.message),
+            around: Surroundings::new(inquiry.context),
         }
     }
 
@@ -45,11 +48,106 @@ impl<'a, E: Extensions> Run<'a, E> {
         for processor in &pipeline.pre {
             self.pre(processor).await?;
         }
-        check_deadline(&self.context, (self.at.later)())?;
+        check_deadline(self.around.context(), (self.at.later)())?;
         for validator in &pipeline.validators {
             self.validate(validator).await?;
         }
-        check_deadline(&self.context, (self.at.later)())
+        check_deadline(self.around.context(), (self.at.later)())
+    }
+
+    /// Weighs the candidates: a factor for each, in their order, where a scorer gave any.
+    pub(super) async fn score(
+        &mut self,
+        pipeline: &Pipeline,
+        candidates: &[ScoredProvider<'_>],
+    ) -> Result<Option<Vec<f64>>, Refusal> {
+        let mut factors: Option<Vec<f64>> = None;
+        for processor in &pipeline.scorers {
+            let Some(id) = self.is_due(&processor.item) else {
+                continue;
+            };
+            let input = Input::Candidates(&self.message, candidates);
+            let answered = self.call(Stage::Scorer, id, &processor.item, input).await;
+            let Some(Answer {
+                factors: Some(new), ..
+            }) = self.settle(Stage::Scorer, id, processor.mode, answered)?
+            else {
+                continue;
+            };
+            factors = Some(match factors {
+                Some(known) => known.iter().zip(&new).map(|(known, new)| known * new).collect(),
+                None => new,
+            });
+        }
+        if factors.is_some() {
+            check_deadline(self.around.context(), (self.at.later)())?;
+        }
+        Ok(factors)
+    }
+
+    /// Chooses, with the scorers' factors where weights are drawn.
+    pub(super) async fn select(
+        &mut self,
+        policy: &RoutingPolicy,
+        pipeline: &Pipeline,
+        memory: &Memory,
+        transitions: &mut Vec<Transition>,
+    ) -> Result<Selection, Refusal> {
+        let (inquiry, rules, at) = (self.inquiry, self.rules, self.at);
+        if pipeline.scorers.is_empty() {
+            return select::select(
+                policy,
+                inquiry,
+                self.around.context(),
+                rules,
+                memory,
+                at,
+                transitions,
+            );
+        }
+        // What pre-processors left is not changed any more, and is needed beside the scorers' notes.
+        let context = self.around.context().clone();
+        let mut selecting = select::begin(policy, inquiry, &context, rules, memory, at, transitions);
+        if let Some((provider, how)) = selecting.before_the_draw() {
+            return Ok(selecting.selected(provider, how));
+        }
+        let left_out = selecting.left_out();
+        let known = |provider: &Provider| {
+            let estimate = memory.estimates.of(inquiry.tenant, provider.id.as_str());
+            let breaker = memory.breakers.state(inquiry.tenant, provider.id.as_str());
+            (estimate, breaker.unwrap_or(State::Closed))
+        };
+        let eligible = policy.providers.iter().enumerate();
+        let eligible = eligible.filter(|(index, p)| p.weight > 0.0 && left_out.is_eligible(*index));
+        let (indices, candidates): (Vec<usize>, Vec<ScoredProvider<'_>>) = eligible
+            .map(|(index, provider)| {
+                let (estimate, breaker) = known(provider);
+                let candidate = ScoredProvider {
+                    provider: &provider.id,
+                    weight: provider.weight,
+                    breaker,
+                    latency_ms: estimate.map(|estimate| estimate.latency_ms),
+                    error_rate: estimate.map(|estimate| estimate.error_rate),
+                    cost: estimate.and_then(|estimate| estimate.cost),
+                };
+                (index, candidate)
+            })
+            .unzip();
+        let scored = if candidates.is_empty() {
+            None
+        } else {
+            self.score(pipeline, &candidates).await?
+        };
+        let factors = scored.map(|scored| {
+            let mut factors = vec![1.0; policy.providers.len()];
+            for (index, factor) in indices.into_iter().zip(scored) {
+                if let Some(place) = factors.get_mut(index) {
+                    *place = factor;
+                }
+            }
+            factors
+        });
+        selecting.draw_and_on(left_out, factors.as_deref())
     }
 
     /// Everything after it: what the post-processors add to the decision's metadata.
@@ -68,7 +166,9 @@ impl<'a, E: Extensions> Run<'a, E> {
             let Some(id) = self.is_due(&processor.item) else {
                 continue;
             };
-            let answered = self.call(Stage::Post, id, &processor.item, &payload).await;
+            let answered = self
+                .call(Stage::Post, id, &processor.item, Input::Decision(&payload))
+                .await;
             if let Some(answer) = self.settle(Stage::Post, id, processor.mode, answered)? {
                 if let Some(next) = answer.payload {
                     payload = next;
@@ -84,7 +184,7 @@ impl<'a, E: Extensions> Run<'a, E> {
         let due = item
             .when
             .as_ref()
-            .is_none_or(|when| when.holds(Facts::of(&self.context), self.rules.conditions));
+            .is_none_or(|when| when.holds(Facts::of(self.around.context()), self.rules.conditions));
         item.id.as_deref().filter(|_| due)
     }
 
@@ -92,21 +192,15 @@ impl<'a, E: Extensions> Run<'a, E> {
         let Some(id) = self.is_due(&processor.item) else {
             return Ok(());
         };
-        let answered = self.call(Stage::Pre, id, &processor.item, &self.message).await;
+        let input = Input::Message(&self.message);
+        let answered = self.call(Stage::Pre, id, &processor.item, input).await;
         let Some(answer) = self.settle(Stage::Pre, id, processor.mode, answered)? else {
             return Ok(());
         };
-        match answer.payload {
-            Some(message @ Value::Object(_)) => self.message = message,
-            Some(payload @ (Value::String(_) | Value::Array(_))) => self.message["payload"] = payload,
-            _ => {}
+        if let Some(payload) = answer.payload {
+            self.message.take(payload);
         }
-        if !answer.metadata.is_empty() {
-            let context = self.context.to_mut();
-            context.extend(answer.metadata);
-            // An extension speaks within the tenant it was called for.
-            context.insert("tenant_id".into(), self.inquiry.tenant.as_str().into());
-        }
+        self.around.add(answer.metadata, self.inquiry.tenant);
         Ok(())
     }
 
@@ -115,40 +209,45 @@ impl<'a, E: Extensions> Run<'a, E> {
             return Ok(());
         };
         if self.is_due(&validator.item).is_none() {
-            self.executed(Stage::Validator, id, Status::Skipped);
+            self.executed(Stage::Validator, id, Status::Skipped, None);
             return Ok(());
         }
-        let (rejected, reason, details): (bool, Box<str>, _) = match self
-            .call(Stage::Validator, id, &validator.item, &self.message)
+        let (error, reason, details): (Option<&'static str>, Box<str>, _) = match self
+            .call(
+                Stage::Validator,
+                id,
+                &validator.item,
+                Input::Message(&self.message),
+            )
             .await
         {
             Ok(Answer {
                 verdict: Verdict::Accept,
                 ..
             }) => {
-                self.executed(Stage::Validator, id, Status::Ok);
+                self.executed(Stage::Validator, id, Status::Ok, None);
                 return Ok(());
             }
             Ok(Answer {
                 verdict: Verdict::Reject { reason, details },
                 ..
             }) => (
-                true,
+                None,
                 reason.unwrap_or_else(|| "Validator blocked request".into()),
                 details,
             ),
-            Err(error) => (false, error.name().into(), error.details()),
+            Err(error) => (Some(error.name()), error.name().into(), error.details()),
         };
         let reason = match validator.on_fail {
             OnFail::Warn => {
-                self.executed(Stage::Validator, id, Status::Warn);
+                self.executed(Stage::Validator, id, Status::Warn, error);
                 return Ok(());
             }
             OnFail::Ignore => {
-                self.executed(Stage::Validator, id, Status::Ignore);
+                self.executed(Stage::Validator, id, Status::Ignore, error);
                 return Ok(());
             }
-            OnFail::Unknown if rejected => "Unknown on_fail mode".into(),
+            OnFail::Unknown if error.is_none() => "Unknown on_fail mode".into(),
             OnFail::Block | OnFail::Unknown => reason,
         };
         Err(Refusal::Blocked {
@@ -169,11 +268,11 @@ impl<'a, E: Extensions> Run<'a, E> {
     ) -> Result<Option<Answer>, Refusal> {
         match (answered, mode) {
             (Ok(answer), _) => {
-                self.executed(stage, id, Status::Ok);
+                self.executed(stage, id, Status::Ok, None);
                 Ok(Some(answer))
             }
-            (Err(_), Mode::Optional) => {
-                self.executed(stage, id, Status::Error);
+            (Err(error), Mode::Optional) => {
+                self.executed(stage, id, Status::Error, Some(error.name()));
                 Ok(None)
             }
             (Err(error), Mode::Required) => Err(Refusal::ProcessorFailed {
@@ -185,11 +284,12 @@ impl<'a, E: Extensions> Run<'a, E> {
         }
     }
 
-    fn executed(&mut self, stage: Stage, id: &str, status: Status) {
+    fn executed(&mut self, stage: Stage, id: &str, status: Status, error: Option<&'static str>) {
         self.executed.push(Executed {
             stage,
             id: id.into(),
             status,
+            error,
         });
     }
 
@@ -198,7 +298,7 @@ impl<'a, E: Extensions> Run<'a, E> {
         stage: Stage,
         id: &str,
         item: &Item,
-        payload: &Value,
+        input: Input<'_>,
     ) -> Result<Answer, ExtensionError> {
         // A dry run calls nobody; the extension is still listed.
         if self.at.effects == Effects::None {
@@ -209,11 +309,12 @@ impl<'a, E: Extensions> Run<'a, E> {
             id,
             tenant: self.inquiry.tenant,
             policy_id: self.inquiry.policy_id,
-            payload,
-            metadata: &self.context,
+            input,
+            around: &self.around,
             config: &item.config,
             timeout_ms: item.timeout_ms,
             retry: item.retry,
+            at: self.at,
         };
         self.extensions.call(&call).await
     }

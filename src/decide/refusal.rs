@@ -63,12 +63,14 @@ pub struct RateLimited {
     pub refused: Refused,
 }
 
-/// The three lists of extensions.
+/// The lists of extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
     Pre,
     Validator,
+    /// Ours: weighs the providers before one is drawn.
+    Scorer,
     Post,
 }
 
@@ -89,11 +91,17 @@ impl Refusal {
                 ..
             } => "too_many_validators",
             Self::TooMany {
+                stage: Stage::Scorer, ..
+            } => "too_many_scorers",
+            Self::TooMany {
                 stage: Stage::Post, ..
             } => "too_many_post_processors",
             Self::ProcessorFailed {
                 stage: Stage::Post, ..
             } => "post_processor_failed",
+            Self::ProcessorFailed {
+                stage: Stage::Scorer, ..
+            } => "scorer_failed",
             Self::ProcessorFailed { .. } => "pre_processor_failed",
             Self::Blocked { .. } => "validator_blocked",
             Self::NoProvider { .. } => "no_provider_available",
@@ -133,15 +141,16 @@ impl Refusal {
                 let what = match stage {
                     Stage::Pre => "pre-processors",
                     Stage::Validator => "validators",
+                    Stage::Scorer => "scorers",
                     Stage::Post => "post-processors",
                 };
                 format!("Too many {what}: {count} > {max}")
             }
             Self::ProcessorFailed { stage, id, error, .. } => {
-                let what = if *stage == Stage::Post {
-                    "Post-processor"
-                } else {
-                    "Pre-processor"
+                let what = match stage {
+                    Stage::Post => "Post-processor",
+                    Stage::Scorer => "Scorer",
+                    Stage::Pre | Stage::Validator => "Pre-processor",
                 };
                 format!("{what} failed: {id} - {}", error.name())
             }

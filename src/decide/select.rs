@@ -21,6 +21,8 @@ pub struct Selection {
     /// Providers that were left out, in the order that was found.
     pub excluded: Vec<(ProviderId, Exclusion)>,
     pub draw: Option<Draw>,
+    /// What scorers made of the weights that were drawn from.
+    pub factors: Vec<(ProviderId, f64)>,
 }
 
 /// The mechanism that chose.
@@ -113,6 +115,26 @@ pub(super) fn select(
     at: Circumstances<'_>,
     transitions: &mut Vec<Transition>,
 ) -> Result<Selection, Refusal> {
+    let mut selecting = begin(policy, inquiry, context, rules, memory, at, transitions);
+    match selecting.before_the_draw() {
+        Some((provider, how)) => Ok(selecting.selected(provider, how)),
+        None => {
+            let left_out = selecting.left_out();
+            selecting.draw_and_on(left_out, None)
+        }
+    }
+}
+
+/// A selection that has not looked at anything yet: for whoever weighs the candidates before the draw.
+pub(super) fn begin<'a>(
+    policy: &'a RoutingPolicy,
+    inquiry: Inquiry<'a>,
+    context: &'a Context,
+    rules: &'a Rules,
+    memory: &'a Memory,
+    at: Circumstances<'a>,
+    transitions: &'a mut Vec<Transition>,
+) -> Selecting<'a> {
     let breaker = policy
         .circuit_breaker
         .as_deref()
@@ -140,9 +162,10 @@ pub(super) fn select(
         excluded: Vec::new(),
         sticky: StickyCheck::NotAsked,
         draw: None,
+        factors: Vec::new(),
+        failed: false,
         jitter: Jitter::new(at.seed),
     }
-    .run()
 }
 
 /// Whether providers may be called.
@@ -194,7 +217,8 @@ impl Gate<'_> {
     }
 }
 
-struct Selecting<'a> {
+/// A selection under way.
+pub(super) struct Selecting<'a> {
     policy: &'a RoutingPolicy,
     inquiry: Inquiry<'a>,
     context: &'a Context,
@@ -204,24 +228,53 @@ struct Selecting<'a> {
     excluded: Vec<(ProviderId, Exclusion)>,
     sticky: StickyCheck,
     draw: Option<Draw>,
+    factors: Vec<(ProviderId, f64)>,
+    /// Rules were asked first, because a provider had failed.
+    failed: bool,
     jitter: Jitter,
 }
 
+/// Providers that may not be drawn, by their index in the policy. Empty: none is left out.
+pub(super) struct LeftOut(Vec<bool>);
+
+impl LeftOut {
+    pub(super) fn is_eligible(&self, index: usize) -> bool {
+        !self.0.get(index).copied().unwrap_or(false)
+    }
+}
+
 impl<'a> Selecting<'a> {
-    fn run(mut self) -> Result<Selection, Refusal> {
-        if let Some((provider, how)) = self.check_chosen() {
-            return Ok(self.selected(provider, how));
+    /// What comes before weights: a provider, if that settles it.
+    pub(super) fn before_the_draw(&mut self) -> Option<(ProviderId, How)> {
+        if let Some(chosen) = self.check_chosen() {
+            return Some(chosen);
         }
-        let failed =
+        self.failed =
             self.rules.fallback_evaluation == FallbackEvaluation::OnFailure && self.is_after_failure();
-        if failed && let Some((provider, how)) = self.ask_rules(None) {
-            return Ok(self.selected(provider, how));
+        if self.failed
+            && let Some(chosen) = self.ask_rules(None)
+        {
+            return Some(chosen);
         }
-        if let Some(provider) = self.recall_session() {
-            self.remember(&provider);
-            return Ok(self.selected(provider, How::Sticky));
+        let provider = self.recall_session()?;
+        self.remember(&provider);
+        Some((provider, How::Sticky))
+    }
+
+    /// The draw, and what comes after it where it yields nothing. Factors are those of the providers by their index in
+    /// the policy.
+    pub(super) fn draw_and_on(
+        mut self,
+        left_out: LeftOut,
+        factors: Option<&[f64]>,
+    ) -> Result<Selection, Refusal> {
+        if let Some(factors) = factors {
+            let scored = self.policy.providers.iter().zip(factors).enumerate();
+            let drawn = scored.filter(|(index, (p, _))| p.weight > 0.0 && left_out.is_eligible(*index));
+            self.factors = drawn.map(|(_, (p, factor))| (p.id.clone(), *factor)).collect();
         }
-        if let Some(provider) = self.draw_provider() {
+        let failed = self.failed;
+        if let Some(provider) = self.draw_provider(left_out, factors) {
             self.remember(&provider);
             return Ok(self.selected(provider, How::Weighted));
         }
@@ -243,11 +296,12 @@ impl<'a> Selecting<'a> {
         })
     }
 
-    fn selected(self, provider: ProviderId, how: How) -> Selection {
+    pub(super) fn selected(self, provider: ProviderId, how: How) -> Selection {
         let Self {
             sticky,
             excluded,
             draw,
+            factors,
             ..
         } = self;
         Selection {
@@ -256,6 +310,7 @@ impl<'a> Selecting<'a> {
             sticky,
             excluded,
             draw,
+            factors,
         }
     }
 
@@ -402,7 +457,8 @@ impl<'a> Selecting<'a> {
         Some(provider)
     }
 
-    fn draw_provider(&mut self) -> Option<ProviderId> {
+    /// Looks at what stands against each provider that could be drawn.
+    pub(super) fn left_out(&mut self) -> LeftOut {
         let policy = self.policy;
         let providers = &policy.providers;
         let guarded = self.gate.breaker.is_some() || self.gate.checks_health;
@@ -427,17 +483,27 @@ impl<'a> Selecting<'a> {
                 }
             }
         }
+        LeftOut(left_out)
+    }
+
+    fn draw_provider(&mut self, mut left_out: LeftOut, factors: Option<&[f64]>) -> Option<ProviderId> {
+        let policy = self.policy;
+        let providers = &policy.providers;
         let mut choices = Choices::new(self.at.seed, Purpose::Weights);
         loop {
-            let is_eligible = |index: usize| !left_out.get(index).copied().unwrap_or(false);
-            let drawn = draw(providers, is_eligible, &mut choices)?;
+            let drawn = draw(
+                providers,
+                |index| left_out.is_eligible(index),
+                factors,
+                &mut choices,
+            )?;
             let provider = providers.get(drawn.index)?.id.clone();
             let Some(exclusion) = self.gate.admit(provider.as_str()) else {
                 self.draw = Some(drawn);
                 return Some(provider);
             };
             // Each turn excludes one provider more, so this ends.
-            *left_out.get_mut(drawn.index)? = true;
+            *left_out.0.get_mut(drawn.index)? = true;
             exclude(&mut self.excluded, &provider, exclusion);
         }
     }

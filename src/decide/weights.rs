@@ -14,11 +14,15 @@ pub struct Draw {
     pub total: f64,
 }
 
+/// More than any policy has: what keeps the sum of scored weights finite.
+const MOST_PROVIDERS: f64 = 1e9;
+
 /// Draws among the providers that may be chosen, which are those with a weight above zero and no exclusion. `None`:
-/// there is none, or the weights of all of them sum to nothing.
+/// there is none, or the weights of all of them sum to nothing. Factors, by index, weigh the weights.
 pub(super) fn draw(
     providers: &[Provider],
     mut is_eligible: impl FnMut(usize) -> bool,
+    factors: Option<&[f64]>,
     choices: &mut Choices,
 ) -> Option<Draw> {
     let sum: f64 = providers.iter().map(|provider| provider.weight).sum();
@@ -34,7 +38,9 @@ pub(super) fn draw(
     };
     let mut weight = |index: usize, provider: &Provider| {
         if provider.weight > 0.0 && is_eligible(index) {
-            provider.weight * scale
+            let factor = factors.map_or(1.0, |factors| factors.get(index).copied().unwrap_or(1.0));
+            // A huge factor of a huge weight is still a weight.
+            (provider.weight * scale * factor).min(f64::MAX / MOST_PROVIDERS)
         } else {
             0.0
         }
@@ -87,6 +93,7 @@ mod tests {
             if let Some(draw) = draw(
                 &providers,
                 &eligible,
+                None,
                 &mut Choices::new(Seed(seed), Purpose::Weights),
             ) {
                 counts[draw.index] += 1;

@@ -39,7 +39,8 @@ impl Lane {
     }
 
     pub(super) fn restart(&self, slow: bool) {
-        self.place.store(if slow { IN_SLOW } else { IN_FAST }, Ordering::Relaxed);
+        self.place
+            .store(if slow { IN_SLOW } else { IN_FAST }, Ordering::Relaxed);
         self.score.store(if slow { MOST } else { 0 }, Ordering::Relaxed);
     }
 
@@ -58,7 +59,11 @@ impl Lane {
         if !overran && before == 0 {
             return None;
         }
-        let score = if overran { (before + OVERRUN).min(MOST) } else { before - 1 };
+        let score = if overran {
+            (before + OVERRUN).min(MOST)
+        } else {
+            before - 1
+        };
         self.score.store(score, Ordering::Relaxed);
         if score >= MOVES_AT && !self.is_slow() {
             self.score.store(MOST, Ordering::Relaxed);
@@ -95,7 +100,9 @@ mod tests {
         let lane = Lane::new(false);
         assert_eq!(lane.count(SLOW), None);
         assert_eq!(lane.count(SLOW), Some(Moved::ToSlow));
-        let back = (0..200).map(|_| lane.count(QUICK)).position(|moved| moved == Some(Moved::ToFast));
+        let back = (0..200)
+            .map(|_| lane.count(QUICK))
+            .position(|moved| moved == Some(Moved::ToFast));
         assert_eq!(back, Some(63));
     }
 }

@@ -35,7 +35,7 @@ pub(super) struct LatencyReport {
 
 impl Latency {
     pub(super) fn record(&mut self, now: Moment, took: Duration) {
-        let number = now.unix_ms() / SLICE_MS;
+        let number = now.unix_ms / SLICE_MS;
         let index = match self.slices.iter().position(|slice| slice.number == number) {
             Some(index) => index,
             None => {
@@ -59,7 +59,7 @@ impl Latency {
     }
 
     pub(super) fn report(&self, now: Moment) -> LatencyReport {
-        let number = now.unix_ms() / SLICE_MS;
+        let number = now.unix_ms / SLICE_MS;
         let recent = || self.slices.iter().filter(|slice| slice.number + SLICES > number);
         let count: u64 = recent().map(|slice| slice.count).sum();
         if count == 0 {
@@ -71,7 +71,9 @@ impl Latency {
             let wanted = share * count as f64;
             let mut seen = 0.0;
             for bucket in 0..BUCKETS {
-                seen += recent().map(|slice| f64::from(slice.buckets[bucket])).sum::<f64>();
+                seen += recent()
+                    .map(|slice| f64::from(slice.buckets[bucket]))
+                    .sum::<f64>();
                 if seen >= wanted {
                     return upper_ms(bucket);
                 }
@@ -80,11 +82,21 @@ impl Latency {
         };
         #[expect(clippy::cast_precision_loss, reason = "a count of calls in five minutes")]
         let avg_ms = sum_ms / count as f64;
-        LatencyReport { avg_ms, p50_ms: at(0.50), p95_ms: at(0.95), p99_ms: at(0.99) }
+        LatencyReport {
+            avg_ms,
+            p50_ms: at(0.50),
+            p95_ms: at(0.95),
+            p99_ms: at(0.99),
+        }
     }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "bounded before it is cut")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "bounded before it is cut"
+)]
 fn bucket_of(took: Duration) -> usize {
     let micros = took.as_secs_f64() * 1e6;
     let place = micros.max(1.0).log2() * PER_DOUBLING as f64;

@@ -51,7 +51,7 @@ impl Serialize for ModuleDigest {
 }
 
 /// `module` of a registry record.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ModuleSource {
     /// A file below the directory of extensions, by its relative path.
     File(Box<str>),

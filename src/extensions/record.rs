@@ -62,7 +62,7 @@ pub struct Release {
 }
 
 /// A module, and the digest that it must have.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Module {
     pub source: ModuleSource,
     /// Always there but for files.
@@ -96,10 +96,19 @@ impl Record {
     /// # Errors
     /// Every mistake, each with its place and remedy.
     pub fn read(text: &str) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
-        let value: Value = serde_json::from_str(text)
-            .map_err(|error| vec![Problem::error("$", format!("not valid JSON: {error}"), "write one JSON object")])?;
+        let value: Value = serde_json::from_str(text).map_err(|error| {
+            vec![Problem::error(
+                "$",
+                format!("not valid JSON: {error}"),
+                "write one JSON object",
+            )]
+        })?;
         let Value::Object(fields) = value else {
-            return Err(vec![Problem::error("$", "the record is not an object", "write {\"id\": …, \"type\": …}")]);
+            return Err(vec![Problem::error(
+                "$",
+                "the record is not an object",
+                "write {\"id\": …, \"type\": …}",
+            )]);
         };
         let mut reader = Reader::default();
         let record = reader.record(&fields);
@@ -113,7 +122,11 @@ impl Record {
     pub fn modules(&self) -> impl Iterator<Item = &Module> {
         let releases = std::iter::once(&self.base).chain(&self.versions);
         let of_releases = releases.filter_map(|release| release.module.as_ref());
-        of_releases.chain(self.instances.iter().filter_map(|instance| instance.module.as_ref()))
+        of_releases.chain(
+            self.instances
+                .iter()
+                .filter_map(|instance| instance.module.as_ref()),
+        )
     }
 }
 
@@ -124,19 +137,64 @@ struct Reader {
 }
 
 const FIELDS: &[&str] = &[
-    "id", "type", "subject", "timeout_ms", "retry", "enabled", "config", "metadata", "version", "created_at",
-    "updated_at", "created_by", "updated_by", "module", "sha256", "capabilities", "limits", "signature", "versions",
-    "instances", "routing_rules", "revision",
+    "id",
+    "type",
+    "subject",
+    "timeout_ms",
+    "retry",
+    "enabled",
+    "config",
+    "metadata",
+    "version",
+    "created_at",
+    "updated_at",
+    "created_by",
+    "updated_by",
+    "module",
+    "sha256",
+    "capabilities",
+    "limits",
+    "signature",
+    "versions",
+    "instances",
+    "routing_rules",
+    "revision",
 ];
 const RELEASE_FIELDS: &[&str] = &[
-    "id", "version", "subject", "timeout_ms", "retry", "config", "metadata", "routing_rules", "enabled", "created_at",
-    "created_by", "module", "sha256",
+    "id",
+    "version",
+    "subject",
+    "timeout_ms",
+    "retry",
+    "config",
+    "metadata",
+    "routing_rules",
+    "enabled",
+    "created_at",
+    "created_by",
+    "module",
+    "sha256",
 ];
 const INSTANCE_FIELDS: &[&str] = &[
-    "extension_id", "instance_id", "subject", "weight", "enabled", "health_status", "last_health_check", "created_at",
-    "updated_at", "module", "sha256",
+    "extension_id",
+    "instance_id",
+    "subject",
+    "weight",
+    "enabled",
+    "health_status",
+    "last_health_check",
+    "created_at",
+    "updated_at",
+    "module",
+    "sha256",
 ];
-const LIMITS: &[&str] = &["memory_bytes", "fuel", "output_bytes", "concurrency", "table_elements"];
+const LIMITS: &[&str] = &[
+    "memory_bytes",
+    "fuel",
+    "output_bytes",
+    "concurrency",
+    "table_elements",
+];
 
 impl Reader {
     fn error(&mut self, path: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) {
@@ -150,40 +208,71 @@ impl Reader {
 
     fn unknown(&mut self, at: &str, fields: &Map<String, Value>, known: &[&str]) {
         for key in fields.keys().filter(|key| !known.contains(&key.as_str())) {
-            self.warn(format!("{at}.{key}"), "there is no such key here", "it means nothing: correct or remove it");
+            self.warn(
+                format!("{at}.{key}"),
+                "there is no such key here",
+                "it means nothing: correct or remove it",
+            );
         }
     }
 
     fn record(&mut self, fields: &Map<String, Value>) -> Option<Record> {
         self.unknown("$", fields, FIELDS);
-        let id = match fields.get("id").and_then(Value::as_str).map(|id| (id, check_id(id))) {
+        let id = match fields
+            .get("id")
+            .and_then(Value::as_str)
+            .map(|id| (id, check_id(id)))
+        {
             Some((id, Ok(()))) => id.into(),
             Some((_, Err(error))) => {
-                self.error("$.id", format!("the id {error}"), "use letters, digits, `_`, `.` and `-`");
+                self.error(
+                    "$.id",
+                    format!("the id {error}"),
+                    "use letters, digits, `_`, `.` and `-`",
+                );
                 "".into()
             }
             None => {
-                self.error("$.id", "id is missing, or not a text", "name the extension, as policies do");
+                self.error(
+                    "$.id",
+                    "id is missing, or not a text",
+                    "name the extension, as policies do",
+                );
                 "".into()
             }
         };
         let kind = match fields.get("type").and_then(Value::as_str) {
             Some("provider") => Some(RecordKind::Provider),
-            Some(name) => Kind::ALL.into_iter().find(|kind| kind.as_str() == name).map(RecordKind::Runs),
+            Some(name) => Kind::ALL
+                .into_iter()
+                .find(|kind| kind.as_str() == name)
+                .map(RecordKind::Runs),
             None => None,
         };
         if kind.is_none() {
-            self.error("$.type", "there is no such type", "one of pre, validator, scorer, post, provider");
+            self.error(
+                "$.type",
+                "there is no such type",
+                "one of pre, validator, scorer, post, provider",
+            );
         }
         let base = self.release("$", fields, None);
         let enabled = self.boolean("$", fields, "enabled", true);
         if fields.contains_key("signature") {
-            self.warn("$.signature", "signatures are not checked by this version", "rely on sha256");
+            self.warn(
+                "$.signature",
+                "signatures are not checked by this version",
+                "rely on sha256",
+            );
         }
         let capabilities = self.capabilities(fields);
         let limits = self.limits(fields);
         let mut versions = self.versions(fields, &base);
-        versions.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| newer(&b.version, &a.version)));
+        versions.sort_by(|a, b| {
+            b.created_at
+                .cmp(&a.created_at)
+                .then_with(|| newer(&b.version, &a.version))
+        });
         let instances = self.instances(fields);
         let runs = matches!(kind, Some(RecordKind::Runs(_)));
         let has_module = base.module.is_some() || versions.iter().any(|version| version.module.is_some());
@@ -195,7 +284,11 @@ impl Reader {
                     "give it a module, or leave it to the Router",
                 );
             } else {
-                self.error("$.module", "module is missing", "name one: file:…, heir:sha256/… or https://…");
+                self.error(
+                    "$.module",
+                    "module is missing",
+                    "name one: file:…, heir:sha256/… or https://…",
+                );
             }
         }
         let description = fields
@@ -221,15 +314,24 @@ impl Reader {
         let metadata = self.object(at, fields, "metadata");
         let size = |key: &str, inherited: usize| {
             let size = metadata.get(key).and_then(Value::as_u64);
-            size.and_then(|size| usize::try_from(size).ok()).unwrap_or(inherited)
+            size.and_then(|size| usize::try_from(size).ok())
+                .unwrap_or(inherited)
         };
-        let max_payload_bytes = size("max_payload_size", base.map_or(DEFAULT_PAYLOAD_BYTES, |b| b.max_payload_bytes));
-        let max_metadata_bytes = size("max_metadata_size", base.map_or(DEFAULT_METADATA_BYTES, |b| b.max_metadata_bytes));
+        let max_payload_bytes = size(
+            "max_payload_size",
+            base.map_or(DEFAULT_PAYLOAD_BYTES, |b| b.max_payload_bytes),
+        );
+        let max_metadata_bytes = size(
+            "max_metadata_size",
+            base.map_or(DEFAULT_METADATA_BYTES, |b| b.max_metadata_bytes),
+        );
         let own = self.module(at, fields);
         let mut config = base.map(|base| base.config.clone()).unwrap_or_default();
         config.extend(self.object(at, fields, "config"));
         // The platform's records allow more than a call may take: what is out of range is cut to it when it is called.
-        let timeout_ms = self.number(at, fields, "timeout_ms", 1, 300_000).map(|timeout| timeout.clamp(10, 5_000));
+        let timeout_ms = self
+            .number(at, fields, "timeout_ms", 1, 300_000)
+            .map(|timeout| timeout.clamp(10, 5_000));
         let retry = self.number(at, fields, "retry", 0, 10).map(|retry| retry.min(3));
         Release {
             version: text("version").unwrap_or("v1").into(),
@@ -250,7 +352,11 @@ impl Reader {
         for (at, version) in self.list(fields, "versions") {
             self.unknown(&at, &version, RELEASE_FIELDS);
             if !version.get("version").is_some_and(Value::is_string) {
-                self.error(format!("{at}.version"), "version is missing, or not a text", "name it, such as \"v2\"");
+                self.error(
+                    format!("{at}.version"),
+                    "version is missing, or not a text",
+                    "name it, such as \"v2\"",
+                );
             }
             let release = self.release(&at, &version, Some(base));
             if self.boolean(&at, &version, "enabled", true) {
@@ -266,7 +372,11 @@ impl Reader {
             self.unknown(&at, &instance, INSTANCE_FIELDS);
             let id = instance.get("instance_id").and_then(Value::as_str);
             if id.is_none() {
-                self.error(format!("{at}.instance_id"), "instance_id is missing, or not a text", "name the instance");
+                self.error(
+                    format!("{at}.instance_id"),
+                    "instance_id is missing, or not a text",
+                    "name the instance",
+                );
             }
             let weight = self.number(&at, &instance, "weight", 0, 100).unwrap_or(100);
             let module = self.module(&at, &instance);
@@ -287,7 +397,11 @@ impl Reader {
             Some(value) => {
                 let digest = value.as_str().and_then(ModuleDigest::parse);
                 if digest.is_none() {
-                    self.error(format!("{at}.sha256"), "this is no SHA-256 digest", "write 64 hex digits");
+                    self.error(
+                        format!("{at}.sha256"),
+                        "this is no SHA-256 digest",
+                        "write 64 hex digits",
+                    );
                     return None;
                 }
                 digest
@@ -297,7 +411,11 @@ impl Reader {
             None | Some(Value::Null) => return None,
             Some(Value::String(text)) => text,
             Some(_) => {
-                self.error(format!("{at}.module"), "module is not a text", "name one: file:…, heir:sha256/… or https://…");
+                self.error(
+                    format!("{at}.module"),
+                    "module is not a text",
+                    "name one: file:…, heir:sha256/… or https://…",
+                );
                 return None;
             }
         };
@@ -308,12 +426,23 @@ impl Reader {
             }
             Ok(ModuleSource::Heir(named)) => {
                 if digest.is_some_and(|digest| digest != named) {
-                    self.error(format!("{at}.sha256"), "sha256 is another digest than the module's name has", "remove sha256, or correct one of them");
+                    self.error(
+                        format!("{at}.sha256"),
+                        "sha256 is another digest than the module's name has",
+                        "remove sha256, or correct one of them",
+                    );
                 }
-                Some(Module { source: ModuleSource::Heir(named), digest: Some(named) })
+                Some(Module {
+                    source: ModuleSource::Heir(named),
+                    digest: Some(named),
+                })
             }
             Ok(source @ ModuleSource::Https(_)) if digest.is_none() => {
-                self.error(format!("{at}.sha256"), format!("{source} needs its digest"), "add sha256, as `beamline-sidecar ext inspect` prints it");
+                self.error(
+                    format!("{at}.sha256"),
+                    format!("{source} needs its digest"),
+                    "add sha256, as `beamline-sidecar ext inspect` prints it",
+                );
                 None
             }
             Ok(source) => Some(Module { source, digest }),
@@ -326,7 +455,11 @@ impl Reader {
             None | Some(Value::Null) => return capabilities,
             Some(Value::Array(list)) => list,
             Some(_) => {
-                self.error("$.capabilities", "capabilities is not a list", "write [\"clock\"], for example");
+                self.error(
+                    "$.capabilities",
+                    "capabilities is not a list",
+                    "write [\"clock\"], for example",
+                );
                 return capabilities;
             }
         };
@@ -351,11 +484,19 @@ impl Reader {
         let at = "$.limits";
         self.unknown(at, &limits, LIMITS);
         if limits.contains_key("fuel") {
-            self.warn("$.limits.fuel", "fuel is not metered by this version", "timeout_ms bounds what a call computes");
+            self.warn(
+                "$.limits.fuel",
+                "fuel is not metered by this version",
+                "timeout_ms bounds what a call computes",
+            );
         }
         RecordLimits {
-            memory_bytes: self.number(at, &limits, "memory_bytes", 65_536, u32::MAX).map(u64::from),
-            output_bytes: self.number(at, &limits, "output_bytes", 64, 64 << 20).map(u64::from),
+            memory_bytes: self
+                .number(at, &limits, "memory_bytes", 65_536, u32::MAX)
+                .map(u64::from),
+            output_bytes: self
+                .number(at, &limits, "output_bytes", 64, 64 << 20)
+                .map(u64::from),
             concurrency: self.number(at, &limits, "concurrency", 1, 1_000),
             table_elements: self.number(at, &limits, "table_elements", 1, 20_000),
         }
@@ -366,7 +507,11 @@ impl Reader {
             None | Some(Value::Null) => return Vec::new(),
             Some(Value::Array(list)) => list,
             Some(_) => {
-                self.error(format!("$.{key}"), format!("{key} is not a list"), "write a list of objects");
+                self.error(
+                    format!("$.{key}"),
+                    format!("{key} is not a list"),
+                    "write a list of objects",
+                );
                 return Vec::new();
             }
         };
@@ -386,7 +531,11 @@ impl Reader {
             None | Some(Value::Null) => Map::new(),
             Some(Value::Object(object)) => object.clone(),
             Some(_) => {
-                self.error(format!("{at}.{key}"), format!("{key} is not an object"), "write {…}");
+                self.error(
+                    format!("{at}.{key}"),
+                    format!("{key} is not an object"),
+                    "write {…}",
+                );
                 Map::new()
             }
         }
@@ -397,18 +546,33 @@ impl Reader {
             None | Some(Value::Null) => default,
             Some(Value::Bool(value)) => *value,
             Some(_) => {
-                self.error(format!("{at}.{key}"), format!("{key} is not true or false"), "write true or false");
+                self.error(
+                    format!("{at}.{key}"),
+                    format!("{key} is not true or false"),
+                    "write true or false",
+                );
                 default
             }
         }
     }
 
-    fn number(&mut self, at: &str, fields: &Map<String, Value>, key: &str, least: u32, most: u32) -> Option<u32> {
+    fn number(
+        &mut self,
+        at: &str,
+        fields: &Map<String, Value>,
+        key: &str,
+        least: u32,
+        most: u32,
+    ) -> Option<u32> {
         let value = fields.get(key).filter(|value| !value.is_null())?;
         let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
         let within = number.filter(|number| (least..=most).contains(number));
         if within.is_none() {
-            self.error(format!("{at}.{key}"), format!("{key} is {value}"), format!("write a whole number from {least} to {most}"));
+            self.error(
+                format!("{at}.{key}"),
+                format!("{key} is {value}"),
+                format!("write a whole number from {least} to {most}"),
+            );
         }
         within
     }

@@ -7,7 +7,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
@@ -20,6 +20,8 @@ use crate::decide::Moment;
 
 /// Crashes that are kept for whoever asks.
 const TRAPS: usize = 10;
+/// Lines that an extension may write in one second.
+const LOG_LINES_PER_SECOND: usize = 50;
 /// Calls in the window before a rate of failures says anything.
 const MINIMUM_VOLUME: u32 = 10;
 
@@ -46,6 +48,8 @@ struct State {
     last_failure: Option<Moment>,
     latency: Latency,
     traps: VecDeque<LastTrap>,
+    log_second: u64,
+    logged: usize,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -79,14 +83,14 @@ struct Quarantine {
 
 /// Why an extension may not be called now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Barred {
+pub(super) enum Barred {
     BreakerOpen,
     Quarantined,
 }
 
 /// What became of a call, as far as health minds.
 #[derive(Debug)]
-pub enum CallOutcome<'a> {
+pub(super) enum CallOutcome<'a> {
     Success,
     Failure,
     Crash(&'a CrashReport),
@@ -95,7 +99,7 @@ pub enum CallOutcome<'a> {
 /// A crash, for an operator.
 #[derive(Debug, Clone, Serialize)]
 pub struct LastTrap {
-    pub at: String,
+    pub at_unix_ms: u64,
     pub tenant_id: String,
     pub policy_id: String,
     #[serde(flatten)]
@@ -104,7 +108,7 @@ pub struct LastTrap {
 
 /// Something that a log line is written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub(super) enum Change {
     BreakerOpened,
     BreakerClosed,
     Quarantined { pause: Duration },
@@ -123,12 +127,15 @@ pub struct HealthReport {
     pub p50_latency_ms: f64,
     pub p95_latency_ms: f64,
     pub p99_latency_ms: f64,
-    pub last_success: Option<String>,
-    pub last_failure: Option<String>,
+    /// Unix milliseconds.
+    pub last_success: Option<u64>,
+    /// Unix milliseconds.
+    pub last_failure: Option<u64>,
     pub lane: &'static str,
     pub running: u32,
     pub peak_memory_bytes: u64,
-    pub quarantined_until: Option<String>,
+    /// Unix milliseconds.
+    pub quarantined_until: Option<u64>,
 }
 
 /// The breaker's part of it.
@@ -136,7 +143,8 @@ pub struct HealthReport {
 pub struct BreakerReport {
     pub extension_id: String,
     pub state: &'static str,
-    pub opened_at: Option<String>,
+    /// Unix milliseconds.
+    pub opened_at: Option<u64>,
     pub failure_count: u32,
     pub error_rate: f64,
     pub quarantined: bool,
@@ -144,11 +152,11 @@ pub struct BreakerReport {
 
 /// A call that counts as running.
 #[derive(Debug)]
-pub(super) struct Permit<'a>(&'a AtomicU32);
+pub(super) struct Permit(Arc<Vitals>);
 
-impl Drop for Permit<'_> {
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -182,9 +190,9 @@ impl Vitals {
     }
 
     /// One of the calls that may be under way at a time, if there is one left.
-    pub(super) fn permit(&self, concurrency: u32) -> Option<Permit<'_>> {
+    pub(super) fn permit(self: &Arc<Self>, concurrency: u32) -> Option<Permit> {
         let before = self.running.fetch_add(1, Ordering::Relaxed);
-        let permit = Permit(&self.running);
+        let permit = Permit(self.clone());
         (before < concurrency).then_some(permit)
     }
 
@@ -231,6 +239,27 @@ impl Vitals {
         }
     }
 
+    /// Takes note of a call that was not made, because of what it was to be given.
+    pub(super) fn refused(&self, config: &ExtensionsConfig, now: Moment) {
+        let mut state = self.state();
+        state.quarantine.probing = false;
+        state.count(now, false, config.breaker.window_seconds);
+        state.failed(config, now);
+    }
+
+    /// How many of these lines may be written: some at once, and a few a second for ever.
+    pub(super) fn may_log(&self, now: Moment, lines: usize) -> usize {
+        let mut state = self.state();
+        let second = now.unix_ms / 1_000;
+        if state.log_second != second {
+            state.log_second = second;
+            state.logged = 0;
+        }
+        let allowed = lines.min(LOG_LINES_PER_SECOND.saturating_sub(state.logged));
+        state.logged += allowed;
+        allowed
+    }
+
     /// Takes note of a call.
     pub(super) fn record(
         &self,
@@ -244,9 +273,13 @@ impl Vitals {
         self.peak_memory.fetch_max(memory_bytes as u64, Ordering::Relaxed);
         let mut state = self.state();
         state.latency.record(now, took);
-        state.count(now, matches!(outcome, CallOutcome::Success), config.breaker.window_seconds);
+        state.count(
+            now,
+            matches!(outcome, CallOutcome::Success),
+            config.breaker.window_seconds,
+        );
         match outcome {
-            CallOutcome::Success => state.succeeded(now),
+            CallOutcome::Success => state.succeeded(),
             CallOutcome::Failure => {
                 state.quarantine.probing = false;
                 // A failure is not a crash: the pause is over, and what it would be next stays known.
@@ -255,7 +288,7 @@ impl Vitals {
             }
             CallOutcome::Crash(report) => {
                 let trap = LastTrap {
-                    at: now.to_string(),
+                    at_unix_ms: now.unix_ms,
                     tenant_id: whose.0.to_owned(),
                     policy_id: whose.1.to_owned(),
                     report: (*report).clone(),
@@ -288,14 +321,18 @@ impl Vitals {
         let state = self.state();
         let total = state.successes + state.failures;
         #[expect(clippy::cast_precision_loss, reason = "a share of counts below 2^52")]
-        let success_rate = if total == 0 { 1.0 } else { state.successes as f64 / total as f64 };
+        let success_rate = if total == 0 {
+            1.0
+        } else {
+            state.successes as f64 / total as f64
+        };
         let status = match success_rate {
             rate if rate >= 0.95 => "healthy",
             rate if rate >= 0.80 => "degraded",
             _ => "unhealthy",
         };
         let latency = state.latency.report(now);
-        let text = |moment: Option<Moment>| moment.map(|moment| moment.to_string());
+        let unix_ms = |moment: Option<Moment>| moment.map(|moment| moment.unix_ms);
         HealthReport {
             extension_id: id.to_owned(),
             status,
@@ -306,12 +343,12 @@ impl Vitals {
             p50_latency_ms: latency.p50_ms,
             p95_latency_ms: latency.p95_ms,
             p99_latency_ms: latency.p99_ms,
-            last_success: text(state.last_success),
-            last_failure: text(state.last_failure),
+            last_success: unix_ms(state.last_success),
+            last_failure: unix_ms(state.last_failure),
             lane: self.lane.name(),
             running: self.running.load(Ordering::Relaxed),
             peak_memory_bytes: self.peak_memory.load(Ordering::Relaxed),
-            quarantined_until: text(state.quarantine.until.filter(|until| *until > now)),
+            quarantined_until: unix_ms(state.quarantine.until.filter(|until| *until > now)),
         }
     }
 
@@ -327,9 +364,13 @@ impl Vitals {
         BreakerReport {
             extension_id: id.to_owned(),
             state: name,
-            opened_at: opened.map(|moment| moment.to_string()),
+            opened_at: opened.map(|moment| moment.unix_ms),
             failure_count: state.failures_in_row,
-            error_rate: if total == 0 { 0.0 } else { f64::from(failures) / f64::from(total) },
+            error_rate: if total == 0 {
+                0.0
+            } else {
+                f64::from(failures) / f64::from(total)
+            },
             quarantined: state.quarantine.until.is_some_and(|until| until > now),
         }
     }
@@ -337,13 +378,14 @@ impl Vitals {
     /// Whether it is kept from being called, for a gauge.
     pub fn is_barred(&self, now: Moment) -> bool {
         let state = self.state();
-        matches!(state.breaker, Breaker::Open { .. }) || state.quarantine.until.is_some_and(|until| until > now)
+        matches!(state.breaker, Breaker::Open { .. })
+            || state.quarantine.until.is_some_and(|until| until > now)
     }
 }
 
 impl State {
     fn count(&mut self, now: Moment, success: bool, window_seconds: u32) {
-        let second = now.unix_ms() / 1_000;
+        let second = now.unix_ms / 1_000;
         if success {
             self.successes += 1;
             self.last_success = Some(now);
@@ -352,7 +394,10 @@ impl State {
             self.last_failure = Some(now);
         }
         if self.window.back().is_none_or(|last| last.second != second) {
-            self.window.push_back(Second { second, ..Second::default() });
+            self.window.push_back(Second {
+                second,
+                ..Second::default()
+            });
         }
         if let Some(last) = self.window.back_mut() {
             if success {
@@ -362,19 +407,26 @@ impl State {
             }
         }
         let oldest = second.saturating_sub(u64::from(window_seconds));
-        while self.window.front().is_some_and(|first| first.second <= oldest && first.second != second) {
+        while self
+            .window
+            .front()
+            .is_some_and(|first| first.second <= oldest && first.second != second)
+        {
             self.window.pop_front();
         }
     }
 
     fn counted(&self) -> (u32, u32) {
         let add = |(successes, failures): (u32, u32), second: &Second| {
-            (successes.saturating_add(second.successes), failures.saturating_add(second.failures))
+            (
+                successes.saturating_add(second.successes),
+                failures.saturating_add(second.failures),
+            )
         };
         self.window.iter().fold((0, 0), add)
     }
 
-    fn succeeded(&mut self, _: Moment) -> Option<Change> {
+    fn succeeded(&mut self) -> Option<Change> {
         self.failures_in_row = 0;
         let released = self.quarantine.until.is_some();
         self.quarantine = Quarantine::default();
@@ -420,11 +472,15 @@ impl State {
             // A call that was under way when the quarantine began.
             return None;
         }
-        let doubled = config.quarantine_ms.saturating_mul(1_u64 << quarantine.times.min(32));
+        let doubled = config
+            .quarantine_ms
+            .saturating_mul(1_u64 << quarantine.times.min(32));
         let pause = doubled.min(config.quarantine_max_ms);
         quarantine.times = quarantine.times.saturating_add(1);
-        quarantine.until = Some(now.plus_ms(pause));
-        Some(Change::Quarantined { pause: Duration::from_millis(pause) })
+        quarantine.until = Some(Moment::from_unix_ms(now.unix_ms.saturating_add(pause)));
+        Some(Change::Quarantined {
+            pause: Duration::from_millis(pause),
+        })
     }
 }
 

@@ -23,3 +23,4 @@ pub use config::{BreakerConfig, HeirConfig, PoolConfig, RetryConfig, TlsConfig};
 pub use error::HeirError;
 pub use level::Level;
 pub use listed::listed;
+pub(crate) use tls::client_config;

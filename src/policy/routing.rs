@@ -220,6 +220,8 @@ impl LimitScope {
 pub struct Pipeline {
     pub pre: Box<[Processor]>,
     pub validators: Box<[Validator]>,
+    /// Ours: they weigh the providers before one is drawn.
+    pub scorers: Box<[Processor]>,
     pub post: Box<[Processor]>,
 }
 

@@ -83,6 +83,10 @@ struct Policy {
     /// Extensions that may refuse the request, in order.
     #[schemars(length(max = 5))]
     validators: Option<Vec<Validator>>,
+    /// Extensions that weigh the providers before one is drawn; their factors are multiplied. The sidecar's own: the
+    /// platform knows no such list and ignores it.
+    #[schemars(length(max = 5))]
+    scorers: Option<Vec<Processor>>,
     /// Extensions that run after the choice, in order; they add metadata.
     #[schemars(length(max = 5))]
     post: Option<Vec<Processor>>,

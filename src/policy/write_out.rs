@@ -54,6 +54,7 @@ impl RoutingPolicy {
                 "validators",
                 Some(pipeline.validators.iter().map(validator).collect()),
             );
+            put("scorers", Some(pipeline.scorers.iter().map(processor).collect()));
             put("post", Some(pipeline.post.iter().map(processor).collect()));
         }
         put("timeout_ms", timeout_ms.map(Into::into));

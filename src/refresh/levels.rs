@@ -142,6 +142,16 @@ impl Refresher {
             confirmed: confirm,
             ..self.config.load().guarded()
         };
+        if let Some(host) = self.store.extensions() {
+            let records = changes.operations.iter().filter_map(|operation| match operation {
+                crate::snapshot::Operation::PutExtension { record, .. } => Some(record.clone()),
+                _ => None,
+            });
+            let records: Vec<_> = records.collect();
+            if !records.is_empty() {
+                host.obtain(records, Some(&self.client)).await;
+            }
+        }
         let activation = self.store.apply_changes(changes, guarded)?;
         self.store.freshness().confirm();
         self.note_activation(began, activation);
@@ -191,6 +201,12 @@ impl Refresher {
         let other_history = incoming.position.chain.is_some()
             && incoming.position.revision == base.position().revision
             && incoming.position.chain != base.position().chain;
+        if let Some(host) = self.store.extensions() {
+            let records: Vec<_> = incoming.extensions.values().cloned().collect();
+            if !records.is_empty() {
+                host.obtain(records, Some(&self.client)).await;
+            }
+        }
         let activation = self.activate(start, incoming, guarded).await?;
         // Committed only now: a tag of something that was not activated would turn a retry into "not modified".
         detected.committed = etag.map(|etag| Committed {

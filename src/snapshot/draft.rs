@@ -9,9 +9,13 @@ use super::{
     Coverage, Entry, ExtensionRecords, Key, Origin, Policy, Position, Problems, Queued, Snapshot, Tenant,
 };
 use crate::{
+    extensions::ExtensionHost,
     policy::{PolicyId, TenantId},
     telemetry::Metrics,
 };
+
+/// Policies that a line is logged for at a time.
+const LOGGED: usize = 20;
 
 /// A copy of a snapshot that shares every tenant until it is touched.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ impl<'a> Draft<'a> {
             revision_header: base.revision_header.clone(),
             extensions: base.extensions.clone(),
             problems: base.problems.clone(),
+            registry: base.registry.clone(),
+            config_problems: base.config_problems.clone(),
             generation: base.generation + 1,
         };
         Self {
@@ -187,7 +193,6 @@ impl<'a> Draft<'a> {
 
     /// Policies with notes that the snapshot before did not have, for the log: the first few, and how many.
     pub(super) fn newly_noted(&self, before: &Snapshot) -> (Vec<(Key, Arc<Policy>)>, usize) {
-        const LOGGED: usize = 20;
         let (mut first, mut count) = (Vec::new(), 0);
         for id in &self.touched {
             let known = before.tenants.get(id);
@@ -212,6 +217,66 @@ impl<'a> Draft<'a> {
             }
         }
         (first, count)
+    }
+
+    /// Makes the registry of the extensions, and asks them about their configurations where either changed.
+    pub(super) fn extend(&mut self, before: &Snapshot, host: &ExtensionHost) {
+        let registry = host.assemble(&before.registry, &self.next.extensions);
+        let anew = !Arc::ptr_eq(&registry, &before.registry);
+        self.next.registry = registry;
+        if self.next.registry.is_empty() && self.next.registry.problems().is_empty() {
+            if !self.next.config_problems.is_empty() {
+                self.next.config_problems = Arc::default();
+            }
+            return;
+        }
+        let tenants: Vec<&TenantId> = if anew {
+            self.next.tenants.keys().collect()
+        } else {
+            self.touched.iter().collect()
+        };
+        let mut found = Problems::new();
+        for id in &tenants {
+            let policies = self
+                .next
+                .tenants
+                .get(*id)
+                .into_iter()
+                .flat_map(|tenant| tenant.found());
+            for (policy_id, of) in policies.filter(|(_, of)| of.policy.has_extensions()) {
+                let (routing, _) = crate::policy::read(of.policy.document.bytes());
+                let Some(pipeline) = &routing.pipeline else {
+                    continue;
+                };
+                let problems = host.check_pipeline(&self.next.registry, pipeline);
+                if !problems.is_empty() {
+                    found.insert(((*id).clone(), policy_id.clone()), problems);
+                }
+            }
+        }
+        let mut problems: Problems = if anew {
+            Problems::new()
+        } else {
+            let kept = self.next.config_problems.iter();
+            let kept = kept.filter(|((tenant, _), _)| !self.touched.contains(tenant));
+            kept.map(|(key, problems)| (key.clone(), problems.clone()))
+                .collect()
+        };
+        problems.extend(found);
+        if problems != *self.next.config_problems {
+            for ((tenant, policy), problems) in problems.iter().take(LOGGED) {
+                if before.config_problems.get(&(tenant.clone(), policy.clone())) != Some(problems) {
+                    let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                    tracing::warn!(
+                        tenant = tenant.as_str(),
+                        policy = policy.as_str(),
+                        problems = text.join("; "),
+                        "A policy does not go with the extensions it names."
+                    );
+                }
+            }
+            self.next.config_problems = Arc::new(problems);
+        }
     }
 
     pub(super) fn finish(mut self) -> Snapshot {

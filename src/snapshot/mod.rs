@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use store::{Activation, FetchStart, Guarded, Held, SnapshotStore};
 
 use crate::{
+    extensions::Registry,
     policy::{PolicyId, Problem, TenantId},
     telemetry::TenantMetrics,
 };
@@ -64,7 +65,7 @@ pub type Key = (TenantId, PolicyId);
 /// Problems by the policy that has them.
 pub type Problems = BTreeMap<Key, Vec<Problem>>;
 
-/// An extension's registry record, kept as it came until extensions are run.
+/// Extensions' registry records by id, as HEIR has them.
 pub type ExtensionRecords = BTreeMap<String, Arc<str>>;
 
 /// One tenant's policies.
@@ -121,6 +122,10 @@ pub struct Snapshot {
     pub(crate) revision_header: HeaderValue,
     pub(crate) extensions: Arc<ExtensionRecords>,
     pub(crate) problems: Arc<Problems>,
+    /// What the records, and those of the local directory, have become.
+    pub(crate) registry: Arc<Registry>,
+    /// What extensions have against their configurations in policies.
+    pub(crate) config_problems: Arc<Problems>,
     /// Counts publications of this process; never goes back.
     pub(crate) generation: u64,
 }
@@ -136,6 +141,8 @@ impl Snapshot {
             revision_header: HeaderValue::from_static("none"),
             extensions: Arc::default(),
             problems: Arc::default(),
+            registry: Arc::default(),
+            config_problems: Arc::default(),
             generation: 0,
         }
     }
@@ -229,5 +236,15 @@ impl Snapshot {
 
     pub fn extensions(&self) -> &ExtensionRecords {
         &self.extensions
+    }
+
+    /// The extensions that can be called.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// What extensions have against their configurations in policies.
+    pub fn config_problems(&self) -> &Problems {
+        &self.config_problems
     }
 }

@@ -16,6 +16,7 @@ pub struct Policy {
     pub revision: Option<u64>,
     is_noted: bool,
     has_health_check: bool,
+    has_extensions: bool,
     routing: OnceLock<Box<RoutingPolicy>>,
 }
 
@@ -31,6 +32,7 @@ impl Policy {
             revision,
             is_noted: !notes.is_empty(),
             has_health_check,
+            has_extensions: routing.pipeline.is_some(),
             routing: OnceLock::new(),
         }
     }
@@ -52,6 +54,11 @@ impl Policy {
     /// Whether the document says anything about active checks; known without `routing`.
     pub fn has_health_check(&self) -> bool {
         self.has_health_check
+    }
+
+    /// Whether the document names any extension; known without `routing`.
+    pub fn has_extensions(&self) -> bool {
+        self.has_extensions
     }
 
     /// What the document says. Made by the first decision and kept from then on: most policies of a large store are

@@ -17,7 +17,7 @@ use super::{
     ChangeSet, Coverage, Draft, Freshness, Incoming, Key, Operation, Origin, Policy, Position, Snapshot,
     incoming::Scope,
 };
-use crate::telemetry::Metrics;
+use crate::{extensions::ExtensionHost, heir::HeirClient, telemetry::Metrics};
 
 /// Smallest number of policies that the shrink guard looks at.
 const SMALLEST_GUARDED: usize = 20;
@@ -88,12 +88,18 @@ pub struct SnapshotStore {
     retired: mpsc::Sender<Arc<Snapshot>>,
     published: watch::Sender<u64>,
     freshness: Freshness,
+    extensions: Option<Arc<ExtensionHost>>,
     metrics: Arc<Metrics>,
 }
 
 impl SnapshotStore {
     /// Starts empty, with the thread that drops what was replaced.
     pub fn start(metrics: Arc<Metrics>) -> io::Result<Self> {
+        Self::start_with(metrics, None)
+    }
+
+    /// As [`start`](Self::start), for snapshots whose extensions can be called.
+    pub fn start_with(metrics: Arc<Metrics>, extensions: Option<Arc<ExtensionHost>>) -> io::Result<Self> {
         let (retired, retiring) = mpsc::channel();
         std::thread::Builder::new()
             .name("retire".into())
@@ -104,6 +110,7 @@ impl SnapshotStore {
             retired,
             published: watch::Sender::new(0),
             freshness: Freshness::new(Instant::now()),
+            extensions,
             metrics,
         })
     }
@@ -116,6 +123,28 @@ impl SnapshotStore {
     /// The current snapshot, to be kept for longer.
     pub fn load_full(&self) -> Arc<Snapshot> {
         self.current.load_full()
+    }
+
+    /// Whoever runs the extensions of the snapshots.
+    pub fn extensions(&self) -> Option<&Arc<ExtensionHost>> {
+        self.extensions.as_ref()
+    }
+
+    /// Reads the directory of extensions again, gets what is missing, and takes up what has changed.
+    ///
+    /// # Errors
+    /// When the directory cannot be read; what was read before stays.
+    pub async fn reload_extensions(&self, heir: Option<&HeirClient>) -> io::Result<()> {
+        let Some(host) = &self.extensions else {
+            return Ok(());
+        };
+        let read = host.read_directory();
+        let records = self.load().extensions.values().cloned().collect();
+        host.obtain(records, heir).await;
+        if host.has_changed(&self.load().registry) {
+            self.edit(|_| ());
+        }
+        read.map(|_| ())
     }
 
     pub fn freshness(&self) -> &Freshness {
@@ -145,7 +174,10 @@ impl SnapshotStore {
         result
     }
 
-    fn publish(&self, draft: Draft<'_>) {
+    fn publish(&self, mut draft: Draft<'_>) {
+        if let Some(host) = &self.extensions {
+            draft.extend(&self.current.load(), host);
+        }
         let (newly_noted, newly_noted_count) = draft.newly_noted(&self.current.load());
         let next = draft.finish();
         let size: usize = next.tenants.values().map(|tenant| tenant.size).sum();
@@ -162,7 +194,7 @@ impl SnapshotStore {
             .set(i64::try_from(noted).unwrap_or(i64::MAX));
         self.metrics
             .snapshot_problems
-            .set(i64::try_from(next.problems.len()).unwrap_or(i64::MAX));
+            .set(i64::try_from(next.problems.len() + next.config_problems.len()).unwrap_or(i64::MAX));
         self.metrics.snapshot_revision.set(
             next.position
                 .revision

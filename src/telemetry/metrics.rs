@@ -14,7 +14,10 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use super::decisions::{DecisionMetrics, TenantDecisions};
+use super::{
+    decisions::{DecisionMetrics, TenantDecisions},
+    extensions::ExtensionMetrics,
+};
 use crate::{listener::ListenerMetrics, policy::TenantId, respond::ErrorCode};
 
 /// Calls to HEIR, as the `call` label names them.
@@ -27,6 +30,7 @@ pub enum HeirCall {
     List,
     Snapshot,
     Changes,
+    Module,
     Forward,
 }
 
@@ -40,6 +44,7 @@ impl HeirCall {
             Self::List => "list",
             Self::Snapshot => "snapshot",
             Self::Changes => "changes",
+            Self::Module => "module",
             Self::Forward => "forward",
         }
     }
@@ -90,6 +95,7 @@ pub struct Metrics {
     pub heir_up: IntGauge,
     pub in_flight: IntGauge,
     pub decisions: Arc<DecisionMetrics>,
+    pub extensions: ExtensionMetrics,
 }
 
 const LOOKUP_MS: &[f64] = &[
@@ -123,6 +129,7 @@ impl Metrics {
             LOOKUP_MS,
         )?;
         let decisions = Arc::new(DecisionMetrics::new(&r)?);
+        let extensions = ExtensionMetrics::new(&r)?;
         let other = Arc::new(TenantMetrics {
             decisions: decisions.tenant("other"),
             hits: hits.with_label_values(&["other"]),
@@ -283,6 +290,7 @@ impl Metrics {
                 "Requests that wait for HEIR or the disk.",
             )?,
             decisions,
+            extensions,
             registry: r,
         }))
     }

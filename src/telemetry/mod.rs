@@ -2,6 +2,7 @@
 
 pub mod decisions;
 mod escape;
+pub mod extensions;
 mod logs;
 mod metrics;
 

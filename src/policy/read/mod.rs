@@ -21,7 +21,7 @@ use super::{
 };
 
 /// Top-level fields of the language.
-const FIELDS: [&str; 19] = [
+const FIELDS: [&str; 20] = [
     "version",
     "policy_id",
     "tenant_id",
@@ -32,6 +32,7 @@ const FIELDS: [&str; 19] = [
     "sticky",
     "pre",
     "validators",
+    "scorers",
     "post",
     "circuit_breaker",
     "rate_limit",

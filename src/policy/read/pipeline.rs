@@ -1,4 +1,4 @@
-//! `pre`, `validators` and `post`.
+//! `pre`, `validators`, `scorers` and `post`.
 
 use serde_json::{Map, Value};
 
@@ -24,8 +24,8 @@ pub(super) fn pipeline(document: &Map<String, Value>, notes: &mut Notes) -> Opti
         }
         list
     };
-    let (pre, validators, post) = (list("pre"), list("validators"), list("post"));
-    let depth = pre.len() + validators.len() + post.len();
+    let (pre, validators, scorers, post) = (list("pre"), list("validators"), list("scorers"), list("post"));
+    let depth = pre.len() + validators.len() + scorers.len() + post.len();
     if depth == 0 {
         return None;
     }
@@ -47,6 +47,11 @@ pub(super) fn pipeline(document: &Map<String, Value>, notes: &mut Notes) -> Opti
         .enumerate()
         .map(|(index, entry)| validator(index, entry, notes))
         .collect();
+    let scorers = scorers
+        .iter()
+        .enumerate()
+        .map(|(index, entry)| processor("scorers", index, entry, notes))
+        .collect();
     let post = post
         .iter()
         .enumerate()
@@ -55,6 +60,7 @@ pub(super) fn pipeline(document: &Map<String, Value>, notes: &mut Notes) -> Opti
     Some(Box::new(Pipeline {
         pre,
         validators,
+        scorers,
         post,
     }))
 }

@@ -21,9 +21,10 @@ use super::{Router, lookup, slow::Job};
 use crate::{
     decide::{
         Circumstances, Complexity, Context, DecideConfig, Decision, DecisionId, Effects, Explaining,
-        Explanation, Inquiry, Metadata, Moment, NoExtensions, Outcome, Provenance, Refusal, Rules, Seed,
-        decide, detail_level, memory::Memory,
+        Explanation, Inquiry, Metadata, Moment, Outcome, Provenance, Refusal, Rules, Seed, decide,
+        detail_level, memory::Memory,
     },
+    extensions::{ExtensionHost, Registry},
     policy::{DetailLevel, RoutingPolicy, TenantId},
     refresh::FetchOutcome,
     respond::{self, Body, ErrorCode, Failure, Response},
@@ -53,11 +54,17 @@ pub struct Decider {
     allow_seed: bool,
     log_decisions: bool,
     results: ResultsMemory,
+    extensions: Arc<ExtensionHost>,
     metrics: Arc<Metrics>,
 }
 
 impl Decider {
-    pub fn new(config: &DecideConfig, memory: Arc<Memory>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        config: &DecideConfig,
+        memory: Arc<Memory>,
+        extensions: Arc<ExtensionHost>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             memory,
             rules: config.rules(),
@@ -65,6 +72,7 @@ impl Decider {
             allow_seed: config.allow_seed,
             log_decisions: config.log_decisions,
             results: ResultsMemory::default(),
+            extensions,
             metrics,
         }
     }
@@ -88,6 +96,8 @@ enum Answer {
 struct Found {
     policy: Arc<Policy>,
     snapshot_revision: Option<u64>,
+    /// The extensions that belong to it.
+    registry: Arc<Registry>,
     headers: HeaderMap,
 }
 
@@ -178,7 +188,7 @@ impl Router {
             inquiry,
             &decider.rules,
             &decider.memory,
-            &NoExtensions,
+            &decider.extensions.calls(&found.registry),
             at,
         )
         .await;
@@ -262,6 +272,7 @@ impl Router {
         Ok(Some(Found {
             policy: found.policy.clone(),
             snapshot_revision: snapshot.position().revision,
+            registry: snapshot.registry().clone(),
             headers,
         }))
     }

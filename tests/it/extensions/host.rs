@@ -29,11 +29,18 @@ fn each_crash_has_its_name_and_the_next_call_is_normal() {
         assert_eq!(verdict("{}"), Ok(Raw::Verdict(WireVerdict::Accept)));
         ran.result.expect_err(config)
     };
-    assert!(matches!(crash(r#"{"do":"trap"}"#), CallError::Trap(report) if report.reason.contains("unreachable")));
+    assert!(
+        matches!(crash(r#"{"do":"trap"}"#), CallError::Trap(report) if report.reason.contains("unreachable"))
+    );
     assert!(matches!(crash(r#"{"do":"panic"}"#), CallError::Trap(_)));
-    assert!(matches!(crash(r#"{"do":"recurse"}"#), CallError::Trap(report) if report.reason.contains("stack")));
+    assert!(
+        matches!(crash(r#"{"do":"recurse"}"#), CallError::Trap(report) if report.reason.contains("stack"))
+    );
     assert!(matches!(crash(r#"{"do":"allocate"}"#), CallError::Memory(_)));
-    assert!(matches!(crash(r#"{"do":"huge-output","bytes":2000000}"#), CallError::Output { .. }));
+    assert!(matches!(
+        crash(r#"{"do":"huge-output","bytes":2000000}"#),
+        CallError::Output { .. }
+    ));
     assert!(matches!(crash(r#"{"do":"failure"}"#), CallError::Failure(failure) if failure.code == "made_up"));
 }
 
@@ -47,7 +54,10 @@ fn a_crash_says_where() {
 
 #[test]
 fn an_endless_loop_ends_at_the_deadline() {
-    let time = Time { deadline: Duration::from_millis(50), fast: None };
+    let time = Time {
+        deadline: Duration::from_millis(50),
+        fast: None,
+    };
     for config in [r#"{"do":"loop"}"#, r#"{"do":"loop-in-host"}"#] {
         let began = Instant::now();
         let ran = misbehave(config, LIMITS, time);
@@ -60,15 +70,28 @@ fn an_endless_loop_ends_at_the_deadline() {
 
 #[test]
 fn what_overruns_the_fast_lane_is_told_apart_from_a_timeout() {
-    let time = Time { deadline: Duration::from_secs(5), fast: Some(Duration::from_micros(500)) };
-    assert_eq!(misbehave(r#"{"do":"loop"}"#, LIMITS, time).result, Err(CallError::Overrun));
+    let time = Time {
+        deadline: Duration::from_secs(5),
+        fast: Some(Duration::from_micros(500)),
+    };
+    assert_eq!(
+        misbehave(r#"{"do":"loop"}"#, LIMITS, time).result,
+        Err(CallError::Overrun)
+    );
 }
 
 #[test]
 fn memory_is_limited_and_its_peak_known() {
-    let limits = CallLimits { memory_bytes: 4 << 20, ..LIMITS };
+    let limits = CallLimits {
+        memory_bytes: 4 << 20,
+        ..LIMITS
+    };
     let ran = misbehave(r#"{"do":"allocate","bytes":20000000}"#, limits, TIME);
-    assert!(matches!(ran.result, Err(CallError::Memory(_))), "{:?}", ran.result);
+    assert!(
+        matches!(ran.result, Err(CallError::Memory(_))),
+        "{:?}",
+        ran.result
+    );
     assert!(ran.memory_bytes <= 4 << 20);
     let ran = misbehave(r#"{"do":"allocate","bytes":1000000}"#, limits, TIME);
     assert_eq!(ran.result, Ok(Raw::Verdict(WireVerdict::Accept)));
@@ -83,7 +106,14 @@ fn an_instance_remembers_nothing() {
 
 #[test]
 fn what_it_says_is_bounded() {
-    let ran = misbehave(r#"{"do":"flood-log"}"#, CallLimits { output_bytes: 2 << 20, ..LIMITS }, TIME);
+    let ran = misbehave(
+        r#"{"do":"flood-log"}"#,
+        CallLimits {
+            output_bytes: 2 << 20,
+            ..LIMITS
+        },
+        TIME,
+    );
     assert_eq!(ran.result, Ok(Raw::Verdict(WireVerdict::Accept)));
     assert_eq!(ran.said.lines.len(), 32);
     assert_eq!(ran.said.dropped, 10_001 - 32);
@@ -101,11 +131,16 @@ fn chance_repeats_and_time_is_given() {
 #[test]
 fn a_configuration_is_checked_with_every_mistake() {
     let built = built("misbehaving-validator");
-    let prepared = workshop().link(&built, Kind::Validator, &built.interface.needs()).unwrap();
+    let prepared = workshop()
+        .link(&built, Kind::Validator, &built.interface.needs())
+        .unwrap();
     let check = |config: &str| prepared.check_config(config, LIMITS, TIME).result;
     assert_eq!(check("{}"), Ok(Vec::new()));
     assert_eq!(check(r#"{"bad":true}"#).unwrap().len(), 2);
-    let time = Time { deadline: Duration::from_millis(30), fast: None };
+    let time = Time {
+        deadline: Duration::from_millis(30),
+        fast: None,
+    };
     let ran = prepared.check_config(r#"{"check":"loop"}"#, LIMITS, time);
     assert_eq!(ran.result, Err(CallError::Timeout));
 }
@@ -141,14 +176,25 @@ fn what_is_no_extension_is_refused_with_a_remedy() {
 #[test]
 fn a_pre_processor_is_no_post_processor() {
     let built = built("misbehaving-pre-processor");
-    let refused = workshop().link(&built, Kind::Post, &built.interface.needs()).unwrap_err();
-    assert!(refused.to_string().contains("world `post-processor`"), "{refused}");
+    let refused = workshop()
+        .link(&built, Kind::Post, &built.interface.needs())
+        .unwrap_err();
+    assert!(
+        refused.to_string().contains("world `post-processor`"),
+        "{refused}"
+    );
 }
 
 #[test]
 fn what_is_no_webassembly_is_refused() {
     let module = guest("pii-guard");
-    for bytes in [&b""[..], b"\0asm", b"hello, this is text", &module[..module.len() / 2], &module[..module.len() - 1]] {
+    for bytes in [
+        &b""[..],
+        b"\0asm",
+        b"hello, this is text",
+        &module[..module.len() / 2],
+        &module[..module.len() - 1],
+    ] {
         assert!(workshop().build(bytes).is_err(), "{} bytes", bytes.len());
     }
 }
@@ -161,9 +207,21 @@ fn guards_find_what_they_look_for() {
     let guard = |payload: &str| {
         use beamline_sidecar::extensions::{Ambience, Work};
         let ambience = Ambience { now_ms: 0, seed: 0 };
-        prepared.call(record("{}"), Work::Validator(message(payload)), LIMITS, TIME, ambience)
+        prepared.call(
+            record("{}"),
+            Work::Validator(message(payload)),
+            LIMITS,
+            TIME,
+            ambience,
+        )
     };
-    assert_eq!(guard(r#"{"text":"hello"}"#).result, Ok(Raw::Verdict(WireVerdict::Accept)));
+    assert_eq!(
+        guard(r#"{"text":"hello"}"#).result,
+        Ok(Raw::Verdict(WireVerdict::Accept))
+    );
     let ran = guard(r#"{"text":"pay with 4111 1111 1111 1111"}"#);
-    assert!(matches!(ran.result, Ok(Raw::Verdict(WireVerdict::Reject(_)))), "{ran:?}");
+    assert!(
+        matches!(ran.result, Ok(Raw::Verdict(WireVerdict::Reject(_)))),
+        "{ran:?}"
+    );
 }

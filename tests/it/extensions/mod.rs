@@ -1,6 +1,9 @@
 //! Extensions, run for real: components built by `wasm-extensions/build.sh`.
 
+mod decide;
 mod host;
+pub(crate) mod place;
+mod registry;
 
 use std::{
     path::{Path, PathBuf},
@@ -17,7 +20,10 @@ use beamline_sidecar::extensions::{
 pub(crate) fn guest(name: &str) -> Vec<u8> {
     let path = guest_path(name);
     std::fs::read(&path).unwrap_or_else(|error| {
-        panic!("{}: {error}: run tests/setup.sh, which builds the extensions", path.display())
+        panic!(
+            "{}: {error}: run tests/setup.sh, which builds the extensions",
+            path.display()
+        )
     })
 }
 
@@ -40,13 +46,19 @@ pub(crate) fn compiler() -> Compiler {
 pub(crate) fn workshop() -> &'static Workshop {
     static WORKSHOP: LazyLock<Workshop> = LazyLock::new(|| {
         let engines = Engines::new(64, 64 << 20).expect("engines");
-        Workshop::new(Arc::new(engines), compiler(), Some(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled")))
+        Workshop::new(
+            Arc::new(engines),
+            compiler(),
+            Some(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled")),
+        )
     });
     &WORKSHOP
 }
 
 pub(crate) fn built(name: &str) -> Arc<Built> {
-    workshop().build(&guest(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    workshop()
+        .build(&guest(name))
+        .unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 pub(crate) const LIMITS: CallLimits = CallLimits {
@@ -88,5 +100,11 @@ pub(crate) fn misbehave(config: &str, limits: CallLimits, time: Time) -> Ran<Raw
         .link(&built, Kind::Validator, &built.interface.needs())
         .expect("it links");
     let work = Work::Validator(message("\"seen\""));
-    prepared.call(record(config), work, limits, time, Ambience { now_ms: 7, seed: 1 })
+    prepared.call(
+        record(config),
+        work,
+        limits,
+        time,
+        Ambience { now_ms: 7, seed: 1 },
+    )
 }

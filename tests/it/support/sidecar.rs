@@ -56,6 +56,7 @@ impl Sidecar {
             environment.insert("BEAMLINE_WRITES_VALIDATE".into(), "lenient".into());
         }
         source.environment.extend(environment.clone());
+        source.program = env!("CARGO_BIN_EXE_beamline-sidecar").into();
         let loaded = config::parse(yaml, "a test", &environment).map_err(|error| error.to_string())?;
         let app =
             App::build(loaded.config, source, Logs::detached()).map_err(|error| format!("{error:?}"))?;

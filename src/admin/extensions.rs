@@ -1,0 +1,199 @@
+//! Extensions, for the operator: which there are, how they fare, and what can be done about them.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::{Admin, Query};
+use crate::{
+    extensions::{Extension, ExtensionHost},
+    respond::{self, ErrorCode, Failure, Response},
+    route::now,
+};
+
+impl Admin {
+    fn extension_host(&self) -> Result<&std::sync::Arc<ExtensionHost>, Failure> {
+        let none = || {
+            Failure::new(
+                ErrorCode::NotFound,
+                "extensions are switched off: extensions.enabled",
+            )
+        };
+        self.store
+            .extensions()
+            .filter(|host| host.config().enabled)
+            .ok_or_else(none)
+    }
+
+    /// `GET /admin/extensions[?type=]`.
+    pub(super) fn extensions(&self, query: &Query<'_>) -> Result<Response, Failure> {
+        let host = self.extension_host()?;
+        let snapshot = self.store.load_full();
+        let registry = snapshot.registry();
+        let kind = query.value("type");
+        let listed = registry.sorted();
+        let listed = listed
+            .iter()
+            .filter(|e| kind.is_none_or(|kind| e.kind.as_str() == kind));
+        let (waiting, running) = host.load();
+        let page = json!({
+            "extensions": listed.map(|extension| entry(extension)).collect::<Value>(),
+            "disabled": registry.disabled().keys().map(|id| json!({
+                "id": id,
+                "by": if host.is_switched_off(id) { "operator" } else { "record" },
+            })).collect::<Value>(),
+            "problems": registry.problems(),
+            "instances": {"running": running, "most": host.config().instances},
+            "slow_lane": {"waiting": waiting, "threads": host.config().slow_threads, "most": host.config().slow_queue},
+        });
+        Ok(respond::json(StatusCode::OK, &page))
+    }
+
+    /// `GET /admin/extensions/health`: by id, as the platform reports it.
+    pub(super) fn extension_health(&self) -> Result<Response, Failure> {
+        self.extension_host()?;
+        let snapshot = self.store.load_full();
+        let all = snapshot.registry().sorted();
+        let page: serde_json::Map<String, Value> = all
+            .iter()
+            .map(|e| (e.id.to_string(), json!(e.vitals.health(&e.id, now()))))
+            .collect();
+        Ok(respond::json(StatusCode::OK, &page))
+    }
+
+    /// `GET /admin/extensions/circuit-breakers`: by id, as the platform reports it.
+    pub(super) fn extension_breakers(&self) -> Result<Response, Failure> {
+        self.extension_host()?;
+        let snapshot = self.store.load_full();
+        let all = snapshot.registry().sorted();
+        let page: serde_json::Map<String, Value> = all
+            .iter()
+            .map(|e| (e.id.to_string(), json!(e.vitals.breaker(&e.id, now()))))
+            .collect();
+        Ok(respond::json(StatusCode::OK, &page))
+    }
+
+    /// `GET /admin/extensions/{id}`: with its last crashes.
+    pub(super) fn extension(&self, id: &str) -> Result<Response, Failure> {
+        let host = self.extension_host()?;
+        let snapshot = self.store.load_full();
+        let registry = snapshot.registry();
+        let problems = registry.problems().get(id);
+        let Some(extension) = registry.get(id) else {
+            if registry.disabled().contains_key(id) || problems.is_some() {
+                let by_operator = host.is_switched_off(id);
+                let page = json!({
+                    "id": id,
+                    "disabled": registry.disabled().contains_key(id),
+                    "by": if by_operator { "operator" } else { "record" },
+                    "problems": problems,
+                });
+                return Ok(respond::json(StatusCode::OK, &page));
+            }
+            return Err(unknown(id));
+        };
+        let mut page = entry(extension);
+        page["problems"] = json!(problems);
+        page["health"] = json!(extension.vitals.health(id, now()));
+        page["circuit_breaker"] = json!(extension.vitals.breaker(id, now()));
+        page["last_traps"] = json!(extension.vitals.traps());
+        Ok(respond::json(StatusCode::OK, &page))
+    }
+
+    /// `POST /admin/extensions/{id}/enable`, `disable` or `lift`.
+    pub(super) fn change_extension(&self, id: &str, action: &str) -> Result<Response, Failure> {
+        let host = self.extension_host()?;
+        let snapshot = self.store.load_full();
+        let registry = snapshot.registry();
+        let changed = match action {
+            "disable" if registry.get(id).is_some() => host.switch(id, false),
+            "enable" if registry.disabled().contains_key(id) => {
+                if !host.is_switched_off(id) {
+                    let message = "its record disables it: change the record";
+                    return Err(Failure::new(ErrorCode::Conflict, message));
+                }
+                host.switch(id, true)
+            }
+            "enable" if registry.get(id).is_some() => false,
+            "disable" if registry.disabled().contains_key(id) => false,
+            "lift" => match registry.get(id) {
+                Some(extension) => {
+                    extension.vitals.lift();
+                    self.metrics.extensions.barred(id, None);
+                    true
+                }
+                None => return Err(unknown(id)),
+            },
+            "enable" | "disable" => return Err(unknown(id)),
+            _ => {
+                let message = "an extension can be enabled, disabled or lifted";
+                return Err(Failure::new(ErrorCode::NotFound, message));
+            }
+        };
+        if changed && action != "lift" {
+            self.store.edit(|_| ());
+        }
+        tracing::info!(extension_id = id, action, "An extension was changed on request.");
+        Ok(respond::json(
+            StatusCode::OK,
+            &json!({"ok": true, "changed": changed}),
+        ))
+    }
+
+    /// `POST /admin/extensions/reload`: reads the directory again, fetches what is missing, and takes up what changed.
+    pub(super) async fn reload_extensions(&self) -> Result<Response, Failure> {
+        let host = self.extension_host()?;
+        self.store
+            .reload_extensions(self.client.as_deref())
+            .await
+            .map_err(|error| {
+                Failure::new(
+                    ErrorCode::InternalError,
+                    format!("extensions_dir cannot be read: {error}"),
+                )
+            })?;
+        let snapshot = self.store.load_full();
+        let registry = snapshot.registry();
+        let page = json!({
+            "ok": true,
+            "extensions": registry.len(),
+            "problems": registry.problems(),
+            "dir": host.dir(),
+        });
+        Ok(respond::json(StatusCode::OK, &page))
+    }
+}
+
+fn unknown(id: &str) -> Failure {
+    Failure::new(ErrorCode::NotFound, format!("there is no extension {id:?}"))
+}
+
+fn entry(extension: &Extension) -> Value {
+    let targets = extension.targets().map(|(release, target)| {
+        json!({
+            "version": release.version,
+            "instance_id": target.instance,
+            "weight": target.weight,
+            "module": release.module.as_ref().map(|module| module.source.to_string()),
+            "sha256": target.built.digest,
+            "bytes": target.built.bytes,
+            "profile": target.built.profile,
+            "imports": target.built.interface.imports,
+            "limits": {
+                "memory_bytes": target.limits.memory_bytes,
+                "output_bytes": target.limits.output_bytes,
+                "table_elements": target.limits.table_elements,
+            },
+        })
+    });
+    json!({
+        "id": extension.id,
+        "type": extension.kind,
+        "description": extension.record.description,
+        "source": extension.source,
+        "capabilities": extension.record.capabilities,
+        "concurrency": extension.concurrency,
+        "versions": targets.collect::<Value>(),
+        "lane": extension.vitals.health(&extension.id, now()).lane,
+        "state": extension.vitals.breaker(&extension.id, now()).state,
+    })
+}

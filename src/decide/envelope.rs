@@ -1,0 +1,171 @@
+//! The message and the context on their way through the extensions. Each is kept as it came for as long as nobody changes
+//! it, and written out as JSON text at most once.
+
+use std::{borrow::Cow, sync::OnceLock};
+
+use serde_json::{Map, Value, json};
+
+use super::{Context, Message};
+use crate::policy::TenantId;
+
+/// The message that is routed.
+#[derive(Debug)]
+pub struct Envelope<'a> {
+    tenant: &'a TenantId,
+    original: Message<'a>,
+    /// What a pre-processor put in its place.
+    replaced: Option<Value>,
+    texts: OnceLock<Texts>,
+}
+
+#[derive(Debug)]
+struct Texts {
+    payload: Option<Box<str>>,
+    metadata: Box<str>,
+}
+
+/// Keys of the platform's message that are neither id, type nor payload.
+const METADATA: [&str; 5] = ["trace_id", "payload_ref", "run_id", "flow_id", "step_id"];
+
+impl<'a> Envelope<'a> {
+    pub fn new(tenant: &'a TenantId, message: Message<'a>) -> Self {
+        Self {
+            tenant,
+            original: message,
+            replaced: None,
+            texts: OnceLock::new(),
+        }
+    }
+
+    fn text(&self, key: &str, original: Option<&'a str>) -> &str {
+        match &self.replaced {
+            Some(message) => message.get(key).and_then(Value::as_str).unwrap_or_default(),
+            None => original.unwrap_or_default(),
+        }
+    }
+
+    /// Empty where there is none.
+    pub fn message_id(&self) -> &str {
+        self.text("message_id", self.original.message_id)
+    }
+
+    /// `unknown` where nobody said.
+    pub fn message_type(&self) -> &str {
+        match self.text("message_type", self.original.message_type) {
+            "" => "unknown",
+            message_type => message_type,
+        }
+    }
+
+    /// The payload as JSON text.
+    pub fn payload(&self) -> &str {
+        match (&self.texts().payload, self.original.payload) {
+            (Some(payload), _) => payload,
+            (None, Some(payload)) => payload.get(),
+            (None, None) => "null",
+        }
+    }
+
+    /// The rest of the envelope as JSON text: an object.
+    pub fn metadata(&self) -> &str {
+        &self.texts().metadata
+    }
+
+    fn texts(&self) -> &Texts {
+        self.texts.get_or_init(|| match &self.replaced {
+            Some(message) => {
+                let rest: Map<String, Value> = METADATA
+                    .into_iter()
+                    .filter_map(|key| Some((key.to_owned(), message.get(key)?.clone())))
+                    .collect();
+                Texts {
+                    payload: Some(message.get("payload").unwrap_or(&Value::Null).to_string().into()),
+                    metadata: Value::Object(rest).to_string().into(),
+                }
+            }
+            None => {
+                let original = &self.original;
+                let values = [
+                    original.trace_id,
+                    original.payload_ref,
+                    original.run_id,
+                    original.flow_id,
+                    original.step_id,
+                ];
+                let known = METADATA.into_iter().zip(values);
+                let rest: Map<String, Value> = known
+                    .filter_map(|(key, value)| Some((key.to_owned(), value?.into())))
+                    .collect();
+                let metadata = if rest.is_empty() {
+                    "{}".into()
+                } else {
+                    Value::Object(rest).to_string().into()
+                };
+                Texts {
+                    payload: None,
+                    metadata,
+                }
+            }
+        })
+    }
+
+    /// The platform's message object.
+    pub fn to_value(&self) -> Cow<'_, Value> {
+        match &self.replaced {
+            Some(message) => Cow::Borrowed(message),
+            None => Cow::Owned(self.original.to_json(self.tenant)),
+        }
+    }
+
+    /// Takes what a pre-processor answered as its payload: an object replaces the message, a text or a list its payload.
+    pub(super) fn take(&mut self, answer: Value) {
+        let message = match answer {
+            Value::Object(message) => Value::Object(message),
+            payload @ (Value::String(_) | Value::Array(_)) => {
+                let mut message = self.to_value().into_owned();
+                message["payload"] = payload;
+                message
+            }
+            _ => return,
+        };
+        self.replaced = Some(message);
+        self.texts = OnceLock::new();
+    }
+}
+
+/// The context of the request, with what pre-processors added.
+#[derive(Debug)]
+pub struct Surroundings<'a> {
+    context: Cow<'a, Context>,
+    text: OnceLock<Box<str>>,
+}
+
+impl<'a> Surroundings<'a> {
+    pub fn new(context: &'a Context) -> Self {
+        Self {
+            context: Cow::Borrowed(context),
+            text: OnceLock::new(),
+        }
+    }
+
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// As JSON text.
+    pub fn text(&self) -> &str {
+        let write = || serde_json::to_string(&*self.context).unwrap_or_else(|_| "{}".into());
+        self.text.get_or_init(|| write().into())
+    }
+
+    /// Lays keys over it. An extension speaks within the tenant it was called for.
+    pub(super) fn add(&mut self, keys: Context, tenant: &TenantId) {
+        if keys.is_empty() {
+            return;
+        }
+        let context = self.context.to_mut();
+        context.extend(keys);
+        context.insert("tenant_id".into(), json!(tenant));
+        self.text = OnceLock::new();
+    }
+}

@@ -1,0 +1,175 @@
+//! Fetching modules: from a file, from the private directory of what was fetched before, from HEIR, from a web server.
+
+use std::{
+    fs, io,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Uri, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use tokio::time::timeout;
+
+use super::{
+    config::ExtensionsConfig,
+    module::{ModuleDigest, ModuleSource},
+    record::Module,
+};
+use crate::{
+    heir::{Fetched, HeirClient, TlsConfig, client_config},
+    telemetry::HeirCall,
+};
+
+/// What fetching one module may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+type Https = Client<hyper_rustls::HttpsConnector<HttpConnector>, Empty<Bytes>>;
+
+#[derive(Debug)]
+pub(super) struct Fetcher {
+    module_bytes: u64,
+    hosts: Vec<String>,
+    /// Modules that were fetched, by their digests.
+    kept: Option<PathBuf>,
+    https: OnceLock<Result<Https, String>>,
+}
+
+impl Fetcher {
+    pub(super) fn new(config: &ExtensionsConfig, state: Option<&Path>) -> Self {
+        Self {
+            module_bytes: config.module_bytes,
+            hosts: config.module_hosts.clone(),
+            kept: state.map(|state| state.join("modules")),
+            https: OnceLock::new(),
+        }
+    }
+
+    /// The bytes, or why they are not to be had, where this machine can tell; `None`: they must be fetched.
+    pub(super) fn here(&self, module: &Module, dir: Option<&Path>) -> Option<Result<Vec<u8>, String>> {
+        match &module.source {
+            ModuleSource::File(path) => Some(match dir {
+                Some(dir) => self.read(dir, path),
+                None => Err("there is no extensions_dir: set it, or put the module into HEIR".into()),
+            }),
+            ModuleSource::Heir(_) | ModuleSource::Https(_) => {
+                let digest = module.digest?;
+                let bytes = fs::read(self.kept.as_ref()?.join(format!("{digest}.wasm"))).ok()?;
+                (ModuleDigest::of(&bytes) == digest).then_some(Ok(bytes))
+            }
+        }
+    }
+
+    fn read(&self, dir: &Path, path: &str) -> Result<Vec<u8>, String> {
+        let file = dir.join(path);
+        // A link may lead anywhere, and then it is the operator who made it lead there; `..` is refused when the
+        // record is read.
+        let size = fs::metadata(&file)
+            .map_err(|error| format!("cannot be read: {error}"))?
+            .len();
+        self.check_size(size)?;
+        fs::read(&file).map_err(|error| format!("cannot be read: {error}"))
+    }
+
+    fn check_size(&self, size: u64) -> Result<(), String> {
+        if size > self.module_bytes {
+            return Err(format!(
+                "it has {size} bytes, more than extensions.module_bytes ({})",
+                self.module_bytes
+            ));
+        }
+        Ok(())
+    }
+
+    /// Fetches a module that is not here.
+    pub(super) async fn fetch(&self, module: &Module, heir: Option<&HeirClient>) -> Result<Vec<u8>, String> {
+        let bytes = match &module.source {
+            ModuleSource::File(_) => return Err("a file is never fetched".into()),
+            ModuleSource::Heir(digest) => {
+                let heir = heir.ok_or("there is no HEIR to fetch it from")?;
+                let path = format!("/api/v1/modules/{digest}");
+                let fetched = heir
+                    .fetch_once(HeirCall::Module, &path, None, self.module_bytes, PATIENCE)
+                    .await;
+                match fetched.map_err(|error| format!("HEIR does not give it: {}", error.chain()))? {
+                    Fetched::Changed { body, .. } => body,
+                    Fetched::NotModified => return Err("HEIR gave no module".into()),
+                }
+            }
+            ModuleSource::Https(url) => self.get(url).await?,
+        };
+        if let Some(digest) = module.digest
+            && ModuleDigest::of(&bytes) == digest
+            && let Some(dir) = &self.kept
+            && let Err(error) = keep(dir, &digest, &bytes)
+        {
+            tracing::warn!(%error, %digest, "A module was not kept on disk.");
+        }
+        Ok(bytes.to_vec())
+    }
+
+    async fn get(&self, url: &str) -> Result<Bytes, String> {
+        let uri: Uri = url.parse().map_err(|error| format!("not a URL: {error}"))?;
+        let host = uri.host().unwrap_or_default();
+        if !self.hosts.iter().any(|allowed| allowed == host) {
+            return Err(format!(
+                "{host} is not one of extensions.module_hosts: add it, if modules may come from there"
+            ));
+        }
+        let client = self
+            .https
+            .get_or_init(https_client)
+            .as_ref()
+            .map_err(Clone::clone)?;
+        let request = Request::get(uri)
+            .header(header::USER_AGENT, "beamline-sidecar")
+            .body(Empty::new())
+            .map_err(|error| error.to_string())?;
+        let response = timeout(PATIENCE, client.request(request))
+            .await
+            .map_err(|_elapsed| format!("no answer within {} s", PATIENCE.as_secs()))?
+            .map_err(|error| format!("cannot be fetched: {error}"))?;
+        if !response.status().is_success() {
+            // Redirections are not followed: where they lead was not allowed by anybody.
+            return Err(format!("the server answers {}", response.status()));
+        }
+        let most = usize::try_from(self.module_bytes).unwrap_or(usize::MAX);
+        let body = timeout(PATIENCE, Limited::new(response.into_body(), most).collect())
+            .await
+            .map_err(|_elapsed| format!("not whole within {} s", PATIENCE.as_secs()))?
+            .map_err(|error| format!("cannot be fetched: {error}"))?;
+        Ok(body.to_bytes())
+    }
+}
+
+fn https_client() -> Result<Https, String> {
+    let config = client_config(&TlsConfig::default(), true).map_err(|error| error.to_string())?;
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(config)
+        .https_only()
+        .enable_http1()
+        .build();
+    Ok(Client::builder(TokioExecutor::new()).build(connector))
+}
+
+fn keep(dir: &Path, digest: &ModuleDigest, bytes: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let new = dir.join(format!("{digest}.new-{}", std::process::id()));
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(new, dir.join(format!("{digest}.wasm")))
+}

@@ -1,0 +1,611 @@
+//! Brings modules to where they can be run, and makes the registry of a snapshot. Fetching and compiling come first and may
+//! take seconds; the registry itself is then put together from what is there, while the snapshot is published.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use hashbrown::HashMap;
+
+use super::{
+    compile::Compiler,
+    component::{CallLimits, Kind},
+    config::ExtensionsConfig,
+    config_check::ConfigChecks,
+    engine::{EngineError, Engines},
+    fetch::Fetcher,
+    module::{ModuleDigest, ModuleSource},
+    record::{Module, Record, Release},
+    registry::{Extension, RecordSource, Registry, Target, Variant, kind_of},
+    slow::SlowLane,
+    vitals::Vitals,
+    workshop::{Built, Workshop},
+};
+use crate::{heir::HeirClient, policy::Problem, snapshot::ExtensionRecords, telemetry::Metrics};
+
+/// Instances of one call may be this large in all; more would let one extension have the pool.
+const DEFAULT_OUTPUT_BYTES: usize = 1 << 20;
+const DEFAULT_CONCURRENCY: u32 = 64;
+const DEFAULT_TABLE_ELEMENTS: u32 = 10_000;
+
+/// Everything that extensions need of this process.
+#[derive(Debug)]
+pub struct ExtensionHost {
+    pub(super) config: ExtensionsConfig,
+    pub(super) metrics: Arc<Metrics>,
+    compiler: Compiler,
+    /// Below `state_dir`; `None`: nothing is kept on disk.
+    state: Option<PathBuf>,
+    /// `extensions_dir`.
+    dir: Option<PathBuf>,
+    /// Made for the first extension: most sidecars have none, and the pools take memory.
+    workshop: OnceLock<Result<Workshop, EngineError>>,
+    slow: OnceLock<Result<SlowLane, io::Error>>,
+    fetcher: Fetcher,
+    obtained: Mutex<HashMap<Module, Result<Arc<Built>, String>>>,
+    files: Mutex<Arc<Files>>,
+    vitals: Mutex<HashMap<Arc<str>, Arc<Vitals>>>,
+    /// Switched off by an operator, whatever their records say, until this process ends.
+    switched_off: Mutex<std::collections::BTreeSet<String>>,
+    pub(super) checks: ConfigChecks,
+    /// Counts what changes a registry besides HEIR's records.
+    revision: AtomicU64,
+}
+
+/// Records of the local directory.
+#[derive(Debug, Default, PartialEq)]
+struct Files {
+    records: ExtensionRecords,
+    problems: BTreeMap<String, Vec<Problem>>,
+}
+
+/// What a registry was put together from.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Origin {
+    pub(super) records: Arc<ExtensionRecords>,
+    pub(super) revision: u64,
+}
+
+impl ExtensionHost {
+    pub fn new(
+        config: ExtensionsConfig,
+        dir: Option<&Path>,
+        state_dir: Option<&Path>,
+        program: PathBuf,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let compiler = Compiler {
+            program,
+            timeout: std::time::Duration::from_millis(config.compile_timeout_ms),
+            memory_bytes: config.compile_memory_bytes,
+        };
+        let state = state_dir.map(|dir| dir.join("extensions"));
+        let fetcher = Fetcher::new(&config, state.as_deref());
+        Self {
+            compiler,
+            state,
+            dir: dir.map(Path::to_owned),
+            workshop: OnceLock::new(),
+            slow: OnceLock::new(),
+            fetcher,
+            obtained: Mutex::default(),
+            files: Mutex::default(),
+            vitals: Mutex::default(),
+            switched_off: Mutex::default(),
+            checks: ConfigChecks::default(),
+            revision: AtomicU64::new(1),
+            config,
+            metrics,
+        }
+    }
+
+    pub fn config(&self) -> &ExtensionsConfig {
+        &self.config
+    }
+
+    /// The directory of local extensions.
+    pub fn dir(&self) -> Option<&Path> {
+        self.dir.as_deref()
+    }
+
+    pub(super) fn workshop(&self) -> Result<&Workshop, String> {
+        let make = || {
+            let engines = Engines::new(self.config.instances, self.config.max_memory_bytes)?;
+            let compiled = self.state.as_ref().map(|state| state.join("compiled"));
+            Ok(Workshop::new(
+                Arc::new(engines),
+                self.compiler.clone(),
+                compiled.as_deref(),
+            ))
+        };
+        self.workshop
+            .get_or_init(make)
+            .as_ref()
+            .map_err(ToString::to_string)
+    }
+
+    pub(super) fn slow(&self) -> Result<&SlowLane, &io::Error> {
+        self.slow
+            .get_or_init(|| SlowLane::start(self.config.slow_threads, self.config.slow_queue))
+            .as_ref()
+    }
+
+    /// Calls that wait for a thread of the slow lane, and calls under way.
+    pub fn load(&self) -> (usize, usize) {
+        let waiting = self
+            .slow
+            .get()
+            .and_then(|slow| slow.as_ref().ok())
+            .map_or(0, SlowLane::waiting);
+        let running = self.workshop.get().and_then(|workshop| workshop.as_ref().ok());
+        (
+            waiting,
+            running.map_or(0, |workshop| workshop.engines().clock().calls()),
+        )
+    }
+
+    /// Reads the records of the local directory. The number of records.
+    ///
+    /// # Errors
+    /// When the directory itself cannot be read; the last good records stay.
+    pub fn read_directory(&self) -> io::Result<usize> {
+        let Some(dir) = &self.dir else { return Ok(0) };
+        let mut files = Files::default();
+        let mut paths: Vec<PathBuf> = fs::read_dir(dir)?
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<_, _>>()?;
+        paths.sort_unstable();
+        for path in paths {
+            let is_record = path.extension().is_some_and(|extension| extension == "json");
+            let name = path
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            // Kubernetes keeps a mounted ConfigMap's generations under names that begin with a dot.
+            if !is_record || name.starts_with('.') || !path.is_file() {
+                continue;
+            }
+            match fs::read_to_string(&path) {
+                Ok(text) => {
+                    let id = serde_json::from_str::<serde_json::Value>(&text)
+                        .ok()
+                        .and_then(|record| Some(record.get("id")?.as_str()?.to_owned()));
+                    files.records.insert(id.unwrap_or(name), text.into());
+                }
+                Err(error) => {
+                    let problem = Problem::error(
+                        "$",
+                        format!("{} cannot be read: {error}", path.display()),
+                        "check its permissions",
+                    );
+                    files.problems.insert(name, vec![problem]);
+                }
+            }
+        }
+        let count = files.records.len();
+        let mut known = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if **known != files {
+            *known = Arc::new(files);
+            self.changed();
+        }
+        Ok(count)
+    }
+
+    fn files(&self) -> Arc<Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn changed(&self) {
+        self.revision.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Gets and compiles what the local directory's records and these need, as far as it is on this machine.
+    pub fn obtain_here(&self, heir: &ExtensionRecords) {
+        for module in self.needed(heir.values().map(|text| &**text)) {
+            if self.is_needed(&module)
+                && let Some(bytes) = self.fetcher.here(&module, self.dir.as_deref())
+            {
+                self.build(&module, bytes);
+            }
+        }
+    }
+
+    /// Gets and compiles all that the local directory's records and these need. To be awaited before a snapshot with
+    /// these records is published.
+    pub async fn obtain(self: &Arc<Self>, records: Vec<Arc<str>>, heir: Option<&HeirClient>) {
+        if !self.config.enabled {
+            return;
+        }
+        let this = self.clone();
+        let needed = move || this.needed(records.iter().map(|text| &**text));
+        let Ok(modules) = tokio::task::spawn_blocking(needed).await else {
+            return;
+        };
+        for module in modules {
+            if !self.is_needed(&module) {
+                continue;
+            }
+            let bytes = match self.fetcher.here(&module, self.dir.as_deref()) {
+                Some(bytes) => bytes,
+                None => self.fetcher.fetch(&module, heir).await,
+            };
+            let this = self.clone();
+            // Its result is in the map; a panic there would be a bug of ours and leaves the module missing.
+            let _built = tokio::task::spawn_blocking(move || this.build(&module, bytes)).await;
+        }
+    }
+
+    fn needed<'a>(&self, records: impl Iterator<Item = &'a str>) -> Vec<Module> {
+        let files = self.files();
+        let mut modules = Vec::new();
+        let mut add = |text: &str| {
+            if let Ok((record, _)) = Record::read(text)
+                && record.enabled
+            {
+                modules.extend(record.modules().cloned());
+            }
+        };
+        records.for_each(&mut add);
+        files.records.values().for_each(|text| add(text));
+        modules
+    }
+
+    /// A file may have changed; anything else is what its digest says, once it is here.
+    fn is_needed(&self, module: &Module) -> bool {
+        matches!(module.source, ModuleSource::File(_)) || !matches!(self.obtained().get(module), Some(Ok(_)))
+    }
+
+    fn obtained(&self) -> MutexGuard<'_, HashMap<Module, Result<Arc<Built>, String>>> {
+        self.obtained.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn build(&self, module: &Module, bytes: Result<Vec<u8>, String>) {
+        let built = bytes.and_then(|bytes| {
+            let digest = ModuleDigest::of(&bytes);
+            if let Some(wanted) = module.digest
+                && wanted != digest
+            {
+                return Err(format!(
+                    "its SHA-256 is {digest}, not {wanted} as the record says"
+                ));
+            }
+            let built = self
+                .workshop()?
+                .build(&bytes)
+                .map_err(|error| error.to_string())?;
+            if let Some(took) = built.compiled_in {
+                self.metrics.extensions.compiled(took);
+            }
+            Ok(built)
+        });
+        let mut obtained = self.obtained();
+        let same = match (obtained.get(module), &built) {
+            (Some(Ok(known)), Ok(new)) => Arc::ptr_eq(known, new),
+            (Some(Err(known)), Err(new)) => known == new,
+            _ => false,
+        };
+        if !same {
+            obtained.insert(module.clone(), built);
+            drop(obtained);
+            self.changed();
+        }
+    }
+
+    /// Switches an extension off or on again, for this process. Whether that changed anything.
+    pub fn switch(&self, id: &str, on: bool) -> bool {
+        let mut off = self.switched_off.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = if on {
+            off.remove(id)
+        } else {
+            off.insert(id.to_owned())
+        };
+        drop(off);
+        if changed {
+            self.changed();
+        }
+        changed
+    }
+
+    pub fn is_switched_off(&self, id: &str) -> bool {
+        self.switched_off
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(id)
+    }
+
+    /// Whether a registry would be put together from something else now.
+    pub fn has_changed(&self, registry: &Registry) -> bool {
+        registry.origin.revision != self.revision.load(Ordering::SeqCst)
+    }
+
+    /// The registry for these records of HEIR's and the local directory's. The one before is used again as far as
+    /// nothing changed.
+    pub fn assemble(&self, before: &Arc<Registry>, heir: &Arc<ExtensionRecords>) -> Arc<Registry> {
+        let revision = self.revision.load(Ordering::SeqCst);
+        if before.origin.revision == revision && Arc::ptr_eq(&before.origin.records, heir) {
+            return before.clone();
+        }
+        self.checks.begin();
+        let files = self.files();
+        let mut registry = Registry {
+            origin: Origin {
+                records: heir.clone(),
+                revision,
+            },
+            ..Registry::default()
+        };
+        if self.config.enabled {
+            for (id, text) in heir.iter() {
+                self.add(&mut registry, before, id, text, RecordSource::Heir);
+            }
+            // What HEIR has hides the local directory's, as it does with policies.
+            for (id, text) in files.records.iter().filter(|(id, _)| !heir.contains_key(*id)) {
+                self.add(&mut registry, before, id, text, RecordSource::File);
+            }
+            for (id, problems) in &files.problems {
+                registry
+                    .problems
+                    .entry(id.clone())
+                    .or_default()
+                    .extend(problems.iter().cloned());
+            }
+        }
+        self.forget_unused(&registry);
+        self.metrics
+            .extensions
+            .registered(registry.len(), registry.problems.len());
+        for (id, problems) in registry
+            .problems
+            .iter()
+            .filter(|(id, now)| before.problems.get(*id) != Some(now))
+        {
+            let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            tracing::warn!(
+                extension = id,
+                problems = text.join("; "),
+                "Something is wrong with an extension."
+            );
+        }
+        Arc::new(registry)
+    }
+
+    fn add(
+        &self,
+        registry: &mut Registry,
+        before: &Registry,
+        id: &str,
+        text: &Arc<str>,
+        source: RecordSource,
+    ) {
+        let mut problems = Vec::new();
+        let known = before.extensions.get(id);
+        match Record::read(text) {
+            Ok((record, notes)) => {
+                problems.extend(notes);
+                if *record.id != *id {
+                    problems.push(Problem::error(
+                        "$.id",
+                        format!("the record is kept under {id:?}"),
+                        "use one name",
+                    ));
+                } else if !record.enabled || self.is_switched_off(id) {
+                    registry.disabled.insert(id.to_owned(), source);
+                    if !problems.is_empty() {
+                        registry.problems.insert(id.to_owned(), problems);
+                    }
+                    return;
+                } else if kind_of(&record).is_none() {
+                    // A provider is described here and called by others.
+                    if !problems.is_empty() {
+                        registry.problems.insert(id.to_owned(), problems);
+                    }
+                    return;
+                } else {
+                    match self.extension(known, record, source, &mut problems) {
+                        Some(extension) => {
+                            registry.extensions.insert(id.into(), extension);
+                        }
+                        None => {
+                            if let Some(known) = known {
+                                registry.extensions.insert(id.into(), known.clone());
+                            }
+                        }
+                    }
+                    if !problems.is_empty() {
+                        registry.problems.insert(id.to_owned(), problems);
+                    }
+                    return;
+                }
+            }
+            Err(errors) => problems = errors,
+        }
+        // A broken record leaves what was good before.
+        if let Some(known) = known {
+            registry.extensions.insert(id.into(), known.clone());
+        }
+        registry.problems.insert(id.to_owned(), problems);
+    }
+
+    fn extension(
+        &self,
+        known: Option<&Arc<Extension>>,
+        record: Record,
+        source: RecordSource,
+        problems: &mut Vec<Problem>,
+    ) -> Option<Arc<Extension>> {
+        let kind = kind_of(&record)?;
+        let mut releases: Vec<Release> = record.versions.clone();
+        if releases.is_empty() {
+            releases.push(record.base.clone());
+        }
+        let mut variants = Vec::with_capacity(releases.len());
+        let mut failed = false;
+        for release in releases {
+            let at = if record.versions.is_empty() {
+                "$".to_owned()
+            } else {
+                format!("$.versions[{}]", release.version)
+            };
+            let mut instances = Vec::new();
+            let listed: Vec<_> = if record.instances.is_empty() {
+                vec![(None, 100, release.module.as_ref(), format!("{at}.module"))]
+            } else {
+                let of = |instance: &'_ super::record::Instance| (Some(instance.id.clone()), instance.weight);
+                record
+                    .instances
+                    .iter()
+                    .map(|instance| {
+                        let (id, weight) = of(instance);
+                        let module = instance.module.as_ref().or(release.module.as_ref());
+                        (id, weight, module, format!("$.instances[{}].module", instance.id))
+                    })
+                    .collect()
+            };
+            for (instance, weight, module, at) in listed {
+                match self.target(known, &record, kind, module) {
+                    Ok((prepared, built, limits)) => instances.push(Target {
+                        instance,
+                        weight,
+                        prepared,
+                        built,
+                        limits,
+                    }),
+                    Err((message, remedy)) => {
+                        failed = true;
+                        problems.push(Problem::error(at, message, remedy));
+                    }
+                }
+            }
+            let config_text = serde_json::Value::Object(release.config.clone())
+                .to_string()
+                .into();
+            variants.push(Variant {
+                release,
+                config_text,
+                instances,
+            });
+        }
+        if !failed {
+            for variant in &variants {
+                for target in &variant.instances {
+                    for problem in self.checks.of(target, &variant.config_text) {
+                        problems.push(problem.in_record());
+                    }
+                }
+            }
+        }
+        let is_bad = |problem: &Problem| problem.severity == crate::policy::Severity::Error;
+        if failed || (problems.iter().any(is_bad) && known.is_some()) {
+            return None;
+        }
+        let first = variants.first()?.instances.first()?;
+        let starts_slow = first.prepared.profile() == super::Profile::Interpreter;
+        let id: Arc<str> = Arc::from(&*record.id);
+        let vitals = {
+            let mut all = self.vitals.lock().unwrap_or_else(PoisonError::into_inner);
+            all.entry(id.clone())
+                .or_insert_with(|| Arc::new(Vitals::new(starts_slow)))
+                .clone()
+        };
+        vitals.runs_module(first.built.digest, starts_slow);
+        let concurrency = record.limits.concurrency.unwrap_or(DEFAULT_CONCURRENCY);
+        Some(Arc::new(Extension {
+            id,
+            kind,
+            source,
+            variants,
+            concurrency,
+            vitals,
+            record,
+            series: std::sync::RwLock::default(),
+        }))
+    }
+
+    fn target(
+        &self,
+        known: Option<&Arc<Extension>>,
+        record: &Record,
+        kind: Kind,
+        module: Option<&Module>,
+    ) -> Result<(Arc<super::Prepared>, Arc<Built>, CallLimits), (String, &'static str)> {
+        let Some(module) = module else {
+            return Err((
+                "there is no module for it".into(),
+                "name one in the record, its versions or its instances",
+            ));
+        };
+        let refused = |reason: String| {
+            (
+                format!("{}: {reason}", module.source),
+                "correct the module or the record",
+            )
+        };
+        let built = match self.obtained().get(module) {
+            Some(Ok(built)) => built.clone(),
+            Some(Err(reason)) => return Err(refused(reason.clone())),
+            None => {
+                return Err((
+                    format!("{} is not here yet", module.source),
+                    "wait for the next refresh, or see why it cannot be fetched",
+                ));
+            }
+        };
+        let profile = built.profile;
+        let memory = record
+            .limits
+            .memory_bytes
+            .unwrap_or(profile.default_memory_bytes());
+        if memory > self.config.max_memory_bytes && record.limits.memory_bytes.is_some() {
+            return Err((
+                format!(
+                    "limits.memory_bytes ({memory}) is more than extensions.max_memory_bytes ({})",
+                    self.config.max_memory_bytes
+                ),
+                "ask for less, or raise the limit",
+            ));
+        }
+        let limits = CallLimits {
+            memory_bytes: usize::try_from(memory.min(self.config.max_memory_bytes)).unwrap_or(usize::MAX),
+            table_elements: record.limits.table_elements.unwrap_or(DEFAULT_TABLE_ELEMENTS) as usize,
+            output_bytes: record.limits.output_bytes.map_or(DEFAULT_OUTPUT_BYTES, |bytes| {
+                usize::try_from(bytes).unwrap_or(usize::MAX)
+            }),
+        };
+        // Linking makes an instance, to compare types; what was linked before need not be again.
+        if let Some(known) = known
+            && known.kind == kind
+            && known.record.capabilities == record.capabilities
+            && let Some((_, target)) = known
+                .targets()
+                .find(|(_, target)| Arc::ptr_eq(&target.built, &built))
+        {
+            return Ok((target.prepared.clone(), built, limits));
+        }
+        let workshop = self.workshop().map_err(refused)?;
+        let prepared = workshop
+            .link(&built, kind, &record.capabilities)
+            .map_err(|error| refused(error.to_string()))?;
+        Ok((Arc::new(prepared), built, limits))
+    }
+
+    /// Lets go of modules and health that nothing registered needs.
+    fn forget_unused(&self, registry: &Registry) {
+        let in_use = |id: &str| registry.extensions.contains_key(id) || registry.disabled.contains_key(id);
+        self.vitals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|id, _| in_use(id));
+        // What runs, and what the records ask for: a broken record's last good state may run another module.
+        let mut needed = self.needed(registry.origin.records.values().map(|text| &**text));
+        let running = registry.extensions.values();
+        needed.extend(running.flat_map(|extension| extension.record.modules().cloned()));
+        self.obtained().retain(|module, _| needed.contains(module));
+    }
+}

@@ -1,0 +1,621 @@
+//! Calls for a decision: which version, on which lane, with how much patience, and what is said of it afterwards.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use super::{
+    ExtensionHost,
+    answer::{check, failure},
+    call::CallError,
+    component::{Ambience, Kind, Ran, Raw, Work},
+    host::{Said, Time},
+    lane::{FAST, Moved},
+    registry::{Extension, Registry, Target, merged},
+    vitals::{Barred, CallOutcome, Change, Permit},
+    wire::{BreakerState, CallRecord, CandidateRecord, DecisionRecord, LogLevel, MessageRecord},
+};
+use crate::{
+    decide::{
+        Answer, Call, ExtensionError, Extensions, Input, MAX_RETRIES, Moment, Stage, TIMEOUT_MS,
+        memory::State,
+    },
+    telemetry::extensions::ExecutionSeries,
+};
+
+/// After a deadline, the time in which a call must be over: the clock's tick, and what the answer takes.
+const GRACE: Duration = Duration::from_millis(5);
+/// The first pause before a call is made again after a timeout; each further one is twice as long.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// The extensions of a snapshot, for one decision.
+#[derive(Debug, Clone, Copy)]
+pub struct Calls<'a> {
+    host: &'a Arc<ExtensionHost>,
+    registry: &'a Registry,
+}
+
+impl ExtensionHost {
+    /// Runs the extensions of a snapshot.
+    pub fn calls<'a>(self: &'a Arc<Self>, registry: &'a Registry) -> Calls<'a> {
+        Calls { host: self, registry }
+    }
+}
+
+impl Kind {
+    pub const fn of(stage: Stage) -> Self {
+        match stage {
+            Stage::Pre => Self::Pre,
+            Stage::Validator => Self::Validator,
+            Stage::Scorer => Self::Scorer,
+            Stage::Post => Self::Post,
+        }
+    }
+}
+
+impl Extensions for Calls<'_> {
+    async fn call(&self, call: &Call<'_>) -> Result<Answer, ExtensionError> {
+        let began = Instant::now();
+        let Some(extension) = self.registry.get(call.id) else {
+            return Err(ExtensionError::NotFound);
+        };
+        let series = extension.series(&self.host.metrics.extensions, call.tenant, call.policy_id);
+        let result = self.host.call(extension, call, &series).await;
+        series.latency_ms.observe(began.elapsed().as_secs_f64() * 1e3);
+        match &result {
+            Ok(_) => series.success.inc(),
+            Err(error) => {
+                series.error.inc();
+                self.host.metrics.extensions.failed(&extension.id, error.name());
+                tracing::debug!(
+                    extension_id = &*extension.id,
+                    extension_type = extension.kind.as_str(),
+                    tenant_id = call.tenant.as_str(),
+                    policy_id = call.policy_id.as_str(),
+                    error = error.name(),
+                    "Extension invocation failed."
+                );
+            }
+        }
+        result
+    }
+}
+
+/// One call, told to whoever runs it.
+struct Attempt<'a> {
+    host: &'a ExtensionHost,
+    extension: &'a Arc<Extension>,
+    target: &'a Target,
+    series: &'a Arc<ExecutionSeries>,
+    record: CallRecord<'a>,
+    ambience: Ambience,
+    now: Moment,
+    timeout_ms: u32,
+    attempts: u32,
+}
+
+impl ExtensionHost {
+    async fn call(
+        self: &Arc<Self>,
+        extension: &Arc<Extension>,
+        call: &Call<'_>,
+        series: &Arc<ExecutionSeries>,
+    ) -> Result<Answer, ExtensionError> {
+        if extension.kind != Kind::of(call.stage) {
+            return Err(ExtensionError::WrongKind {
+                kind: extension.kind.as_str(),
+            });
+        }
+        let now = (call.at.later)();
+        match extension.vitals.admit(&self.config, now) {
+            Ok(()) => {}
+            Err(Barred::BreakerOpen) => return Err(ExtensionError::CircuitOpen),
+            Err(Barred::Quarantined) => return Err(ExtensionError::Quarantined),
+        }
+        let seed = mixed(call.at.seed.0, &extension.id);
+        let Some(routed) = extension.route(call.around.context(), seed) else {
+            extension.vitals.withdraw();
+            return Err(ExtensionError::NotFound);
+        };
+        let release = &routed.variant.release;
+        let config = if call.config.is_empty() {
+            None
+        } else {
+            Some(serde_json::Value::Object(merged(&release.config, call.config)).to_string())
+        };
+        let sizes = check_sizes(call, release.max_payload_bytes, release.max_metadata_bytes);
+        if let Err(error) = sizes {
+            extension.vitals.refused(&self.config, now);
+            return Err(error);
+        }
+        let timeout_ms = call
+            .timeout_ms
+            .or(release.timeout_ms)
+            .unwrap_or(self.config.timeout_ms);
+        let timeout_ms = within_deadline(
+            timeout_ms.clamp(*TIMEOUT_MS.start(), *TIMEOUT_MS.end()),
+            call,
+            now,
+        );
+        let retries = call.retry.unwrap_or(release.retry).min(MAX_RETRIES);
+        let text = |key: &str| {
+            call.around
+                .context()
+                .get(key)
+                .and_then(serde_json::Value::as_str)
+                .unwrap_or_default()
+        };
+        let mut attempt = Attempt {
+            host: self,
+            extension,
+            target: routed.target,
+            series,
+            record: CallRecord {
+                tenant_id: call.tenant.as_str(),
+                policy_id: call.policy_id.as_str(),
+                trace_id: text("trace_id"),
+                request_id: text("request_id"),
+                context: call.around.text(),
+                config: config.as_deref().unwrap_or(&routed.variant.config_text),
+                remaining_ms: timeout_ms,
+            },
+            ambience: Ambience {
+                now_ms: now.unix_ms,
+                seed,
+            },
+            now,
+            timeout_ms,
+            attempts: 1,
+        };
+        loop {
+            let result = attempt.run(call.input, self).await;
+            let again = matches!(result, Err(ExtensionError::Timeout { .. })) && attempt.attempts <= retries;
+            if !again {
+                return result;
+            }
+            let pause = RETRY_PAUSE * 2_u32.pow(attempt.attempts - 1);
+            tokio::time::sleep(pause).await;
+            attempt.attempts += 1;
+        }
+    }
+}
+
+impl Attempt<'_> {
+    async fn run(&self, input: Input<'_>, host: &Arc<ExtensionHost>) -> Result<Answer, ExtensionError> {
+        let Some(permit) = self.extension.vitals.permit(self.extension.concurrency) else {
+            self.extension.vitals.withdraw();
+            return Err(ExtensionError::Unavailable);
+        };
+        let candidates = candidates(input);
+        let ids: Vec<&str> = candidates.iter().map(|candidate| candidate.provider_id).collect();
+        let began = Instant::now();
+        let deadline = Duration::from_millis(self.timeout_ms.into());
+        if !self.extension.vitals.lane.is_slow() {
+            let time = Time {
+                deadline,
+                fast: Some(FAST),
+            };
+            let work = work(input, self.extension.kind, &candidates);
+            let ran = self
+                .target
+                .prepared
+                .call(self.record, work, self.target.limits, time, self.ambience);
+            if ran.result != Err(CallError::Overrun) {
+                return self.finish(ran, &ids);
+            }
+            // What overran is begun anew on a thread of its own, with the time that is left.
+            self.count_lane(ran.took);
+        }
+        self.run_slow(input, &candidates, host, permit, began + deadline)
+            .await
+    }
+
+    /// Runs it on a thread of the slow lane, to its end or its deadline, whether or not somebody waits for it.
+    async fn run_slow(
+        &self,
+        input: Input<'_>,
+        candidates: &[CandidateRecord<'_>],
+        host: &Arc<ExtensionHost>,
+        permit: Permit,
+        until: Instant,
+    ) -> Result<Answer, ExtensionError> {
+        let lane = match host.slow() {
+            Ok(lane) => lane,
+            Err(error) => {
+                tracing::error!(%error, "The threads of the slow lane cannot be started.");
+                self.extension.vitals.withdraw();
+                return Err(ExtensionError::Unavailable);
+            }
+        };
+        let owned = Owned::of(self, input, candidates, host);
+        let (send, receive) = oneshot::channel();
+        let begun = Arc::new(AtomicBool::new(false));
+        let has_begun = begun.clone();
+        let submitted = lane.submit(Arc::as_ptr(&self.extension.vitals).addr(), move || {
+            let _permit = permit;
+            let left = until.saturating_duration_since(Instant::now());
+            // Nobody waits for what has not begun; what has begun goes on without anybody.
+            if left.is_zero() || send.is_closed() {
+                owned.extension.vitals.withdraw();
+                return;
+            }
+            has_begun.store(true, Ordering::Relaxed);
+            let _gone = send.send(owned.run(left));
+        });
+        if submitted.is_err() {
+            self.extension.vitals.withdraw();
+            return Err(ExtensionError::Unavailable);
+        }
+        match tokio::time::timeout_at((until + GRACE).into(), receive).await {
+            Ok(Ok(result)) => result,
+            // It waited for a thread until its time was over, or ends no more: the second would be a fault of ours.
+            Ok(Err(_)) | Err(_) if !begun.load(Ordering::Relaxed) => Err(ExtensionError::Unavailable),
+            Ok(Err(_)) | Err(_) => Err(ExtensionError::Timeout {
+                timeout_ms: self.timeout_ms,
+                attempts: self.attempts,
+            }),
+        }
+    }
+
+    fn count_lane(&self, took: Duration) {
+        let Some(moved) = self.extension.vitals.lane.count(took) else {
+            return;
+        };
+        let (id, slow) = (&*self.extension.id, moved == Moved::ToSlow);
+        self.host.metrics.extensions.moved(id, slow);
+        tracing::info!(
+            extension_id = id,
+            lane = if slow { "slow" } else { "fast" },
+            "An extension changed lanes."
+        );
+    }
+
+    /// Takes note of a call that is over.
+    fn finish(&self, ran: Ran<Raw>, candidates: &[&str]) -> Result<Answer, ExtensionError> {
+        let Ran {
+            result,
+            said,
+            took,
+            memory_bytes,
+        } = ran;
+        self.count_lane(took);
+        let crash = result.as_ref().err().and_then(CallError::crash).cloned();
+        let answer = match result {
+            Ok(raw) => check(raw, candidates),
+            Err(error) => Err(failure(&error, self.timeout_ms, self.attempts)),
+        };
+        let vitals = &self.extension.vitals;
+        let outcome = match (&answer, &crash) {
+            (Ok(_), _) => CallOutcome::Success,
+            (Err(_), Some(report)) => CallOutcome::Crash(report),
+            (Err(_), None) => CallOutcome::Failure,
+        };
+        let whose = (self.record.tenant_id, self.record.policy_id);
+        let change = vitals.record(&self.host.config, self.now, took, memory_bytes, &outcome, whose);
+        self.say(&said);
+        if let Some(change) = change {
+            self.tell(change);
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a few megabytes")]
+        self.series.memory_bytes.observe(memory_bytes as f64);
+        answer
+    }
+
+    /// Writes what it logged, as far as its rate allows, and counts what it counted.
+    fn say(&self, said: &Said) {
+        if said.lines.is_empty() && said.counters.is_empty() && said.dropped == 0 {
+            return;
+        }
+        let id = &*self.extension.id;
+        let allowed = self.extension.vitals.may_log(self.now, said.lines.len());
+        for (level, line) in said.lines.iter().take(allowed) {
+            let CallRecord {
+                tenant_id,
+                policy_id,
+                trace_id,
+                ..
+            } = self.record;
+            match level {
+                LogLevel::Debug => {
+                    tracing::debug!(target: "extension", extension_id = id, tenant_id, policy_id, trace_id, "{line}")
+                }
+                LogLevel::Info => {
+                    tracing::info!(target: "extension", extension_id = id, tenant_id, policy_id, trace_id, "{line}")
+                }
+                LogLevel::Warn => {
+                    tracing::warn!(target: "extension", extension_id = id, tenant_id, policy_id, trace_id, "{line}")
+                }
+                LogLevel::Error => {
+                    tracing::error!(target: "extension", extension_id = id, tenant_id, policy_id, trace_id, "{line}")
+                }
+            }
+        }
+        let dropped = said.dropped + (said.lines.len() - allowed) as u64;
+        self.host.metrics.extensions.logged(id, allowed as u64, dropped);
+        for (name, amount) in &said.counters {
+            self.host.metrics.extensions.counted(id, name, *amount);
+        }
+    }
+
+    fn tell(&self, change: Change) {
+        let id = &*self.extension.id;
+        let metrics = &self.host.metrics.extensions;
+        match change {
+            Change::BreakerOpened => {
+                metrics.barred(id, Some("breaker_open"));
+                tracing::warn!(extension_id = id, "The breaker of an extension opened.");
+            }
+            Change::Quarantined { pause } => {
+                metrics.barred(id, Some("quarantined"));
+                tracing::warn!(
+                    extension_id = id,
+                    pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+                    "An extension keeps crashing and is quarantined."
+                );
+            }
+            Change::BreakerClosed | Change::Released => {
+                metrics.barred(id, None);
+                tracing::info!(extension_id = id, "An extension works again.");
+            }
+        }
+    }
+}
+
+/// A call that outlives whoever asked for it.
+struct Owned {
+    host: Arc<ExtensionHost>,
+    extension: Arc<Extension>,
+    target: Target,
+    series: Arc<ExecutionSeries>,
+    texts: [Box<str>; 6],
+    input: OwnedInput,
+    ambience: Ambience,
+    now: Moment,
+    timeout_ms: u32,
+    attempts: u32,
+}
+
+enum OwnedInput {
+    Message([Box<str>; 4]),
+    Candidates([Box<str>; 4], Vec<OwnedCandidate>),
+    Decision(Box<str>, Box<str>, u32),
+}
+
+struct OwnedCandidate {
+    provider_id: Box<str>,
+    weight: f64,
+    breaker: BreakerState,
+    latency_ms: Option<f64>,
+    error_rate: Option<f64>,
+    cost: Option<f64>,
+}
+
+impl Owned {
+    fn of(
+        attempt: &Attempt<'_>,
+        input: Input<'_>,
+        candidates: &[CandidateRecord<'_>],
+        host: &Arc<ExtensionHost>,
+    ) -> Self {
+        let CallRecord {
+            tenant_id,
+            policy_id,
+            trace_id,
+            request_id,
+            context,
+            config,
+            ..
+        } = attempt.record;
+        let message = |message: MessageRecord<'_>| {
+            [
+                message.message_id,
+                message.message_type,
+                message.payload,
+                message.metadata,
+            ]
+            .map(Box::from)
+        };
+        let input = match work(input, attempt.extension.kind, candidates) {
+            Work::Pre(of) | Work::Validator(of) => OwnedInput::Message(message(of)),
+            Work::Scorer(of, candidates) => OwnedInput::Candidates(
+                message(of),
+                candidates
+                    .iter()
+                    .map(|candidate| OwnedCandidate {
+                        provider_id: candidate.provider_id.into(),
+                        weight: candidate.weight,
+                        breaker: candidate.breaker,
+                        latency_ms: candidate.latency_ms,
+                        error_rate: candidate.error_rate,
+                        cost: candidate.cost,
+                    })
+                    .collect(),
+            ),
+            Work::Post(decision) => OwnedInput::Decision(
+                decision.provider_id.into(),
+                decision.reason.into(),
+                decision.priority,
+            ),
+        };
+        Self {
+            host: host.clone(),
+            extension: attempt.extension.clone(),
+            target: attempt.target.clone(),
+            series: attempt.series.clone(),
+            texts: [tenant_id, policy_id, trace_id, request_id, context, config].map(Box::from),
+            input,
+            ambience: attempt.ambience,
+            now: attempt.now,
+            timeout_ms: attempt.timeout_ms,
+            attempts: attempt.attempts,
+        }
+    }
+
+    fn run(&self, left: Duration) -> Result<Answer, ExtensionError> {
+        let [tenant_id, policy_id, trace_id, request_id, context, config] =
+            self.texts.each_ref().map(|text| &**text);
+        let attempt = Attempt {
+            host: &self.host,
+            extension: &self.extension,
+            target: &self.target,
+            series: &self.series,
+            record: CallRecord {
+                tenant_id,
+                policy_id,
+                trace_id,
+                request_id,
+                context,
+                config,
+                remaining_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1),
+            },
+            ambience: self.ambience,
+            now: self.now,
+            timeout_ms: self.timeout_ms,
+            attempts: self.attempts,
+        };
+        let candidates: Vec<CandidateRecord<'_>> = match &self.input {
+            OwnedInput::Candidates(_, candidates) => candidates.iter().map(OwnedCandidate::record).collect(),
+            OwnedInput::Message(_) | OwnedInput::Decision(..) => Vec::new(),
+        };
+        let work = match &self.input {
+            OwnedInput::Message(message) if self.extension.kind == Kind::Pre => Work::Pre(borrowed(message)),
+            OwnedInput::Message(message) => Work::Validator(borrowed(message)),
+            OwnedInput::Candidates(message, _) => Work::Scorer(borrowed(message), &candidates),
+            OwnedInput::Decision(provider_id, reason, priority) => Work::Post(DecisionRecord {
+                provider_id,
+                reason,
+                priority: *priority,
+            }),
+        };
+        let ids: Vec<&str> = candidates.iter().map(|candidate| candidate.provider_id).collect();
+        let time = Time {
+            deadline: left,
+            fast: None,
+        };
+        let ran = self
+            .target
+            .prepared
+            .call(attempt.record, work, self.target.limits, time, self.ambience);
+        attempt.finish(ran, &ids)
+    }
+}
+
+impl OwnedCandidate {
+    fn record(&self) -> CandidateRecord<'_> {
+        CandidateRecord {
+            provider_id: &self.provider_id,
+            weight: self.weight,
+            breaker: self.breaker,
+            latency_ms: self.latency_ms,
+            error_rate: self.error_rate,
+            cost: self.cost,
+        }
+    }
+}
+
+fn borrowed([message_id, message_type, payload, metadata]: &[Box<str>; 4]) -> MessageRecord<'_> {
+    MessageRecord {
+        message_id,
+        message_type,
+        payload,
+        metadata,
+    }
+}
+
+fn candidates<'a>(input: Input<'a>) -> Vec<CandidateRecord<'a>> {
+    let Input::Candidates(_, candidates) = input else {
+        return Vec::new();
+    };
+    let candidate = |candidate: &crate::decide::ScoredProvider<'a>| CandidateRecord {
+        provider_id: candidate.provider.as_str(),
+        weight: candidate.weight,
+        breaker: match candidate.breaker {
+            State::Closed => BreakerState::Closed,
+            State::HalfOpen => BreakerState::HalfOpen,
+            State::Open => BreakerState::Open,
+        },
+        latency_ms: candidate.latency_ms,
+        error_rate: candidate.error_rate,
+        cost: candidate.cost,
+    };
+    candidates.iter().map(candidate).collect()
+}
+
+fn work<'a>(input: Input<'a>, stage: Kind, candidates: &'a [CandidateRecord<'a>]) -> Work<'a> {
+    let message = |message: &'a crate::decide::Envelope<'_>| MessageRecord {
+        message_id: message.message_id(),
+        message_type: message.message_type(),
+        payload: message.payload(),
+        metadata: message.metadata(),
+    };
+    match input {
+        Input::Message(of) if stage == Kind::Pre => Work::Pre(message(of)),
+        Input::Message(of) => Work::Validator(message(of)),
+        Input::Candidates(of, _) => Work::Scorer(message(of), candidates),
+        Input::Decision(decision) => {
+            let text = |key: &str| {
+                decision
+                    .get(key)
+                    .and_then(serde_json::Value::as_str)
+                    .unwrap_or_default()
+            };
+            let priority = decision.get("priority").and_then(serde_json::Value::as_u64);
+            Work::Post(DecisionRecord {
+                provider_id: text("provider_id"),
+                reason: text("reason"),
+                priority: priority
+                    .and_then(|priority| u32::try_from(priority).ok())
+                    .unwrap_or(0),
+            })
+        }
+    }
+}
+
+/// A size that equals its limit passes.
+fn check_sizes(call: &Call<'_>, max_payload: usize, max_metadata: usize) -> Result<(), ExtensionError> {
+    let payload = match call.input {
+        Input::Message(message) | Input::Candidates(message, _) => message.payload().len(),
+        Input::Decision(_) => 0,
+    };
+    if payload > max_payload {
+        return Err(ExtensionError::PayloadTooLarge {
+            size: payload,
+            max: max_payload,
+        });
+    }
+    let metadata = call.around.text().len();
+    if metadata > max_metadata {
+        return Err(ExtensionError::MetadataTooLarge {
+            size: metadata,
+            max: max_metadata,
+        });
+    }
+    Ok(())
+}
+
+/// No call goes on past the request's own deadline.
+fn within_deadline(timeout_ms: u32, call: &Call<'_>, now: Moment) -> u32 {
+    let deadline = call
+        .around
+        .context()
+        .get("deadline")
+        .and_then(serde_json::Value::as_u64);
+    let left = deadline.map(|deadline| deadline.saturating_sub(now.unix_ms));
+    left.and_then(|left| u32::try_from(left).ok())
+        .map_or(timeout_ms, |left| timeout_ms.min(left.max(1)))
+}
+
+/// A seed for one extension out of the decision's.
+fn mixed(seed: u64, id: &str) -> u64 {
+    // FNV-1a: it must be the same for ever, so that a decision replays.
+    let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    (seed ^ hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}

@@ -1,0 +1,206 @@
+//! The slow lane: a few threads for extensions that take long. Each extension waits in a queue of its own and they take
+//! turns, so that one which never ends in time delays itself; and none has all the threads.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+/// A call that waits for a thread.
+type Job = Box<dyn FnOnce() + Send>;
+
+/// There is no room left to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many slow calls wait already")]
+pub(super) struct Full;
+
+/// Names the extension that a call is of.
+pub(super) type Whose = usize;
+
+#[derive(Debug)]
+pub(super) struct SlowLane(Arc<Shared>);
+
+struct Shared {
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+    most: usize,
+    /// How many threads one extension may have.
+    share: usize,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct Waiting {
+    queues: HashMap<Whose, Queue>,
+    /// Extensions with calls that wait, in the order of their turns.
+    turns: VecDeque<Whose>,
+    count: usize,
+    ended: bool,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    running: usize,
+}
+
+impl SlowLane {
+    pub(super) fn start(threads: u32, most: u32) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            waiting: Mutex::default(),
+            wake: Condvar::new(),
+            most: most as usize,
+            share: (threads as usize).saturating_sub(1).max(1),
+        });
+        for number in 0..threads {
+            let weak = Arc::downgrade(&shared);
+            std::thread::Builder::new()
+                .name(format!("extension-slow-{number}"))
+                .spawn(move || work(&weak))?;
+        }
+        Ok(Self(shared))
+    }
+
+    /// Puts a call into its extension's queue.
+    pub(super) fn submit(&self, whose: Whose, job: impl FnOnce() + Send + 'static) -> Result<(), Full> {
+        let mut waiting = self.0.lock();
+        // None may fill what all wait in.
+        let own = waiting.queues.get(&whose).map_or(0, |queue| queue.jobs.len());
+        if waiting.count >= self.0.most || own >= self.0.most.div_ceil(2) {
+            return Err(Full);
+        }
+        waiting.count += 1;
+        let queue = waiting.queues.entry(whose).or_default();
+        queue.jobs.push_back(Box::new(job));
+        if queue.jobs.len() == 1 {
+            waiting.turns.push_back(whose);
+        }
+        drop(waiting);
+        self.0.wake.notify_one();
+        Ok(())
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.0.lock().count
+    }
+}
+
+impl Drop for SlowLane {
+    fn drop(&mut self) {
+        self.0.lock().ended = true;
+        self.0.wake.notify_all();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    /// The next call whose extension has a thread left, and its extension goes to the end of the line.
+    fn next(&mut self, share: usize) -> Option<(Whose, Job)> {
+        for _ in 0..self.turns.len() {
+            let whose = self.turns.pop_front()?;
+            let queue = self.queues.get_mut(&whose)?;
+            if queue.running >= share {
+                self.turns.push_back(whose);
+                continue;
+            }
+            let job = queue.jobs.pop_front()?;
+            queue.running += 1;
+            if !queue.jobs.is_empty() {
+                self.turns.push_back(whose);
+            }
+            self.count -= 1;
+            return Some((whose, job));
+        }
+        None
+    }
+
+    fn done(&mut self, whose: Whose) {
+        if let Some(queue) = self.queues.get_mut(&whose) {
+            queue.running -= 1;
+            if queue.running == 0 && queue.jobs.is_empty() {
+                self.queues.remove(&whose);
+            }
+        }
+    }
+}
+
+fn work(shared: &Weak<Shared>) {
+    loop {
+        let Some(shared) = shared.upgrade() else { return };
+        let (whose, job) = {
+            let mut waiting = shared.lock();
+            loop {
+                if waiting.ended {
+                    return;
+                }
+                match waiting.next(shared.share) {
+                    Some(next) => break next,
+                    None => waiting = shared.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+                }
+            }
+        };
+        job();
+        shared.lock().done(whose);
+        // Another thread may have passed this extension over.
+        shared.wake.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn one_extension_does_not_keep_another_waiting() {
+        let lane = SlowLane::start(2, 64).unwrap();
+        let (release, held) = mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        for _ in 0..10 {
+            let held = held.clone();
+            lane.submit(1, move || assert!(held.lock().unwrap().recv().is_err()))
+                .unwrap();
+        }
+        let (done, is_done) = mpsc::channel();
+        lane.submit(2, move || done.send(()).unwrap()).unwrap();
+        is_done.recv().unwrap();
+        assert!(lane.waiting() >= 8);
+        drop(release);
+    }
+
+    #[test]
+    fn there_is_an_end_to_waiting() {
+        let lane = SlowLane::start(1, 4).unwrap();
+        let (release, held) = mpsc::channel::<()>();
+        let (begun, has_begun) = mpsc::channel();
+        let wait = move || {
+            begun.send(()).unwrap();
+            assert!(held.recv().is_err());
+        };
+        lane.submit(1, wait).unwrap();
+        has_begun.recv().unwrap();
+        assert_eq!(lane.submit(1, || ()), Ok(()));
+        assert_eq!(lane.submit(1, || ()), Ok(()));
+        assert_eq!(
+            lane.submit(1, || ()),
+            Err(Full),
+            "half of the room is all that one may have"
+        );
+        assert_eq!(lane.submit(2, || ()), Ok(()));
+        assert_eq!(lane.submit(3, || ()), Ok(()));
+        assert_eq!(lane.submit(4, || ()), Err(Full));
+        drop(release);
+    }
+}

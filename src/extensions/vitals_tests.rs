@@ -1,0 +1,222 @@
+use super::*;
+use crate::extensions::config::ExtensionBreakerConfig;
+
+fn at(ms: u64) -> Moment {
+    Moment::from_unix_ms(1_000_000 + ms)
+}
+
+fn crash() -> CrashReport {
+    CrashReport {
+        reason: "unreachable".into(),
+        frames: Vec::new(),
+    }
+}
+
+struct Patient {
+    vitals: Vitals,
+    config: ExtensionsConfig,
+}
+
+impl Patient {
+    fn new(breaker: bool) -> Self {
+        Self {
+            vitals: Vitals::new(false),
+            config: ExtensionsConfig {
+                breaker: ExtensionBreakerConfig {
+                    enabled: breaker,
+                    ..ExtensionBreakerConfig::default()
+                },
+                quarantine_after: 3,
+                quarantine_ms: 1_000,
+                quarantine_max_ms: 4_000,
+                ..ExtensionsConfig::default()
+            },
+        }
+    }
+
+    fn admit(&self, ms: u64) -> Result<(), Barred> {
+        self.vitals.admit(&self.config, at(ms))
+    }
+
+    fn record(&self, ms: u64, outcome: &CallOutcome<'_>) -> Option<Change> {
+        let took = Duration::from_micros(10);
+        self.vitals
+            .record(&self.config, at(ms), took, 1, outcome, ("t", "p"))
+    }
+
+    fn call(&self, ms: u64, outcome: &CallOutcome<'_>) -> Option<Change> {
+        self.admit(ms).expect("it may be called");
+        self.record(ms, outcome)
+    }
+}
+
+#[test]
+fn crashes_in_a_row_are_quarantined_for_longer_each_time() {
+    let patient = Patient::new(false);
+    let crash = crash();
+    let crashed = CallOutcome::Crash(&crash);
+    assert_eq!(patient.call(0, &crashed), None);
+    assert_eq!(patient.call(1, &crashed), None);
+    let quarantined = |seconds| {
+        Some(Change::Quarantined {
+            pause: Duration::from_secs(seconds),
+        })
+    };
+    assert_eq!(patient.call(2, &crashed), quarantined(1));
+    assert_eq!(patient.admit(1_001), Err(Barred::Quarantined));
+    // One call is let through after the pause; while it runs, no other is.
+    assert_eq!(patient.admit(1_002), Ok(()));
+    assert_eq!(patient.admit(1_003), Err(Barred::Quarantined));
+    assert_eq!(patient.record(1_004, &crashed), quarantined(2));
+    assert_eq!(patient.admit(3_003), Err(Barred::Quarantined));
+    assert_eq!(patient.call(3_004, &crashed), quarantined(4));
+    assert_eq!(
+        patient.call(7_004, &crashed),
+        quarantined(4),
+        "four seconds are the most"
+    );
+    assert_eq!(
+        patient.call(11_004, &CallOutcome::Success),
+        Some(Change::Released)
+    );
+    assert_eq!(patient.call(11_005, &crashed), None, "it begins anew");
+}
+
+#[test]
+fn a_success_between_crashes_keeps_it_out_of_quarantine() {
+    let patient = Patient::new(false);
+    let crash = crash();
+    for ms in 0..30 {
+        let outcome = if ms % 3 == 2 {
+            CallOutcome::Success
+        } else {
+            CallOutcome::Crash(&crash)
+        };
+        assert_eq!(patient.call(ms, &outcome), None);
+    }
+}
+
+#[test]
+fn a_call_that_is_not_made_gives_its_trial_back() {
+    let patient = Patient::new(false);
+    let crash = crash();
+    for ms in 0..3 {
+        patient.call(ms, &CallOutcome::Crash(&crash));
+    }
+    assert_eq!(patient.admit(2_000), Ok(()));
+    patient.vitals.withdraw();
+    assert_eq!(patient.admit(2_001), Ok(()));
+}
+
+#[test]
+fn lifting_ends_a_quarantine() {
+    let patient = Patient::new(false);
+    let crash = crash();
+    for ms in 0..3 {
+        patient.call(ms, &CallOutcome::Crash(&crash));
+    }
+    assert_eq!(patient.admit(4), Err(Barred::Quarantined));
+    patient.vitals.lift();
+    assert_eq!(patient.admit(5), Ok(()));
+    assert_eq!(patient.vitals.traps().len(), 3);
+}
+
+#[test]
+fn failures_in_a_row_open_the_breaker_and_one_success_closes_it() {
+    let patient = Patient::new(true);
+    for ms in 0..4 {
+        assert_eq!(patient.call(ms, &CallOutcome::Failure), None);
+    }
+    assert_eq!(
+        patient.call(4, &CallOutcome::Failure),
+        Some(Change::BreakerOpened)
+    );
+    assert_eq!(patient.admit(60_003), Err(Barred::BreakerOpen));
+    assert_eq!(patient.admit(60_004), Ok(()));
+    assert_eq!(patient.admit(60_005), Ok(()));
+    assert_eq!(patient.admit(60_006), Ok(()));
+    assert_eq!(patient.admit(60_007), Err(Barred::BreakerOpen), "three are tried");
+    assert_eq!(
+        patient.record(60_008, &CallOutcome::Success),
+        Some(Change::BreakerClosed)
+    );
+    assert_eq!(
+        patient.call(60_009, &CallOutcome::Failure),
+        None,
+        "the count begins anew"
+    );
+}
+
+#[test]
+fn a_failure_while_half_open_opens_again() {
+    let patient = Patient::new(true);
+    for ms in 0..5 {
+        patient.call(ms, &CallOutcome::Failure);
+    }
+    assert_eq!(
+        patient.call(60_010, &CallOutcome::Failure),
+        Some(Change::BreakerOpened)
+    );
+    assert_eq!(patient.admit(120_009), Err(Barred::BreakerOpen));
+    assert_eq!(patient.admit(120_010), Ok(()));
+}
+
+#[test]
+fn a_rate_of_failures_opens_only_with_enough_calls_in_the_window() {
+    let patient = Patient::new(true);
+    for turn in 0..4 {
+        assert_eq!(patient.call(turn * 2, &CallOutcome::Success), None);
+        assert_eq!(patient.call(turn * 2 + 1, &CallOutcome::Failure), None);
+    }
+    assert_eq!(patient.call(8, &CallOutcome::Success), None);
+    assert_eq!(
+        patient.call(9, &CallOutcome::Failure),
+        Some(Change::BreakerOpened)
+    );
+
+    let patient = Patient::new(true);
+    for turn in 0..20 {
+        // What lies more than a minute back does not count.
+        assert_eq!(patient.call(turn * 40_000, &CallOutcome::Failure), None);
+        assert_eq!(patient.call(turn * 40_000 + 1, &CallOutcome::Success), None);
+    }
+}
+
+#[test]
+fn without_a_breaker_failures_alone_bar_nothing() {
+    let patient = Patient::new(false);
+    for ms in 0..100 {
+        assert_eq!(patient.call(ms, &CallOutcome::Failure), None);
+    }
+    let health = patient.vitals.health("x", at(100));
+    assert_eq!((health.status, health.failures), ("unhealthy", 100));
+}
+
+#[test]
+fn health_is_told_as_the_platform_does() {
+    let patient = Patient::new(false);
+    for ms in 0..96 {
+        patient.call(ms, &CallOutcome::Success);
+    }
+    for ms in 96..100 {
+        patient.call(ms, &CallOutcome::Failure);
+    }
+    let health = patient.vitals.health("x", at(100));
+    assert_eq!(health.status, "healthy");
+    assert!((health.success_rate - 0.96).abs() < 1e-9);
+    assert!(
+        health.p50_latency_ms >= 0.01 && health.p99_latency_ms < 0.02,
+        "{health:?}"
+    );
+    // Five minutes later nothing of it is left.
+    assert!(patient.vitals.health("x", at(400_000)).p99_latency_ms.abs() < f64::EPSILON);
+}
+
+#[test]
+fn lines_are_bounded_by_the_second() {
+    let vitals = Vitals::new(false);
+    assert_eq!(vitals.may_log(at(0), 32), 32);
+    assert_eq!(vitals.may_log(at(1), 32), 18);
+    assert_eq!(vitals.may_log(at(2), 1), 0);
+    assert_eq!(vitals.may_log(at(1_000), 1), 1);
+}

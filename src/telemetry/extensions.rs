@@ -1,0 +1,275 @@
+//! Metrics of extensions. Tenants, policies and extensions are labels only up to a bound; further ones share `other`.
+
+use std::{
+    collections::HashSet,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+
+use super::metrics::{counters, gauge, gauges, histograms};
+
+/// Label sets of an extension, a tenant and a policy.
+const LABEL_SETS: usize = 1_000;
+/// Extensions that have labels of their own.
+const EXTENSIONS: usize = 200;
+/// Counters of extensions' own, of all of them together.
+const OWN_COUNTERS: usize = 500;
+
+const EXECUTION_MS: &[f64] = &[
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 1000.0, 5000.0,
+];
+const MEMORY_BYTES: &[f64] = &[
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+    2_097_152.0,
+    4_194_304.0,
+    8_388_608.0,
+    16_777_216.0,
+    33_554_432.0,
+    67_108_864.0,
+];
+const COMPILE_SECONDS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// All of them.
+#[derive(Debug)]
+pub struct ExtensionMetrics {
+    executions: IntCounterVec,
+    latency_ms: HistogramVec,
+    failures: IntCounterVec,
+    memory_bytes: HistogramVec,
+    own: IntCounterVec,
+    log_lines: IntCounterVec,
+    lane_moves: IntCounterVec,
+    in_slow_lane: IntGaugeVec,
+    barred: IntGaugeVec,
+    barred_total: IntCounterVec,
+    compile_seconds: Histogram,
+    registered: IntGauge,
+    problems: IntGauge,
+    pub slow_waiting: IntGauge,
+    pub running: IntGauge,
+    label_sets: Mutex<HashSet<[String; 3]>>,
+    extensions: Mutex<HashSet<String>>,
+    own_names: Mutex<HashSet<[String; 2]>>,
+}
+
+/// Who called what.
+#[derive(Debug, Clone, Copy)]
+pub struct Execution<'a> {
+    pub extension: &'a str,
+    /// `pre`, `validator`, `scorer`, `post`.
+    pub kind: &'static str,
+    pub tenant: &'a str,
+    pub policy: &'a str,
+}
+
+impl ExtensionMetrics {
+    pub(super) fn new(r: &Registry) -> Result<Self, prometheus::Error> {
+        let extension = &["extension_id"];
+        let compile = HistogramOpts::new(
+            "beamline_sidecar_extension_compile_seconds",
+            "Time that compiling a module took, in seconds.",
+        );
+        let compile_seconds = Histogram::with_opts(compile.buckets(COMPILE_SECONDS.to_vec()))?;
+        r.register(Box::new(compile_seconds.clone()))?;
+        Ok(Self {
+            executions: counters(
+                r,
+                "router_extension_execution_total",
+                "Calls of extensions that are over; `status` is success or error.",
+                &[
+                    "extension_id",
+                    "extension_type",
+                    "status",
+                    "tenant_id",
+                    "policy_id",
+                ],
+            )?,
+            latency_ms: histograms(
+                r,
+                "router_extension_execution_latency_ms",
+                "Time that a call of an extension took, with waiting and retries, in milliseconds.",
+                &["extension_id", "extension_type", "tenant_id", "policy_id"],
+                EXECUTION_MS,
+            )?,
+            failures: counters(
+                r,
+                "beamline_sidecar_extension_failures_total",
+                "Calls of extensions that failed, by the name of the error.",
+                &["extension_id", "error"],
+            )?,
+            memory_bytes: histograms(
+                r,
+                "beamline_sidecar_extension_memory_bytes",
+                "Linear memory that a call had at most, in bytes.",
+                extension,
+                MEMORY_BYTES,
+            )?,
+            own: counters(
+                r,
+                "beamline_sidecar_extension_counter_total",
+                "What extensions count themselves, by the name they give it.",
+                &["extension_id", "name"],
+            )?,
+            log_lines: counters(
+                r,
+                "beamline_sidecar_extension_log_lines_total",
+                "Lines that extensions wrote to the log; `fate` is written or dropped.",
+                &["extension_id", "fate"],
+            )?,
+            lane_moves: counters(
+                r,
+                "beamline_sidecar_extension_lane_moves_total",
+                "Extensions that were moved between the lanes.",
+                &["extension_id", "to"],
+            )?,
+            in_slow_lane: gauges(
+                r,
+                "beamline_sidecar_extension_in_slow_lane",
+                "1 where an extension's calls run on threads of their own.",
+                extension,
+            )?,
+            barred: gauges(
+                r,
+                "beamline_sidecar_extension_barred",
+                "1 where an extension is not called: its breaker is open, or it is in quarantine.",
+                extension,
+            )?,
+            barred_total: counters(
+                r,
+                "beamline_sidecar_extension_barred_total",
+                "How often an extension's breaker opened or it was quarantined.",
+                &["extension_id", "reason"],
+            )?,
+            compile_seconds,
+            registered: gauge(r, "beamline_sidecar_extensions", "Extensions that can be called.")?,
+            problems: gauge(
+                r,
+                "beamline_sidecar_extension_problems",
+                "Registry records with problems.",
+            )?,
+            slow_waiting: gauge(
+                r,
+                "beamline_sidecar_extension_slow_waiting",
+                "Calls that wait for a thread of the slow lane.",
+            )?,
+            running: gauge(
+                r,
+                "beamline_sidecar_extension_running",
+                "Instances of extensions that are in use, out of `extensions.instances`.",
+            )?,
+            label_sets: Mutex::default(),
+            extensions: Mutex::default(),
+            own_names: Mutex::default(),
+        })
+    }
+
+    fn bounded<T: std::hash::Hash + Eq>(known: &Mutex<HashSet<T>>, label: T, most: usize) -> bool {
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.contains(&label) || (known.len() < most && known.insert(label))
+    }
+
+    fn extension<'a>(&self, id: &'a str) -> &'a str {
+        if Self::bounded(&self.extensions, id.to_owned(), EXTENSIONS) {
+            id
+        } else {
+            "other"
+        }
+    }
+
+    /// What a call is counted under. Found once for each extension and policy.
+    pub fn series(&self, of: Execution<'_>) -> ExecutionSeries {
+        let Execution {
+            extension,
+            kind,
+            tenant,
+            policy,
+        } = of;
+        let set = [extension.to_owned(), tenant.to_owned(), policy.to_owned()];
+        let (tenant, policy) = if Self::bounded(&self.label_sets, set, LABEL_SETS) {
+            (tenant, policy)
+        } else {
+            ("other", "other")
+        };
+        let extension = self.extension(extension);
+        let status = |status| {
+            self.executions
+                .with_label_values(&[extension, kind, status, tenant, policy])
+        };
+        ExecutionSeries {
+            success: status("success"),
+            error: status("error"),
+            latency_ms: self
+                .latency_ms
+                .with_label_values(&[extension, kind, tenant, policy]),
+            memory_bytes: self.memory_bytes.with_label_values(&[extension]),
+        }
+    }
+
+    pub fn failed(&self, extension: &str, error: &str) {
+        self.failures
+            .with_label_values(&[self.extension(extension), error])
+            .inc();
+    }
+
+    /// Adds to an extension's own counter.
+    pub fn counted(&self, extension: &str, name: &str, amount: u64) {
+        let label = [extension.to_owned(), name.to_owned()];
+        if Self::bounded(&self.own_names, label, OWN_COUNTERS) {
+            // Prometheus counters are sums of doubles or integers; nobody counts past the end of the latter in earnest.
+            self.own
+                .with_label_values(&[self.extension(extension), name])
+                .inc_by(amount.min(u64::from(u32::MAX)));
+        }
+    }
+
+    pub fn logged(&self, extension: &str, written: u64, dropped: u64) {
+        let extension = self.extension(extension);
+        for (fate, lines) in [("written", written), ("dropped", dropped)] {
+            if lines > 0 {
+                self.log_lines.with_label_values(&[extension, fate]).inc_by(lines);
+            }
+        }
+    }
+
+    pub fn moved(&self, extension: &str, slow: bool) {
+        let extension = self.extension(extension);
+        let to = if slow { "slow" } else { "fast" };
+        self.lane_moves.with_label_values(&[extension, to]).inc();
+        self.in_slow_lane
+            .with_label_values(&[extension])
+            .set(i64::from(slow));
+    }
+
+    /// An extension is kept from being called, for this reason; or is let go.
+    pub fn barred(&self, extension: &str, reason: Option<&str>) {
+        let extension = self.extension(extension);
+        self.barred
+            .with_label_values(&[extension])
+            .set(i64::from(reason.is_some()));
+        if let Some(reason) = reason {
+            self.barred_total.with_label_values(&[extension, reason]).inc();
+        }
+    }
+
+    pub fn compiled(&self, took: Duration) {
+        self.compile_seconds.observe(took.as_secs_f64());
+    }
+
+    pub fn registered(&self, extensions: usize, problems: usize) {
+        self.registered.set(i64::try_from(extensions).unwrap_or(i64::MAX));
+        self.problems.set(i64::try_from(problems).unwrap_or(i64::MAX));
+    }
+}
+
+/// The metrics that one call touches.
+#[derive(Debug, Clone)]
+pub struct ExecutionSeries {
+    pub success: prometheus::IntCounter,
+    pub error: prometheus::IntCounter,
+    pub latency_ms: Histogram,
+    pub memory_bytes: Histogram,
+}

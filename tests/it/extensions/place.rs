@@ -1,0 +1,99 @@
+//! A sidecar with a directory of policies, one of extensions, and one for its state.
+
+use std::{fs, path::PathBuf};
+
+use serde_json::{Value, json};
+
+use super::guest;
+use crate::support::Sidecar;
+
+pub(crate) struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["policies/acme", "extensions", "state"] {
+            fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        Self { dir }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Puts a component beside the records, under a name.
+    pub(crate) fn module(&self, guest_name: &str, name: &str) {
+        self.bytes(&guest(guest_name), name);
+    }
+
+    pub(crate) fn bytes(&self, bytes: &[u8], name: &str) {
+        let new = self.path("extensions").join(format!(".{name}"));
+        fs::write(&new, bytes).unwrap();
+        fs::rename(new, self.path("extensions").join(name)).unwrap();
+    }
+
+    /// Registers an extension whose module is put beside its record.
+    pub(crate) fn extension(&self, id: &str, kind: &str, guest_name: &str, more: Value) {
+        let file = format!("{guest_name}.wasm");
+        if !self.path("extensions").join(&file).exists() {
+            self.module(guest_name, &file);
+        }
+        self.record(
+            id,
+            merge(
+                json!({"id": id, "type": kind, "module": format!("file:{file}")}),
+                more,
+            ),
+        );
+    }
+
+    pub(crate) fn record(&self, id: &str, record: Value) {
+        let new = self.path("extensions").join(format!(".{id}.json"));
+        fs::write(&new, record.to_string()).unwrap();
+        fs::rename(new, self.path("extensions").join(format!("{id}.json"))).unwrap();
+    }
+
+    /// Registers the misbehaving extension of a kind, with all capabilities.
+    pub(crate) fn misbehaving(&self, id: &str, kind: &str, more: Value) {
+        let guest_name = match kind {
+            "pre" => "misbehaving-pre-processor",
+            "post" => "misbehaving-post-processor",
+            "scorer" => "misbehaving-scorer",
+            _ => "misbehaving-validator",
+        };
+        let granted = json!({"capabilities": ["clock", "random", "metrics"]});
+        self.extension(id, kind, guest_name, merge(granted, more));
+    }
+
+    /// A policy of the tenant `acme` with the providers alpha (60) and beta (40).
+    pub(crate) fn policy(&self, id: &str, more: Value) {
+        let base = json!({"version": "2.1", "providers": [{"name": "alpha", "weight": 60}, {"name": "beta", "weight": 40}]});
+        let file = self.path("policies/acme").join(format!("{id}.json"));
+        fs::write(file, merge(base, more).to_string()).unwrap();
+    }
+
+    pub(crate) fn yaml(&self, more: &str) -> String {
+        format!(
+            "listen: 127.0.0.1:0\nops: {{listen: '127.0.0.1:0'}}\nshutdown: {{lame_duck_ms: 10}}\n\
+             heir_policy_store_enabled: false\npolicies_dir: {}\nextensions_dir: {}\nstate_dir: {}\n\
+             decide: {{allow_seed: true}}\n{more}",
+            self.path("policies").display(),
+            self.path("extensions").display(),
+            self.path("state").display(),
+        )
+    }
+
+    pub(crate) fn start(&self, more: &str) -> Sidecar {
+        Sidecar::try_start(&self.yaml(more)).unwrap()
+    }
+}
+
+pub(crate) fn merge(mut base: Value, more: Value) -> Value {
+    if let (Some(base), Value::Object(more)) = (base.as_object_mut(), more) {
+        base.extend(more);
+    }
+    base
+}

@@ -1,0 +1,317 @@
+//! Records and modules: what is taken, what is refused, and how changes are taken up.
+
+use std::{fs, sync::Arc};
+
+use serde_json::{Value, json};
+
+use super::{guest, place::Place};
+use crate::{
+    decide::{decide, outcome, request},
+    support::{Heir, Sidecar, eventually},
+};
+
+async fn ask(sidecar: &Sidecar, policy: &str, context: Value) -> String {
+    outcome(&decide(&sidecar.client(), &request("acme", policy, context), &[]).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_used_is_named_and_the_rest_activates() {
+    let place = Place::new();
+    place.extension("good", "validator", "pii-guard", json!({}));
+    let wrong = "0".repeat(64);
+    place.extension("digest", "validator", "pii-guard", json!({"sha256": wrong}));
+    place.extension("world", "scorer", "pii-guard", json!({}));
+    place.extension(
+        "grants",
+        "validator",
+        "asks-for-everything",
+        json!({"capabilities": ["clock"]}),
+    );
+    place.extension("wasi", "validator", "asks-for-wasi", json!({}));
+    let module = guest("pii-guard");
+    place.bytes(&module[..module.len() - 7], "cut.wasm");
+    place.record(
+        "cut",
+        json!({"id": "cut", "type": "validator", "module": "file:cut.wasm"}),
+    );
+    place.record(
+        "gone",
+        json!({"id": "gone", "type": "validator", "module": "file:gone.wasm"}),
+    );
+    place.record(
+        "out",
+        json!({"id": "out", "type": "validator", "module": "file:../x.wasm"}),
+    );
+    place.record(
+        "bus",
+        json!({"id": "bus", "type": "pre", "subject": "beamline.ext.pre.bus.v1"}),
+    );
+    place.record(
+        "far",
+        json!({"id": "far", "type": "pre", "module": "https://x.example/y.wasm"}),
+    );
+    place.extension(
+        "config",
+        "validator",
+        "pii-guard",
+        json!({"config": {"kinds": "card"}}),
+    );
+    place.policy("chat", json!({"validators": [{"id": "good"}]}));
+    place.policy(
+        "asks",
+        json!({"validators": [{"id": "good", "config": {"kinds": []}}, {"id": "world"}]}),
+    );
+    let sidecar = place.start("");
+    assert!(ask(&sidecar, "chat", json!({})).await.starts_with("weighted "));
+    let page = sidecar.admin().get("/admin/snapshot").await.json();
+    let problems = &page["extension_problems"];
+    for (id, says) in [
+        ("digest", "SHA-256"),
+        ("world", "world `scorer`"),
+        ("grants", "\"random\""),
+        ("wasi", "wasi:cli"),
+        ("cut", "component"),
+        ("gone", "cannot be read"),
+        ("out", "leads out"),
+        ("bus", "message bus"),
+        ("far", "needs its digest"),
+        ("config", "$.config"),
+    ] {
+        let text = problems[id].to_string();
+        let said = text.contains(says)
+            || problems[id][0]["message"]
+                .to_string()
+                .replace('\\', "")
+                .contains(says);
+        assert!(said, "{id}: {text}");
+    }
+    assert_eq!(problems["good"], Value::Null);
+    let of_policies = page["problems"].to_string();
+    assert!(
+        of_policies.contains("$.validators[0].config.kinds"),
+        "{of_policies}"
+    );
+    assert!(of_policies.contains("\\\"world\\\""), "{of_policies}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_is_exchanged_while_the_sidecar_runs() {
+    let place = Place::new();
+    place.misbehaving("guard", "validator", json!({}));
+    place.policy("chat", json!({"validators": [{"id": "guard"}]}));
+    let sidecar = place.start("");
+    assert!(ask(&sidecar, "chat", json!({})).await.starts_with("weighted "));
+    place.misbehaving("guard", "validator", json!({"config": {"do": "remember"}}));
+    eventually("the new record counts", || async {
+        ask(&sidecar, "chat", json!({})).await == "403 validator_blocked"
+    })
+    .await;
+    // A broken record leaves what was good.
+    place.record("guard", json!({"id": "guard", "type": "validator", "module": 7}));
+    eventually("the broken record is told", || async {
+        let page = sidecar.admin().get("/admin/extensions").await.json();
+        page["problems"]["guard"].is_array()
+    })
+    .await;
+    assert_eq!(ask(&sidecar, "chat", json!({})).await, "403 validator_blocked");
+    fs::remove_file(place.path("extensions/guard.json")).unwrap();
+    eventually("it is gone", || async {
+        let answer = decide(&sidecar.client(), &request("acme", "chat", json!({})), &[]).await;
+        answer.json()["error"]["details"]["reason"] == "extension_not_found"
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_follow_their_rules_and_instances_their_weights() {
+    let place = Place::new();
+    place.misbehaving("see", "post", json!({
+        "versions": [
+            {"version": "v1", "config": {"do": "echo", "note": "one"}, "created_at": "2025-01-01T00:00:00Z"},
+            {"version": "v2", "config": {"do": "echo", "note": "two"}, "created_at": "2025-02-01T00:00:00Z", "routing_rules": {"plan": ["gold", "silver"]}},
+            {"version": "v3", "config": {"do": "echo", "note": "three"}, "created_at": "2025-03-01T00:00:00Z", "routing_rules": {"beta": true}},
+            {"version": "v4", "config": {"do": "echo", "note": "four"}, "created_at": "2025-04-01T00:00:00Z", "enabled": false},
+        ],
+    }));
+    place.policy("chat", json!({"post": [{"id": "see", "mode": "required"}]}));
+    let sidecar = place.start("");
+    for (context, note) in [
+        (json!({}), "one"),
+        (json!({"plan": "gold"}), "two"),
+        (json!({"plan": "silver", "beta": false}), "two"),
+        (json!({"plan": "gold", "beta": true}), "three"),
+        (json!({"plan": "iron"}), "one"),
+    ] {
+        let answer = decide(&sidecar.client(), &request("acme", "chat", context.clone()), &[]).await;
+        assert!(
+            answer.text().contains(&format!("\"{note}\"")),
+            "{context}: {}",
+            answer.text()
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_share_calls_by_weight() {
+    let place = Place::new();
+    place.module("misbehaving-scorer", "a.wasm");
+    place.module("latency-scorer", "b.wasm");
+    place.record(
+        "score",
+        json!({
+            "id": "score", "type": "scorer", "module": "file:a.wasm", "capabilities": ["clock", "random", "metrics"],
+            "instances": [
+                {"instance_id": "main", "weight": 75},
+                {"instance_id": "canary", "weight": 25, "module": "file:b.wasm"},
+                {"instance_id": "off", "weight": 100, "enabled": false},
+                {"instance_id": "ill", "weight": 100, "health_status": "unhealthy"},
+            ],
+        }),
+    );
+    place.policy("chat", json!({"scorers": [{"id": "score"}]}));
+    let sidecar = place.start("");
+    let page = sidecar.admin().get("/admin/extensions/score").await.json();
+    let instances: Vec<_> = page["versions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| v["instance_id"].clone())
+        .collect();
+    assert_eq!(instances, ["main", "canary"], "{page}");
+    assert!(ask(&sidecar, "chat", json!({})).await.starts_with("weighted "));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heir_brings_policy_and_extension_together() {
+    let heir = Heir::start(beamline_sidecar::store::Level::Changes).await;
+    let store = heir.client();
+    let module = guest("pii-guard");
+    let digest = beamline_sidecar::extensions::ModuleDigest::of(&module).to_string();
+    let put = store.put(&format!("/api/v1/modules/{digest}"), module).await;
+    assert!(put.status.is_success(), "{}", put.text());
+    let record = json!({"id": "pii-guard", "type": "validator", "module": format!("heir:sha256/{digest}")});
+    let put = store
+        .put("/api/v1/extensions/pii-guard", record.to_string())
+        .await;
+    assert!(put.status.is_success(), "{}", put.text());
+    let policy = json!({"version": "1.0", "providers": [{"name": "alpha", "weight": 100}], "validators": [{"id": "pii-guard"}]});
+    store.put_policy("acme/chat", policy.to_string()).await;
+    let state = tempfile::tempdir().unwrap();
+    let yaml = format!("state_dir: {}", state.path().display());
+    let sidecar = Sidecar::start(&heir.url(), &yaml);
+    sidecar.wait_for("live").await;
+    assert_eq!(ask(&sidecar, "chat", json!({})).await, "weighted alpha");
+    let mut asked = request("acme", "chat", json!({}));
+    asked["task"]["payload"] = json!({"text": "4111 1111 1111 1111"});
+    assert_eq!(
+        outcome(&decide(&sidecar.client(), &asked, &[]).await),
+        "403 validator_blocked"
+    );
+    // Another record, while it runs.
+    let record = json!({"id": "pii-guard", "type": "validator", "module": format!("heir:sha256/{digest}"), "config": {"kinds": ["email"]}});
+    store
+        .put("/api/v1/extensions/pii-guard", record.to_string())
+        .await;
+    let asked = Arc::new(asked);
+    eventually("cards pass now", || async {
+        outcome(&decide(&sidecar.client(), &asked, &[]).await) == "weighted alpha"
+    })
+    .await;
+    // Both are there again after a restart without HEIR.
+    eventually("it is on disk", || async {
+        state.path().join("snapshot").exists() || fs::read_dir(state.path()).unwrap().count() > 2
+    })
+    .await;
+    sidecar.stop().await;
+    let url = heir.url();
+    let mut heir = heir;
+    heir.gone().await;
+    let sidecar = Sidecar::start(&url, &yaml);
+    assert_eq!(
+        outcome(&decide(&sidecar.client(), &asked, &[]).await),
+        "weighted alpha"
+    );
+    let page = sidecar.admin().get("/admin/extensions").await.json();
+    assert_eq!(page["extensions"][0]["id"], "pii-guard", "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_switches_off_and_on() {
+    let place = Place::new();
+    place.misbehaving("guard", "validator", json!({"config": {"do": "trap"}}));
+    place.misbehaving("never", "validator", json!({"enabled": false}));
+    place.policy("chat", json!({"validators": [{"id": "guard"}]}));
+    let sidecar = place.start("");
+    let admin = sidecar.admin();
+    let reason = || async {
+        let answer = decide(&sidecar.client(), &request("acme", "chat", json!({})), &[]).await;
+        answer.json()["error"]["details"]["reason"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    assert_eq!(reason().await, "extension_trap");
+    assert_eq!(
+        admin.post("/admin/extensions/guard/disable", "").await.json()["changed"],
+        true
+    );
+    assert_eq!(reason().await, "extension_not_found");
+    assert_eq!(
+        admin.post("/admin/extensions/guard/disable", "").await.json()["changed"],
+        false
+    );
+    assert_eq!(
+        admin.post("/admin/extensions/guard/enable", "").await.json()["changed"],
+        true
+    );
+    assert_eq!(reason().await, "extension_trap");
+    assert_eq!(admin.post("/admin/extensions/never/enable", "").await.status, 409);
+    assert_eq!(
+        admin.post("/admin/extensions/nobody/enable", "").await.status,
+        404
+    );
+    assert_eq!(
+        admin.post("/admin/extensions/guard/explode", "").await.status,
+        404
+    );
+    assert_eq!(admin.get("/admin/extensions/guard/enable").await.status, 405);
+    assert_eq!(admin.post("/admin/extensions/reload", "").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compiled_code_is_kept_and_never_trusted_blindly() {
+    let place = Place::new();
+    place.extension("guard", "validator", "pii-guard", json!({}));
+    place.policy("chat", json!({"validators": [{"id": "guard"}]}));
+    let compiled = r"beamline_sidecar_extension_compile_seconds_count";
+    let sidecar = place.start("");
+    assert!((sidecar.metric(compiled).await - 1.0).abs() < 1e-9);
+    sidecar.stop().await;
+    let sidecar = place.start("");
+    assert!(sidecar.metric(compiled).await.abs() < 1e-9, "it was on disk");
+    sidecar.stop().await;
+    let dir = place.path("state/extensions/compiled");
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+    let file = fs::read_dir(&dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|e| e == "compiled"))
+        .unwrap();
+    for change in [0, 40, 5_000] {
+        let mut bytes = fs::read(&file).unwrap();
+        bytes[change] ^= 1;
+        fs::write(&file, bytes).unwrap();
+        let sidecar = place.start("");
+        assert!(
+            (sidecar.metric(compiled).await - 1.0).abs() < 1e-9,
+            "it is compiled anew"
+        );
+        assert!(ask(&sidecar, "chat", json!({})).await.starts_with("weighted "));
+        sidecar.stop().await;
+    }
+    // Another key makes every file another one's.
+    fs::remove_file(dir.join("key")).unwrap();
+    let sidecar = place.start("");
+    assert!((sidecar.metric(compiled).await - 1.0).abs() < 1e-9);
+}
