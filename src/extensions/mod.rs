@@ -3,6 +3,7 @@
 
 mod artifact;
 mod call;
+pub mod cases;
 mod compile;
 mod component;
 mod config;
