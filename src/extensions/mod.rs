@@ -10,6 +10,7 @@ mod config;
 mod engine;
 mod host;
 mod module;
+mod record;
 mod wire;
 mod workshop;
 
@@ -20,5 +21,6 @@ pub use config::{ExtensionBreakerConfig, ExtensionsConfig};
 pub use engine::{EngineError, Engines, Profile};
 pub use host::{Capability, Said, Time};
 pub use module::{ModuleDigest, ModuleSource};
+pub use record::{Instance, Module, Record, RecordKind, RecordLimits, Release};
 pub use wire::*;
 pub use workshop::{Built, NotBuilt, Workshop};

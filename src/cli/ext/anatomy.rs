@@ -8,7 +8,7 @@ use wit_parser::{Function, Resolve, Type, TypeDefKind, WorldItem};
 use crate::extensions::{Capability, Kind, ModuleDigest, Profile};
 
 /// The package whose worlds extensions implement.
-const PACKAGE: &str = "beamline:extension";
+pub(super) const PACKAGE: &str = "beamline:extension";
 
 /// A component, as far as its bytes tell.
 #[derive(Debug, Clone, PartialEq, Serialize)]

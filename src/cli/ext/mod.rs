@@ -1,8 +1,12 @@
 //! `beamline-sidecar ext`: what authors of extensions need, from an empty directory to a measured component.
 
 mod anatomy;
+mod cases;
+mod check;
+mod engine;
 mod inspect;
 mod show;
+mod target;
 
 use std::process::ExitCode;
 
@@ -22,12 +26,18 @@ pub(super) struct ExtArgs {
 
 #[derive(Debug, Subcommand)]
 enum ExtCommand {
+    /// Check a component and its registry record as a sidecar does; report every mistake.
+    Check(check::CheckArgs),
+    /// Run cases: what the extension is given, and what must come of it.
+    Test(cases::TestArgs),
     /// Say what a component is, without running any of it.
     Inspect(inspect::InspectArgs),
 }
 
 pub(super) fn run(args: &ExtArgs) -> ExitCode {
     match &args.command {
+        ExtCommand::Check(args) => check::run(args),
+        ExtCommand::Test(args) => cases::run(args),
         ExtCommand::Inspect(args) => inspect::run(args),
     }
 }
