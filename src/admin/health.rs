@@ -36,6 +36,12 @@ impl Admin {
             memory.sticky.evicted(),
             memory.buckets.evicted(),
         );
+        if let Some(host) = self.store.extensions() {
+            let (waiting, running) = host.load();
+            let count = |count| i64::try_from(count).unwrap_or(i64::MAX);
+            self.metrics.extensions.slow_waiting.set(count(waiting));
+            self.metrics.extensions.running.set(count(running));
+        }
         match self.metrics.scrape() {
             Ok(text) => {
                 let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

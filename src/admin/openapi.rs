@@ -174,6 +174,30 @@ fn ops() -> Vec<(&'static str, Value)> {
             }),
         ),
         (
+            "/admin/extensions",
+            json!({"get": secured("Extensions that can be called, those that cannot, and why", &[query("type", false, "pre, validator, scorer or post")], ok)}),
+        ),
+        (
+            "/admin/extensions/health",
+            json!({"get": secured("Health of extensions, by id", &[], ok)}),
+        ),
+        (
+            "/admin/extensions/circuit-breakers",
+            json!({"get": secured("Breakers and quarantines of extensions, by id", &[], ok)}),
+        ),
+        (
+            "/admin/extensions/{id}",
+            json!({"get": secured("One extension, with its health and its last crashes", &[path("id")], &[(200, "The extension", "Any"), (404, "There is none", "Error")])}),
+        ),
+        (
+            "/admin/extensions/{id}/{action}",
+            json!({"post": secured("Change an extension: enable, disable, lift", &[path("id"), path("action")], &[(200, "Done", "Any"), (404, "There is none", "Error"), (409, "Its record disables it", "Error")])}),
+        ),
+        (
+            "/admin/extensions/reload",
+            json!({"post": secured("Read extensions_dir again and take up what changed", &[], ok)}),
+        ),
+        (
             "/admin/openapi.json",
             json!({"get": secured("This document", &[], ok)}),
         ),

@@ -6,6 +6,8 @@ mod compile_extension;
 mod demo;
 mod diff;
 mod explain;
+#[cfg(feature = "compiler")]
+mod ext;
 mod http;
 mod policy_files;
 mod probe;
@@ -64,6 +66,9 @@ enum Command {
     Diff(diff::DiffArgs),
     /// Run decision cases: policies, requests, and what must come of them.
     Test(cases::TestArgs),
+    /// Make extensions of your own: new, build, check, test, bench, inspect.
+    #[cfg(feature = "compiler")]
+    Ext(ext::ExtArgs),
     /// Print the JSON Schema of the policy language, for editors: `beamline-sidecar schema > policy.schema.json`.
     Schema,
     /// Ask a running sidecar whether it is live or ready, for containers without a shell.
@@ -84,6 +89,8 @@ pub fn main() -> ExitCode {
         Command::Simulate(args) => simulate::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Test(args) => cases::run(&args),
+        #[cfg(feature = "compiler")]
+        Command::Ext(args) => ext::run(&args),
         Command::Schema => schema::run(),
         Command::Probe(args) => probe::run(&args),
         Command::CompileExtension(args) => compile_extension::run(&args),

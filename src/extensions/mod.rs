@@ -4,6 +4,7 @@
 mod answer;
 mod artifact;
 mod call;
+pub mod cases;
 mod compile;
 mod component;
 mod config;
@@ -36,5 +37,8 @@ pub use record::{Instance, Module, Record, RecordKind, RecordLimits, Release};
 pub use registry::{Extension, RecordSource, Registry, Target, merged};
 pub use run::Calls;
 pub use vitals::{BreakerReport, HealthReport, LastTrap, Vitals};
-pub use wire::*;
+pub use wire::{
+    BreakerState, CallRecord, CandidateRecord, ConfigProblem, DecisionRecord, GuestFailure, LogLevel,
+    MessageRecord, NewMessage, PreOutput, Rejection, WireScore, WireVerdict,
+};
 pub use workshop::{Built, NotBuilt, Workshop};

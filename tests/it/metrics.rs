@@ -9,12 +9,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use beamline_sidecar::store::Level;
 use http::StatusCode;
 
+use serde_json::json;
+
+use crate::extensions::place::Place;
 use crate::support::{Heir, Sidecar, eventually};
 
 const DOCUMENT: &str = include_str!("../../docs/metrics.md");
-const SOURCES: [&str; 2] = [
+const SOURCES: [&str; 3] = [
     include_str!("../../src/telemetry/metrics.rs"),
     include_str!("../../src/telemetry/decisions.rs"),
+    include_str!("../../src/telemetry/extensions.rs"),
 ];
 
 /// A metric's type, and what each of its labels may be.
@@ -88,8 +92,33 @@ fn scraped(text: &str) -> Metrics {
 async fn metrics_document_matches_a_scrape() {
     let heir = Heir::start(Level::Changes).await;
     heir.client().put_policy("acme/chat", "{}").await;
-    let sidecar = Sidecar::start(&heir.url(), "");
+    let place = Place::new();
+    place.misbehaving("does", "validator", json!({"timeout_ms": 20}));
+    let yaml = format!(
+        "extensions_dir: {}\nextensions: {{quarantine_after: 1}}",
+        place.path("extensions").display()
+    );
+    let sidecar = Sidecar::start(&heir.url(), &yaml);
     sidecar.wait_for("live").await;
+    for deed in ["count-metrics", "flood-log", "loop", "loop", "loop", "trap"] {
+        let policy = json!({"weights": {"a": 1.0}, "validators": [{"id": "does", "on_fail": "warn", "config": {"do": deed}}]});
+        let name = format!("acme/{deed}");
+        assert!(
+            sidecar
+                .client()
+                .put_policy(&name, policy.to_string())
+                .await
+                .status
+                .is_success()
+        );
+        let request = crate::decide::request("acme", deed, json!({}));
+        assert_eq!(
+            crate::decide::decide(&sidecar.client(), &request, &[])
+                .await
+                .status,
+            200
+        );
+    }
     // Most metrics with labels are counted at least once by this.
     let client = sidecar.client();
     assert_eq!(client.policy("acme/chat").await.status, StatusCode::OK);
@@ -149,7 +178,10 @@ async fn metrics_document_matches_a_scrape() {
         let labels = |metric: &Metric| metric.labels.keys().cloned().collect::<Vec<_>>();
         assert_eq!(labels(found), labels(told), "{name}");
         for (label, values) in &found.labels {
-            if !matches!(label.as_str(), "tenant_id" | "provider_id" | "version" | "commit") {
+            if !matches!(
+                label.as_str(),
+                "tenant_id" | "provider_id" | "policy_id" | "extension_id" | "name" | "version" | "commit"
+            ) {
                 let unknown: Vec<_> = values.difference(&told.labels[label]).collect();
                 assert_eq!(unknown, Vec::<&String>::new(), "{name} {label}");
             }
@@ -168,6 +200,7 @@ fn metrics_document_names_what_the_code_names() {
             ["router_", "policy_", "beamline_sidecar_"]
                 .iter()
                 .any(|prefix| text.starts_with(prefix))
+                && *text != "policy_id"
                 && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
         })
         .collect();

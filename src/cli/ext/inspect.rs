@@ -1,0 +1,107 @@
+//! `beamline-sidecar ext inspect`.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Args;
+use serde_json::json;
+
+use super::{
+    anatomy::Anatomy,
+    show::{Table, bytes, listed},
+};
+use crate::{
+    cli::{EXIT_USAGE, complain, say},
+    extensions::Profile,
+};
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Nothing of it is compiled or run, so a component of unknown origin may be looked at.
+
+Exits 0 if it is an extension, 1 if it is a component of another kind, 64 if it is none at all.
+
+Examples:
+  beamline-sidecar ext inspect my-guard.wasm
+  beamline-sidecar ext inspect my-guard.wasm --json | jq -r .sha256"
+)]
+pub(super) struct InspectArgs {
+    /// The component.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Print JSON, for machines.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &InspectArgs) -> ExitCode {
+    let file = args.file.display();
+    let read = std::fs::read(&args.file).map_err(|error| error.to_string());
+    let anatomy = match read.and_then(|module| Anatomy::of(&module)) {
+        Ok(anatomy) => anatomy,
+        Err(reason) => {
+            complain(&format!("{file}: {reason}"));
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    if args.json {
+        let mut report = json!(anatomy);
+        report["file"] = json!(args.file);
+        report["world"] = json!(anatomy.kind.map(crate::extensions::Kind::world));
+        say(&report.to_string());
+    } else {
+        show(&anatomy, &file.to_string());
+    }
+    if anatomy.kind.is_some() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn show(anatomy: &Anatomy, file: &str) {
+    let mut table = Table::default();
+    table.row("file", file);
+    table.row(
+        "kind",
+        match anatomy.kind {
+            Some(kind) => format!("{} (world {})", kind.as_str(), kind.world()),
+            None => "none: it exports no validate, score or process with the parameters that the worlds name"
+                .to_owned(),
+        },
+    );
+    table.row(
+        "built for",
+        anatomy
+            .package
+            .as_deref()
+            .unwrap_or("no version of beamline:extension"),
+    );
+    table.row("size", bytes(anatomy.bytes as u64));
+    table.row("sha256", anatomy.sha256.to_string());
+    table.row(
+        "profile",
+        match anatomy.profile {
+            Profile::Compact => {
+                "compact: explicit bounds checks, 16 MiB of memory unless its record says more"
+            }
+            Profile::Interpreter => "interpreter: guard pages, 64 MiB of memory unless its record says less",
+        },
+    );
+    table.row(
+        "capabilities",
+        listed(anatomy.capabilities.iter().map(|it| it.as_str())),
+    );
+    table.rows("imports", &anatomy.imports);
+    table.rows("exports", &anatomy.exports);
+    let producers = anatomy
+        .producers
+        .iter()
+        .map(|made| format!("{} {} {}", made.field, made.name, made.version));
+    table.rows(
+        "made by",
+        &producers
+            .map(|line| line.trim_end().to_owned())
+            .collect::<Vec<_>>(),
+    );
+    say(&table.to_string());
+}

@@ -1,0 +1,43 @@
+//! `beamline-sidecar ext`: what authors of extensions need, from an empty directory to a measured component.
+
+mod anatomy;
+mod cases;
+mod check;
+mod engine;
+mod inspect;
+mod show;
+mod target;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "All of them exit 0 if everything is right, 1 if something was found, and 64 if they cannot do their work.
+
+Examples:
+  beamline-sidecar ext inspect my-guard.wasm         what it is, and what it asks for"
+)]
+pub(super) struct ExtArgs {
+    #[command(subcommand)]
+    command: ExtCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ExtCommand {
+    /// Check a component and its registry record as a sidecar does; report every mistake.
+    Check(check::CheckArgs),
+    /// Run cases: what the extension is given, and what must come of it.
+    Test(cases::TestArgs),
+    /// Say what a component is, without running any of it.
+    Inspect(inspect::InspectArgs),
+}
+
+pub(super) fn run(args: &ExtArgs) -> ExitCode {
+    match &args.command {
+        ExtCommand::Check(args) => check::run(args),
+        ExtCommand::Test(args) => cases::run(args),
+        ExtCommand::Inspect(args) => inspect::run(args),
+    }
+}

@@ -1,0 +1,221 @@
+//! What a command is about: a component's file, or a project that builds one.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use serde_json::Value;
+
+/// Where a project's component is put, below the project.
+pub(super) const COMPONENTS: &str = "target/components";
+/// The registry record of a project.
+pub(super) const RECORD: &str = "extension.json";
+/// The cases of a project.
+pub(super) const CASES: &str = "tests/cases.yaml";
+
+/// A component, and what belongs to it where it is a project's.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) file: PathBuf,
+    pub(super) project: Option<Project>,
+    pub(super) record: Option<PathBuf>,
+}
+
+/// A directory with the source of an extension.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Project {
+    pub(super) dir: PathBuf,
+    pub(super) name: String,
+    pub(super) language: Language,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Language {
+    Rust,
+    Js,
+    Python,
+}
+
+impl Language {
+    /// The file by which a project shows its language.
+    pub(super) const fn manifest(self) -> &'static str {
+        match self {
+            Self::Rust => "Cargo.toml",
+            Self::Js => "package.json",
+            Self::Python => "pyproject.toml",
+        }
+    }
+}
+
+impl Target {
+    /// Finds the component of a file or a project, and the record that is said or lies in the project.
+    ///
+    /// # Errors
+    /// What is missing, and what makes it.
+    pub(super) fn find(path: &Path, record: Option<&Path>) -> Result<Self, String> {
+        let shown = path.display();
+        let is_dir = fs::metadata(path)
+            .map_err(|error| format!("{shown}: {error}"))?
+            .is_dir();
+        if !is_dir {
+            return Ok(Self {
+                file: path.to_owned(),
+                project: None,
+                record: record.map(ToOwned::to_owned),
+            });
+        }
+        let project = Project::open(path)?;
+        let file = project.component();
+        if !file.exists() {
+            return Err(format!(
+                "{shown} is not built yet: run `beamline-sidecar ext build {shown}`"
+            ));
+        }
+        let own = path.join(RECORD);
+        let record = match record {
+            Some(record) => Some(record.to_owned()),
+            None => own.exists().then_some(own),
+        };
+        Ok(Self {
+            file,
+            project: Some(project),
+            record,
+        })
+    }
+
+    /// The component's bytes.
+    pub(super) fn read(&self) -> Result<Vec<u8>, String> {
+        fs::read(&self.file).map_err(|error| format!("{}: {error}", self.file.display()))
+    }
+
+    /// What to say where the project's source is newer than its component.
+    pub(super) fn stale(&self) -> Option<String> {
+        let project = self.project.as_ref()?;
+        let built = modified(&self.file)?;
+        let newer = project.newest_source().filter(|(when, _)| *when > built)?.1;
+        let dir = project.dir.display();
+        Some(format!(
+            "warning: {} is newer than the component: run `beamline-sidecar ext build {dir}`",
+            newer.display()
+        ))
+    }
+
+    /// The name of the component.
+    pub(super) fn name(&self) -> String {
+        self.file
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    }
+}
+
+impl Project {
+    pub(super) fn open(dir: &Path) -> Result<Self, String> {
+        let languages = [Language::Rust, Language::Js, Language::Python];
+        let Some(language) = languages
+            .into_iter()
+            .find(|language| dir.join(language.manifest()).exists())
+        else {
+            return Err(format!(
+                "{} is no project of an extension: it has no Cargo.toml, package.json or pyproject.toml; \
+                 `beamline-sidecar ext new` makes one",
+                dir.display()
+            ));
+        };
+        let manifest = dir.join(language.manifest());
+        let text =
+            fs::read_to_string(&manifest).map_err(|error| format!("{}: {error}", manifest.display()))?;
+        let name = match language {
+            Language::Rust => toml_name(&text, "[package]"),
+            Language::Python => toml_name(&text, "[project]"),
+            Language::Js => serde_json::from_str::<Value>(&text)
+                .ok()
+                .and_then(|package| package["name"].as_str().map(ToOwned::to_owned)),
+        };
+        match name {
+            Some(name) => Ok(Self {
+                dir: dir.to_owned(),
+                name,
+                language,
+            }),
+            None => Err(format!("{} names no package", manifest.display())),
+        }
+    }
+
+    pub(super) fn component(&self) -> PathBuf {
+        self.dir.join(COMPONENTS).join(format!("{}.wasm", self.name))
+    }
+
+    /// The file of the source that was changed last.
+    fn newest_source(&self) -> Option<(SystemTime, PathBuf)> {
+        let mut newest = modified(&self.dir.join(self.language.manifest()))
+            .map(|when| (when, self.dir.join(self.language.manifest())));
+        let mut waiting = vec![self.dir.join("src")];
+        while let Some(dir) = waiting.pop() {
+            let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
+            for path in entries.map(|entry| entry.path()) {
+                if path.is_dir() {
+                    if !path.ends_with("__pycache__") {
+                        waiting.push(path);
+                    }
+                } else if let Some(when) = modified(&path)
+                    && newest.as_ref().is_none_or(|(newest, _)| when > *newest)
+                {
+                    newest = Some((when, path));
+                }
+            }
+        }
+        newest
+    }
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).ok()?.modified().ok()
+}
+
+/// `name` of a table of a TOML file, where it is written as a plain text.
+fn toml_name(text: &str, table: &str) -> Option<String> {
+    let mut lines = text.lines().map(str::trim);
+    lines.find(|line| *line == table)?;
+    let (_, value) = lines
+        .take_while(|line| !line.starts_with('['))
+        .find_map(|line| line.split_once('=').filter(|(key, _)| key.trim() == "name"))?;
+    let name = value.split('#').next()?.trim();
+    let name = name.strip_prefix('"')?.strip_suffix('"')?;
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_package_is_found() {
+        let manifest = "[lib]\nname = \"other\"\n\n[package]\n# name = \"no\"\nname = \"my-guard\" # yes\nversion = \"1\"\n";
+        assert_eq!(toml_name(manifest, "[package]").as_deref(), Some("my-guard"));
+        assert_eq!(toml_name(manifest, "[project]"), None);
+        assert_eq!(
+            toml_name("[package]\nversion = \"1\"\n[lib]\nname = \"x\"", "[package]"),
+            None
+        );
+    }
+
+    #[test]
+    fn a_project_is_known_by_its_manifest() {
+        let dir = tempfile::tempdir().unwrap();
+        let refused = Project::open(dir.path()).unwrap_err();
+        assert!(refused.contains("ext new"), "{refused}");
+        fs::write(dir.path().join("package.json"), r#"{"name": "my-guard"}"#).unwrap();
+        let project = Project::open(dir.path()).unwrap();
+        assert_eq!(
+            (project.name.as_str(), project.language),
+            ("my-guard", Language::Js)
+        );
+        let missing = Target::find(dir.path(), None).unwrap_err();
+        assert!(missing.contains("ext build"), "{missing}");
+    }
+}

@@ -1,0 +1,276 @@
+//! One case, called.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::{Map, Value};
+
+use super::{CaseError, ExtensionCase};
+use crate::extensions::{
+    Ambience, CallError, CallLimits, CallRecord, CandidateRecord, ConfigProblem, DecisionRecord,
+    GuestFailure, Kind, MessageRecord, Prepared, Raw, Said, Time, WireScore, WireVerdict, Work,
+};
+
+/// A message as an object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MessageValue {
+    pub message_id: String,
+    pub message_type: String,
+    pub payload: Value,
+    pub metadata: Map<String, Value>,
+}
+
+impl Default for MessageValue {
+    fn default() -> Self {
+        Self {
+            message_id: String::new(),
+            message_type: "unknown".to_owned(),
+            payload: Value::Null,
+            metadata: Map::new(),
+        }
+    }
+}
+
+/// What a call came to, checked as the host checks answers.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    Accept,
+    Reject {
+        reason: String,
+        details: Value,
+    },
+    Failure(GuestFailure),
+    ConfigProblems(Vec<ConfigProblem>),
+    Changed {
+        message: Option<MessageValue>,
+        context: Map<String, Value>,
+    },
+    Scores(BTreeMap<String, f64>),
+    Metadata(Map<String, Value>),
+    Error(FailedCall),
+}
+
+/// A call that the host ended, or whose answer cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedCall {
+    pub error: CaseError,
+    pub reason: String,
+    /// Where it crashed, the innermost function first.
+    pub frames: Vec<String>,
+}
+
+/// A case that was run.
+#[derive(Debug)]
+pub struct CaseRun {
+    pub outcome: Outcome,
+    /// What was logged and counted, of the check of its configuration too.
+    pub said: Said,
+    /// How long the call took, without the check.
+    pub took: Duration,
+    pub memory_bytes: usize,
+}
+
+/// What every case of a run has in common.
+#[derive(Debug, Clone, Copy)]
+pub struct Circumstances {
+    pub limits: CallLimits,
+    /// When a call is ended.
+    pub deadline: Duration,
+    /// What calls are told to have left, in milliseconds.
+    pub remaining_ms: u32,
+}
+
+impl Circumstances {
+    /// Has the configuration checked, as the host does before any call, and makes the call.
+    ///
+    /// # Errors
+    /// When there was no room for an instance, which is not the extension's doing.
+    pub fn run(&self, prepared: &Prepared, case: &ExtensionCase) -> Result<CaseRun, String> {
+        let config = Value::Object(case.config.clone()).to_string();
+        let time = Time {
+            deadline: self.deadline,
+            fast: None,
+        };
+        let checked = prepared.check_config(&config, self.limits, time);
+        let wants_check = matches!(case.expect, super::Expect::ConfigProblems(_));
+        let checked_outcome = match checked.result {
+            Ok(problems) if problems.is_empty() && !wants_check => None,
+            Ok(problems) => Some(Outcome::ConfigProblems(problems)),
+            Err(error) => Some(failed(error)?),
+        };
+        if let Some(outcome) = checked_outcome {
+            return Ok(CaseRun {
+                outcome,
+                said: checked.said,
+                took: checked.took,
+                memory_bytes: checked.memory_bytes,
+            });
+        }
+        let mut run = self.call(prepared, case, &config)?;
+        let mut said = checked.said;
+        said.lines.append(&mut run.said.lines);
+        said.counters.append(&mut run.said.counters);
+        said.dropped = said.dropped.saturating_add(run.said.dropped);
+        run.said = said;
+        Ok(run)
+    }
+
+    fn call(&self, prepared: &Prepared, case: &ExtensionCase, config: &str) -> Result<CaseRun, String> {
+        let context = Value::Object(case.context.clone()).to_string();
+        let payload = case.message.payload.to_string();
+        let metadata = Value::Object(case.message.metadata.clone()).to_string();
+        let record = CallRecord {
+            tenant_id: case
+                .context
+                .get("tenant_id")
+                .and_then(Value::as_str)
+                .unwrap_or("tenant"),
+            policy_id: "policy",
+            trace_id: "trace",
+            request_id: "request",
+            context: &context,
+            config,
+            remaining_ms: self.remaining_ms,
+        };
+        let message = MessageRecord {
+            message_id: &case.message.message_id,
+            message_type: &case.message.message_type,
+            payload: &payload,
+            metadata: &metadata,
+        };
+        let candidates: Vec<CandidateRecord<'_>> = case
+            .candidates
+            .iter()
+            .map(|candidate| CandidateRecord {
+                provider_id: &candidate.provider_id,
+                weight: candidate.weight,
+                breaker: candidate.breaker,
+                latency_ms: candidate.latency_ms,
+                error_rate: candidate.error_rate,
+                cost: candidate.cost,
+            })
+            .collect();
+        let work = match prepared.kind() {
+            Kind::Pre => Work::Pre(message),
+            Kind::Validator => Work::Validator(message),
+            Kind::Scorer => Work::Scorer(message, &candidates),
+            Kind::Post => Work::Post(DecisionRecord {
+                provider_id: &case.decision.provider_id,
+                reason: &case.decision.reason,
+                priority: case.decision.priority,
+            }),
+        };
+        let time = Time {
+            deadline: self.deadline,
+            fast: None,
+        };
+        let ambience = Ambience {
+            now_ms: case.now_ms,
+            seed: case.seed,
+        };
+        let ran = prepared.call(record, work, self.limits, time, ambience);
+        let outcome = match ran.result {
+            Ok(raw) => checked(raw, case).unwrap_or_else(|reason| {
+                Outcome::Error(FailedCall {
+                    error: CaseError::Output,
+                    reason,
+                    frames: Vec::new(),
+                })
+            }),
+            Err(error) => failed(error)?,
+        };
+        Ok(CaseRun {
+            outcome,
+            said: ran.said,
+            took: ran.took,
+            memory_bytes: ran.memory_bytes,
+        })
+    }
+}
+
+fn failed(error: CallError) -> Result<Outcome, String> {
+    let reason = error.to_string();
+    let (error, frames) = match error {
+        CallError::Failure(failure) => return Ok(Outcome::Failure(failure)),
+        CallError::NoInstance { .. } => return Err(reason),
+        CallError::Timeout | CallError::Overrun => (CaseError::Timeout, Vec::new()),
+        CallError::Trap(report) => (CaseError::Trap, report.frames),
+        CallError::Memory(report) => (CaseError::Memory, report.frames),
+        CallError::Table(report) => (CaseError::Table, report.frames),
+        CallError::Output { .. } => (CaseError::Output, Vec::new()),
+    };
+    Ok(Outcome::Error(FailedCall {
+        error,
+        reason,
+        frames,
+    }))
+}
+
+/// Checks that an answer is what its world promises.
+fn checked(raw: Raw, case: &ExtensionCase) -> Result<Outcome, String> {
+    Ok(match raw {
+        Raw::Verdict(WireVerdict::Accept) => Outcome::Accept,
+        Raw::Verdict(WireVerdict::Reject(rejection)) => Outcome::Reject {
+            reason: rejection.reason,
+            details: Value::Object(object("the details of its rejection", &rejection.details)?),
+        },
+        Raw::Pre { message, context } => Outcome::Changed {
+            message: match message {
+                Some(message) => Some(MessageValue {
+                    message_id: message.message_id,
+                    message_type: message.message_type,
+                    payload: json("the payload of its message", &message.payload)?,
+                    metadata: object("the metadata of its message", &message.metadata)?,
+                }),
+                None => None,
+            },
+            context: match context {
+                Some(context) => object("its context", &context)?,
+                None => Map::new(),
+            },
+        },
+        Raw::Scores(scores) => Outcome::Scores(all_scores(scores, case)?),
+        Raw::Metadata(Some(metadata)) => Outcome::Metadata(object("its metadata", &metadata)?),
+        Raw::Metadata(None) => Outcome::Metadata(Map::new()),
+    })
+}
+
+fn json(what: &str, text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|error| format!("{what} is not JSON: {error}"))
+}
+
+fn object(what: &str, text: &str) -> Result<Map<String, Value>, String> {
+    match json(what, text)? {
+        Value::Object(object) => Ok(object),
+        _ => Err(format!("{what} is not a JSON object")),
+    }
+}
+
+/// One finite factor, 0 or more, for each candidate.
+fn all_scores(scores: Vec<WireScore>, case: &ExtensionCase) -> Result<BTreeMap<String, f64>, String> {
+    let mut factors = BTreeMap::new();
+    for WireScore { provider_id, factor } in scores {
+        if !case
+            .candidates
+            .iter()
+            .any(|candidate| candidate.provider_id == provider_id)
+        {
+            return Err(format!("it scored {provider_id:?}, which is no candidate"));
+        }
+        if !factor.is_finite() || factor < 0.0 {
+            return Err(format!(
+                "the factor of {provider_id:?} is {factor}, not a finite number from 0"
+            ));
+        }
+        if factors.insert(provider_id.clone(), factor).is_some() {
+            return Err(format!("it scored {provider_id:?} twice"));
+        }
+    }
+    match case
+        .candidates
+        .iter()
+        .find(|candidate| !factors.contains_key(&candidate.provider_id))
+    {
+        Some(missing) => Err(format!("it gave {:?} no score", missing.provider_id)),
+        None => Ok(factors),
+    }
+}
