@@ -20,7 +20,8 @@ build: ## Build the release binary
 	cargo build --release --locked
 
 demo: ## Run a sidecar with its own small policy store, to try things out
-	cargo run --release --locked --quiet -- demo
+	tests/setup.sh guests
+	cargo run --release --locked --quiet -- demo --extensions wasm-extensions/target/components
 
 test: ## Run every test that needs no outside service
 	tests/setup.sh

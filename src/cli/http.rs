@@ -33,7 +33,7 @@ pub(super) fn exchange(
     address: &Address,
     method: &str,
     path: &str,
-    body: &str,
+    body: &[u8],
     patience: Duration,
 ) -> io::Result<Answer> {
     match address {
@@ -58,12 +58,13 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     }
 }
 
-fn converse(mut stream: impl Read + Write, method: &str, path: &str, body: &str) -> io::Result<Answer> {
+fn converse(mut stream: impl Read + Write, method: &str, path: &str, body: &[u8]) -> io::Result<Answer> {
     let length = body.len();
     let head = format!(
         "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}"
     );
-    write!(stream, "{head}\r\n\r\n{body}")?;
+    write!(stream, "{head}\r\n\r\n")?;
+    stream.write_all(body)?;
     let mut answer = Vec::new();
     stream.take(1 << 20).read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer).into_owned();

@@ -55,7 +55,7 @@ enum Command {
     /// Serve a HEIR: a policy store on SQLite or Postgres.
     Store(store::StoreArgs),
     /// Show all of it at work on this machine, in half a minute: a store, a sidecar, an outage, a recovery.
-    Demo,
+    Demo(demo::DemoArgs),
     /// Check policies, or a configuration and the policies it names; report every mistake.
     Check(check::CheckArgs),
     /// Say what a policy decides about a request, and why.
@@ -83,7 +83,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Store(args) => store::run(&args),
-        Command::Demo => demo::run(),
+        Command::Demo(args) => demo::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Simulate(args) => simulate::run(&args),

@@ -56,7 +56,7 @@ pub(super) fn run(args: &ProbeArgs) -> ExitCode {
         &address,
         "GET",
         path,
-        "",
+        b"",
         Duration::from_millis(args.timeout_ms.max(1)),
     ) {
         Ok(answer) => {

@@ -1,13 +1,17 @@
-//! `beamline-sidecar demo`: a store and a sidecar as processes of their own, an outage, and what the Router sees.
+//! `beamline-sidecar demo`: a store and a sidecar as processes of their own, extensions, an outage, and what the Router
+//! sees of it.
+
+mod extensions;
 
 use std::{
     fs,
     io::{self, IsTerminal},
-    path::Path,
+    path::{Path, PathBuf},
     process::{ExitCode, Stdio},
     time::{Duration, Instant},
 };
 
+use clap::Args;
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -26,17 +30,17 @@ const SAMPLES: [(&str, &str, &str); 3] = [
     (
         "acme",
         "chat",
-        include_str!("../../examples/policies/acme/chat.json"),
+        include_str!("../../../examples/policies/acme/chat.json"),
     ),
     (
         "acme",
         "summaries",
-        include_str!("../../examples/policies/acme/summaries.json"),
+        include_str!("../../../examples/policies/acme/summaries.json"),
     ),
     (
         "globex",
         "default",
-        include_str!("../../examples/policies/globex/default.json"),
+        include_str!("../../../examples/policies/globex/default.json"),
     ),
 ];
 
@@ -58,7 +62,16 @@ const FAILED: &str = r#"{"version":"1","request_id":"r-3","tenant_id":"acme","po
 
 const PATIENCE: Duration = Duration::from_secs(15);
 
-pub(super) fn run() -> ExitCode {
+/// Shows the sidecar at work, in half a minute.
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// Directory with the components pii-guard.wasm and latency-scorer.wasm, to show extensions as well. `make demo`
+    /// builds and names it.
+    #[arg(long, value_name = "DIR")]
+    extensions: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &DemoArgs) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -69,7 +82,7 @@ pub(super) fn run() -> ExitCode {
     // Whichever way this ends, the children and the directory go with what is dropped here.
     let shown = runtime.block_on(async {
         tokio::select! {
-            shown = show() => shown,
+            shown = show(args.extensions.as_deref()) => shown,
             _ = tokio::signal::ctrl_c() => Err(io::Error::other("interrupted")),
         }
     });
@@ -82,7 +95,8 @@ pub(super) fn run() -> ExitCode {
     }
 }
 
-async fn show() -> io::Result<()> {
+async fn show(components: Option<&Path>) -> io::Result<()> {
+    let components = components.map(std::path::absolute).transpose()?;
     let folder = tempfile::Builder::new().prefix("beamline-demo").tempdir()?;
     for (tenant, policy, document) in SAMPLES {
         let dir = folder.path().join("policies").join(tenant);
@@ -141,8 +155,13 @@ async fn show() -> io::Result<()> {
         print_decision(&sidecar.listen, body, &decided);
     }
 
+    match &components {
+        Some(components) => extensions::show(components, &heir, &sidecar.listen, &ops).await?,
+        None => say("\n   (Extensions are shown by `make demo`, which builds them.)"),
+    }
+
     title(
-        "4",
+        "7",
         "The store is killed (kill -9). The same lookup, once its answer is older than stale_after_ms",
     );
     store.child.kill().await?;
@@ -159,7 +178,7 @@ async fn show() -> io::Result<()> {
     );
 
     title(
-        "5",
+        "8",
         "A write while the store is away goes into a durable journal, and is visible at once",
     );
     let written = "/api/v1/policies/acme/translate";
@@ -174,7 +193,7 @@ async fn show() -> io::Result<()> {
     print(&ops, "GET", "/ready", &ask(&ops, "GET", "/ready", "").await?);
 
     title(
-        "6",
+        "9",
         "The store is back: the write is made there, and answers are fresh again",
     );
     let address = heir.to_string();
@@ -242,9 +261,14 @@ impl Started {
     }
 }
 
-async fn ask(address: &Address, method: &'static str, path: &str, body: &'static str) -> io::Result<Answer> {
-    let (address, path) = (address.clone(), path.to_owned());
-    tokio::task::spawn_blocking(move || exchange(&address, method, &path, body, Duration::from_secs(5)))
+async fn ask(
+    address: &Address,
+    method: &'static str,
+    path: &str,
+    body: impl Into<Vec<u8>>,
+) -> io::Result<Answer> {
+    let (address, path, body) = (address.clone(), path.to_owned(), body.into());
+    tokio::task::spawn_blocking(move || exchange(&address, method, &path, &body, Duration::from_secs(5)))
         .await
         .map_err(io::Error::other)?
 }
