@@ -6,6 +6,7 @@
 #   tests/setup.sh fuzz       a C++ compiler and cargo-fuzz for `make fuzz`
 #   tests/setup.sh coverage   the above without bench, and cargo-llvm-cov with matching LLVM tools
 #   tests/setup.sh guests     of the above only a compiler for WebAssembly, and what it builds
+#   tests/setup.sh scripting  what builds extensions in JavaScript and Python, under wasm-extensions/target
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -95,11 +96,39 @@ for_guests() {
     wasm-extensions/build.sh >/dev/null
 }
 
+# From the registries' packages at the versions that the projects pin.
+for_scripting() {
+    local js=wasm-extensions/target/js python=wasm-extensions/target/python lock=wasm-extensions/js/pii-guard/package-lock.json
+    need_command node nodejs
+    need_command npm npm
+    node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || die "needs Node.js 20 or newer, not $(node --version)"
+    if ! cmp -s $lock $js/installed.json; then
+        say "installing the tools for JavaScript into $js/"
+        mkdir -p $js
+        cp wasm-extensions/js/pii-guard/package.json $lock $js/
+        # Not `npm ci`, which wants every platform's optional packages in the lock file.
+        npm --loglevel error --prefix $js install --ignore-scripts --no-audit --no-fund >/dev/null || die "npm could not install the tools"
+        cp $lock $js/installed.json
+    fi
+
+    need_command python3 python3
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "needs Python 3.11 or newer, not $(python3 --version)"
+    python3 -c 'import ensurepip' 2>/dev/null || need_packages python3-venv
+    if ! cmp -s wasm-extensions/python/pii-guard/requirements.txt $python/requirements.txt; then
+        say "installing the tools for Python into $python/"
+        python3 -m venv --clear $python
+        $python/bin/pip install --quiet --disable-pip-version-check -r wasm-extensions/python/pii-guard/requirements.txt ||
+            die "pip could not install the tools"
+        cp wasm-extensions/python/pii-guard/requirements.txt $python/
+    fi
+}
+
 case ${1-} in
     '') for_tests; for_guests ;;
     bench) for_tests; for_bench ;;
     fuzz) for_fuzz ;;
     coverage) for_tests; for_guests; for_coverage ;;
     guests) for_guests ;;
-    *) die "unknown mode '$1': nothing, bench, fuzz, coverage or guests" ;;
+    scripting) for_scripting ;;
+    *) die "unknown mode '$1': nothing, bench, fuzz, coverage, guests or scripting" ;;
 esac
