@@ -7,6 +7,7 @@ mod cases;
 mod check;
 mod compile;
 mod engine;
+mod frames;
 mod inspect;
 mod new;
 mod show;

@@ -8,6 +8,7 @@ use super::{CaseCandidate, CaseError, ExtensionCase};
 use crate::extensions::{
     Ambience, CallError, CallLimits, CallRecord, CandidateRecord, ConfigProblem, DecisionRecord,
     GuestFailure, Kind, MessageRecord, Prepared, Ran, Raw, Said, Time, WireScore, WireVerdict, Work,
+    answer::is_code,
 };
 
 /// A message as an object.
@@ -214,7 +215,17 @@ impl<'a> Given<'a> {
 fn failed(error: CallError) -> Result<Outcome, String> {
     let reason = error.to_string();
     let (error, frames) = match error {
-        CallError::Failure(failure) => return Ok(Outcome::Failure(failure)),
+        CallError::Failure(failure) if is_code(&failure.code) => return Ok(Outcome::Failure(failure)),
+        CallError::Failure(failure) => {
+            return Ok(Outcome::Error(FailedCall {
+                error: CaseError::Output,
+                reason: format!(
+                    "the code of its failure, {:?}, is no name: at most 64 of a to z, 0 to 9 and _, a letter first",
+                    failure.code
+                ),
+                frames: Vec::new(),
+            }));
+        }
         CallError::NoInstance { .. } => return Err(reason),
         CallError::Timeout | CallError::Overrun => (CaseError::Timeout, Vec::new()),
         CallError::Trap(report) => (CaseError::Trap, report.frames),
@@ -230,7 +241,7 @@ fn failed(error: CallError) -> Result<Outcome, String> {
 }
 
 /// Checks that an answer is what its world promises.
-fn checked(raw: Raw, case: &ExtensionCase) -> Result<Outcome, String> {
+pub(super) fn checked(raw: Raw, case: &ExtensionCase) -> Result<Outcome, String> {
     Ok(match raw {
         Raw::Verdict(WireVerdict::Accept) => Outcome::Accept,
         Raw::Verdict(WireVerdict::Reject(rejection)) => Outcome::Reject {

@@ -1,6 +1,8 @@
 //! Adds a label to decisions, for whoever reads them later.
 
-use beamline_extension_sdk::{Call, Decision, Extension, Failure, Json, PostProcessor, Problem, export};
+use beamline_extension_sdk::{
+    Call, Decision, Extension, Failure, Json, PostProcessor, Problem, export,
+};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -45,7 +47,9 @@ impl PostProcessor for MyExtension {
             return Ok(None);
         }
         let label = format!("{}/{}", decision.provider_id, decision.reason);
-        Ok(Some(Json::from(&json!({ call.config.key.as_str(): label }))))
+        Ok(Some(Json::from(
+            &json!({ call.config.key.as_str(): label }),
+        )))
     }
 }
 
@@ -69,7 +73,10 @@ mod tests {
 
     #[test]
     fn a_decision_is_labelled_unless_excepted() {
-        assert_eq!(added(Config::default()).as_deref(), Some(r#"{"route":"openai/sticky"}"#));
+        assert_eq!(
+            added(Config::default()).as_deref(),
+            Some(r#"{"route":"openai/sticky"}"#)
+        );
         let except = vec!["sticky".to_owned()];
         assert_eq!(
             added(Config {

@@ -1,6 +1,8 @@
 //! Adds to the context how long a message is, for a policy's conditions to look at.
 
-use beamline_extension_sdk::{Call, Extension, Failure, Json, Message, PreOutput, PreProcessor, Problem, export};
+use beamline_extension_sdk::{
+    Call, Extension, Failure, Json, Message, PreOutput, PreProcessor, Problem, export,
+};
 use serde::Deserialize;
 use serde_json::json;
 

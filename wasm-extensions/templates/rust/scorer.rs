@@ -1,6 +1,8 @@
 //! Favours providers whose calls succeed.
 
-use beamline_extension_sdk::{Call, Candidate, Extension, Failure, Message, Problem, Score, Scorer, export};
+use beamline_extension_sdk::{
+    Call, Candidate, Extension, Failure, Message, Problem, Score, Scorer, export,
+};
 use serde::Deserialize;
 
 /// The extension.
@@ -92,7 +94,10 @@ mod tests {
     fn every_mistake_is_told() {
         let config = Json::from_text(r#"{"strength": -1, "floor": 2}"#);
         let problems = MyExtension::check_config(&config).unwrap_err();
-        let paths: Vec<_> = problems.iter().map(|problem| problem.path.as_str()).collect();
+        let paths: Vec<_> = problems
+            .iter()
+            .map(|problem| problem.path.as_str())
+            .collect();
         assert_eq!(paths, ["/strength", "/floor"]);
         assert!(MyExtension::check_config(&Json::empty_object()).is_ok());
     }

@@ -29,7 +29,10 @@ impl Extension for MyExtension {
 
     fn check(config: &Config) -> Vec<Problem> {
         if config.max_bytes == 0 {
-            vec![Problem::new("/max_bytes", "nothing would pass: write 1 or more")]
+            vec![Problem::new(
+                "/max_bytes",
+                "nothing would pass: write 1 or more",
+            )]
         } else {
             Vec::new()
         }
@@ -70,7 +73,8 @@ mod tests {
 
     #[test]
     fn a_limit_that_lets_nothing_pass_is_a_mistake() {
-        let problems = MyExtension::check_config(&Json::from_text(r#"{"max_bytes": 0}"#)).unwrap_err();
+        let problems =
+            MyExtension::check_config(&Json::from_text(r#"{"max_bytes": 0}"#)).unwrap_err();
         assert_eq!(problems[0].path, "/max_bytes");
         assert!(MyExtension::check_config(&Json::empty_object()).is_ok());
     }
