@@ -63,7 +63,7 @@ pub(super) fn failure(error: &CallError, timeout_ms: u32, attempts: u32) -> Exte
     }
 }
 
-fn is_code(code: &str) -> bool {
+pub(super) fn is_code(code: &str) -> bool {
     code.len() <= CODE
         && code.starts_with(|c: char| c.is_ascii_lowercase())
         && code

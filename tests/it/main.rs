@@ -7,6 +7,7 @@ mod config;
 mod conformance;
 mod decide;
 mod erlang;
+mod ext_commands;
 mod extensions;
 mod faults;
 mod forward;

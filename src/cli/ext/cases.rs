@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     engine::{default_timeout_ms, limits, workshop},
+    frames,
     show::time,
     target::{CASES, Target},
 };
@@ -221,7 +222,7 @@ fn show(ran: &Ran<'_>, file: &Path, timeout_ms: u32) {
             ));
         }
         if let Outcome::Error(failed) = &run.outcome {
-            for (index, frame) in failed.frames.iter().enumerate() {
+            for (index, frame) in frames::shown(&failed.frames).iter().enumerate() {
                 say(&format!(
                     "       {} {frame}",
                     if index == 0 {

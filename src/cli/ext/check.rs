@@ -268,7 +268,7 @@ impl Report {
                 self.problem(
                     "component",
                     error.reason,
-                    "build it anew with `beamline-sidecar ext build`",
+                    "if it is about memory or tables, begin with less of them; else build it anew with `ext build`",
                 );
                 return Ok(());
             }

@@ -1,12 +1,18 @@
 //! `beamline-sidecar ext`: what authors of extensions need, from an empty directory to a measured component.
 
 mod anatomy;
+mod bench;
+mod build;
 mod cases;
 mod check;
+mod compile;
 mod engine;
+mod frames;
 mod inspect;
+mod new;
 mod show;
 mod target;
+mod template;
 
 use std::process::ExitCode;
 
@@ -26,18 +32,27 @@ pub(super) struct ExtArgs {
 
 #[derive(Debug, Subcommand)]
 enum ExtCommand {
+    /// Write a project that builds and passes its tests.
+    New(new::NewArgs),
+    /// Build a project, and make a component of it.
+    Build(build::BuildArgs),
     /// Check a component and its registry record as a sidecar does; report every mistake.
     Check(check::CheckArgs),
     /// Run cases: what the extension is given, and what must come of it.
     Test(cases::TestArgs),
+    /// Measure calls, and compare with the run before.
+    Bench(bench::BenchArgs),
     /// Say what a component is, without running any of it.
     Inspect(inspect::InspectArgs),
 }
 
 pub(super) fn run(args: &ExtArgs) -> ExitCode {
     match &args.command {
+        ExtCommand::New(args) => new::run(args),
+        ExtCommand::Build(args) => build::run(args),
         ExtCommand::Check(args) => check::run(args),
         ExtCommand::Test(args) => cases::run(args),
+        ExtCommand::Bench(args) => bench::run(args),
         ExtCommand::Inspect(args) => inspect::run(args),
     }
 }

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 pub use self::{
     judge::{Difference, judge},
     read::{Mistake, read},
-    run::{CaseRun, Circumstances, FailedCall, MessageValue, Outcome},
+    run::{CaseRun, Circumstances, FailedCall, Given, MessageValue, Outcome},
 };
 use super::{BreakerState, Kind};
 

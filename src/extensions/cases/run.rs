@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Map, Value};
 
-use super::{CaseError, ExtensionCase};
+use super::{CaseCandidate, CaseError, ExtensionCase};
 use crate::extensions::{
     Ambience, CallError, CallLimits, CallRecord, CandidateRecord, ConfigProblem, DecisionRecord,
-    GuestFailure, Kind, MessageRecord, Prepared, Raw, Said, Time, WireScore, WireVerdict, Work,
+    GuestFailure, Kind, MessageRecord, Prepared, Ran, Raw, Said, Time, WireScore, WireVerdict, Work,
+    answer::is_code,
 };
 
 /// A message as an object.
@@ -80,17 +81,19 @@ pub struct Circumstances {
 }
 
 impl Circumstances {
+    const fn time(&self) -> Time {
+        Time {
+            deadline: self.deadline,
+            fast: None,
+        }
+    }
+
     /// Has the configuration checked, as the host does before any call, and makes the call.
     ///
     /// # Errors
     /// When there was no room for an instance, which is not the extension's doing.
     pub fn run(&self, prepared: &Prepared, case: &ExtensionCase) -> Result<CaseRun, String> {
-        let config = Value::Object(case.config.clone()).to_string();
-        let time = Time {
-            deadline: self.deadline,
-            fast: None,
-        };
-        let checked = prepared.check_config(&config, self.limits, time);
+        let checked = Given::of(case).check_config(prepared, self);
         let wants_check = matches!(case.expect, super::Expect::ConfigProblems(_));
         let checked_outcome = match checked.result {
             Ok(problems) if problems.is_empty() && !wants_check => None,
@@ -105,7 +108,7 @@ impl Circumstances {
                 memory_bytes: checked.memory_bytes,
             });
         }
-        let mut run = self.call(prepared, case, &config)?;
+        let mut run = self.call(prepared, case)?;
         let mut said = checked.said;
         said.lines.append(&mut run.said.lines);
         said.counters.append(&mut run.said.counters);
@@ -114,60 +117,8 @@ impl Circumstances {
         Ok(run)
     }
 
-    fn call(&self, prepared: &Prepared, case: &ExtensionCase, config: &str) -> Result<CaseRun, String> {
-        let context = Value::Object(case.context.clone()).to_string();
-        let payload = case.message.payload.to_string();
-        let metadata = Value::Object(case.message.metadata.clone()).to_string();
-        let record = CallRecord {
-            tenant_id: case
-                .context
-                .get("tenant_id")
-                .and_then(Value::as_str)
-                .unwrap_or("tenant"),
-            policy_id: "policy",
-            trace_id: "trace",
-            request_id: "request",
-            context: &context,
-            config,
-            remaining_ms: self.remaining_ms,
-        };
-        let message = MessageRecord {
-            message_id: &case.message.message_id,
-            message_type: &case.message.message_type,
-            payload: &payload,
-            metadata: &metadata,
-        };
-        let candidates: Vec<CandidateRecord<'_>> = case
-            .candidates
-            .iter()
-            .map(|candidate| CandidateRecord {
-                provider_id: &candidate.provider_id,
-                weight: candidate.weight,
-                breaker: candidate.breaker,
-                latency_ms: candidate.latency_ms,
-                error_rate: candidate.error_rate,
-                cost: candidate.cost,
-            })
-            .collect();
-        let work = match prepared.kind() {
-            Kind::Pre => Work::Pre(message),
-            Kind::Validator => Work::Validator(message),
-            Kind::Scorer => Work::Scorer(message, &candidates),
-            Kind::Post => Work::Post(DecisionRecord {
-                provider_id: &case.decision.provider_id,
-                reason: &case.decision.reason,
-                priority: case.decision.priority,
-            }),
-        };
-        let time = Time {
-            deadline: self.deadline,
-            fast: None,
-        };
-        let ambience = Ambience {
-            now_ms: case.now_ms,
-            seed: case.seed,
-        };
-        let ran = prepared.call(record, work, self.limits, time, ambience);
+    fn call(&self, prepared: &Prepared, case: &ExtensionCase) -> Result<CaseRun, String> {
+        let ran = Given::of(case).call(prepared, self);
         let outcome = match ran.result {
             Ok(raw) => checked(raw, case).unwrap_or_else(|reason| {
                 Outcome::Error(FailedCall {
@@ -187,10 +138,94 @@ impl Circumstances {
     }
 }
 
+/// What a case gives to the extension, written out once for any number of calls.
+#[derive(Debug)]
+pub struct Given<'a> {
+    case: &'a ExtensionCase,
+    context: String,
+    config: String,
+    payload: String,
+    metadata: String,
+    candidates: Vec<CandidateRecord<'a>>,
+}
+
+impl<'a> Given<'a> {
+    pub fn of(case: &'a ExtensionCase) -> Self {
+        let text = |object: &Map<String, Value>| Value::Object(object.clone()).to_string();
+        let candidate = |candidate: &'a CaseCandidate| CandidateRecord {
+            provider_id: &candidate.provider_id,
+            weight: candidate.weight,
+            breaker: candidate.breaker,
+            latency_ms: candidate.latency_ms,
+            error_rate: candidate.error_rate,
+            cost: candidate.cost,
+        };
+        Self {
+            case,
+            context: text(&case.context),
+            config: text(&case.config),
+            payload: case.message.payload.to_string(),
+            metadata: text(&case.message.metadata),
+            candidates: case.candidates.iter().map(candidate).collect(),
+        }
+    }
+
+    /// Calls the extension. The configuration is not checked, nor is the answer.
+    pub fn call(&self, prepared: &Prepared, at: &Circumstances) -> Ran<Raw> {
+        let case = self.case;
+        let tenant_id = case.context.get("tenant_id").and_then(Value::as_str);
+        let record = CallRecord {
+            tenant_id: tenant_id.unwrap_or("tenant"),
+            policy_id: "policy",
+            trace_id: "trace",
+            request_id: "request",
+            context: &self.context,
+            config: &self.config,
+            remaining_ms: at.remaining_ms,
+        };
+        let message = MessageRecord {
+            message_id: &case.message.message_id,
+            message_type: &case.message.message_type,
+            payload: &self.payload,
+            metadata: &self.metadata,
+        };
+        let work = match prepared.kind() {
+            Kind::Pre => Work::Pre(message),
+            Kind::Validator => Work::Validator(message),
+            Kind::Scorer => Work::Scorer(message, &self.candidates),
+            Kind::Post => Work::Post(DecisionRecord {
+                provider_id: &case.decision.provider_id,
+                reason: &case.decision.reason,
+                priority: case.decision.priority,
+            }),
+        };
+        let ambience = Ambience {
+            now_ms: case.now_ms,
+            seed: case.seed,
+        };
+        prepared.call(record, work, at.limits, at.time(), ambience)
+    }
+
+    /// Has the extension check the configuration.
+    pub fn check_config(&self, prepared: &Prepared, at: &Circumstances) -> Ran<Vec<ConfigProblem>> {
+        prepared.check_config(&self.config, at.limits, at.time())
+    }
+}
+
 fn failed(error: CallError) -> Result<Outcome, String> {
     let reason = error.to_string();
     let (error, frames) = match error {
-        CallError::Failure(failure) => return Ok(Outcome::Failure(failure)),
+        CallError::Failure(failure) if is_code(&failure.code) => return Ok(Outcome::Failure(failure)),
+        CallError::Failure(failure) => {
+            return Ok(Outcome::Error(FailedCall {
+                error: CaseError::Output,
+                reason: format!(
+                    "the code of its failure, {:?}, is no name: at most 64 of a to z, 0 to 9 and _, a letter first",
+                    failure.code
+                ),
+                frames: Vec::new(),
+            }));
+        }
         CallError::NoInstance { .. } => return Err(reason),
         CallError::Timeout | CallError::Overrun => (CaseError::Timeout, Vec::new()),
         CallError::Trap(report) => (CaseError::Trap, report.frames),
@@ -206,7 +241,7 @@ fn failed(error: CallError) -> Result<Outcome, String> {
 }
 
 /// Checks that an answer is what its world promises.
-fn checked(raw: Raw, case: &ExtensionCase) -> Result<Outcome, String> {
+pub(super) fn checked(raw: Raw, case: &ExtensionCase) -> Result<Outcome, String> {
     Ok(match raw {
         Raw::Verdict(WireVerdict::Accept) => Outcome::Accept,
         Raw::Verdict(WireVerdict::Reject(rejection)) => Outcome::Reject {

@@ -330,3 +330,62 @@ fn what_is_shown_can_be_written_into_a_case() {
         );
     }
 }
+
+#[test]
+fn answers_are_refused_where_a_sidecar_refuses_them() {
+    use crate::extensions::{NewMessage, Raw, Rejection, WireScore, WireVerdict, answer};
+    let message = |payload: &str, metadata: &str| Raw::Pre {
+        message: Some(NewMessage {
+            message_id: "m".into(),
+            message_type: "chat".into(),
+            payload: payload.into(),
+            metadata: metadata.into(),
+        }),
+        context: None,
+    };
+    let context = |text: &str| Raw::Pre {
+        message: None,
+        context: Some(text.into()),
+    };
+    let reject = |details: &str| {
+        Raw::Verdict(WireVerdict::Reject(Rejection {
+            reason: "r".into(),
+            details: details.into(),
+        }))
+    };
+    let scores = |scores: &[(&str, f64)]| {
+        let score = |(provider_id, factor): &(&str, f64)| WireScore {
+            provider_id: (*provider_id).into(),
+            factor: *factor,
+        };
+        Raw::Scores(scores.iter().map(score).collect())
+    };
+    let case = expecting("scorer", "{error: output}");
+    for (raw, is_right) in [
+        (message("1", "{}"), true),
+        (message("", "{}"), false),
+        (message("1", "[]"), false),
+        (context("{}"), true),
+        (context("null"), false),
+        (reject("{}"), true),
+        (reject("[1]"), false),
+        (Raw::Metadata(None), true),
+        (Raw::Metadata(Some("{}".into())), true),
+        (Raw::Metadata(Some("{".into())), false),
+        (scores(&[("b", 0.0), ("a", 2.5)]), true),
+        (scores(&[("a", 1.0)]), false),
+        (scores(&[("a", 1.0), ("b", 1.0), ("b", 1.0)]), false),
+        (scores(&[("a", 1.0), ("c", 1.0)]), false),
+        (scores(&[("a", 1.0), ("b", f64::NAN)]), false),
+        (scores(&[("a", 1.0), ("b", f64::INFINITY)]), false),
+        (scores(&[("a", 1.0), ("b", -0.1)]), false),
+    ] {
+        let here = run::checked(raw.clone(), &case);
+        assert_eq!(here.is_ok(), is_right, "{raw:?}: {here:?}");
+        assert_eq!(
+            answer::check(raw.clone(), &["a", "b"]).is_ok(),
+            is_right,
+            "{raw:?}"
+        );
+    }
+}

@@ -1,0 +1,155 @@
+//! `beamline-sidecar ext build`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Args;
+use serde_json::json;
+use wit_component::ComponentEncoder;
+
+use super::{
+    anatomy::Anatomy,
+    compile,
+    show::{Table, bytes, listed, thousands},
+    target::{Language, Project},
+};
+use crate::cli::{EXIT_USAGE, complain, say};
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Rust is compiled for wasm32-unknown-unknown, with rustup's compiler or Debian's, and made a component. A project in
+JavaScript or Python is built by its own script: `npm run build`, or build.sh.
+
+Exits 0 if there is a component, 64 if not.
+
+Examples:
+  beamline-sidecar ext build                      the project in this directory
+  beamline-sidecar ext build my-guard --out extensions/my-guard.wasm
+  beamline-sidecar ext build --debug              keeps the names of functions, for crashes to be told by"
+)]
+pub(super) struct BuildArgs {
+    /// The project.
+    #[arg(value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// Where the component goes; otherwise the project's target/components/NAME.wasm.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Keep the names of functions.
+    #[arg(long)]
+    debug: bool,
+    /// Print JSON, for machines.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &BuildArgs) -> ExitCode {
+    match build(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            complain(&reason);
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+fn build(args: &BuildArgs) -> Result<(), String> {
+    let project = Project::open(&args.dir)?;
+    let compiled = match project.language {
+        Language::Rust => compile::rust(&project.dir, args.debug)?,
+        Language::Js | Language::Python => compile::by_script(&project)?,
+    };
+    let module = fs::read(&compiled.file).map_err(|error| format!("{}: {error}", compiled.file.display()))?;
+    let component = match project.language {
+        Language::Rust => componentize(&module)?,
+        Language::Js | Language::Python => module,
+    };
+    let anatomy =
+        Anatomy::of(&component).map_err(|reason| format!("what was built cannot be used: {reason}"))?;
+    let out = args.out.clone().unwrap_or_else(|| project.component());
+    let before = fs::metadata(&out).ok().map(|metadata| metadata.len());
+    write(&out, &component).map_err(|error| format!("{}: {error}", out.display()))?;
+    let size = component.len() as u64;
+    if args.json {
+        let report = json!({
+            "file": out,
+            "compiler": compiled.compiler,
+            "previous_bytes": before,
+            "component": anatomy,
+        });
+        say(&report.to_string());
+        return Ok(());
+    }
+    let mut table = Table::default();
+    table.row("component", out.display().to_string());
+    table.row("built by", compiled.compiler);
+    table.row("size", format!("{}{}", bytes(size), change(before, size)));
+    table.row("imports", listed(anatomy.imports.iter().map(String::as_str)));
+    table.row("sha256", anatomy.sha256.to_string());
+    say(&table.to_string());
+    Ok(())
+}
+
+/// Makes a component of a module, which carries the description of its world.
+fn componentize(module: &[u8]) -> Result<Vec<u8>, String> {
+    let encode = || {
+        ComponentEncoder::default()
+            .module(module)?
+            .validate(true)
+            .encode()
+    };
+    encode().map_err(|error| {
+        format!(
+            "no component can be made of what was compiled: {error:#}\n\
+             Is there `beamline_extension_sdk::export!(KIND: TYPE);` at the root of the crate?"
+        )
+    })
+}
+
+/// `, 12 bytes more than before`.
+fn change(before: Option<u64>, now: u64) -> String {
+    match before {
+        None => String::new(),
+        Some(before) if before == now => ", as before".to_owned(),
+        Some(before) => {
+            let way = if now > before { "more" } else { "less" };
+            format!(", {} bytes {way} than before", thousands(now.abs_diff(before)))
+        }
+    }
+}
+
+/// Writes a file that appears whole or not at all: a sidecar may be watching its directory.
+fn write(path: &Path, component: &[u8]) -> std::io::Result<()> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    let new = path.with_extension(format!("new-{}", std::process::id()));
+    fs::write(&new, component)?;
+    fs::rename(&new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_size_is_told() {
+        assert_eq!(change(None, 5), "");
+        assert_eq!(change(Some(5), 5), ", as before");
+        assert_eq!(change(Some(1_000), 5_000), ", 4,000 bytes more than before");
+        assert_eq!(change(Some(5), 4), ", 1 bytes less than before");
+    }
+
+    #[test]
+    fn a_module_that_exports_no_extension_is_refused() {
+        let empty = b"\0asm\x01\0\0\0";
+        assert!(componentize(b"no wasm").unwrap_err().contains("export!"));
+        // It becomes a component, of no world.
+        assert!(
+            componentize(empty)
+                .is_ok_and(|component| Anatomy::of(&component).is_ok_and(|it| it.kind.is_none()))
+        );
+    }
+}
