@@ -1,5 +1,6 @@
 //! Extensions, run for real: components built by `wasm-extensions/build.sh`.
 
+mod compatibility;
 mod decide;
 mod host;
 pub(crate) mod place;
