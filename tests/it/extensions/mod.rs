@@ -5,6 +5,7 @@ mod decide;
 mod host;
 pub(crate) mod place;
 mod registry;
+mod reloads;
 
 use std::{
     path::{Path, PathBuf},
