@@ -4,7 +4,9 @@ SHELL := bash
 
 SOAK_SECONDS ?= 600
 # Which tests soak, as nextest filters by name.
-SOAK_FILTER ?= truth
+SOAK_FILTER ?= truth extensions::reloads
+# How often extensions and policies are exchanged meanwhile.
+SOAK_RELOADS ?= 10000
 # How long each fuzzer runs.
 FUZZ_SECONDS ?= 60
 # Passed on to the benchmark, for example: make bench BENCH_ARGS="lookup --quick"
@@ -31,9 +33,9 @@ test: ## Run every test that needs no outside service
 test-postgres: ## Run the store's tests against a PostgreSQL server of their own
 	tests/postgres.sh
 
-soak: ## Run the long test for SOAK_SECONDS (600)
+soak: ## Run the long tests, for SOAK_SECONDS (600) and SOAK_RELOADS (10000)
 	tests/setup.sh
-	BEAMLINE_SOAK_SECONDS=$(SOAK_SECONDS) cargo nextest run --workspace --locked --no-capture $(SOAK_FILTER)
+	BEAMLINE_SOAK_SECONDS=$(SOAK_SECONDS) BEAMLINE_RELOADS=$(SOAK_RELOADS) cargo nextest run --workspace --locked --no-capture $(SOAK_FILTER)
 
 fuzz: ## Run each fuzzer for FUZZ_SECONDS (60)
 	tests/setup.sh fuzz

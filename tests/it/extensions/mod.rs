@@ -1,9 +1,11 @@
 //! Extensions, run for real: components built by `wasm-extensions/build.sh`.
 
+mod compatibility;
 mod decide;
 mod host;
 pub(crate) mod place;
 mod registry;
+mod reloads;
 
 use std::{
     path::{Path, PathBuf},

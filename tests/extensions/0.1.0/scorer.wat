@@ -1,0 +1,85 @@
+;; world: scorer
+;; Gives each candidate the sum of all that is known of it: weight, breaker, latency, error rate, cost.
+;; Each call writes its policy's id as a line, counts `calls` by the time and `chance` by a number drawn.
+(module
+    (import "beamline:extension/log@0.1.0" "write" (func $write (param i32 i32 i32)))
+    (import "beamline:extension/clock@0.1.0" "now-ms" (func $now (result i64)))
+    (import "beamline:extension/random@0.1.0" "next-u64" (func $next-u64 (result i64)))
+    (import "beamline:extension/metrics@0.1.0" "count" (func $count (param i32 i32 i64)))
+    (memory (export "memory") 4)
+    ;; From 64 on: what is answered. From 128 on: names. From 512 on: a problem of a configuration.
+    (data (i32.const 128) "calls")
+    (data (i32.const 136) "chance")
+    (data (i32.const 144) "/")
+    ;; Hands out memory and takes none back.
+    (global $free (mut i32) (i32.const 4096))
+    (func $take (export "cabi_realloc") (param $old i32) (param $old_size i32) (param $align i32) (param $size i32) (result i32)
+        (local $taken i32)
+        (local.set $taken (i32.and
+            (i32.add (global.get $free) (i32.sub (local.get $align) (i32.const 1)))
+            (i32.sub (i32.const 0) (local.get $align))))
+        (global.set $free (i32.add (local.get $taken) (local.get $size)))
+        (local.get $taken))
+    ;; A configuration of more than 64 bytes is one too many: it is told back at `/`.
+    (func (export "check-config") (param $at i32) (param $length i32) (result i32)
+        (i32.store (i32.const 512) (i32.gt_u (local.get $length) (i32.const 64)))
+        (i32.store (i32.const 516) (i32.const 528))
+        (i32.store (i32.const 520) (i32.const 1))
+        (i32.store (i32.const 528) (i32.const 144))
+        (i32.store (i32.const 532) (i32.const 1))
+        (i32.store (i32.const 536) (local.get $at))
+        (i32.store (i32.const 540) (local.get $length))
+        (i32.const 512))
+    (func $host (param $call i32)
+        (call $write (i32.const 1) (i32.load offset=8 (local.get $call)) (i32.load offset=12 (local.get $call)))
+        (call $count (i32.const 128) (i32.const 5) (call $now))
+        (call $count (i32.const 136) (i32.const 6) (call $next-u64)))
+    ;; Copies a text behind what was copied before, and a bar behind it.
+    (func $add (param $text i32)
+        (local $at i32) (local $length i32)
+        (local.set $length (i32.load offset=4 (local.get $text)))
+        (local.set $at (call $take (i32.const 0) (i32.const 0) (i32.const 1) (i32.add (local.get $length) (i32.const 1))))
+        (memory.copy (local.get $at) (i32.load (local.get $text)) (local.get $length))
+        (i32.store8 (i32.add (local.get $at) (local.get $length)) (i32.const 124)))
+    ;; So many texts in a row become one, with a bar behind each. Where it begins; it ends where memory is free.
+    (func $join (param $texts i32) (param $many i32) (result i32)
+        (local $begin i32)
+        (local.set $begin (global.get $free))
+        (loop $again
+            (call $add (local.get $texts))
+            (local.set $texts (i32.add (local.get $texts) (i32.const 8)))
+            (br_if $again (local.tee $many (i32.sub (local.get $many) (i32.const 1)))))
+        (local.get $begin))
+    (func (export "score") (param $call i32) (result i32)
+        (local $from i32) (local $to i32) (local $many i32)
+        (call $host (local.get $call))
+        (local.set $from (i32.load offset=84 (local.get $call)))
+        (local.set $many (i32.load offset=88 (local.get $call)))
+        (local.set $to (call $take (i32.const 0) (i32.const 0) (i32.const 8) (i32.mul (local.get $many) (i32.const 16))))
+        ;; ok, and the scores.
+        (i32.store (i32.const 68) (local.get $to))
+        (i32.store (i32.const 72) (local.get $many))
+        (block $done
+            (loop $again
+                (br_if $done (i32.eqz (local.get $many)))
+                (i64.store (local.get $to) (i64.load (local.get $from)))
+                (f64.store offset=8 (local.get $to) (f64.add
+                    (f64.add
+                        (f64.load offset=8 (local.get $from))
+                        (f64.convert_i32_u (i32.load8_u offset=16 (local.get $from))))
+                    (f64.add
+                        (call $known (i32.add (local.get $from) (i32.const 24)))
+                        (f64.add
+                            (call $known (i32.add (local.get $from) (i32.const 40)))
+                            (call $known (i32.add (local.get $from) (i32.const 56)))))))
+                (local.set $from (i32.add (local.get $from) (i32.const 72)))
+                (local.set $to (i32.add (local.get $to) (i32.const 16)))
+                (local.set $many (i32.sub (local.get $many) (i32.const 1)))
+                (br $again)))
+        (i32.const 64))
+    ;; What is there, or nothing.
+    (func $known (param $option i32) (result f64)
+        (if (result f64) (i32.load8_u (local.get $option))
+            (then (f64.load offset=8 (local.get $option)))
+            (else (f64.const 0))))
+)
