@@ -96,9 +96,11 @@ def _own():
     return next(one["executable"] for one in built if one.get("target", {}).get("name") == "load")
 
 
-def oha_open(server, path, seconds, rate, unix=False):
-    """Requests at a fixed rate; a late answer delays no other request's clock."""
-    report = _oha(server, path, seconds, unix, ["-q", str(rate), "--latency-correction"])
+def oha_open(server, path, seconds, rate, unix=False, body=None):
+    """Requests at a fixed rate; a late answer delays no other request's clock. With a body, it is posted."""
+    extra = ["-q", str(rate), "--latency-correction"]
+    extra += ["-m", "POST", "-T", "application/json", "-d", body] if body else []
+    report = _oha(server, path, seconds, unix, extra)
     at = {name: seconds * 1e6 for name, seconds in report["latencyPercentiles"].items()}
     return Latency(at["p50"], at["p99"], at["p99.9"], report["summary"]["slowest"] * 1e6)
 

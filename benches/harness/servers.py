@@ -34,7 +34,7 @@ def store(lab, policies, level=None):
     return server
 
 
-def sidecar(lab, heir, state=None, refresh=None, wait=True, decide=None):
+def sidecar(lab, heir, state=None, refresh=None, wait=True, decide=None, more=None):
     """A sidecar in front of `heir`, on TCP and a Unix socket, all telemetry on."""
     name = lab.unique("sidecar")
     port, ops = free_port(), free_port()
@@ -50,6 +50,7 @@ def sidecar(lab, heir, state=None, refresh=None, wait=True, decide=None):
         config["refresh"] = refresh
     if decide:
         config["decide"] = decide
+    config.update(more or {})
     file = lab.dir / f"{name}.yaml"
     file.write_text(json.dumps(config, indent=2))  # JSON is YAML
     process = lab.start("sidecar", [lab.options.sidecar_binary, "run", "--config", file])

@@ -295,6 +295,10 @@ impl App {
             "upkeep",
             upkeep::run(self.store.clone(), self.memory.clone(), background.clone()),
         );
+        tasks.spawn(
+            "modules",
+            upkeep::fetch_modules(self.store.clone(), self.client.clone(), background.clone()),
+        );
         if let Some(checker) = self.checker {
             tasks.spawn(
                 "health_checks",

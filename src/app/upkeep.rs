@@ -6,12 +6,35 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     decide::memory::Memory,
+    heir::HeirClient,
     route,
     snapshot::{Coverage, SnapshotStore},
 };
 
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_secs(60);
+
+/// How often modules that could not be fetched are asked for again.
+const FETCH_EVERY: Duration = Duration::from_secs(5);
+
+/// Fetches modules that could not be fetched when their records came.
+pub(super) async fn fetch_modules(
+    store: Arc<SnapshotStore>,
+    heir: Option<Arc<HeirClient>>,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(FETCH_EVERY) => {}
+        }
+        let misses = store.extensions().is_some_and(|host| host.misses_modules());
+        if misses && let Err(error) = store.reload_extensions(heir.as_deref()).await {
+            tracing::debug!(%error, "extensions_dir cannot be read.");
+        }
+    }
+}
 
 pub(super) async fn run(store: Arc<SnapshotStore>, memory: Arc<Memory>, stop: CancellationToken) {
     let mut seen = store.load().generation();

@@ -323,7 +323,7 @@ impl Prepared {
         ambience: Ambience,
         run: impl FnOnce(&mut Store<Host>) -> wasmtime::Result<Result<T, CallError>>,
     ) -> Ran<T> {
-        let mut store = self.store(self.engines.engine(self.profile), limits, time, ambience);
+        let mut store = self.store(self.pre.engine(), limits, time, ambience);
         let running = self.engines.clock().running();
         let result = match run(&mut store) {
             Ok(result) => result,

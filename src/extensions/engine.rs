@@ -7,7 +7,7 @@
 use std::{
     fmt, io,
     sync::{
-        Arc, Weak,
+        Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::Thread,
@@ -15,7 +15,7 @@ use std::{
 };
 
 use sha2::{Digest, Sha256};
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 /// How often a running call is looked at.
 const TICK: Duration = Duration::from_millis(1);
@@ -135,48 +135,61 @@ pub enum EngineError {
     Thread(#[from] io::Error),
 }
 
-/// Both engines, made once for a process.
+/// Both engines. That for interpreters, whose pool needs a lot of address space, is made when there is one to run.
 pub struct Engines {
     compact: Engine,
-    interpreter: Engine,
+    interpreter: OnceLock<Result<Engine, EngineError>>,
+    instances: u32,
+    max_memory_bytes: usize,
     clock: Arc<Clock>,
 }
 
 impl Engines {
     /// # Errors
-    /// When the address space for the pools cannot be had.
+    /// When the address space for the pool of small modules cannot be had.
     pub fn new(instances: u32, max_memory_bytes: u64) -> Result<Self, EngineError> {
-        let max_memory = usize::try_from(max_memory_bytes).unwrap_or(usize::MAX);
-        let engine = |profile: Profile| {
-            let mut config = profile.config();
-            config.allocation_strategy(InstanceAllocationStrategy::Pooling(
-                profile.pool(instances, max_memory),
-            ));
-            Engine::new(&config).map_err(|error| EngineError::Engine {
-                profile,
-                instances,
-                reason: format!("{error:#}"),
-            })
-        };
-        let (compact, interpreter) = (engine(Profile::Compact)?, engine(Profile::Interpreter)?);
-        let clock = Clock::start([compact.clone(), interpreter.clone()])?;
+        let max_memory_bytes = usize::try_from(max_memory_bytes).unwrap_or(usize::MAX);
+        let compact = make(Profile::Compact, instances, max_memory_bytes)?;
+        let clock = Clock::start()?;
+        clock.advances(&compact);
         Ok(Self {
             compact,
-            interpreter,
+            interpreter: OnceLock::new(),
+            instances,
+            max_memory_bytes,
             clock,
         })
     }
 
-    pub(super) fn engine(&self, profile: Profile) -> &Engine {
+    pub(super) fn engine(&self, profile: Profile) -> Result<&Engine, &EngineError> {
         match profile {
-            Profile::Compact => &self.compact,
-            Profile::Interpreter => &self.interpreter,
+            Profile::Compact => Ok(&self.compact),
+            Profile::Interpreter => {
+                let make = || {
+                    let engine = make(profile, self.instances, self.max_memory_bytes)?;
+                    self.clock.advances(&engine);
+                    Ok(engine)
+                };
+                self.interpreter.get_or_init(make).as_ref()
+            }
         }
     }
 
     pub(super) fn clock(&self) -> &Arc<Clock> {
         &self.clock
     }
+}
+
+fn make(profile: Profile, instances: u32, max_memory_bytes: usize) -> Result<Engine, EngineError> {
+    let mut config = profile.config();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(
+        profile.pool(instances, max_memory_bytes),
+    ));
+    Engine::new(&config).map_err(|error| EngineError::Engine {
+        profile,
+        instances,
+        reason: format!("{error:#}"),
+    })
 }
 
 impl fmt::Debug for Engines {
@@ -211,11 +224,20 @@ pub(super) fn fingerprint(engine: &Engine) -> [u8; 32] {
 }
 
 /// Advances the engines' epochs while calls are under way, and sleeps otherwise.
-#[derive(Debug)]
 pub(super) struct Clock {
     running: AtomicUsize,
     asleep: AtomicBool,
-    thread: std::sync::OnceLock<Thread>,
+    thread: OnceLock<Thread>,
+    engines: Mutex<Vec<EngineWeak>>,
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clock")
+            .field("running", &self.running)
+            .field("asleep", &self.asleep)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Keeps the clock going.
@@ -223,27 +245,33 @@ pub(super) struct Clock {
 pub(super) struct Running<'a>(&'a Clock);
 
 impl Clock {
-    fn start(engines: [Engine; 2]) -> io::Result<Arc<Self>> {
+    fn start() -> io::Result<Arc<Self>> {
         let clock = Arc::new(Self {
             running: AtomicUsize::new(0),
             asleep: AtomicBool::new(false),
-            thread: std::sync::OnceLock::new(),
+            thread: OnceLock::new(),
+            engines: Mutex::default(),
         });
         let weak = Arc::downgrade(&clock);
-        let engines = engines.map(|engine| engine.weak());
         let handle = std::thread::Builder::new()
             .name("extension-clock".into())
-            .spawn(move || {
-                let advance = || {
-                    engines
-                        .iter()
-                        .all(|engine| engine.upgrade().map(|engine| engine.increment_epoch()).is_some())
-                };
-                run(&weak, &advance);
-            })?;
+            .spawn(move || run(&weak))?;
         // Read only by those who come later, and then it is set.
         let _once = clock.thread.set(handle.thread().clone());
         Ok(clock)
+    }
+
+    /// Takes on an engine. It is not kept alive by this.
+    fn advances(&self, engine: &Engine) {
+        let mut engines = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
+        engines.push(engine.weak());
+    }
+
+    fn advance(&self) {
+        let engines = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
+        for engine in engines.iter().filter_map(EngineWeak::upgrade) {
+            engine.increment_epoch();
+        }
     }
 
     /// Call before the first instruction; the clock goes for as long as the answer lives.
@@ -276,7 +304,7 @@ impl Drop for Clock {
     }
 }
 
-fn run(clock: &Weak<Clock>, advance: &dyn Fn() -> bool) {
+fn run(clock: &Weak<Clock>) {
     let mut idle = 0;
     loop {
         let Some(shared) = clock.upgrade() else { return };
@@ -299,10 +327,8 @@ fn run(clock: &Weak<Clock>, advance: &dyn Fn() -> bool) {
             idle = 0;
             continue;
         }
+        shared.advance();
         drop(shared);
         std::thread::sleep(TICK);
-        if !advance() {
-            return;
-        }
     }
 }

@@ -209,11 +209,7 @@ impl ExtensionHost {
     /// Gets and compiles what the local directory's records and these need, as far as it is on this machine.
     pub fn obtain_here(&self, heir: &ExtensionRecords) {
         for module in self.needed(heir.values().map(|text| &**text)) {
-            if self.is_needed(&module)
-                && let Some(bytes) = self.fetcher.here(&module, self.dir.as_deref())
-            {
-                self.build(&module, bytes);
-            }
+            self.obtain_one_here(&module);
         }
     }
 
@@ -229,17 +225,37 @@ impl ExtensionHost {
             return;
         };
         for module in modules {
-            if !self.is_needed(&module) {
-                continue;
+            let (this, of) = (self.clone(), module.clone());
+            // A panic in there would be a bug of ours, and leaves the module missing.
+            let missing = tokio::task::spawn_blocking(move || this.obtain_one_here(&of)).await;
+            if missing.unwrap_or_default() {
+                let bytes = self.fetcher.fetch(&module, heir).await;
+                let this = self.clone();
+                let _built = tokio::task::spawn_blocking(move || this.build(&module, bytes)).await;
             }
-            let bytes = match self.fetcher.here(&module, self.dir.as_deref()) {
-                Some(bytes) => bytes,
-                None => self.fetcher.fetch(&module, heir).await,
-            };
-            let this = self.clone();
-            // Its result is in the map; a panic there would be a bug of ours and leaves the module missing.
-            let _built = tokio::task::spawn_blocking(move || this.build(&module, bytes)).await;
         }
+    }
+
+    /// Compiles a module that is on this machine. Whether it has to be fetched.
+    fn obtain_one_here(&self, module: &Module) -> bool {
+        if !self.is_needed(module) {
+            return false;
+        }
+        match self.fetcher.here(module, self.dir.as_deref()) {
+            Some(bytes) => {
+                self.build(module, bytes);
+                false
+            }
+            None => true,
+        }
+    }
+
+    /// Whether a module could not be fetched, and may be to be had by now.
+    pub fn misses_modules(&self) -> bool {
+        let is_far = |module: &Module| !matches!(module.source, ModuleSource::File(_));
+        self.obtained()
+            .iter()
+            .any(|(module, built)| is_far(module) && built.is_err())
     }
 
     fn needed<'a>(&self, records: impl Iterator<Item = &'a str>) -> Vec<Module> {

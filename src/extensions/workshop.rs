@@ -135,7 +135,14 @@ impl Workshop {
         let theirs = |reason: String| (NotBuilt { reason }, true);
         check_header(module).map_err(theirs)?;
         let profile = Profile::of(module);
-        let engine = self.engines.engine(profile);
+        let engine = self.engines.engine(profile).map_err(|error| {
+            (
+                NotBuilt {
+                    reason: error.to_string(),
+                },
+                false,
+            )
+        })?;
         let began = Instant::now();
         let cached = self.artifacts.as_ref().and_then(|artifacts| {
             artifacts.load(engine, &digest).unwrap_or_else(|tampered| {

@@ -159,10 +159,36 @@ impl Writer {
         &self.locks[usize::try_from(hash % self.locks.len() as u64).unwrap_or_default()]
     }
 
+    /// Asks the extensions that a policy names about their configurations there.
+    async fn check_extensions(&self, body: &Bytes) -> Result<(), Failure> {
+        let Some(host) = self.store.extensions() else {
+            return Ok(());
+        };
+        let (policy, _) = read(body);
+        let Some(pipeline) = policy.pipeline else {
+            return Ok(());
+        };
+        let (host, registry) = (host.clone(), self.store.load().registry().clone());
+        // An extension may take its time, which is bounded, but not by what a worker has.
+        let checked = tokio::task::spawn_blocking(move || host.check_pipeline(&registry, &pipeline));
+        let problems = checked.await.unwrap_or_default();
+        if problems.iter().any(|problem| problem.severity == Severity::Error) {
+            return Err(invalid_policy(&problems));
+        }
+        Ok(())
+    }
+
     /// Makes a write. `headers` are the client's, already without those that concern its connection only.
     pub async fn write(&self, key: &Key, change: Change, headers: &HeaderMap) -> Result<Written, Failure> {
         let document = match &change {
-            Change::Put(body) => Some(check(body, self.strict.load(Relaxed))?),
+            Change::Put(body) => {
+                let strict = self.strict.load(Relaxed);
+                let document = check(body, strict)?;
+                if strict {
+                    self.check_extensions(body).await?;
+                }
+                Some(document)
+            }
             Change::Delete => None,
         };
         let Some(client) = &self.client else {

@@ -1,10 +1,12 @@
 """The parts of the benchmark, in the order of the report. Each has a TITLE and `run(lab)`, which gives Markdown."""
 
-from . import cold_start, decide, lookup, memory, open_loop, paused, publish, sessions
+from . import cold_start, decide, extensions, lookup, memory, open_loop, paused, publish, sessions, slow_extension
 
 PARTS = {
     "lookup": lookup,
     "decide": decide,
+    "extensions": extensions,
+    "slow-extension": slow_extension,
     "open-loop": open_loop,
     "memory": memory,
     "sessions": sessions,

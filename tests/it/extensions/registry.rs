@@ -197,7 +197,10 @@ async fn heir_brings_policy_and_extension_together() {
     let policy = json!({"version": "1.0", "providers": [{"name": "alpha", "weight": 100}], "validators": [{"id": "pii-guard"}]});
     store.put_policy("acme/chat", policy.to_string()).await;
     let state = tempfile::tempdir().unwrap();
-    let yaml = format!("state_dir: {}", state.path().display());
+    let yaml = format!(
+        "state_dir: {}\nwrites: {{validate: strict}}",
+        state.path().display()
+    );
     let sidecar = Sidecar::start(&heir.url(), &yaml);
     sidecar.wait_for("live").await;
     assert_eq!(ask(&sidecar, "chat", json!({})).await, "weighted alpha");
@@ -206,6 +209,15 @@ async fn heir_brings_policy_and_extension_together() {
     assert_eq!(
         outcome(&decide(&sidecar.client(), &asked, &[]).await),
         "403 validator_blocked"
+    );
+    // A configuration that the extension refuses is no policy.
+    let wrong = json!({"version": "1.0", "providers": [{"name": "alpha", "weight": 100}], "validators": [{"id": "pii-guard", "config": {"kinds": ["cards"]}}]});
+    let refused = sidecar.client().put_policy("acme/wrong", wrong.to_string()).await;
+    assert_eq!(refused.status, 422, "{}", refused.text());
+    assert!(
+        refused.text().contains("$.validators[0].config.kinds"),
+        "{}",
+        refused.text()
     );
     // Another record, while it runs.
     let record = json!({"id": "pii-guard", "type": "validator", "module": format!("heir:sha256/{digest}"), "config": {"kinds": ["email"]}});
