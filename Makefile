@@ -12,7 +12,7 @@ FUZZ_SECONDS ?= 60
 # Passed on to the benchmark, for example: make bench BENCH_ARGS="lookup --quick"
 BENCH_ARGS ?=
 
-.PHONY: help build demo test test-postgres soak fuzz bench lint coverage clean
+.PHONY: help build demo test test-guests test-postgres soak fuzz bench lint coverage clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -32,6 +32,13 @@ test: ## Run every test that needs no outside service
 
 test-postgres: ## Run the store's tests against a PostgreSQL server of their own
 	tests/postgres.sh
+
+test-guests: ## Build the extensions in every language, and run their own tests
+	tests/setup.sh guests
+	tests/setup.sh scripting
+	cd wasm-extensions && cargo test --workspace --locked
+	wasm-extensions/js/build.sh
+	wasm-extensions/python/build.sh
 
 soak: ## Run the long tests, for SOAK_SECONDS (600) and SOAK_RELOADS (10000)
 	tests/setup.sh

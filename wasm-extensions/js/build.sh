@@ -16,28 +16,26 @@ out=$PWD/target/components
 [[ -x $tools/node_modules/.bin/jco ]] || die "the tools are missing: tests/setup.sh scripting"
 cmp -s js/pii-guard/package-lock.json "$tools/installed.json" || die "the tools are old: tests/setup.sh scripting"
 for file in cases.js host.js; do
-    cmp js/{template,pii-guard}/test/$file || die "$file is to be the same in both"
+    cmp js/{template,pii-guard}/tests/$file || die "$file is to be the same in both"
 done
 
-# Arguments: directory of a project, name of its copy. Tests it and makes NAME.wasm in the copy.
+# Arguments: a project, the name it gets where it has none. Tests and builds a copy of it.
 build() {
-    local copy=$tools/$2
+    local copy=$tools/$1
     rm -rf "$copy"
     mkdir -p "$copy"
-    (cd "$1" && cp -R package.json src test "$copy/")
-    [[ ! -e $1/cases.yaml ]] || cp "$1/cases.yaml" "$copy/"
-    cp -R wit "$copy/wit"
+    cp -R js/"$1"/{package.json,src,tests} wit "$copy/"
     # As `ext new` does.
     { grep -rlF '{{name}}' "$copy" || true; } | xargs -r sed -i "s/{{name}}/$2/g"
-    say "testing $2"
-    (cd "$copy" && npm --loglevel error test --silent) >"$copy/test.log" || { cat "$copy/test.log" >&2; die "the tests of $2 fail"; }
-    (cd "$copy" && npm --loglevel error run build --silent >/dev/null) || die "$2 cannot be built"
+    say "testing $1"
+    (cd "$copy" && npm --loglevel error --silent test) >"$copy/test.log" || { cat "$copy/test.log" >&2; die "the tests of $1 fail"; }
+    (cd "$copy" && npm --loglevel error --silent run build >/dev/null) || die "$1 cannot be built"
 }
 
 rm -rf target/tests
 cp -R tests target/tests
 mkdir -p "$out"
-build js/pii-guard pii-guard-js
-build js/template template-js
-cp "$tools/pii-guard-js/pii-guard-js.wasm" "$out/"
-python3 imports.py "$out/pii-guard-js.wasm" "$tools/template-js/template-js.wasm"
+build pii-guard pii-guard
+build template of-template
+cp "$tools/pii-guard/target/components/pii-guard.wasm" "$out/pii-guard-js.wasm"
+python3 imports.py "$out/pii-guard-js.wasm" "$tools/template/target/components/of-template.wasm"

@@ -284,9 +284,12 @@ impl Bench<'_> {
     }
 }
 
+/// One of the numbers.
+type Number = fn(&Measured) -> f64;
+
 impl Measured {
     fn shown(&self, before: Option<&Self>) -> String {
-        let rows: [(&str, String, fn(&Self) -> f64); 9] = [
+        let rows: [(&str, String, Number); 9] = [
             ("p50", micros(self.p50_us), |it| it.p50_us),
             ("p99", micros(self.p99_us), |it| it.p99_us),
             ("mean", micros(self.mean_us), |it| it.mean_us),

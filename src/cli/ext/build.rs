@@ -57,6 +57,9 @@ pub(super) fn run(args: &BuildArgs) -> ExitCode {
 
 fn build(args: &BuildArgs) -> Result<(), String> {
     let project = Project::open(&args.dir)?;
+    let out = args.out.clone().unwrap_or_else(|| project.component());
+    // A script may write it there itself.
+    let before = fs::metadata(&out).ok().map(|metadata| metadata.len());
     let compiled = match project.language {
         Language::Rust => compile::rust(&project.dir, args.debug)?,
         Language::Js | Language::Python => compile::by_script(&project)?,
@@ -68,8 +71,6 @@ fn build(args: &BuildArgs) -> Result<(), String> {
     };
     let anatomy =
         Anatomy::of(&component).map_err(|reason| format!("what was built cannot be used: {reason}"))?;
-    let out = args.out.clone().unwrap_or_else(|| project.component());
-    let before = fs::metadata(&out).ok().map(|metadata| metadata.len());
     write(&out, &component).map_err(|error| format!("{}: {error}", out.display()))?;
     let size = component.len() as u64;
     if args.json {

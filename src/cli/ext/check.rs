@@ -274,6 +274,14 @@ impl Report {
             }
         };
         self.compiled_in = built.compiled_in;
+        let patience = Duration::from_millis(ExtensionsConfig::default().compile_timeout_ms);
+        if let Some(took) = built.compiled_in.filter(|took| *took > patience) {
+            self.warning(
+                "component",
+                format!("compiling it took {}; a sidecar waits {} unless configured otherwise", time(took), time(patience)),
+                "nothing if this machine is slow or busy; else make it smaller, or raise extensions.compile_timeout_ms",
+            );
+        }
         let kind = anatomy.kind.filter(|_| can_link);
         let Some(kind) = kind else { return Ok(()) };
         // What it was granted has been looked at; here it is about types.

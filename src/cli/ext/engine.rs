@@ -6,6 +6,9 @@ use crate::extensions::{
     CallLimits, Compiler, Engines, ExtensionsConfig, Profile, Record, RecordLimits, Workshop,
 };
 
+/// Longer than a sidecar waits, so that an author's busy machine decides nothing. `ext check` tells of the difference.
+const COMPILE_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// What a call may take where its record does not say, in milliseconds.
 pub(super) fn default_timeout_ms() -> u32 {
     ExtensionsConfig::default().timeout_ms
@@ -22,7 +25,7 @@ pub(super) fn workshop(calls: usize, memory_bytes: usize) -> Result<Workshop, St
         std::env::current_exe().map_err(|error| format!("this program cannot find itself: {error}"))?;
     let compiler = Compiler {
         program,
-        timeout: Duration::from_millis(config.compile_timeout_ms),
+        timeout: COMPILE_TIMEOUT,
         memory_bytes: config.compile_memory_bytes,
     };
     Ok(Workshop::new(Arc::new(engines), compiler, None::<&Path>))

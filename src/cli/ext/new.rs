@@ -28,6 +28,7 @@ Exits 0 if there is a project, 64 if not; what is there already is never touched
 Examples:
   beamline-sidecar ext new validator my-guard
   beamline-sidecar ext new scorer green-first --dir extensions/green-first
+  beamline-sidecar ext new validator my-guard --language js
   beamline-sidecar ext new pre normalize --sdk ../beamline-sidecar/wasm-extensions/sdk"
 )]
 pub(super) struct NewArgs {
@@ -110,6 +111,13 @@ fn tell(args: &NewArgs, dir: &Path, lacks_sdk: bool) {
             "  say in {shown}/Cargo.toml where beamline-extension-sdk is: it is not on crates.io, but in the sidecar's\n  \
              repository under wasm-extensions/sdk (or begin anew with --sdk PATH)"
         ));
+    }
+    match args.language {
+        Language::Rust => {}
+        Language::Js => say(&format!("  (cd {shown} && npm install)")),
+        Language::Python => say(&format!(
+            "  (cd {shown} && python3 -m venv .venv && .venv/bin/pip install -r requirements.txt)"
+        )),
     }
     say(&format!("  beamline-sidecar ext build {shown}"));
     say(&format!(

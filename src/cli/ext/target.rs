@@ -8,6 +8,8 @@ use std::{
 
 use serde_json::Value;
 
+use crate::policy::check_id;
+
 /// Where a project's component is put, below the project.
 pub(super) const COMPONENTS: &str = "target/components";
 /// The registry record of a project.
@@ -137,11 +139,16 @@ impl Project {
                 .and_then(|package| package["name"].as_str().map(ToOwned::to_owned)),
         };
         match name {
-            Some(name) => Ok(Self {
+            // It becomes the name of a file.
+            Some(name) if check_id(&name).is_ok() => Ok(Self {
                 dir: dir.to_owned(),
                 name,
                 language,
             }),
+            Some(name) => Err(format!(
+                "{}: {name:?} is no id of an extension",
+                manifest.display()
+            )),
             None => Err(format!("{} names no package", manifest.display())),
         }
     }
@@ -215,6 +222,9 @@ mod tests {
             (project.name.as_str(), project.language),
             ("my-guard", Language::Js)
         );
+        fs::write(dir.path().join("package.json"), r#"{"name": "../guard"}"#).unwrap();
+        assert!(Project::open(dir.path()).unwrap_err().contains("no id"));
+        fs::write(dir.path().join("package.json"), r#"{"name": "my-guard"}"#).unwrap();
         let missing = Target::find(dir.path(), None).unwrap_err();
         assert!(missing.contains("ext build"), "{missing}");
     }

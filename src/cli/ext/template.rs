@@ -13,9 +13,9 @@ pub(super) struct Project<'a> {
     pub(super) sdk: Option<&'a Path>,
 }
 
-macro_rules! rust {
+macro_rules! text {
     ($file:literal) => {
-        include_str!(concat!("../../../wasm-extensions/templates/rust/", $file))
+        include_str!(concat!("../../../wasm-extensions/", $file))
     };
 }
 
@@ -30,19 +30,75 @@ pub(super) const fn description(kind: Kind) -> &'static str {
 }
 
 /// The files of a project, by their paths in it.
+///
+/// # Errors
+/// When there is no template of the kind in the language.
 pub(super) fn files(language: Language, project: &Project<'_>) -> Result<Vec<(String, String)>, String> {
-    match language {
-        Language::Rust => Ok(rust(project)),
-        Language::Js | Language::Python => Err("there are templates in Rust only".to_owned()),
+    let files: &[(&str, &str)] = match language {
+        Language::Rust => return Ok(rust(project)),
+        Language::Js => &[
+            ("README.md", text!("js/template/README.md")),
+            (".gitignore", text!("js/template/gitignore.template")),
+            ("package.json", text!("js/template/package.json")),
+            ("src/extension.js", text!("js/template/src/extension.js")),
+            (CASES, text!("js/template/tests/cases.yaml")),
+            ("tests/cases.js", text!("js/template/tests/cases.js")),
+            (
+                "tests/extension.test.js",
+                text!("js/template/tests/extension.test.js"),
+            ),
+            ("tests/host.js", text!("js/template/tests/host.js")),
+        ],
+        Language::Python => &[
+            ("README.md", text!("python/template/README.md")),
+            (".gitignore", text!("python/template/gitignore.template")),
+            ("pyproject.toml", text!("python/template/pyproject.toml")),
+            ("requirements.txt", text!("python/template/requirements.txt")),
+            ("build.sh", text!("python/template/build.sh")),
+            ("src/extension.py", text!("python/template/src/extension.py")),
+            (CASES, text!("python/template/tests/cases.yaml")),
+            ("tests/cases.py", text!("python/template/tests/cases.py")),
+            (
+                "tests/test_extension.py",
+                text!("python/template/tests/test_extension.py"),
+            ),
+        ],
+    };
+    if project.kind != Kind::Validator {
+        return Err(format!(
+            "in JavaScript and Python there are templates of validators only: begin with one, and make a {} of it as its \
+             README says",
+            project.kind.world()
+        ));
     }
+    // Both want the interface within the project.
+    let interface = [
+        ("wit/types.wit", text!("wit/types.wit")),
+        ("wit/host.wit", text!("wit/host.wit")),
+        ("wit/worlds.wit", text!("wit/worlds.wit")),
+    ];
+    let named = files
+        .iter()
+        .map(|(name, text)| (*name, text.replace("{{name}}", project.name)));
+    let copied = interface.iter().map(|(name, text)| (*name, (*text).to_owned()));
+    Ok(named
+        .chain(copied)
+        .map(|(name, text)| (name.to_owned(), text))
+        .collect())
 }
 
 fn rust(project: &Project<'_>) -> Vec<(String, String)> {
     let (source, cases) = match project.kind {
-        Kind::Pre => (rust!("pre.rs"), rust!("pre.yaml")),
-        Kind::Validator => (rust!("validator.rs"), rust!("validator.yaml")),
-        Kind::Scorer => (rust!("scorer.rs"), rust!("scorer.yaml")),
-        Kind::Post => (rust!("post.rs"), rust!("post.yaml")),
+        Kind::Pre => (text!("templates/rust/pre.rs"), text!("templates/rust/pre.yaml")),
+        Kind::Validator => (
+            text!("templates/rust/validator.rs"),
+            text!("templates/rust/validator.yaml"),
+        ),
+        Kind::Scorer => (
+            text!("templates/rust/scorer.rs"),
+            text!("templates/rust/scorer.yaml"),
+        ),
+        Kind::Post => (text!("templates/rust/post.rs"), text!("templates/rust/post.yaml")),
     };
     let sdk = match project.sdk {
         Some(path) => format!(
@@ -56,9 +112,9 @@ fn rust(project: &Project<'_>) -> Vec<(String, String)> {
             .to_owned(),
     };
     let files = [
-        ("Cargo.toml", rust!("Cargo.toml.template")),
-        (".gitignore", rust!("gitignore.template")),
-        ("README.md", rust!("README.md")),
+        ("Cargo.toml", text!("templates/rust/Cargo.toml.template")),
+        (".gitignore", text!("templates/rust/gitignore.template")),
+        ("README.md", text!("templates/rust/README.md")),
         ("src/lib.rs", source),
         (CASES, cases),
     ];
@@ -66,7 +122,7 @@ fn rust(project: &Project<'_>) -> Vec<(String, String)> {
         text.replace("MyExtension", &type_name(project.name))
             .replace("my-extension", project.name)
             .replace("DESCRIPTION", description(project.kind))
-            .replace("WORLD", project.kind.world())
+            .replace("A WORLD", &format!("A {}", project.kind.world()))
             .replace("\nSDK\n", &format!("\n{sdk}\n"))
     };
     files
@@ -116,16 +172,40 @@ mod tests {
         assert_eq!(toml_text("a \"b\"\\c\n"), r#""a \"b\"\\c\u000A""#);
     }
 
-    #[test]
-    fn nothing_of_a_template_is_left_open() {
-        for kind in Kind::ALL {
+    const LANGUAGES: [Language; 3] = [Language::Rust, Language::Js, Language::Python];
+
+    fn all() -> Vec<(Kind, Vec<(String, String)>)> {
+        let of = |kind, language| {
             let project = Project {
                 kind,
                 name: "green-first",
                 sdk: Some(Path::new("/sdk")),
             };
-            for (name, text) in files(Language::Rust, &project).unwrap() {
-                for open in ["MyExtension", "my-extension", "DESCRIPTION", "WORLD", "SDK\n"] {
+            Some((kind, files(language, &project).ok()?))
+        };
+        let pairs = Kind::ALL
+            .into_iter()
+            .flat_map(|kind| LANGUAGES.map(|language| (kind, language)));
+        pairs.filter_map(|(kind, language)| of(kind, language)).collect()
+    }
+
+    #[test]
+    fn there_is_a_template_of_every_kind_in_rust_and_of_a_validator_in_every_language() {
+        assert_eq!(all().len(), Kind::ALL.len() + 2);
+    }
+
+    #[test]
+    fn nothing_of_a_template_is_left_open() {
+        for (kind, files) in all() {
+            for (name, text) in files {
+                for open in [
+                    "MyExtension",
+                    "my-extension",
+                    "DESCRIPTION",
+                    "A WORLD",
+                    "\nSDK\n",
+                    "{{name}}",
+                ] {
                     assert!(!text.contains(open), "{name} of {kind:?}: {open}");
                 }
             }
@@ -134,13 +214,7 @@ mod tests {
 
     #[test]
     fn cases_are_of_their_kind() {
-        for kind in Kind::ALL {
-            let project = Project {
-                kind,
-                name: "x-y",
-                sdk: None,
-            };
-            let files = files(Language::Rust, &project).unwrap();
+        for (kind, files) in all() {
             let (_, cases) = files.iter().find(|(name, _)| name == CASES).unwrap();
             assert_eq!(crate::extensions::cases::read(cases).unwrap().kind, kind);
         }

@@ -7,7 +7,7 @@ The host makes a fresh instance for every call. An `Err` that is raised becomes 
 
 import json
 from functools import wraps
-from traceback import format_exc
+from traceback import walk_tb
 
 from componentize_py_types import Err
 from wit_world import WitWorld as Validator
@@ -32,8 +32,10 @@ def telling(run):
             return run(*given)
         except Err:
             raise
-        except Exception:
-            log.write(log.Level.ERROR, format_exc())
+        except Exception as error:
+            # `format_exc` would read the source files, which are not there.
+            frames = [f"{frame.f_code.co_filename}:{line}" for frame, line in walk_tb(error.__traceback__)]
+            log.write(log.Level.ERROR, f"{type(error).__name__}: {error}, from {', '.join(frames)}")
             raise
 
     return told

@@ -1,4 +1,4 @@
-/** A host for native tests: `node --import ./test/host.js`. What was logged is in `lines`. */
+/** A host for native tests: `node --import ./tests/host.js`. What was logged is in `lines`. */
 
 import { register } from 'node:module';
 

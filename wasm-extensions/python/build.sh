@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Tests the extensions in Python natively and builds them as components:
+# wasm-extensions/target/components/*-python.wasm.
+#
+# Works on copies under target/python, beside the tools that `tests/setup.sh scripting` puts there, so
+# that nothing is written among the sources.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf 'python: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+tools=$PWD/target/python
+out=$PWD/target/components
+
+[[ -x $tools/bin/componentize-py ]] || die "the tools are missing: tests/setup.sh scripting"
+cmp -s python/pii-guard/requirements.txt "$tools/requirements.txt" || die "the tools are old: tests/setup.sh scripting"
+for file in requirements.txt tests/cases.py; do
+    cmp python/{template,pii-guard}/$file || die "$file is to be the same in both"
+done
+export PATH=$tools/bin:$PATH PYTHONDONTWRITEBYTECODE=1
+
+# Arguments: a project, the name it gets where it has none. Builds and tests a copy of it.
+build() {
+    local copy=$tools/$1
+    rm -rf "$copy"
+    mkdir -p "$copy"
+    cp -R python/"$1"/{build.sh,src,tests} wit "$copy/"
+    rm -rf "$copy"/*/__pycache__
+    # As `ext new` does.
+    { grep -rlF '{{name}}' "$copy" || true; } | xargs -r sed -i "s/{{name}}/$2/g"
+    "$copy/build.sh" || die "$1 cannot be built"
+    say "testing $1"
+    (cd "$copy" && PYTHONPATH=src:target/bindings python -m unittest discover tests) >"$copy/test.log" 2>&1 ||
+        { cat "$copy/test.log" >&2; die "the tests of $1 fail"; }
+}
+
+rm -rf target/tests
+cp -R tests target/tests
+mkdir -p "$out"
+build pii-guard pii-guard
+build template of-template
+cp "$tools/pii-guard/target/components/pii-guard.wasm" "$out/pii-guard-python.wasm"
+python imports.py "$out/pii-guard-python.wasm" "$tools/template/target/components/of-template.wasm"
