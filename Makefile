@@ -55,6 +55,7 @@ bench: build ## Measure against nginx; BENCH_ARGS="lookup --quick", or "--write"
 lint: ## Check formatting, clippy, shell and Python syntax
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cd wasm-extensions && cargo fmt --all --check && cargo clippy --workspace --all-targets --locked -- -D warnings
 	git ls-files -z '*.sh' .ci/run | xargs -0 -r -n 1 bash -n
 	git ls-files -z '*.py' | PYTHONPYCACHEPREFIX=target/pycache xargs -0 -r python3 -m py_compile
 
