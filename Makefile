@@ -29,6 +29,7 @@ test: ## Run every test that needs no outside service
 	tests/setup.sh
 	cargo nextest run --workspace --locked
 	cargo test --workspace --locked --doc
+	cd wasm-extensions && cargo test --workspace --locked --quiet
 
 test-postgres: ## Run the store's tests against a PostgreSQL server of their own
 	tests/postgres.sh
@@ -39,6 +40,8 @@ test-guests: ## Build the extensions in every language, and run their own tests
 	cd wasm-extensions && cargo test --workspace --locked
 	wasm-extensions/js/build.sh
 	wasm-extensions/python/build.sh
+	for guard in pii-guard pii-guard-js pii-guard-python; do \
+		cargo run --quiet --locked -- ext test wasm-extensions/target/components/$$guard.wasm wasm-extensions/tests/pii-guard.yaml; done
 
 soak: ## Run the long tests, for SOAK_SECONDS (600) and SOAK_RELOADS (10000)
 	tests/setup.sh

@@ -46,7 +46,7 @@ other work: compare within one table only.
 {about(options, command)}
 
 Not in these figures: TLS, a network (everything is on loopback, the generator shares the machine's cores with the
-server), extensions, audit, and hosts with other work. Nothing that was measured is left out; one warming run before
+server), audit, and hosts with other work. Nothing that was measured is left out; one warming run before
 the first round of each server is not counted.
 
 {parts}

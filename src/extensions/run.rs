@@ -304,6 +304,7 @@ impl Attempt<'_> {
         }
         #[expect(clippy::cast_precision_loss, reason = "a few megabytes")]
         self.series.memory_bytes.observe(memory_bytes as f64);
+        self.series.run_seconds.inc_by(took.as_secs_f64());
         answer
     }
 

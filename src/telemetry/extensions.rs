@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{
+    CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 use super::metrics::{counters, gauge, gauges, histograms};
 
@@ -40,6 +42,7 @@ pub struct ExtensionMetrics {
     latency_ms: HistogramVec,
     failures: IntCounterVec,
     memory_bytes: HistogramVec,
+    run_seconds: CounterVec,
     own: IntCounterVec,
     log_lines: IntCounterVec,
     lane_moves: IntCounterVec,
@@ -108,6 +111,15 @@ impl ExtensionMetrics {
                 extension,
                 MEMORY_BYTES,
             )?,
+            run_seconds: {
+                let options = Opts::new(
+                    "beamline_sidecar_extension_run_seconds_total",
+                    "Time in which instances of an extension computed, in seconds.",
+                );
+                let metric = CounterVec::new(options, extension)?;
+                r.register(Box::new(metric.clone()))?;
+                metric
+            },
             own: counters(
                 r,
                 "beamline_sidecar_extension_counter_total",
@@ -206,6 +218,7 @@ impl ExtensionMetrics {
                 .latency_ms
                 .with_label_values(&[extension, kind, tenant, policy]),
             memory_bytes: self.memory_bytes.with_label_values(&[extension]),
+            run_seconds: self.run_seconds.with_label_values(&[extension]),
         }
     }
 
@@ -272,4 +285,5 @@ pub struct ExecutionSeries {
     pub error: prometheus::IntCounter,
     pub latency_ms: Histogram,
     pub memory_bytes: Histogram,
+    pub run_seconds: prometheus::Counter,
 }

@@ -1,10 +1,11 @@
 """The parts of the benchmark, in the order of the report. Each has a TITLE and `run(lab)`, which gives Markdown."""
 
-from . import cold_start, decide, extensions, lookup, memory, open_loop, paused, publish, sessions, slow_extension
+from . import cold_start, decide, extensions, fresh_calls, lookup, memory, open_loop, paused, publish, sessions, slow_extension
 
 PARTS = {
     "lookup": lookup,
     "decide": decide,
+    "fresh-calls": fresh_calls,
     "extensions": extensions,
     "slow-extension": slow_extension,
     "open-loop": open_loop,
