@@ -37,5 +37,5 @@ cp -R tests target/tests
 mkdir -p "$out"
 build pii-guard pii-guard
 build template of-template
+python3 imports.py "$tools"/{pii-guard,template}/target/components/*.wasm
 cp "$tools/pii-guard/target/components/pii-guard.wasm" "$out/pii-guard-js.wasm"
-python3 imports.py "$out/pii-guard-js.wasm" "$tools/template/target/components/of-template.wasm"

@@ -40,5 +40,5 @@ cp -R tests target/tests
 mkdir -p "$out"
 build pii-guard pii-guard
 build template of-template
+python imports.py "$tools"/{pii-guard,template}/target/components/*.wasm
 cp "$tools/pii-guard/target/components/pii-guard.wasm" "$out/pii-guard-python.wasm"
-python imports.py "$out/pii-guard-python.wasm" "$tools/template/target/components/of-template.wasm"
