@@ -100,7 +100,7 @@ impl Admin {
     }
 
     /// `POST /admin/extensions/{id}/enable`, `disable` or `lift`.
-    pub(super) fn change_extension(&self, id: &str, action: &str) -> Result<Response, Failure> {
+    pub(super) async fn change_extension(&self, id: &str, action: &str) -> Result<Response, Failure> {
         let host = self.extension_host()?;
         let snapshot = self.store.load_full();
         let registry = snapshot.registry();
@@ -130,7 +130,9 @@ impl Admin {
             }
         };
         if changed && action != "lift" {
-            self.store.edit(|_| ());
+            let store = self.store.clone();
+            let taken_up = tokio::task::spawn_blocking(move || store.edit(|_| ())).await;
+            taken_up.map_err(|error| Failure::new(ErrorCode::InternalError, error.to_string()))?;
         }
         tracing::info!(extension_id = id, action, "An extension was changed on request.");
         Ok(respond::json(

@@ -114,7 +114,7 @@ impl Admin {
             (&Method::GET, ["admin", "extensions", "circuit-breakers"]) => self.extension_breakers(),
             (&Method::POST, ["admin", "extensions", "reload"]) => self.reload_extensions().await,
             (&Method::GET, ["admin", "extensions", id]) => self.extension(id),
-            (&Method::POST, ["admin", "extensions", id, action]) => self.change_extension(id, action),
+            (&Method::POST, ["admin", "extensions", id, action]) => self.change_extension(id, action).await,
             (_, ["admin", "extensions", "reload"] | ["admin", "extensions", _, _]) => {
                 Err(method_not_allowed("POST"))
             }

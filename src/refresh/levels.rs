@@ -152,7 +152,11 @@ impl Refresher {
                 host.obtain(records, Some(&self.client)).await;
             }
         }
-        let activation = self.store.apply_changes(changes, guarded)?;
+        let store = self.store.clone();
+        // A change of one policy is made in microseconds, but extensions may be asked about their configurations.
+        let applied = tokio::task::spawn_blocking(move || store.apply_changes(changes, guarded)).await;
+        let activation = applied
+            .map_err(|error| HeirError::Invalid(format!("the changes could not be applied: {error}")))??;
         self.store.freshness().confirm();
         self.note_activation(began, activation);
         Ok(Outcome::Changed)

@@ -134,17 +134,20 @@ impl SnapshotStore {
     ///
     /// # Errors
     /// When the directory cannot be read; what was read before stays.
-    pub async fn reload_extensions(&self, heir: Option<&HeirClient>) -> io::Result<()> {
-        let Some(host) = &self.extensions else {
+    pub async fn reload_extensions(self: &Arc<Self>, heir: Option<&HeirClient>) -> io::Result<()> {
+        let Some(host) = self.extensions.clone() else {
             return Ok(());
         };
-        let read = host.read_directory();
+        let reading = host.clone();
+        let read = tokio::task::spawn_blocking(move || reading.read_directory()).await;
         let records = self.load().extensions.values().cloned().collect();
         host.obtain(records, heir).await;
         if host.has_changed(&self.load().registry) {
-            self.edit(|_| ());
+            // Extensions are asked about their configurations, and may take their time.
+            let this = self.clone();
+            tokio::task::spawn_blocking(move || this.edit(|_| ())).await?;
         }
-        read.map(|_| ())
+        read?.map(|_| ())
     }
 
     pub fn freshness(&self) -> &Freshness {
