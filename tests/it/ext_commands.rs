@@ -1,5 +1,10 @@
 //! The commands for authors of extensions, as processes, with real compilers and real components.
 #![cfg(feature = "compiler")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail the test that called them"
+)]
 
 use std::{
     fs,
@@ -10,6 +15,9 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::extensions::guest_path;
+
+/// Far more than any case takes that ends by itself.
+const PATIENCE: [&str; 2] = ["--timeout-ms", "60000"];
 
 /// What a command came to.
 struct Ended {
@@ -227,7 +235,7 @@ cases:
 ",
     );
     let component = guest("misbehaving-validator");
-    let ended = ext(&["test", &component, &right]);
+    let ended = ext(&[&["test", &component, &right], &PATIENCE[..]].concat());
     assert_eq!(ended.code, 0, "{}{}", ended.out, ended.errors);
     assert!(ended.out.contains("10 of 10 cases hold"), "{}", ended.out);
     let endless = write(
@@ -241,7 +249,7 @@ cases:
         "wrong.yaml",
         "extension: validator\ncases:\n  - name: it does not panic\n    config: {do: panic}\n    expect: accept\n  - {name: another, expect: accept}\n",
     );
-    let ended = ext(&["test", &component, &wrong, "--json"]);
+    let ended = ext(&[&["test", &component, &wrong, "--json"], &PATIENCE[..]].concat());
     let report = ended.report();
     let failed = &report["results"][0];
     assert_eq!(
@@ -253,7 +261,7 @@ cases:
     assert_eq!(failed["differences"][0]["got"]["error"], "trap");
     assert_eq!(failed["log"][0]["level"], "error");
     assert!(!failed["frames"].as_array().unwrap().is_empty());
-    let ended = ext(&["test", &component, &wrong]);
+    let ended = ext(&[&["test", &component, &wrong], &PATIENCE[..]].concat());
     for told in [
         "FAIL it does not panic",
         "wrong.yaml:3",
@@ -292,7 +300,8 @@ fn every_kind_answers_its_cases() {
         ),
     ] {
         let cases = write(dir.path(), kind, &format!("extension: {kind}\ncases:\n  {cases}\n"));
-        let ended = ext(&["test", &guest(&format!("misbehaving-{world}")), &cases]);
+        let component = guest(&format!("misbehaving-{world}"));
+        let ended = ext(&[&["test", &component, &cases], &PATIENCE[..]].concat());
         assert_eq!(ended.code, 0, "{}{}", ended.out, ended.errors);
     }
 }
@@ -436,7 +445,7 @@ fn every_template_builds_and_passes_its_tests() {
             (&checked["problems"], &checked["config_accepted"]),
             (&json!([]), &json!(true))
         );
-        let tested = step(&["test", &shown, "--json"]).report();
+        let tested = step(&[&["test", &shown, "--json"], &PATIENCE[..]].concat()).report();
         assert!(tested["cases"].as_u64().unwrap() >= 3, "{tested}");
         let again = step(&["build", &shown, "--json"]).report();
         assert_eq!(again["previous_bytes"], built["component"]["bytes"]);
