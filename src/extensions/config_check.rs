@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    call::CallError,
     component::Kind,
     host::Time,
     module::ModuleDigest,
@@ -106,6 +107,8 @@ impl ConfigChecks {
                 problems.truncate(PROBLEMS);
                 problems
             }
+            // It had less time than a check may take: that is nothing to remember.
+            Err(CallError::Timeout) if time.deadline < DEADLINE => return None,
             Err(error) => vec![ConfigProblem {
                 path: String::new(),
                 message: format!("the extension could not check it: {error}"),

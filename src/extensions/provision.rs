@@ -292,11 +292,10 @@ impl ExtensionHost {
                     "its SHA-256 is {digest}, not {wanted} as the record says"
                 ));
             }
-            let built = self
-                .workshop()?
-                .build(&bytes)
-                .map_err(|error| error.to_string())?;
-            if let Some(took) = built.compiled_in {
+            let workshop = self.workshop()?;
+            let is_new = workshop.known(&digest).is_none();
+            let built = workshop.build(&bytes).map_err(|error| error.to_string())?;
+            if let Some(took) = built.compiled_in.filter(|_| is_new) {
                 self.metrics.extensions.compiled(took);
             }
             Ok(built)
@@ -345,10 +344,10 @@ impl ExtensionHost {
     /// nothing changed.
     pub fn assemble(&self, before: &Arc<Registry>, heir: &Arc<ExtensionRecords>) -> Arc<Registry> {
         let revision = self.revision.load(Ordering::SeqCst);
+        self.checks.begin();
         if before.origin.revision == revision && Arc::ptr_eq(&before.origin.records, heir) {
             return before.clone();
         }
-        self.checks.begin();
         let files = self.files();
         let mut registry = Registry {
             origin: Origin {

@@ -39,12 +39,17 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 pub struct Calls<'a> {
     host: &'a Arc<ExtensionHost>,
     registry: &'a Registry,
+    request_id: &'a str,
 }
 
 impl ExtensionHost {
-    /// Runs the extensions of a snapshot.
-    pub fn calls<'a>(self: &'a Arc<Self>, registry: &'a Registry) -> Calls<'a> {
-        Calls { host: self, registry }
+    /// Runs the extensions of a snapshot for one request; its id is empty where it has none.
+    pub fn calls<'a>(self: &'a Arc<Self>, registry: &'a Registry, request_id: &'a str) -> Calls<'a> {
+        Calls {
+            host: self,
+            registry,
+            request_id,
+        }
     }
 }
 
@@ -66,7 +71,7 @@ impl Extensions for Calls<'_> {
             return Err(ExtensionError::NotFound);
         };
         let series = extension.series(&self.host.metrics.extensions, call.tenant, call.policy_id);
-        let result = self.host.call(extension, call, &series).await;
+        let result = self.host.call(extension, call, self.request_id, &series).await;
         series.latency_ms.observe(began.elapsed().as_secs_f64() * 1e3);
         match &result {
             Ok(_) => series.success.inc(),
@@ -105,6 +110,7 @@ impl ExtensionHost {
         self: &Arc<Self>,
         extension: &Arc<Extension>,
         call: &Call<'_>,
+        request_id: &str,
         series: &Arc<ExecutionSeries>,
     ) -> Result<Answer, ExtensionError> {
         if extension.kind != Kind::of(call.stage) {
@@ -160,7 +166,7 @@ impl ExtensionHost {
                 tenant_id: call.tenant.as_str(),
                 policy_id: call.policy_id.as_str(),
                 trace_id: text("trace_id"),
-                request_id: text("request_id"),
+                request_id,
                 context: call.around.text(),
                 config: config.as_deref().unwrap_or(&routed.variant.config_text),
                 remaining_ms: timeout_ms,

@@ -46,5 +46,6 @@ mod store;
 mod support;
 mod tls;
 mod truth;
+mod tutorial;
 mod writes;
 mod writes_replay;

@@ -188,7 +188,7 @@ impl Router {
             inquiry,
             &decider.rules,
             &decider.memory,
-            &decider.extensions.calls(&found.registry),
+            &decider.extensions.calls(&found.registry, &request.request_id),
             at,
         )
         .await;

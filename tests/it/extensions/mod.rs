@@ -6,6 +6,7 @@ mod host;
 pub(crate) mod place;
 mod registry;
 mod reloads;
+mod sandbox;
 
 use std::{
     path::{Path, PathBuf},

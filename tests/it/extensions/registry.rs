@@ -297,6 +297,10 @@ async fn compiled_code_is_kept_and_never_trusted_blindly() {
     place.policy("chat", json!({"validators": [{"id": "guard"}]}));
     let compiled = r"beamline_sidecar_extension_compile_seconds_count";
     let sidecar = place.start("");
+    assert_eq!(
+        sidecar.admin().post("/admin/extensions/reload", "").await.status,
+        200
+    );
     assert!((sidecar.metric(compiled).await - 1.0).abs() < 1e-9);
     sidecar.stop().await;
     let sidecar = place.start("");

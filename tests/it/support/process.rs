@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
+    path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, mpsc},
     time::Duration,
@@ -23,10 +24,18 @@ pub(crate) struct Process {
 impl Process {
     /// Starts the program and waits until it listens.
     pub(crate) fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start_in(Path::new("."), arguments, environment)
+    }
+
+    /// Starts it in a directory, which relative paths of its configuration are in.
+    pub(crate) fn start_in(dir: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_beamline-sidecar"));
         // Most tests are about bytes that arrive as they were sent, whatever they mean.
         command.env("BEAMLINE_WRITES_VALIDATE", "lenient");
-        command.args(arguments).envs(environment.iter().copied());
+        command
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .current_dir(dir);
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -1,0 +1,340 @@
+//! `docs/extensions.md`, followed step by step as a new author would, and the pages about extensions held against the code.
+#![cfg(feature = "compiler")]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use beamline_sidecar::extensions::Record;
+use serde_json::{Value, json};
+
+use crate::support::Process;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn page(name: &str) -> String {
+    fs::read_to_string(root().join("docs").join(name)).unwrap()
+}
+
+/// A command, and what it prints where the page shows that.
+struct Step<'a> {
+    command: &'a str,
+    shown: Option<&'a str>,
+}
+
+fn steps(text: &str) -> Vec<Step<'_>> {
+    let fenced = text.split("\n```sh\n").skip(1);
+    fenced
+        .map(|rest| {
+            let (command, rest) = rest.split_once("\n```\n").unwrap();
+            let shown = rest
+                .strip_prefix("\n```\n")
+                .and_then(|rest| rest.split_once("\n```"));
+            Step {
+                command,
+                shown: shown.map(|(shown, _)| shown),
+            }
+        })
+        .collect()
+}
+
+/// Whether a text is as it is shown. `…` stands for anything within a line; alone in one, for any number of lines.
+fn is_as_shown(shown: &str, text: &str) -> bool {
+    let mut lines = text.lines();
+    let mut wanted = shown.lines().peekable();
+    while let Some(line) = wanted.next() {
+        if line == "…" {
+            let Some(next) = wanted.peek() else { return true };
+            let skipped = lines.clone().take_while(|line| !matches(next, line)).count();
+            lines.by_ref().take(skipped).for_each(drop);
+        } else if !lines.next().is_some_and(|got| matches(line, got)) {
+            return false;
+        }
+    }
+    lines.next().is_none()
+}
+
+fn matches(shown: &str, line: &str) -> bool {
+    let mut parts = shown.split('…');
+    let Some(mut rest) = parts.next().and_then(|first| line.strip_prefix(first)) else {
+        return false;
+    };
+    let mut parts = parts.peekable();
+    if parts.peek().is_none() {
+        return rest.is_empty();
+    }
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return rest.ends_with(part);
+        }
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    true
+}
+
+#[test]
+fn what_is_left_out_may_be_anything_and_the_rest_must_be_there() {
+    for (shown, text, is) in [
+        ("a", "a", true),
+        ("a", "a\nb", false),
+        ("a\n…", "a\nb\nc", true),
+        ("a\n…\nd", "a\nb\nc\nd", true),
+        ("a\n…\nd", "a\nd", true),
+        ("a\n…\nd", "a\nb", false),
+        ("size … KiB", "size 3.1 KiB", true),
+        ("size … KiB", "size 3.1 MiB", false),
+        ("{…\"x\":…}", "{\"y\":1,\"x\":2}", true),
+        ("{…\"x\":…}", "{\"y\":1}", false),
+        ("…", "", true),
+    ] {
+        assert_eq!(is_as_shown(shown, text), is, "{shown:?} {text:?}");
+    }
+}
+
+/// Where the tutorial is followed: an empty directory that has the SDK as the repository's root has it.
+struct Desk {
+    dir: tempfile::TempDir,
+    sidecar: Option<Process>,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(root().join("wasm-extensions"), dir.path().join("wasm-extensions"))
+            .unwrap();
+        Self { dir, sidecar: None }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn follow(&mut self, step: &Step<'_>) {
+        if let Some(run) = step.command.strip_suffix(" &") {
+            let arguments: Vec<&str> = run.split(' ').skip(1).collect();
+            // The ports that the page names may be taken here.
+            let ports = [
+                ("BEAMLINE_LISTEN", "127.0.0.1:0"),
+                ("BEAMLINE_OPS_LISTEN", "127.0.0.1:0"),
+            ];
+            self.sidecar = Some(Process::start_in(self.dir.path(), &arguments, &ports));
+            return;
+        }
+        let mut command = step.command.to_owned();
+        if let Some(sidecar) = &self.sidecar {
+            let ops = sidecar.ops.unwrap().to_string();
+            command = command.replace("127.0.0.1:8080", &sidecar.listen[0]);
+            command = command.replace("127.0.0.1:9901", &ops);
+        }
+        let program = Path::new(env!("CARGO_BIN_EXE_beamline-sidecar"));
+        let path = std::env::var("PATH").unwrap();
+        let output = Command::new("sh")
+            .args(["-c", &command])
+            .current_dir(self.dir.path())
+            .env("PATH", format!("{}:{path}", program.parent().unwrap().display()))
+            // The crates that extensions need are there since the extensions of this repository were built.
+            .env("CARGO_NET_OFFLINE", "true")
+            .env(
+                "CARGO_TARGET_DIR",
+                Path::new(env!("CARGO_TARGET_TMPDIR")).join("ext"),
+            )
+            .output()
+            .unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        match step.shown {
+            Some(shown) => assert!(
+                is_as_shown(shown, &printed),
+                "{command}\nis shown to print\n{shown}\nand prints\n{printed}\n{errors}"
+            ),
+            None => assert!(output.status.success(), "{command}: {errors}"),
+        }
+    }
+}
+
+/// Everything before the reference: somebody will copy it command by command.
+#[test]
+fn the_tutorial_can_be_followed() {
+    let page = page("extensions.md");
+    let (tutorial, _) = page.split_once("\n## Writing one\n").unwrap();
+    let mut desk = Desk::new();
+    let steps = steps(tutorial);
+    for step in &steps {
+        desk.follow(step);
+        // A busy machine decides nothing here.
+        let record = desk.path("my-guard/extension.json");
+        if step.command.contains("ext new") {
+            let patient = fs::read_to_string(&record)
+                .unwrap()
+                .replace(r#""timeout_ms": 100"#, r#""timeout_ms": 5000"#);
+            fs::write(&record, patient).unwrap();
+        }
+    }
+    let shown = steps.iter().filter(|step| step.shown.is_some()).count();
+    assert!(
+        desk.sidecar.is_some() && steps.len() >= 18 && shown >= 14,
+        "{} steps, {shown} shown",
+        steps.len()
+    );
+}
+
+fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+    let fence = format!("```{language}\n");
+    let parts = page.split(fence.as_str()).skip(1);
+    parts.map(|part| part.split_once("\n```").unwrap().0).collect()
+}
+
+#[test]
+fn records_and_policies_of_the_page_have_no_mistake() {
+    let page = page("extensions.md");
+    let (mut records, mut policies) = (0, 0);
+    for text in blocks(&page, "json") {
+        let value: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        if value["providers"].is_array() {
+            let problems = beamline_sidecar::policy::check(&text.as_bytes().to_vec().into());
+            assert!(problems.is_empty(), "{text}{problems:?}");
+            policies += 1;
+        } else {
+            let (_, problems) = Record::read(text).unwrap_or_else(|problems| panic!("{text}{problems:?}"));
+            assert!(problems.is_empty(), "{text}{problems:?}");
+            records += 1;
+        }
+    }
+    assert!(records >= 2 && policies >= 1, "{records} {policies}");
+}
+
+/// The first cells of the rows of a table, by what stands in backticks there.
+fn first_cells(text: &str) -> Vec<Vec<&str>> {
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| "));
+    rows.map(|row| names(row.split(" | ").next().unwrap_or_default()))
+        .collect()
+}
+
+fn names(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+fn section<'a>(page: &'a str, title: &str) -> &'a str {
+    let (_, rest) = page.split_once(&format!("\n{title}\n")).unwrap();
+    rest.split("\n## ").next().unwrap()
+}
+
+#[test]
+fn every_field_of_a_record_is_on_the_page() {
+    let page = page("extensions.md");
+    let table = section(&page, "## The registry record");
+    let table = table.split("\n### ").next().unwrap();
+    let told: BTreeSet<&str> = first_cells(table).into_iter().flatten().collect();
+    assert!(told.len() >= 15, "{told:?}");
+    // Nothing is unknown of what the page names, and what it does not name is.
+    let read = |field: &str| {
+        let mut record = json!({"id": "x", "type": "provider"});
+        if record[field].is_null() {
+            record[field] = Value::Null;
+        }
+        let (_, problems) = Record::read(&record.to_string()).unwrap();
+        problems
+            .iter()
+            .all(|problem| problem.message != "there is no such key here")
+    };
+    for field in &told {
+        assert!(read(field), "{field} is no field of a record");
+    }
+    let source = fs::read_to_string(root().join("src/extensions/record.rs")).unwrap();
+    let known = source.split_once("const FIELDS: &[&str] = &[").unwrap().1;
+    let known = known.split_once("];").unwrap().0;
+    for field in known.split('"').skip(1).step_by(2) {
+        assert!(read(field) && told.contains(field), "{field} is not on the page");
+    }
+}
+
+/// The names that calls fail with are those that the metric has as labels.
+#[test]
+fn every_failure_is_on_the_page() {
+    let page = page("extensions.md");
+    let told: BTreeSet<&str> = first_cells(section(&page, "### When it fails"))
+        .into_iter()
+        .flatten()
+        .filter(|name| name.contains('_') && !name.contains(' ') && *name != "on_fail: warn")
+        .collect();
+    let metrics = self::page("metrics.md");
+    let row = metrics
+        .lines()
+        .find(|line| line.starts_with("| `beamline_sidecar_extension_failures_total`"))
+        .unwrap();
+    let (_, labels) = row.split_once("`error`: ").unwrap();
+    let counted: BTreeSet<&str> = labels.split(" | ").next().unwrap().split(", ").collect();
+    let missing: Vec<_> = told
+        .difference(&counted)
+        .chain(counted.difference(&told))
+        .collect();
+    assert!(missing.is_empty() && told.len() > 10, "{missing:?}");
+}
+
+/// The threat model names code and tests: all of it is there.
+#[test]
+fn what_the_threat_model_names_is_there() {
+    let page = page("threat-model.md");
+    let mut sources = String::new();
+    for dir in ["src/extensions", "tests/it/extensions"] {
+        for entry in fs::read_dir(root().join(dir)).unwrap() {
+            sources += &fs::read_to_string(entry.unwrap().path()).unwrap_or_default();
+        }
+    }
+    let mut seen = (0, 0);
+    for row in section(&page, "## How")
+        .lines()
+        .filter(|line| line.starts_with("| "))
+    {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let [_, _, code, test] = cells[..] else {
+            panic!("{row}");
+        };
+        for (cell, dir) in [(code, "src/extensions"), (test, "tests/it/extensions")] {
+            for name in names(cell) {
+                if Path::new(name)
+                    .extension()
+                    .is_some_and(|extension| extension == "rs" || extension == "toml")
+                {
+                    let places = [root().join(dir).join(name), root().join(name)];
+                    assert!(places.iter().any(|place| place.exists()), "{name}: {row}");
+                    seen.0 += 1;
+                } else if cell == test && name.matches('_').count() >= 2 {
+                    assert!(sources.contains(&format!("fn {name}(")), "{name}: {row}");
+                    seen.1 += 1;
+                }
+            }
+        }
+    }
+    assert!(seen.0 > 30 && seen.1 > 20, "{seen:?}");
+}
+
+/// Every key of the configuration that the pages name is one.
+#[test]
+fn keys_of_the_pages_are_keys() {
+    let keys = page("configuration.md");
+    let mut seen = 0;
+    for name in ["extensions.md", "threat-model.md", "operations.md"] {
+        let page = page(name);
+        for key in names(&page)
+            .into_iter()
+            .filter(|key| key.starts_with("extensions."))
+        {
+            let key = key.split(':').next().unwrap();
+            if key.ends_with(".md") || key.ends_with('*') {
+                continue;
+            }
+            assert!(keys.contains(&format!("| `{key}` |")), "{key} in {name}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 15, "{seen}");
+}
