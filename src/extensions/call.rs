@@ -6,6 +6,7 @@ use wasmtime::{
 };
 
 use super::{
+    answer::text,
     component::{Kind, Raw, Work},
     host::{Ended, Host, Limiter, Refused},
     wire::{
@@ -99,7 +100,7 @@ fn frames(error: &wasmtime::Error) -> Vec<String> {
         return Vec::new();
     };
     let name = |frame: &wasmtime::FrameInfo| match frame.func_name() {
-        Some(name) => name.to_owned(),
+        Some(name) => text(name).into(),
         None => format!("function {}", frame.func_index()),
     };
     backtrace.frames().iter().map(name).collect()

@@ -2,6 +2,7 @@
 //! compiler do (time, memory, a crash) stays there, and the memory it took goes with it.
 
 use std::{
+    fs,
     io::{self, Read, Write},
     os::unix::process::ExitStatusExt,
     path::PathBuf,
@@ -37,6 +38,12 @@ pub enum CompileError {
     Start(#[source] io::Error),
     #[error("compiling took longer than extensions.compile_timeout_ms ({} ms): it is not an ordinary module", .after.as_millis())]
     Timeout { after: Duration },
+    /// Not the module's fault: it may be compiled another time.
+    #[error(
+        "compiling was not over after extensions.compile_timeout_ms ({} ms), most of which it waited for the processor; it is tried again with the next reload",
+        .after.as_millis()
+    )]
+    Starved { after: Duration },
     #[error(
         "compiling ended with signal {signal}; most likely it needed more than extensions.compile_memory_bytes ({memory_bytes})"
     )]
@@ -66,13 +73,21 @@ impl Compiler {
             .spawn()
             .map_err(CompileError::Start)?;
         let exchanged = exchange(&mut child, module, self.timeout.saturating_sub(began.elapsed()));
-        if exchanged.is_none() {
+        let had = if exchanged.is_none() {
+            let had = processor_time(&child);
             // It may have ended by itself meanwhile.
             let _gone = child.kill();
-        }
+            had
+        } else {
+            None
+        };
         let status = child.wait().map_err(CompileError::Start)?;
         let Some((artifact, said)) = exchanged else {
-            return Err(CompileError::Timeout { after: self.timeout });
+            // A module is held to account for the time that it used, not for the time that it waited.
+            return Err(match had {
+                Some(had) if had < self.timeout / 2 => CompileError::Starved { after: self.timeout },
+                _ => CompileError::Timeout { after: self.timeout },
+            });
         };
         self.judge(status, artifact, &said)
     }
@@ -114,6 +129,13 @@ fn exchange(child: &mut Child, module: &[u8], patience: Duration) -> Option<(Vec
     });
     let artifact = receive.recv_timeout(patience).ok()?;
     Some((artifact, errors.join().unwrap_or_default()))
+}
+
+/// For how long a child has had the processor, where the kernel says so. Its one thread does all the work.
+fn processor_time(child: &Child) -> Option<Duration> {
+    let text = fs::read_to_string(format!("/proc/{}/schedstat", child.id())).ok()?;
+    let nanoseconds = text.split_whitespace().next()?.parse().ok()?;
+    Some(Duration::from_nanos(nanoseconds))
 }
 
 fn read(from: impl Read, most: u64) -> Vec<u8> {

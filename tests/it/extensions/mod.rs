@@ -3,6 +3,8 @@
 mod compatibility;
 mod decide;
 mod host;
+mod hostile;
+mod hostile_modules;
 pub(crate) mod place;
 mod registry;
 mod reloads;
