@@ -72,7 +72,7 @@ pub(super) fn is_code(code: &str) -> bool {
 }
 
 /// A text of an extension's: on one line, and not too long.
-fn text(text: &str) -> Box<str> {
+pub(super) fn text(text: &str) -> Box<str> {
     text.chars()
         .take(TEXT)
         .map(|c| if c.is_control() { ' ' } else { c })

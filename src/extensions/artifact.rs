@@ -4,8 +4,8 @@
 use std::{
     fmt,
     fs::{self, DirBuilder, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -56,7 +56,7 @@ impl Trusted {
         // in two places. Either the bytes came through a pipe from a child of this process that runs this program's
         // own compile command, which writes nothing else and was seen to end with success. Or they were read from a
         // file whose HMAC-SHA-256 verifies under a key that was drawn at random by a sidecar with this state
-        // directory, is readable by its user alone, and tags only code of the first kind; the tag covers the engine's
+        // directory, is closed to other users (checked when it is read), and tags only code of the first kind; the tag covers the engine's
         // fingerprint and the module's digest, so neither another version's code nor another module's passes.
         // Whoever can read the key can already write this process's memory.
         unsafe { Component::deserialize(engine, &self.0) }
@@ -67,8 +67,17 @@ impl Artifacts {
     /// Opens the directory, and draws a key where there is none.
     pub(super) fn open(dir: PathBuf) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        close_to_others(&dir)?;
         let path = dir.join("key");
-        let known = fs::read(&path).ok().and_then(|bytes| bytes.try_into().ok());
+        let known = match read_private(&path) {
+            Ok(bytes) => bytes.try_into().ok(),
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    tracing::warn!(%error, path = %path.display(), "The key of compiled extensions is not used; they are compiled anew.");
+                }
+                None
+            }
+        };
         let key = match known {
             Some(key) => key,
             None => {
@@ -159,6 +168,32 @@ fn touch(path: &Path) {
         .write(true)
         .open(path)
         .and_then(|file| file.set_times(now));
+}
+
+/// Whoever is neither this user nor in its group. The group is let in where Kubernetes gives a volume to the pod's own.
+const OTHERS: u32 = 0o007;
+
+fn close_to_others(dir: &Path) -> io::Result<()> {
+    let mode = fs::metadata(dir)?.permissions().mode();
+    if mode & OTHERS != 0 {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+/// Reads a file that is this user's, and that others can neither read nor write.
+fn read_private(path: &Path) -> io::Result<Vec<u8>> {
+    let file = fs::File::open(path)?;
+    let known = file.metadata()?;
+    let owners = [rustix::process::geteuid().as_raw(), 0];
+    if !known.is_file() || !owners.contains(&known.uid()) || known.mode() & OTHERS != 0 {
+        return Err(io::Error::other(
+            "others than this user could have read or written it",
+        ));
+    }
+    let mut bytes = Vec::new();
+    file.take(KEY_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Writes a file that appears whole or not at all.

@@ -6,6 +6,7 @@ use wasmtime::{
 };
 
 use super::{
+    answer::text,
     component::{Kind, Raw, Work},
     host::{Ended, Host, Limiter, Refused},
     wire::{
@@ -99,7 +100,7 @@ fn frames(error: &wasmtime::Error) -> Vec<String> {
         return Vec::new();
     };
     let name = |frame: &wasmtime::FrameInfo| match frame.func_name() {
-        Some(name) => name.to_owned(),
+        Some(name) => text(name).into(),
         None => format!("function {}", frame.func_index()),
     };
     backtrace.frames().iter().map(name).collect()
@@ -135,6 +136,10 @@ pub(super) fn check_types(
     Ok(())
 }
 
+/// An export that answers, or says that it failed.
+type Export<Given, Answered> = TypedFunc<Given, (Result<Answered, GuestFailure>,)>;
+type Scored<'a> = (CallRecord<'a>, MessageRecord<'a>, &'a [CandidateRecord<'a>]);
+
 pub(super) fn work(
     store: &mut Store<Host>,
     instance: &Instance,
@@ -144,32 +149,26 @@ pub(super) fn work(
 ) -> wasmtime::Result<Result<Raw, CallError>> {
     let answer = match work {
         Work::Pre(message) => {
-            let function: TypedFunc<(CallRecord<'_>, MessageRecord<'_>), (Result<PreOutput, GuestFailure>,)> =
+            let function: Export<(CallRecord<'_>, MessageRecord<'_>), PreOutput> =
                 instance.get_typed_func(&mut *store, export)?;
             function.call(store, (call, message))?.0.map(Raw::from)
         }
         Work::Validator(message) => {
-            let function: TypedFunc<
-                (CallRecord<'_>, MessageRecord<'_>),
-                (Result<WireVerdict, GuestFailure>,),
-            > = instance.get_typed_func(&mut *store, export)?;
+            let function: Export<(CallRecord<'_>, MessageRecord<'_>), WireVerdict> =
+                instance.get_typed_func(&mut *store, export)?;
             function.call(store, (call, message))?.0.map(Raw::Verdict)
         }
         Work::Scorer(message, candidates) => {
-            let function: TypedFunc<
-                (CallRecord<'_>, MessageRecord<'_>, &[CandidateRecord<'_>]),
-                (Result<Vec<WireScore>, GuestFailure>,),
-            > = instance.get_typed_func(&mut *store, export)?;
+            let function: Export<Scored<'_>, Vec<WireScore>> =
+                instance.get_typed_func(&mut *store, export)?;
             function
                 .call(store, (call, message, candidates))?
                 .0
                 .map(Raw::Scores)
         }
         Work::Post(decision) => {
-            let function: TypedFunc<
-                (CallRecord<'_>, DecisionRecord<'_>),
-                (Result<Option<String>, GuestFailure>,),
-            > = instance.get_typed_func(&mut *store, export)?;
+            let function: Export<(CallRecord<'_>, DecisionRecord<'_>), Option<String>> =
+                instance.get_typed_func(&mut *store, export)?;
             function.call(store, (call, decision))?.0.map(Raw::Metadata)
         }
     };

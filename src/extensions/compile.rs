@@ -2,6 +2,7 @@
 //! compiler do (time, memory, a crash) stays there, and the memory it took goes with it.
 
 use std::{
+    fs,
     io::{self, Read, Write},
     os::unix::process::ExitStatusExt,
     path::PathBuf,
@@ -37,6 +38,12 @@ pub enum CompileError {
     Start(#[source] io::Error),
     #[error("compiling took longer than extensions.compile_timeout_ms ({} ms): it is not an ordinary module", .after.as_millis())]
     Timeout { after: Duration },
+    /// Not the module's fault: it may be compiled another time.
+    #[error(
+        "compiling was not over after extensions.compile_timeout_ms ({} ms), most of which it waited for the processor; it is tried again with the next reload",
+        .after.as_millis()
+    )]
+    Starved { after: Duration },
     #[error(
         "compiling ended with signal {signal}; most likely it needed more than extensions.compile_memory_bytes ({memory_bytes})"
     )]
@@ -66,13 +73,21 @@ impl Compiler {
             .spawn()
             .map_err(CompileError::Start)?;
         let exchanged = exchange(&mut child, module, self.timeout.saturating_sub(began.elapsed()));
-        if exchanged.is_none() {
+        let had = if exchanged.is_none() {
+            let had = processor_time(&child);
             // It may have ended by itself meanwhile.
             let _gone = child.kill();
-        }
+            had
+        } else {
+            None
+        };
         let status = child.wait().map_err(CompileError::Start)?;
         let Some((artifact, said)) = exchanged else {
-            return Err(CompileError::Timeout { after: self.timeout });
+            // A module is held to account for the time that it used, not for the time that it waited.
+            return Err(match had {
+                Some(had) if had < self.timeout / 2 => CompileError::Starved { after: self.timeout },
+                _ => CompileError::Timeout { after: self.timeout },
+            });
         };
         self.judge(status, artifact, &said)
     }
@@ -116,6 +131,13 @@ fn exchange(child: &mut Child, module: &[u8], patience: Duration) -> Option<(Vec
     Some((artifact, errors.join().unwrap_or_default()))
 }
 
+/// For how long a child has had the processor, where the kernel says so. Its one thread does all the work.
+fn processor_time(child: &Child) -> Option<Duration> {
+    let text = fs::read_to_string(format!("/proc/{}/schedstat", child.id())).ok()?;
+    let nanoseconds = text.split_whitespace().next()?.parse().ok()?;
+    Some(Duration::from_nanos(nanoseconds))
+}
+
 fn read(from: impl Read, most: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     // What was read until then is judged by the exit status.
@@ -148,18 +170,9 @@ pub fn compile_here(profile: Profile, memory_bytes: u64, seconds: u64) -> Result
         .map_err(|error| format!("cannot write the compiled code: {error}"))
 }
 
-#[cfg(feature = "compiler")]
 fn compile(module: &[u8], profile: Profile) -> Result<Vec<u8>, String> {
     let engine = super::engine::compiling_engine(profile).map_err(|error| format!("{error:#}"))?;
     engine
         .precompile_component(module)
         .map_err(|error| format!("not a valid component: {error:#}"))
-}
-
-#[cfg(not(feature = "compiler"))]
-fn compile(_: &[u8], _: Profile) -> Result<Vec<u8>, String> {
-    Err(
-        "this program was built without the compiler; put what another one has compiled into state_dir"
-            .into(),
-    )
 }

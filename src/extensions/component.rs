@@ -81,6 +81,9 @@ pub enum Unusable {
     WrongWorld { expected: &'static str, reason: String },
     #[error("it cannot be linked: {reason}")]
     Link { reason: String },
+    /// Nothing of the component's.
+    #[error("there is no instance left to look at it; it is tried again with the next reload")]
+    NoInstance,
 }
 
 const WASI_REMEDY: &str = "build it for wasm32-unknown-unknown (Rust), or with the stubs that `ext new` sets up (JavaScript: --backend-qjs-stub-wasi, Python: --stub-wasi)";
@@ -135,7 +138,7 @@ impl fmt::Debug for Prepared {
 }
 
 /// Limits of one call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CallLimits {
     /// Linear memory, of all memories together.
     pub memory_bytes: usize,
@@ -204,6 +207,7 @@ impl Prepared {
         kind: Kind,
         profile: Profile,
         capabilities: &[Capability],
+        limits: CallLimits,
         engines: Arc<Engines>,
     ) -> Result<Self, Unusable> {
         let engine = component.engine().clone();
@@ -236,21 +240,16 @@ impl Prepared {
             work,
             check,
         };
-        prepared.check_types(&engine)?;
+        prepared.check_types(&engine, limits)?;
         Ok(prepared)
     }
 
     /// The types of functions can be compared only with an instance at hand; making one runs no code of the
     /// component but its start functions, under the limits of a call.
-    fn check_types(&self, engine: &Engine) -> Result<(), Unusable> {
+    fn check_types(&self, engine: &Engine, limits: CallLimits) -> Result<(), Unusable> {
         let wrong = |error: wasmtime::Error| Unusable::WrongWorld {
             expected: self.kind.world(),
             reason: format!("{error:#}{}", looks_like(self.pre.component())),
-        };
-        let limits = CallLimits {
-            memory_bytes: usize::try_from(self.profile.default_memory_bytes()).unwrap_or(usize::MAX),
-            table_elements: 20_000,
-            output_bytes: 1 << 16,
         };
         let time = Time {
             deadline: Duration::from_secs(2),
@@ -258,8 +257,13 @@ impl Prepared {
         };
         let mut store = self.store(engine, limits, time, Ambience { now_ms: 0, seed: 0 });
         let _running = self.engines.clock().running();
-        let instance = self.pre.instantiate(&mut store).map_err(|error| Unusable::Link {
-            reason: format!("it does not start: {error:#}"),
+        let instance = self.pre.instantiate(&mut store).map_err(|error| {
+            if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+                return Unusable::NoInstance;
+            }
+            Unusable::Link {
+                reason: format!("it does not start: {error:#}"),
+            }
         })?;
         call::check_types(&mut store, &instance, self.kind, &self.work, &self.check).map_err(wrong)
     }

@@ -2,11 +2,17 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
+use sha2::{Digest, Sha256};
+
 use super::{
+    answer::text,
     call::CallError,
     component::Kind,
     host::Time,
@@ -28,12 +34,15 @@ const REMEMBERED: usize = 10_000;
 /// Problems of one configuration.
 const PROBLEMS: usize = 32;
 
-type Asked = (ModuleDigest, Kind, Box<str>);
+/// What was asked, with the digest of the configuration: ten thousand large ones are not kept.
+type Asked = (ModuleDigest, Kind, [u8; 32]);
 
 #[derive(Debug, Default)]
 pub(super) struct ConfigChecks {
     known: Mutex<HashMap<Asked, Arc<[ConfigProblem]>>>,
     spent: Mutex<Duration>,
+    /// Something was not asked in this snapshot.
+    unasked: AtomicBool,
 }
 
 /// A problem, wherever the configuration was written.
@@ -59,13 +68,23 @@ impl InConfig {
 }
 
 impl ConfigChecks {
-    /// Another snapshot is made.
-    pub(super) fn begin(&self) {
+    /// Another snapshot is made. Whether something was not asked in the one before.
+    pub(super) fn begin(&self) -> bool {
         *self.spent.lock().unwrap_or_else(PoisonError::into_inner) = Duration::ZERO;
+        self.unasked.swap(false, Ordering::SeqCst)
+    }
+
+    /// Whether another snapshot would ask more.
+    pub(super) fn has_unasked(&self) -> bool {
+        self.unasked.load(Ordering::SeqCst)
     }
 
     pub(super) fn of(&self, target: &Target, config: &str) -> Vec<InConfig> {
-        let asked = (target.built.digest, target.prepared.kind(), Box::from(config));
+        let asked = (
+            target.built.digest,
+            target.prepared.kind(),
+            Sha256::digest(config).into(),
+        );
         let known = self
             .known
             .lock()
@@ -82,13 +101,16 @@ impl ConfigChecks {
                     }
                     known.entry(asked).or_insert(problems).clone()
                 }
-                None => return Vec::new(),
+                None => {
+                    self.unasked.store(true, Ordering::SeqCst);
+                    return Vec::new();
+                }
             },
         };
         problems.iter().cloned().map(InConfig).collect()
     }
 
-    /// `None`: there is no time left to ask; it is asked with the next snapshot.
+    /// `None`: there is no time left to ask, or no instance; it is asked with the next snapshot.
     fn ask(&self, target: &Target, config: &str) -> Option<Arc<[ConfigProblem]>> {
         let spent = *self.spent.lock().unwrap_or_else(PoisonError::into_inner);
         if spent >= BUDGET {
@@ -103,12 +125,16 @@ impl ConfigChecks {
             *self.spent.lock().unwrap_or_else(PoisonError::into_inner) += ran.took;
         }
         let problems = match ran.result {
-            Ok(mut problems) => {
-                problems.truncate(PROBLEMS);
-                problems
+            Ok(problems) => {
+                let bounded = |ConfigProblem { path, message }| ConfigProblem {
+                    path: text(&path).into(),
+                    message: text(&message).into(),
+                };
+                problems.into_iter().take(PROBLEMS).map(bounded).collect()
             }
             // It had less time than a check may take: that is nothing to remember.
             Err(CallError::Timeout) if time.deadline < DEADLINE => return None,
+            Err(CallError::NoInstance { .. }) => return None,
             Err(error) => vec![ConfigProblem {
                 path: String::new(),
                 message: format!("the extension could not check it: {error}"),

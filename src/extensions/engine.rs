@@ -199,7 +199,6 @@ impl fmt::Debug for Engines {
 }
 
 /// An engine that compiles and runs nothing.
-#[cfg(feature = "compiler")]
 pub(super) fn compiling_engine(profile: Profile) -> Result<Engine, wasmtime::Error> {
     Engine::new(&profile.config())
 }
@@ -304,6 +303,11 @@ impl Drop for Clock {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "it is the clock")]
+fn tick() {
+    std::thread::sleep(TICK);
+}
+
 fn run(clock: &Weak<Clock>) {
     let mut idle = 0;
     loop {
@@ -329,6 +333,6 @@ fn run(clock: &Weak<Clock>) {
         }
         shared.advance();
         drop(shared);
-        std::thread::sleep(TICK);
+        tick();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    io::Write,
+    io::{Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -69,13 +69,24 @@ impl Fetcher {
 
     fn read(&self, dir: &Path, path: &str) -> Result<Vec<u8>, String> {
         let file = dir.join(path);
+        let unreadable = |error: io::Error| format!("cannot be read: {error}");
         // A link may lead anywhere, and then it is the operator who made it lead there; `..` is refused when the
-        // record is read.
-        let size = fs::metadata(&file)
-            .map_err(|error| format!("cannot be read: {error}"))?
-            .len();
-        self.check_size(size)?;
-        fs::read(&file).map_err(|error| format!("cannot be read: {error}"))
+        // record is read. What is no file, a pipe say, might never end, or never begin.
+        let known = fs::metadata(&file).map_err(unreadable)?;
+        if !known.is_file() {
+            return Err("it is not a file".into());
+        }
+        self.check_size(known.len())?;
+        let mut bytes = Vec::with_capacity(usize::try_from(known.len()).unwrap_or(0));
+        // It may have been exchanged, or grow meanwhile.
+        fs::File::open(&file)
+            .and_then(|file| {
+                file.take(self.module_bytes.saturating_add(1))
+                    .read_to_end(&mut bytes)
+            })
+            .map_err(unreadable)?;
+        self.check_size(bytes.len() as u64)?;
+        Ok(bytes)
     }
 
     fn check_size(&self, size: u64) -> Result<(), String> {

@@ -15,11 +15,12 @@ use hashbrown::HashMap;
 
 use super::{
     compile::Compiler,
-    component::{CallLimits, Kind},
+    component::{CallLimits, Kind, Prepared, Unusable},
     config::ExtensionsConfig,
     config_check::ConfigChecks,
     engine::{EngineError, Engines},
     fetch::Fetcher,
+    host::Capability,
     module::{ModuleDigest, ModuleSource},
     record::{Module, Record, Release},
     registry::{Extension, RecordSource, Registry, Target, Variant, kind_of},
@@ -54,8 +55,33 @@ pub struct ExtensionHost {
     /// Switched off by an operator, whatever their records say, until this process ends.
     switched_off: Mutex<std::collections::BTreeSet<String>>,
     pub(super) checks: ConfigChecks,
+    links: Mutex<HashMap<Linked, Link>>,
     /// Counts what changes a registry besides HEIR's records.
     revision: AtomicU64,
+}
+
+/// What was linked, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Linked {
+    digest: ModuleDigest,
+    kind: Kind,
+    capabilities: Vec<Capability>,
+    limits: CallLimits,
+}
+
+/// What came of it. Refusals are remembered too: to look at a module that never ends takes its time.
+#[derive(Debug)]
+struct Link {
+    result: Result<Arc<Prepared>, Unusable>,
+    /// Since the last registry was begun.
+    used: bool,
+}
+
+/// Why a module is not run for a record.
+#[derive(Debug)]
+struct Refusal {
+    message: String,
+    remedy: &'static str,
 }
 
 /// Records of the local directory.
@@ -99,6 +125,7 @@ impl ExtensionHost {
             vitals: Mutex::default(),
             switched_off: Mutex::default(),
             checks: ConfigChecks::default(),
+            links: Mutex::default(),
             revision: AtomicU64::new(1),
             config,
             metrics,
@@ -219,8 +246,8 @@ impl ExtensionHost {
         if !self.config.enabled {
             return;
         }
-        let this = self.clone();
-        let needed = move || this.needed(records.iter().map(|text| &**text));
+        let (this, all) = (self.clone(), records.clone());
+        let needed = move || this.needed(all.iter().map(|text| &**text));
         let Ok(modules) = tokio::task::spawn_blocking(needed).await else {
             return;
         };
@@ -234,6 +261,10 @@ impl ExtensionHost {
                 let _built = tokio::task::spawn_blocking(move || this.build(&module, bytes)).await;
             }
         }
+        // Here, so that a registry finds it done: while one is put together, writes wait.
+        let this = self.clone();
+        let link = move || this.link_needed(records.iter().map(|text| &**text));
+        let _linked = tokio::task::spawn_blocking(link).await;
     }
 
     /// Compiles a module that is on this machine. Whether it has to be fetched.
@@ -259,18 +290,39 @@ impl ExtensionHost {
     }
 
     fn needed<'a>(&self, records: impl Iterator<Item = &'a str>) -> Vec<Module> {
-        let files = self.files();
         let mut modules = Vec::new();
-        let mut add = |text: &str| {
+        self.each_enabled(records, |record| modules.extend(record.modules().cloned()));
+        modules
+    }
+
+    /// These records and the local directory's, as far as they can be used.
+    fn each_enabled<'a>(&self, records: impl Iterator<Item = &'a str>, mut each: impl FnMut(&Record)) {
+        let files = self.files();
+        let mut read = |text: &str| {
             if let Ok((record, _)) = Record::read(text)
                 && record.enabled
             {
-                modules.extend(record.modules().cloned());
+                each(&record);
             }
         };
-        records.for_each(&mut add);
-        files.records.values().for_each(|text| add(text));
-        modules
+        records.for_each(&mut read);
+        files.records.values().for_each(|text| read(text));
+    }
+
+    fn link_needed<'a>(&self, records: impl Iterator<Item = &'a str>) {
+        self.each_enabled(records, |record| {
+            let Some(kind) = kind_of(record) else { return };
+            for module in record.modules() {
+                let built = match self.obtained().get(module) {
+                    Some(Ok(built)) => built.clone(),
+                    _ => continue,
+                };
+                if let Ok(limits) = self.limits(record, &built) {
+                    // What came of it is kept for the registry.
+                    let _refused = self.link(record, kind, &built, limits);
+                }
+            }
+        });
     }
 
     /// A file may have changed; anything else is what its digest says, once it is here.
@@ -337,17 +389,18 @@ impl ExtensionHost {
 
     /// Whether a registry would be put together from something else now.
     pub fn has_changed(&self, registry: &Registry) -> bool {
-        registry.origin.revision != self.revision.load(Ordering::SeqCst)
+        registry.origin.revision != self.revision.load(Ordering::SeqCst) || self.checks.has_unasked()
     }
 
     /// The registry for these records of HEIR's and the local directory's. The one before is used again as far as
     /// nothing changed.
     pub fn assemble(&self, before: &Arc<Registry>, heir: &Arc<ExtensionRecords>) -> Arc<Registry> {
         let revision = self.revision.load(Ordering::SeqCst);
-        self.checks.begin();
-        if before.origin.revision == revision && Arc::ptr_eq(&before.origin.records, heir) {
+        let unasked = self.checks.begin();
+        if before.origin.revision == revision && Arc::ptr_eq(&before.origin.records, heir) && !unasked {
             return before.clone();
         }
+        self.links().values_mut().for_each(|link| link.used = false);
         let files = self.files();
         let mut registry = Registry {
             origin: Origin {
@@ -484,7 +537,7 @@ impl ExtensionHost {
                     .collect()
             };
             for (instance, weight, module, at) in listed {
-                match self.target(known, &record, kind, module) {
+                match self.target(&record, kind, module) {
                     Ok((prepared, built, limits)) => instances.push(Target {
                         instance,
                         weight,
@@ -492,7 +545,7 @@ impl ExtensionHost {
                         built,
                         limits,
                     }),
-                    Err((message, remedy)) => {
+                    Err(Refusal { message, remedy }) => {
                         failed = true;
                         problems.push(Problem::error(at, message, remedy));
                     }
@@ -545,69 +598,95 @@ impl ExtensionHost {
 
     fn target(
         &self,
-        known: Option<&Arc<Extension>>,
         record: &Record,
         kind: Kind,
         module: Option<&Module>,
-    ) -> Result<(Arc<super::Prepared>, Arc<Built>, CallLimits), (String, &'static str)> {
+    ) -> Result<(Arc<Prepared>, Arc<Built>, CallLimits), Refusal> {
         let Some(module) = module else {
-            return Err((
-                "there is no module for it".into(),
-                "name one in the record, its versions or its instances",
-            ));
+            return Err(Refusal {
+                message: "there is no module for it".into(),
+                remedy: "name one in the record, its versions or its instances",
+            });
         };
-        let refused = |reason: String| {
-            (
-                format!("{}: {reason}", module.source),
-                "correct the module or the record",
-            )
+        let refused = |reason: String| Refusal {
+            message: format!("{}: {reason}", module.source),
+            remedy: "correct the module or the record",
         };
         let built = match self.obtained().get(module) {
             Some(Ok(built)) => built.clone(),
             Some(Err(reason)) => return Err(refused(reason.clone())),
             None => {
-                return Err((
-                    format!("{} is not here yet", module.source),
-                    "wait for the next refresh, or see why it cannot be fetched",
-                ));
+                return Err(Refusal {
+                    message: format!("{} is not here yet", module.source),
+                    remedy: "wait for the next refresh, or see why it cannot be fetched",
+                });
             }
         };
-        let profile = built.profile;
+        let limits = self.limits(record, &built)?;
+        let prepared = self.link(record, kind, &built, limits).map_err(refused)?;
+        Ok((prepared, built, limits))
+    }
+
+    /// Limits of a module's calls.
+    fn limits(&self, record: &Record, built: &Built) -> Result<CallLimits, Refusal> {
         let memory = record
             .limits
             .memory_bytes
-            .unwrap_or(profile.default_memory_bytes());
+            .unwrap_or(built.profile.default_memory_bytes());
         if memory > self.config.max_memory_bytes && record.limits.memory_bytes.is_some() {
-            return Err((
-                format!(
+            return Err(Refusal {
+                message: format!(
                     "limits.memory_bytes ({memory}) is more than extensions.max_memory_bytes ({})",
                     self.config.max_memory_bytes
                 ),
-                "ask for less, or raise the limit",
-            ));
+                remedy: "ask for less, or raise the limit",
+            });
         }
-        let limits = CallLimits {
+        Ok(CallLimits {
             memory_bytes: usize::try_from(memory.min(self.config.max_memory_bytes)).unwrap_or(usize::MAX),
             table_elements: record.limits.table_elements.unwrap_or(DEFAULT_TABLE_ELEMENTS) as usize,
             output_bytes: record.limits.output_bytes.map_or(DEFAULT_OUTPUT_BYTES, |bytes| {
                 usize::try_from(bytes).unwrap_or(usize::MAX)
             }),
+        })
+    }
+
+    fn links(&self) -> MutexGuard<'_, HashMap<Linked, Link>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Links a module, once for each way in which records use it.
+    fn link(
+        &self,
+        record: &Record,
+        kind: Kind,
+        built: &Built,
+        limits: CallLimits,
+    ) -> Result<Arc<Prepared>, String> {
+        let linked = Linked {
+            digest: built.digest,
+            kind,
+            capabilities: record.capabilities.clone(),
+            limits,
         };
-        // Linking makes an instance, to compare types; what was linked before need not be again.
-        if let Some(known) = known
-            && known.kind == kind
-            && known.record.capabilities == record.capabilities
-            && let Some((_, target)) = known
-                .targets()
-                .find(|(_, target)| Arc::ptr_eq(&target.built, &built))
-        {
-            return Ok((target.prepared.clone(), built, limits));
+        if let Some(link) = self.links().get_mut(&linked) {
+            link.used = true;
+            return link.result.clone().map_err(|error| error.to_string());
         }
-        let workshop = self.workshop().map_err(refused)?;
-        let prepared = workshop
-            .link(&built, kind, &record.capabilities)
-            .map_err(|error| refused(error.to_string()))?;
-        Ok((Arc::new(prepared), built, limits))
+        let result = self
+            .workshop()?
+            .link_within(built, kind, &record.capabilities, limits)
+            .map(Arc::new);
+        if result.as_ref().err() == Some(&Unusable::NoInstance) {
+            self.changed();
+        } else {
+            let link = Link {
+                result: result.clone(),
+                used: true,
+            };
+            self.links().insert(linked, link);
+        }
+        result.map_err(|error| error.to_string())
     }
 
     /// Lets go of modules and health that nothing registered needs.
@@ -622,5 +701,6 @@ impl ExtensionHost {
         let running = registry.extensions.values();
         needed.extend(running.flat_map(|extension| extension.record.modules().cloned()));
         self.obtained().retain(|module, _| needed.contains(module));
+        self.links().retain(|_, link| link.used);
     }
 }

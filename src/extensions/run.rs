@@ -186,8 +186,14 @@ impl ExtensionHost {
                 return result;
             }
             let pause = RETRY_PAUSE * 2_u32.pow(attempt.attempts - 1);
+            let left = left_ms(call, (call.at.later)());
+            if left.is_some_and(|left| u128::from(left) <= pause.as_millis()) {
+                return result;
+            }
             tokio::time::sleep(pause).await;
             attempt.attempts += 1;
+            attempt.timeout_ms = within_deadline(timeout_ms, call, (call.at.later)());
+            attempt.record.remaining_ms = attempt.timeout_ms;
         }
     }
 }
@@ -608,14 +614,15 @@ fn check_sizes(call: &Call<'_>, max_payload: usize, max_metadata: usize) -> Resu
 
 /// No call goes on past the request's own deadline.
 fn within_deadline(timeout_ms: u32, call: &Call<'_>, now: Moment) -> u32 {
-    let deadline = call
-        .around
-        .context()
-        .get("deadline")
-        .and_then(serde_json::Value::as_u64);
-    let left = deadline.map(|deadline| deadline.saturating_sub(now.unix_ms));
-    left.and_then(|left| u32::try_from(left).ok())
+    left_ms(call, now)
+        .and_then(|left| u32::try_from(left).ok())
         .map_or(timeout_ms, |left| timeout_ms.min(left.max(1)))
+}
+
+/// What is left until then, where the request has one.
+fn left_ms(call: &Call<'_>, now: Moment) -> Option<u64> {
+    let deadline = call.around.context().get("deadline")?.as_u64()?;
+    Some(deadline.saturating_sub(now.unix_ms))
 }
 
 /// A seed for one extension out of the decision's.

@@ -12,7 +12,7 @@ use wasmtime::component::Component;
 use super::{
     artifact::{Artifacts, Trusted},
     compile::{CompileError, Compiler},
-    component::{Interface, Kind, Prepared, Unusable},
+    component::{CallLimits, Interface, Kind, Prepared, Unusable},
     engine::{Engines, Profile},
     host::Capability,
     module::ModuleDigest,
@@ -20,6 +20,8 @@ use super::{
 
 /// Modules that were refused, which are remembered so that each costs its compilation once.
 const REFUSED: usize = 256;
+/// How often a module is tried that is not compiled in time because the machine is busy.
+const TRIES: u32 = 3;
 
 /// A compiled module.
 #[derive(Debug)]
@@ -53,6 +55,17 @@ pub struct NotBuilt {
 enum Known {
     Built(Weak<Built>),
     Refused(NotBuilt),
+    /// Not compiled for want of the processor, so many times.
+    Starved(u32),
+}
+
+/// Whose fault it is that there is no component.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Its,
+    Ours,
+    /// It took long, and the machine is busy.
+    Unclear,
 }
 
 /// Makes components of modules.
@@ -99,6 +112,19 @@ impl Workshop {
         {
             Known::Built(built) => built.upgrade().map(Ok),
             Known::Refused(why) => Some(Err(why.clone())),
+            Known::Starved(_) => None,
+        }
+    }
+
+    fn starved(&self, digest: &ModuleDigest) -> u32 {
+        match self
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(digest)
+        {
+            Some(Known::Starved(times)) => *times,
+            _ => 0,
         }
     }
 
@@ -106,7 +132,7 @@ impl Workshop {
     ///
     /// # Errors
     /// What is wrong with it, with a remedy where there is one. A compiler that could not be started is not held
-    /// against the module.
+    /// against the module, nor, the first times, one that had to wait for the processor.
     pub fn build(&self, module: &[u8]) -> Result<Arc<Built>, NotBuilt> {
         let digest = ModuleDigest::of(module);
         let _one_at_a_time = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
@@ -118,7 +144,15 @@ impl Workshop {
                 let built = Arc::new(built);
                 (Some(Known::Built(Arc::downgrade(&built))), Ok(built))
             }
-            Err((why, is_its_fault)) => (is_its_fault.then(|| Known::Refused(why.clone())), Err(why)),
+            Err((why, fault)) => {
+                let starved = self.starved(&digest) + 1;
+                let known = match fault {
+                    Fault::Ours => None,
+                    Fault::Unclear if starved < TRIES => Some(Known::Starved(starved)),
+                    Fault::Its | Fault::Unclear => Some(Known::Refused(why.clone())),
+                };
+                (known, Err(why))
+            }
         };
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, known| !matches!(known, Known::Built(built) if built.strong_count() == 0));
@@ -131,8 +165,8 @@ impl Workshop {
         result
     }
 
-    fn build_new(&self, module: &[u8], digest: ModuleDigest) -> Result<Built, (NotBuilt, bool)> {
-        let theirs = |reason: String| (NotBuilt { reason }, true);
+    fn build_new(&self, module: &[u8], digest: ModuleDigest) -> Result<Built, (NotBuilt, Fault)> {
+        let theirs = |reason: String| (NotBuilt { reason }, Fault::Its);
         check_header(module).map_err(theirs)?;
         let profile = Profile::of(module);
         let engine = self.engines.engine(profile).map_err(|error| {
@@ -140,7 +174,7 @@ impl Workshop {
                 NotBuilt {
                     reason: error.to_string(),
                 },
-                false,
+                Fault::Ours,
             )
         })?;
         let began = Instant::now();
@@ -156,12 +190,18 @@ impl Workshop {
             Some(component) => (component, None),
             None => {
                 let compiled = self.compiler.compile(module, profile).map_err(|error| {
-                    let is_its_fault = !matches!(error, CompileError::Start(_) | CompileError::CutOff);
+                    let fault = match error {
+                        CompileError::Start(_) | CompileError::CutOff => Fault::Ours,
+                        CompileError::Starved { .. } => Fault::Unclear,
+                        CompileError::Timeout { .. }
+                        | CompileError::Killed { .. }
+                        | CompileError::Refused { .. } => Fault::Its,
+                    };
                     let reason = match &error {
                         CompileError::Start(source) => format!("{error}: {source}"),
                         _ => error.to_string(),
                     };
-                    (NotBuilt { reason }, is_its_fault)
+                    (NotBuilt { reason }, fault)
                 })?;
                 let code = Trusted::from(compiled);
                 let component = code.load(engine).map_err(|error| {
@@ -169,7 +209,7 @@ impl Workshop {
                         NotBuilt {
                             reason: format!("its code cannot be loaded: {error:#}"),
                         },
-                        false,
+                        Fault::Ours,
                     )
                 })?;
                 if let Some(artifacts) = &self.artifacts
@@ -190,13 +230,32 @@ impl Workshop {
         })
     }
 
-    /// Links a built module as an extension of a kind.
+    /// Links a built module as an extension of a kind, within the limits that calls have unless their record says
+    /// otherwise.
     pub fn link(&self, built: &Built, kind: Kind, capabilities: &[Capability]) -> Result<Prepared, Unusable> {
+        let limits = CallLimits {
+            memory_bytes: usize::try_from(built.profile.default_memory_bytes()).unwrap_or(usize::MAX),
+            table_elements: 20_000,
+            output_bytes: 1 << 16,
+        };
+        self.link_within(built, kind, capabilities, limits)
+    }
+
+    /// Links a built module as an extension of a kind. It makes one instance, to look at it: what the module needs at
+    /// its start must be within the limits.
+    pub fn link_within(
+        &self,
+        built: &Built,
+        kind: Kind,
+        capabilities: &[Capability],
+        limits: CallLimits,
+    ) -> Result<Prepared, Unusable> {
         Prepared::link(
             &built.component.0,
             kind,
             built.profile,
             capabilities,
+            limits,
             self.engines.clone(),
         )
     }

@@ -1,5 +1,4 @@
 //! The commands for authors of extensions, as processes, with real compilers and real components.
-#![cfg(feature = "compiler")]
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

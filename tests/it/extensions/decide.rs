@@ -16,7 +16,7 @@ async fn ask(sidecar: &Sidecar, policy: &str, text: &str) -> Answer {
     decide(&sidecar.client(), &asked, &[("x-beamline-explain", "detailed")]).await
 }
 
-fn executed(answer: &Answer) -> Vec<String> {
+pub(super) fn executed(answer: &Answer) -> Vec<String> {
     let body = answer.json();
     let list = &body["decision"]["metadata"]["executed_extensions"];
     let list = if list.is_null() {
@@ -460,7 +460,7 @@ async fn too_many_at_once_are_refused_at_once() {
 }
 
 /// Polls all of them together.
-async fn join<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+pub(super) async fn join<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     let mut futures: Vec<_> = futures
         .into_iter()
         .map(|future| (Box::pin(future), None))

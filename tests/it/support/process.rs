@@ -57,15 +57,17 @@ impl Process {
                 }
             }
         });
-        let Ok((listen, ops)) = heard.recv_timeout(Duration::from_secs(30)) else {
-            panic!("it does not listen: {:?}", log.lock().unwrap());
-        };
-        Self {
+        let mut process = Self {
             child,
             log,
-            listen,
-            ops,
-        }
+            listen: Vec::new(),
+            ops: None,
+        };
+        let Ok((listen, ops)) = heard.recv_timeout(Duration::from_secs(30)) else {
+            panic!("it does not listen: {:?}", process.log());
+        };
+        (process.listen, process.ops) = (listen, ops);
+        process
     }
 
     pub(crate) fn pid(&self) -> Pid {

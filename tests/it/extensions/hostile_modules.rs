@@ -1,0 +1,593 @@
+//! Modules that want to do harm before they are called: to the compiler, to the disk, on the way here.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use beamline_sidecar::extensions::{Compiler, Engines, Kind, ModuleDigest, Workshop};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use serde_json::{Value, json};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{
+    LIMITS, built,
+    compatibility::kept,
+    guest,
+    hostile::{ask, problems, reason},
+    message,
+    place::Place,
+    record, workshop,
+};
+use crate::{
+    decide::outcome,
+    support::{Client, Process, Say, Scripted, eventually},
+};
+
+/// A number as WebAssembly writes it.
+fn leb(mut number: usize, into: &mut Vec<u8>) {
+    loop {
+        let low = (number & 0x7f) as u8;
+        number >>= 7;
+        if number == 0 {
+            return into.push(low);
+        }
+        into.push(low | 0x80);
+    }
+}
+
+fn section(id: u8, content: &[u8], into: &mut Vec<u8>) {
+    into.push(id);
+    leb(content.len(), into);
+    into.extend(content);
+}
+
+/// A component around a core module of so many functions with this body.
+fn functions(count: usize, body: &[u8]) -> Vec<u8> {
+    let mut module = b"\0asm\x01\0\0\0".to_vec();
+    section(1, &[1, 0x60, 0, 0], &mut module);
+    let mut types = Vec::new();
+    leb(count, &mut types);
+    types.resize(types.len() + count, 0);
+    section(3, &types, &mut module);
+    let mut code = Vec::new();
+    leb(count, &mut code);
+    let mut function = vec![0];
+    function.extend(body);
+    function.push(0x0b);
+    for _ in 0..count {
+        leb(function.len(), &mut code);
+        code.extend(&function);
+    }
+    section(10, &code, &mut module);
+    let mut component = b"\0asm\x0d\0\x01\0".to_vec();
+    section(1, &module, &mut component);
+    component
+}
+
+/// A component in a component, so many times.
+fn nested(depth: usize) -> Vec<u8> {
+    let mut component = b"\0asm\x0d\0\x01\0".to_vec();
+    for _ in 0..depth {
+        let mut outer = b"\0asm\x0d\0\x01\0".to_vec();
+        section(4, &component, &mut outer);
+        component = outer;
+    }
+    component
+}
+
+fn guard(place: &Place, id: &str, module: &str, more: Value) {
+    let record = json!({"id": id, "type": "validator", "module": module});
+    place.record(id, super::place::merge(record, more));
+    place.policy(id, json!({"validators": [{"id": id, "on_fail": "block"}]}));
+}
+
+fn guard_of(place: &Place, id: &str, module: &[u8]) {
+    place.bytes(module, &format!("{id}.wasm"));
+    guard(place, id, &format!("file:{id}.wasm"), json!({}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_26_what_is_too_large_or_too_deep_is_refused_by_name() {
+    let place = Place::quick();
+    // Fifty megabytes of functions; one function more than WebAssembly has room for; and what no compiler descends.
+    guard_of(&place, "large", &functions(250_000, &[0x01; 197]));
+    guard_of(&place, "many", &functions(1_000_001, &[]));
+    guard_of(&place, "deep", &nested(5_000));
+    guard_of(
+        &place,
+        "blocks",
+        &functions(1, &[[0x02, 0x40].repeat(200_000), vec![0x0b; 200_000]].concat()),
+    );
+    guard_of(&place, "good", &guest("pii-guard"));
+    let sidecar = place.start("");
+    let client = sidecar.client();
+    for (id, says) in [
+        ("large", "more than extensions.module_bytes (33554432)"),
+        ("many", "functions"),
+        ("deep", "not a valid component"),
+    ] {
+        let said = problems(&sidecar, id).await;
+        assert!(said.contains(says), "{id}: {said}");
+        assert_eq!(reason(&ask(&client, id).await), "extension_not_found");
+    }
+    // Blocks are only deep: compiled or not, it is no validator.
+    assert_ne!(problems(&sidecar, "blocks").await, "null");
+    assert!(outcome(&ask(&client, "good").await).starts_with("weighted "));
+}
+
+/// A million functions are a valid module of four megabytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_26_a_compile_bomb_takes_its_time_and_nobody_elses() {
+    let place = Place::quick();
+    guard_of(&place, "good", &guest("pii-guard"));
+    let sidecar = place.start("extensions: {compile_timeout_ms: 1500}");
+    assert!(outcome(&ask(&sidecar.client(), "good").await).starts_with("weighted "));
+    guard_of(&place, "bomb", &functions(1_000_000, &[]));
+    let over = Arc::new(AtomicBool::new(false));
+    let decisions = {
+        let (client, over) = (sidecar.client(), over.clone());
+        tokio::spawn(async move {
+            let mut answered = 0;
+            while !over.load(SeqCst) {
+                let answer = ask(&client, "good").await;
+                assert!(outcome(&answer).starts_with("weighted "), "{}", answer.text());
+                assert_eq!(client.policy("acme/good").await.status, 200);
+                answered += 1;
+            }
+            answered
+        })
+    };
+    let reloaded = sidecar.admin().post("/admin/extensions/reload", "").await;
+    over.store(true, SeqCst);
+    assert_eq!(reloaded.status, 200);
+    assert!(decisions.await.unwrap() > 0, "decisions are made meanwhile");
+    let said = problems(&sidecar, "bomb").await;
+    assert!(said.contains("extensions.compile_timeout_ms (1500 ms)"), "{said}");
+    assert_eq!(problems(&sidecar, "good").await, "null");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_26_the_compilers_memory_is_limited() {
+    let place = Place::quick();
+    guard_of(&place, "bomb", &functions(200_000, &[]));
+    guard_of(&place, "good", &guest("pii-guard"));
+    let sidecar = place.start("extensions: {compile_memory_bytes: 67108864, compile_timeout_ms: 600000}");
+    let said = problems(&sidecar, "bomb").await;
+    assert!(
+        said.contains("extensions.compile_memory_bytes (67108864)"),
+        "{said}"
+    );
+    assert!(outcome(&ask(&sidecar.client(), "good").await).starts_with("weighted "));
+}
+
+/// Waiting for the processor is not the module's fault, unless it happens again and again.
+#[test]
+fn hostile_26_a_busy_machine_is_not_held_against_a_module() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("compiler");
+    // It ends when its pipes are closed, and does nothing until then.
+    fs::write(&program, "#!/bin/sh\nexec sleep 600\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+    let compiler = Compiler {
+        program,
+        timeout: Duration::from_millis(100),
+        memory_bytes: 1 << 30,
+    };
+    let engines = Arc::new(Engines::new(4, 1 << 20).unwrap());
+    let workshop = Workshop::new(engines, compiler, None);
+    let module = kept("validator");
+    let digest = ModuleDigest::of(&module);
+    for turn in 1..=3 {
+        assert!(workshop.known(&digest).is_none(), "turn {turn}");
+        let refused = workshop.build(&module).unwrap_err().to_string();
+        assert!(refused.contains("waited for the processor"), "{refused}");
+    }
+    assert!(workshop.known(&digest).is_some_and(|known| known.is_err()));
+}
+
+/// What takes a place of its own while it is looked at is looked at again when there is one.
+#[test]
+fn hostile_23_a_full_pool_is_not_held_against_a_module() {
+    use beamline_sidecar::extensions::{Ambience, Capability, Time, Unusable, Work};
+    let engines = Arc::new(Engines::new(4, 16 << 20).unwrap());
+    let compiled = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
+    let workshop = Workshop::new(engines, super::compiler(), Some(&compiled));
+    let (bad, good) = (
+        workshop.build(&guest("misbehaving-validator")).unwrap(),
+        workshop.build(&kept("validator")).unwrap(),
+    );
+    let looping = workshop.link(&bad, Kind::Validator, &Capability::ALL).unwrap();
+    let link = || workshop.link(&good, Kind::Validator, &Capability::ALL).map(drop);
+    let time = Time {
+        deadline: Duration::from_secs(5),
+        fast: None,
+    };
+    std::thread::scope(|threads| {
+        let running: Vec<_> = (0..4)
+            .map(|_| {
+                threads.spawn(|| {
+                    let work = Work::Validator(message("1"));
+                    let ambience = Ambience { now_ms: 0, seed: 0 };
+                    looping.call(record(r#"{"do":"loop"}"#), work, LIMITS, time, ambience)
+                })
+            })
+            .collect();
+        let mut met = false;
+        while !met && running.iter().all(|running| !running.is_finished()) {
+            met = link() == Err(Unusable::NoInstance);
+        }
+        assert!(met, "there was always an instance left");
+    });
+    assert_eq!(link(), Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_26_what_is_no_file_is_not_read() {
+    let place = Place::quick();
+    let dir = place.path("extensions");
+    let elsewhere = place.path("elsewhere.wasm");
+    fs::write(&elsewhere, guest("pii-guard")).unwrap();
+    symlink(&elsewhere, dir.join("link.wasm")).unwrap();
+    symlink("/dev/zero", dir.join("endless.wasm")).unwrap();
+    symlink(dir.join("circle.wasm"), dir.join("circle.wasm")).unwrap();
+    fs::create_dir(dir.join("folder.wasm")).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        dir.join("pipe.wasm"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .unwrap();
+    for id in ["link", "endless", "circle", "folder", "pipe"] {
+        guard(&place, id, &format!("file:{id}.wasm"), json!({}));
+    }
+    let sidecar = place.start("");
+    for (id, says) in [
+        ("endless", "not a file"),
+        ("circle", "cannot be read"),
+        ("folder", "not a file"),
+        ("pipe", "not a file"),
+    ] {
+        let said = problems(&sidecar, id).await;
+        assert!(said.contains(says), "{id}: {said}");
+    }
+    // A link leads where the operator says.
+    assert!(outcome(&ask(&sidecar.client(), "link").await).starts_with("weighted "));
+}
+
+/// A module that changes all the time, half of the time to something that is none, beside its digest.
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_27_a_module_that_changes_between_two_reads_is_what_its_digest_says_or_nothing() {
+    let place = Place::quick();
+    let module = kept("validator");
+    let pinned = ModuleDigest::of(&module).to_string();
+    place.bytes(&module, "m.wasm");
+    let granted = json!({"capabilities": ["clock", "random", "metrics"]});
+    guard(&place, "free", "file:m.wasm", granted.clone());
+    guard(
+        &place,
+        "pinned",
+        "file:m.wasm",
+        super::place::merge(granted, json!({"sha256": pinned})),
+    );
+    let sidecar = place.start("");
+    let client = sidecar.client();
+    let expected = "validator_blocked";
+    for turn in 0..40_u8 {
+        let mut other = module.clone();
+        match turn % 4 {
+            0 => other.truncate(1_000),
+            1 => other.extend([0, 2, 1, b'x']),
+            2 => other[20] ^= 0xff,
+            _ => {}
+        }
+        // Written in place: a reader may see any part of it.
+        fs::write(place.path("extensions/m.wasm"), &other).unwrap();
+        let reloaded = sidecar.admin().post("/admin/extensions/reload", "").await;
+        assert_eq!(reloaded.status, 200);
+        for id in ["free", "pinned"] {
+            let answer = ask(&client, id).await;
+            assert!(answer.text().contains(expected), "{turn} {id}: {}", answer.text());
+            assert!(
+                reason(&answer).starts_with("acme|"),
+                "{turn} {id}: {}",
+                answer.text()
+            );
+        }
+        let page = sidecar.admin().get("/admin/extensions/pinned").await.json();
+        assert_eq!(page["versions"][0]["sha256"], pinned, "{page}");
+    }
+}
+
+/// What one has compiled is another's only with its key.
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_27_two_sidecars_share_nothing() {
+    let (first, second) = (Place::new(), Place::new());
+    for place in [&first, &second] {
+        guard_of(place, "good", &kept("pii-guard"));
+    }
+    let yaml = "extensions: {compile_timeout_ms: 600000}";
+    let compiled = "beamline_sidecar_extension_compile_seconds_count";
+    let dir = |place: &Place| place.path("state/extensions/compiled");
+    first.start(yaml).stop().await;
+    fs::create_dir_all(dir(&second)).unwrap();
+    for entry in fs::read_dir(dir(&first)).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "compiled") {
+            fs::copy(&path, dir(&second).join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    let sidecar = second.start(yaml);
+    assert!((sidecar.metric(compiled).await - 1.0).abs() < 1e-9);
+    assert!(outcome(&ask(&sidecar.client(), "good").await).starts_with("weighted "));
+    sidecar.stop().await;
+    assert_ne!(
+        fs::read(dir(&first).join("key")).unwrap(),
+        fs::read(dir(&second).join("key")).unwrap()
+    );
+    // With the key they are one.
+    fs::copy(dir(&first).join("key"), dir(&second).join("key")).unwrap();
+    for entry in fs::read_dir(dir(&first)).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, dir(&second).join(path.file_name().unwrap())).unwrap();
+    }
+    let sidecar = second.start(yaml);
+    assert!(sidecar.metric(compiled).await.abs() < 1e-9);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_27_a_key_that_others_could_know_is_not_used() {
+    let place = Place::new();
+    guard_of(&place, "good", &kept("pii-guard"));
+    let yaml = "extensions: {compile_timeout_ms: 600000}";
+    let compiled = "beamline_sidecar_extension_compile_seconds_count";
+    place.start(yaml).stop().await;
+    let dir = place.path("state/extensions/compiled");
+    let key = dir.join("key");
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+    let chmod = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    assert_eq!((mode(&key), fs::read(&key).unwrap().len()), (0o600, 64));
+    let turns: [(&str, &dyn Fn()); 6] = [
+        ("readable", &|| chmod(&key, 0o644)),
+        ("writable", &|| chmod(&key, 0o602)),
+        ("empty", &|| fs::write(&key, "").unwrap()),
+        ("short", &|| fs::write(&key, [7; 63]).unwrap()),
+        ("long", &|| fs::write(&key, [7; 65]).unwrap()),
+        ("gone", &|| fs::remove_file(&key).unwrap()),
+    ];
+    for (what, change) in turns {
+        let before = fs::read(&key).unwrap();
+        change();
+        let sidecar = place.start(yaml);
+        assert!(
+            (sidecar.metric(compiled).await - 1.0).abs() < 1e-9,
+            "{what}: it is compiled anew"
+        );
+        assert!(
+            outcome(&ask(&sidecar.client(), "good").await).starts_with("weighted "),
+            "{what}"
+        );
+        sidecar.stop().await;
+        let after = fs::read(&key).unwrap();
+        assert_eq!((mode(&key), after.len()), (0o600, 64), "{what}");
+        assert_ne!(after, before, "{what}");
+    }
+    // A directory that was opened is closed again; what its key says counts.
+    chmod(&dir, 0o777);
+    let sidecar = place.start(yaml);
+    assert!(sidecar.metric(compiled).await.abs() < 1e-9);
+    assert_eq!(mode(&dir), 0o700);
+}
+
+/// A web server with a certificate, and the authority that signed it.
+struct Web {
+    server: Scripted,
+    address: SocketAddr,
+    authority: String,
+    running: JoinHandle<()>,
+}
+
+impl Web {
+    async fn start() -> Self {
+        let server = Scripted::start().await;
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let authority = params.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(params, key);
+        let mut params = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![CertificateDer::from_pem_slice(certificate.pem().as_bytes()).unwrap()],
+                PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap(),
+            )
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, behind) = (listener.local_addr().unwrap(), server.address);
+        let running = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let (inside, outside) = (acceptor.accept(stream).await, TcpStream::connect(behind).await);
+                    if let (Ok(mut inside), Ok(mut outside)) = (inside, outside) {
+                        let _ended = tokio::io::copy_bidirectional(&mut inside, &mut outside).await;
+                    }
+                });
+            }
+        });
+        Self {
+            server,
+            address,
+            authority,
+            running,
+        }
+    }
+
+    /// Serves bytes below this path.
+    fn serves(&self, path: &str, bytes: &[u8]) {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", bytes.len());
+        self.server.on(
+            &format!("GET {path} "),
+            Say::Bytes([head.as_bytes(), bytes].concat()),
+        );
+    }
+}
+
+impl Drop for Web {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_25_modules_come_from_the_servers_that_are_named_and_are_what_was_asked_for() {
+    let web = Web::start().await;
+    let (module, other) = (kept("pii-guard"), kept("validator"));
+    let port = web.address.port();
+    web.serves("/good.wasm", &module);
+    web.serves("/other.wasm", &other);
+    web.serves("/cut.wasm", &[]);
+    let cut = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", module.len());
+    web.server.on(
+        "GET /cut.wasm ",
+        Say::Bytes([cut.as_bytes(), &module[..1_000]].concat()),
+    );
+    let to = format!(
+        "HTTP/1.1 302 Found\r\nlocation: https://127.0.0.1:{port}/hidden.wasm\r\ncontent-length: 0\r\n\r\n"
+    );
+    web.server.on("GET /moved.wasm ", Say::Bytes(to.into_bytes()));
+    web.serves("/hidden.wasm", &module);
+    let endless = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+    let chunk = [b"10000\r\n".to_vec(), vec![0; 65_536], b"\r\n".to_vec()].concat();
+    web.server.on("GET /endless.wasm ", Say::Endless(endless, chunk));
+    web.serves("/large.wasm", &vec![0; 2_000_000]);
+
+    let place = Place::quick();
+    let sha256 = ModuleDigest::of(&module).to_string();
+    let url = |host: &str, path: &str| format!("https://{host}:{port}/{path}.wasm");
+    let long = format!("https://127.0.0.1:{port}/{}", "x".repeat(70_000));
+    let cases = [
+        ("good", url("127.0.0.1", "good"), ""),
+        ("other", url("127.0.0.1", "other"), "its SHA-256 is"),
+        ("cut", url("127.0.0.1", "cut"), "cannot be fetched"),
+        ("moved", url("127.0.0.1", "moved"), "the server answers 302"),
+        ("endless", url("127.0.0.1", "endless"), "cannot be fetched"),
+        ("large", url("127.0.0.1", "large"), "cannot be fetched"),
+        ("missing", url("127.0.0.1", "missing"), "the server answers 404"),
+        ("name", url("localhost", "good"), "localhost is not one of"),
+        (
+            "user",
+            url("127.0.0.1@localhost", "good"),
+            "localhost is not one of",
+        ),
+        (
+            "plain",
+            format!("http://127.0.0.1:{port}/good.wasm"),
+            "no scheme that is known",
+        ),
+        ("long", long, "not a URL"),
+    ];
+    for (id, url, _) in &cases {
+        guard(&place, id, url, json!({"sha256": sha256}));
+    }
+    guard(&place, "free", &url("127.0.0.1", "good"), json!({}));
+    guard_of(&place, "here", &module);
+    let authority = place.path("authority.pem");
+    fs::write(&authority, &web.authority).unwrap();
+    let config = place.path("sidecar.yaml");
+    let yaml = "log: {format: json}\nextensions: {module_hosts: ['127.0.0.1'], module_bytes: 1000000, compile_timeout_ms: 600000}";
+    fs::write(&config, place.yaml(yaml)).unwrap();
+    let environment = [("SSL_CERT_FILE", authority.to_str().unwrap())];
+    let process = Process::start(&["run", "--config", config.to_str().unwrap()], &environment);
+    let (client, admin) = (Client::new(&process.listen[0]), Client::new(process.ops.unwrap()));
+    // What is here is there at once.
+    assert!(outcome(&ask(&client, "here").await).starts_with("weighted "));
+    eventually("the good one is fetched", || async {
+        outcome(&ask(&client, "good").await).starts_with("weighted ")
+    })
+    .await;
+    let page = admin.get("/admin/extensions").await.json();
+    for (id, _, says) in &cases[1..] {
+        let said = page["problems"][id].to_string();
+        assert!(said.contains(says), "{id}: {said}");
+        assert_eq!(reason(&ask(&client, id).await), "extension_not_found", "{id}");
+    }
+    let said = page["problems"]["free"].to_string();
+    assert!(said.contains("needs its digest"), "{said}");
+    for unasked in ["GET /hidden", "GET /xxxx"] {
+        assert_eq!(web.server.count(unasked), 0);
+    }
+    // It is kept, and asked for once.
+    assert_eq!(web.server.count("GET /good.wasm"), 1);
+    drop(process);
+    web.server.on("GET /good.wasm ", Say::Bytes(Vec::new()));
+    let process = Process::start(&["run", "--config", config.to_str().unwrap()], &environment);
+    assert!(outcome(&ask(&Client::new(&process.listen[0]), "good").await).starts_with("weighted "));
+}
+
+/// Without the authority there is no module, whoever is named.
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_25_a_server_nobody_vouches_for_gives_no_module() {
+    let web = Web::start().await;
+    let module = kept("pii-guard");
+    web.serves("/good.wasm", &module);
+    let place = Place::quick();
+    let url = format!("https://127.0.0.1:{}/good.wasm", web.address.port());
+    guard(
+        &place,
+        "good",
+        &url,
+        json!({"sha256": ModuleDigest::of(&module).to_string()}),
+    );
+    let sidecar = place.start("extensions: {module_hosts: ['127.0.0.1']}");
+    eventually("it was tried", || async {
+        problems(&sidecar, "good").await.contains("cannot be fetched")
+    })
+    .await;
+    assert_eq!(web.server.requests(), Vec::<String>::new());
+    assert_eq!(
+        reason(&ask(&sidecar.client(), "good").await),
+        "extension_not_found"
+    );
+}
+
+/// What an extension says of a configuration reaches logs and pages: one line, and no more than a line.
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_24_what_is_said_of_a_configuration_is_bounded() {
+    let place = Place::quick();
+    place.bytes(&kept("validator"), "v.wasm");
+    let config = json!({"a": "x\n".repeat(20_000)});
+    let more = json!({"capabilities": ["clock", "random", "metrics"], "config": config});
+    guard(&place, "says", "file:v.wasm", more);
+    let sidecar = place.start("");
+    let page = sidecar.admin().get("/admin/extensions").await.json();
+    let said = page["problems"]["says"][0]["message"].as_str().unwrap();
+    assert_eq!(said.chars().count(), 512, "{said}");
+    assert!(!said.contains('\n'));
+    let _same_workshop = built("pii-guard");
+    assert!(workshop().known(&ModuleDigest::of(&guest("pii-guard"))).is_some());
+}
