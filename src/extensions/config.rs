@@ -30,7 +30,7 @@ pub struct ExtensionsConfig {
     /// What compiling one module may take.
     #[schemars(range(min = 100, max = 600_000))]
     pub compile_timeout_ms: u64,
-    /// The address space that the process which compiles one module may use.
+    /// The memory that the process which compiles one module may use.
     #[schemars(range(min = 67_108_864, max = 17_179_869_184_u64))]
     pub compile_memory_bytes: u64,
     /// Hosts that modules are fetched from by `https:`. None: no such module is taken.

@@ -5,11 +5,13 @@
 
 mod address;
 mod connection;
+mod discard;
 mod limits;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 pub use address::{Address, Bound, InvalidAddress, Peer};
+pub use discard::discard;
 pub use limits::LimitsConfig;
 
 use hyper::body::Incoming;

@@ -23,7 +23,7 @@ use self::slow::{Job, Slow};
 use crate::{
     forward::Forwarder,
     heir::HeirClient,
-    listener::{Handler, LimitsConfig, Peer, Reply},
+    listener::{Handler, LimitsConfig, Peer, Reply, discard},
     readiness::Readiness,
     refresh::{Fetcher, Refresher},
     respond::{ErrorCode, Failure, Response},
@@ -92,7 +92,16 @@ impl Router {
 
     fn route(self: &Arc<Self>, request: Request<Incoming>) -> Result<Reply, Failure> {
         let started = Instant::now();
-        guard::check(&request, self.limits.body_bytes)?;
+        if let Err(failure) = guard::check(&request, self.limits.body_bytes) {
+            return match failure.code {
+                ErrorCode::PayloadTooLarge => Ok(self.answer(|_| async move {
+                    let (head, body) = request.into_parts();
+                    discard(&head.headers, body).await;
+                    Err(failure)
+                })),
+                _ => Err(failure),
+            };
+        }
         let target = Target::parse(request.uri())
             .map_err(|error| Failure::new(ErrorCode::InvalidRequest, error.to_string()).closing())?;
         match (request.method(), target) {

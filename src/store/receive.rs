@@ -9,13 +9,13 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::error::{CallError, invalid};
-use crate::respond::{ErrorCode, Failure};
+use crate::{
+    listener::discard,
+    respond::{ErrorCode, Failure},
+};
 
 /// Longest pause of a client in the middle of a body.
 const PAUSE: Duration = Duration::from_secs(30);
-/// How much of a refused body is read after all, so that the client comes to read the refusal.
-const DISCARDED_BYTES: u64 = 64 * 1024 * 1024;
-const DISCARDED_FOR: Duration = Duration::from_secs(2);
 
 /// Refuses a request whose length is not told beforehand.
 pub(super) fn check_length(headers: &HeaderMap, must_be_told: bool) -> Result<(), CallError> {
@@ -41,10 +41,7 @@ pub(super) async fn receive(
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if told.is_none_or(|told| told > limit as u64) {
-        // A client that waits for `100 Continue` has sent nothing yet and must not be told to.
-        if !headers.contains_key(header::EXPECT) {
-            discard(body, told.unwrap_or(u64::MAX)).await;
-        }
+        discard(headers, body).await;
         return Err(too_large(limit));
     }
     let mut received = Vec::new();
@@ -67,15 +64,6 @@ pub(super) async fn receive(
             received.extend_from_slice(data);
         }
     }
-}
-
-async fn discard(mut body: Incoming, told: u64) {
-    if told > DISCARDED_BYTES {
-        return;
-    }
-    let all = async { while let Some(Ok(_)) = body.frame().await {} };
-    // Answered either way; a client that is still sending may then not see it.
-    let _ = timeout(DISCARDED_FOR, all).await;
 }
 
 fn too_large(limit: usize) -> CallError {

@@ -95,7 +95,7 @@ fn a_compiler_that_needs_too_much_is_ended() {
         workshop.build(&guest("pii-guard")).unwrap_err().to_string()
     };
     let little = with(Compiler {
-        memory_bytes: 1 << 20,
+        memory_bytes: 24 << 20,
         ..compiler()
     });
     assert!(little.contains("compile_memory_bytes"), "{little}");
