@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     time::Duration,
 };
 
@@ -96,6 +96,11 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let ended = self.child.try_wait();
+            let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+            eprintln!("a process of the test ({ended:?}) said:\n{}", log.join("\n"));
+        }
         // It may have ended by itself.
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
