@@ -81,7 +81,8 @@ impl Guest {
             _ => Work::Validator(message),
         };
         let ran = self.prepared.call(record, work, LIMITS, TIME, AMBIENCE);
-        assert!(black_box(ran).result.is_ok());
+        let result = black_box(ran.result);
+        assert!(result.is_ok(), "{result:?}");
     }
 }
 

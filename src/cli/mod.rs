@@ -6,6 +6,7 @@ mod compile_extension;
 mod demo;
 mod diff;
 mod explain;
+#[cfg(feature = "compiler")]
 mod ext;
 mod http;
 mod policy_files;
@@ -66,6 +67,7 @@ enum Command {
     /// Run decision cases: policies, requests, and what must come of them.
     Test(cases::TestArgs),
     /// Make extensions of your own: new, build, check, test, bench, inspect.
+    #[cfg(feature = "compiler")]
     Ext(ext::ExtArgs),
     /// Print the JSON Schema of the policy language, for editors: `beamline-sidecar schema > policy.schema.json`.
     Schema,
@@ -87,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Simulate(args) => simulate::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Test(args) => cases::run(&args),
+        #[cfg(feature = "compiler")]
         Command::Ext(args) => ext::run(&args),
         Command::Schema => schema::run(),
         Command::Probe(args) => probe::run(&args),

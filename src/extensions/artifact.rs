@@ -1,5 +1,5 @@
 //! Compiled code on disk. To load it is to run it, so it is loaded only if this sidecar, or one with the same key, wrote
-//! it: a keyed digest over the engine's version and settings, the module's digest and the code itself is checked first.
+//! it: a keyed digest over the engine's version, the module's digest and the code itself is checked first.
 
 use std::{
     fmt,
@@ -14,7 +14,11 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use wasmtime::{Engine, component::Component};
 
-use super::{compile::Compiled, engine::fingerprint, module::ModuleDigest};
+use super::{
+    compile::Compiled,
+    engine::{Profile, fingerprint},
+    module::ModuleDigest,
+};
 
 const TAG_BYTES: usize = 32;
 /// A block of SHA-256, which is what HMAC makes of any key.
@@ -94,8 +98,8 @@ impl Artifacts {
     }
 
     /// The code of a module for an engine, if it is here and as it was written.
-    pub(super) fn load(&self, engine: &Engine, digest: &ModuleDigest) -> Result<Option<Trusted>, Tampered> {
-        let path = self.path(engine, digest);
+    pub(super) fn load(&self, profile: Profile, digest: &ModuleDigest) -> Result<Option<Trusted>, Tampered> {
+        let path = self.path(profile, digest);
         let Ok(mut file) = fs::read(&path) else {
             return Ok(None);
         };
@@ -103,7 +107,7 @@ impl Artifacts {
             return Err(Tampered { path });
         }
         let code = file.split_off(TAG_BYTES);
-        match self.mac(engine, digest, &code).verify_slice(&file) {
+        match self.mac(profile, digest, &code).verify_slice(&file) {
             Ok(()) => {
                 touch(&path);
                 Ok(Some(Trusted(code)))
@@ -112,24 +116,24 @@ impl Artifacts {
         }
     }
 
-    pub(super) fn keep(&self, engine: &Engine, digest: &ModuleDigest, code: &Trusted) -> io::Result<()> {
-        let tag = self.mac(engine, digest, &code.0).finalize().into_bytes();
-        write_private(&self.path(engine, digest), &[&tag, &code.0])?;
+    pub(super) fn keep(&self, profile: Profile, digest: &ModuleDigest, code: &Trusted) -> io::Result<()> {
+        let tag = self.mac(profile, digest, &code.0).finalize().into_bytes();
+        write_private(&self.path(profile, digest), &[&tag, &code.0])?;
         self.sweep()
     }
 
-    fn path(&self, engine: &Engine, digest: &ModuleDigest) -> PathBuf {
-        let engine: String = fingerprint(engine)[..8]
+    fn path(&self, profile: Profile, digest: &ModuleDigest) -> PathBuf {
+        let made_with: String = fingerprint(profile)[..8]
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        self.dir.join(format!("{digest}-{engine}.compiled"))
+        self.dir.join(format!("{digest}-{made_with}.compiled"))
     }
 
-    fn mac(&self, engine: &Engine, digest: &ModuleDigest, code: &[u8]) -> Hmac<Sha256> {
+    fn mac(&self, profile: Profile, digest: &ModuleDigest, code: &[u8]) -> Hmac<Sha256> {
         let mut mac = Hmac::<Sha256>::new(&self.key.into());
         mac.update(b"beamline compiled extension 1");
-        mac.update(&fingerprint(engine));
+        mac.update(&fingerprint(profile));
         mac.update(digest.as_bytes());
         mac.update(code);
         mac

@@ -172,9 +172,18 @@ pub fn compile_here(profile: Profile, memory_bytes: u64, seconds: u64) -> Result
         .map_err(|error| format!("cannot write the compiled code: {error}"))
 }
 
+#[cfg(feature = "compiler")]
 fn compile(module: &[u8], profile: Profile) -> Result<Vec<u8>, String> {
     let engine = super::engine::compiling_engine(profile).map_err(|error| format!("{error:#}"))?;
     engine
         .precompile_component(module)
         .map_err(|error| format!("not a valid component: {error:#}"))
+}
+
+#[cfg(not(feature = "compiler"))]
+fn compile(_: &[u8], _: Profile) -> Result<Vec<u8>, String> {
+    Err(
+        "this program was built without the compiler; put what another one has compiled into state_dir"
+            .into(),
+    )
 }

@@ -199,27 +199,22 @@ impl fmt::Debug for Engines {
 }
 
 /// An engine that compiles and runs nothing.
+#[cfg(feature = "compiler")]
 pub(super) fn compiling_engine(profile: Profile) -> Result<Engine, wasmtime::Error> {
     Engine::new(&profile.config())
 }
 
-/// Names everything that compiled code depends on, besides the module: the engine's version, its settings, the
-/// processor.
-pub(super) fn fingerprint(engine: &Engine) -> [u8; 32] {
-    /// Collects what is hashed, so that a digest can be made of it.
-    struct Collected(Sha256);
-    impl std::hash::Hasher for Collected {
-        fn finish(&self) -> u64 {
-            0
-        }
-        fn write(&mut self, bytes: &[u8]) {
-            self.0.update((bytes.len() as u64).to_le_bytes());
-            self.0.update(bytes);
-        }
-    }
-    let mut collected = Collected(Sha256::new());
-    std::hash::Hash::hash(&engine.precompile_compatibility_hash(), &mut collected);
-    collected.0.finalize().into()
+/// Names what compiled code was made with and for. wasmtime refuses code of other settings or for another processor by
+/// itself, when it is loaded.
+pub(super) fn fingerprint(profile: Profile) -> [u8; 32] {
+    let parts = [
+        env!("CARGO_PKG_VERSION"),
+        env!("BEAMLINE_WASMTIME_VERSION"),
+        std::env::consts::ARCH,
+        std::env::consts::OS,
+        profile.as_str(),
+    ];
+    Sha256::digest(parts.join(" ")).into()
 }
 
 /// Advances the engines' epochs while calls are under way, and sleeps otherwise.

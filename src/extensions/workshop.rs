@@ -179,7 +179,7 @@ impl Workshop {
         })?;
         let began = Instant::now();
         let cached = self.artifacts.as_ref().and_then(|artifacts| {
-            artifacts.load(engine, &digest).unwrap_or_else(|tampered| {
+            artifacts.load(profile, &digest).unwrap_or_else(|tampered| {
                 tracing::error!("{tampered}");
                 None
             })
@@ -213,7 +213,7 @@ impl Workshop {
                     )
                 })?;
                 if let Some(artifacts) = &self.artifacts
-                    && let Err(error) = artifacts.keep(engine, &digest, &code)
+                    && let Err(error) = artifacts.keep(profile, &digest, &code)
                 {
                     tracing::warn!(%error, %digest, "A compiled extension was not kept on disk.");
                 }
