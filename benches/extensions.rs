@@ -150,11 +150,7 @@ fn main() {
     let length = Duration::from_millis(200);
     for (name, kind, config) in [
         ("misbehaving-validator", Kind::Validator, "{}"),
-        (
-            "pii-guard",
-            Kind::Validator,
-            r#"{"thresholds":{"card":9,"email":9,"phone":9,"national_id":9}}"#,
-        ),
+        ("pii-guard", Kind::Validator, "{}"),
         ("normalize-text", Kind::Pre, "{}"),
         ("mask-pii-pre", Kind::Pre, "{}"),
         ("pii-guard-js", Kind::Validator, "{}"),

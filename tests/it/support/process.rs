@@ -95,6 +95,7 @@ impl Process {
 }
 
 impl Drop for Process {
+    #[expect(clippy::print_stderr, reason = "a failed test shows it")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             let ended = self.child.try_wait();
