@@ -11,33 +11,43 @@ struct Group {
     separator: Option<char>,
 }
 
+/// Where digits stand together.
+pub(crate) fn runs(text: &str) -> Vec<Range<usize>> {
+    let bytes = text.as_bytes();
+    let mut runs = Vec::new();
+    let mut at = 0;
+    while let Some(before) = bytes[at..].iter().position(u8::is_ascii_digit) {
+        let start = at + before;
+        let length = bytes[start..].iter().take_while(|c| c.is_ascii_digit()).count();
+        at = start + length;
+        runs.push(start..at);
+    }
+    runs
+}
+
 /// Numbers: groups of ASCII digits with one separator between each two.
-fn numbers(text: &str, is_separator: fn(char) -> bool, mut number: impl FnMut(&[Group])) {
+fn numbers(
+    text: &str,
+    runs: &[Range<usize>],
+    is_separator: fn(char) -> bool,
+    mut number: impl FnMut(&[Group]),
+) {
     let mut groups: Vec<Group> = Vec::new();
-    let mut chars = text.char_indices().peekable();
-    let mut before: Option<(char, usize)> = None;
-    while let Some((start, c)) = chars.next() {
-        if !c.is_ascii_digit() {
-            before = Some((c, start));
-            continue;
-        }
-        let mut end = start + 1;
-        while let Some((at, _)) = chars.next_if(|(_, c)| c.is_ascii_digit()) {
-            end = at + 1;
-        }
-        let separator = before
-            .filter(|(c, at)| is_separator(*c) && groups.last().is_some_and(|last| last.end == *at))
-            .map(|(c, _)| c);
+    for run in runs {
+        let separator = groups.last().and_then(|last| {
+            let mut between = text[last.end..run.start].chars();
+            let first = between.next().filter(|c| is_separator(*c));
+            first.filter(|_| between.next().is_none())
+        });
         if separator.is_none() && !groups.is_empty() {
             number(&groups);
             groups.clear();
         }
         groups.push(Group {
-            start,
-            end,
+            start: run.start,
+            end: run.end,
             separator,
         });
-        before = None;
     }
     if !groups.is_empty() {
         number(&groups);
@@ -53,8 +63,8 @@ fn is_card_separator(c: char) -> bool {
 }
 
 /// Payment cards.
-pub(crate) fn cards(text: &str, add: &mut impl FnMut(Range<usize>)) {
-    numbers(text, is_card_separator, |groups| {
+pub(crate) fn cards(text: &str, runs: &[Range<usize>], add: &mut impl FnMut(Range<usize>)) {
+    numbers(text, runs, is_card_separator, |groups| {
         let mut first = 0;
         while first < groups.len() {
             // The decimals of a number are no card.
@@ -175,27 +185,37 @@ fn phone_parts(text: &str, start: usize) -> (Vec<Part>, Vec<u8>) {
 }
 
 /// Telephone numbers in the international form.
-pub(crate) fn phones(text: &str, add: &mut impl FnMut(Range<usize>)) {
+pub(crate) fn phones(text: &str, runs: &[Range<usize>], add: &mut impl FnMut(Range<usize>)) {
     let bytes = text.as_bytes();
-    let mut at = 0;
-    while at < bytes.len() {
-        let after_digit = at > 0 && bytes[at - 1].is_ascii_alphanumeric();
-        let prefix = match bytes[at] {
-            b'+' if !after_digit => 1,
-            b'0' if !after_digit && bytes.get(at + 1) == Some(&b'0') => 2,
-            _ => {
-                at += 1;
-                continue;
-            }
+    let mut pluses = text.match_indices('+').map(|(at, _)| at).peekable();
+    let mut zeros = runs
+        .iter()
+        .filter(|run| bytes[run.start..run.end].starts_with(b"00"))
+        .map(|run| run.start)
+        .peekable();
+    let mut after = 0;
+    loop {
+        let is_plus = match (pluses.peek(), zeros.peek()) {
+            (None, None) => break,
+            (Some(plus), Some(zero)) => plus < zero,
+            (plus, _) => plus.is_some(),
         };
+        let (next, prefix) = if is_plus {
+            (pluses.next(), 1)
+        } else {
+            (zeros.next(), 2)
+        };
+        let Some(at) = next else { break };
+        if at < after || (at > 0 && bytes[at - 1].is_ascii_alphanumeric()) {
+            continue;
+        }
         let (parts, digits) = phone_parts(text, at + prefix);
         let fits = |part: &&Part| (8..=15).contains(&part.digits);
-        match parts.iter().rev().find(fits) {
-            Some(part) if digits[0] != 0 => {
-                add(at..part.end);
-                at = part.end;
-            }
-            _ => at += prefix,
+        if let Some(part) = parts.iter().rev().find(fits)
+            && digits[0] != 0
+        {
+            add(at..part.end);
+            after = part.end;
         }
     }
 }

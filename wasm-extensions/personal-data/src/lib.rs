@@ -1,6 +1,7 @@
 //! Finds personal data in text. No patterns, only scans that look at each character a bounded number
-//! of times, so that no text is slow. The JavaScript and Python twins of `pii-guard` do the same,
-//! step by step: change all three together, and `tests/pii-guard.yaml` with them.
+//! of times, so that no text is slow. All but e-mail addresses is looked for around digits, which
+//! most texts have few of. The JavaScript and Python twins of `pii-guard` find the same: change all
+//! three together, and `tests/pii-guard.yaml` with them.
 
 mod digits;
 mod email;
@@ -83,17 +84,21 @@ pub struct Found {
 /// What two kinds find may overlap; what one kind finds does not.
 pub fn find(text: &str, kinds: &[Kind]) -> Vec<Found> {
     let mut found = Vec::new();
+    let digits = digits::runs(text);
     for &kind in kinds {
+        if digits.is_empty() && kind != Kind::Email {
+            continue;
+        }
         let mut add = |at: Range<usize>| found.push(Found { kind, at });
         match kind {
-            Kind::Card => digits::cards(text, &mut add),
-            Kind::Phone => digits::phones(text, &mut add),
+            Kind::Card => digits::cards(text, &digits, &mut add),
+            Kind::Phone => digits::phones(text, &digits, &mut add),
             Kind::NationalPhone => digits::national_phones(text, &mut add),
             Kind::Email => email::emails(text, &mut add),
-            Kind::UsSsn => national::us_ssn(text, &mut add),
-            Kind::GbNino => national::gb_nino(text, &mut add),
-            Kind::EsDni => national::es_dni(text, &mut add),
-            Kind::PlPesel => national::pl_pesel(text, &mut add),
+            Kind::UsSsn => national::us_ssn(text, &digits, &mut add),
+            Kind::GbNino => national::gb_nino(text, &digits, &mut add),
+            Kind::EsDni => national::es_dni(text, &digits, &mut add),
+            Kind::PlPesel => national::pl_pesel(text, &digits, &mut add),
         }
     }
     found

@@ -2,21 +2,27 @@
 
 use std::ops::Range;
 
-/// Runs of characters for which `is_in` holds, without those it starts or ends with that are not
-/// letters or digits.
-fn words(text: &str, is_in: fn(u8) -> bool, mut word: impl FnMut(&[u8], Range<usize>)) {
+/// Runs of characters for which `is_in` holds and among which digits are, without those they start or
+/// end with that are not letters or digits.
+fn words(
+    text: &str,
+    digits: &[Range<usize>],
+    is_in: fn(u8) -> bool,
+    mut word: impl FnMut(&[u8], Range<usize>),
+) {
     let bytes = text.as_bytes();
-    let mut at = 0;
-    while at < bytes.len() {
-        let length = bytes[at..].iter().take_while(|c| is_in(**c)).count();
-        let run = &bytes[at..at + length];
-        let edge = |c: &&u8| !c.is_ascii_alphanumeric();
-        let start = run.iter().take_while(edge).count();
-        let end = length - run.iter().rev().take_while(edge).count();
-        if start < end {
-            word(&run[start..end], at + start..at + end);
+    let mut after = 0;
+    for run in digits {
+        if run.start < after {
+            continue;
         }
-        at += length.max(1);
+        let before = bytes[after..run.start].iter().rev();
+        let first = run.start - before.take_while(|c| is_in(**c)).count();
+        after = run.end + bytes[run.end..].iter().take_while(|c| is_in(**c)).count();
+        let edge = |c: &&u8| !c.is_ascii_alphanumeric();
+        let start = first + bytes[first..after].iter().take_while(edge).count();
+        let end = after - bytes[first..after].iter().rev().take_while(edge).count();
+        word(&bytes[start..end], start..end);
     }
 }
 
@@ -31,9 +37,10 @@ fn all_digits(text: &[u8]) -> bool {
 }
 
 /// `123-45-6789`: no part is zero, the first is neither 666 nor 900 and above.
-pub(crate) fn us_ssn(text: &str, add: &mut impl FnMut(Range<usize>)) {
+pub(crate) fn us_ssn(text: &str, digits: &[Range<usize>], add: &mut impl FnMut(Range<usize>)) {
     words(
         text,
+        digits,
         |c| c.is_ascii_alphanumeric() || c == b'-',
         |word, at| {
             if word.len() != 11 || word[3] != b'-' || word[6] != b'-' {
@@ -50,17 +57,22 @@ pub(crate) fn us_ssn(text: &str, add: &mut impl FnMut(Range<usize>)) {
 }
 
 /// `QQ 12 34 56 C`, spaces optional: two letters, six digits, and A to D.
-pub(crate) fn gb_nino(text: &str, add: &mut impl FnMut(Range<usize>)) {
+pub(crate) fn gb_nino(text: &str, digits: &[Range<usize>], add: &mut impl FnMut(Range<usize>)) {
     let bytes = text.as_bytes();
-    let mut at = 0;
-    while at < bytes.len() {
-        let starts = bytes[at].is_ascii_alphabetic() && (at == 0 || !bytes[at - 1].is_ascii_alphanumeric());
-        match starts.then(|| nino_from(bytes, at)).flatten() {
-            Some(end) => {
-                add(at..end);
-                at = end;
-            }
-            None => at += 1,
+    let mut after = 0;
+    for run in digits {
+        // Two letters, and perhaps a space, stand before the first digit.
+        let space = usize::from(run.start > 0 && bytes[run.start - 1] == b' ');
+        let Some(start) = run.start.checked_sub(2 + space) else {
+            continue;
+        };
+        let is_within = start > 0 && bytes[start - 1].is_ascii_alphanumeric();
+        if start < after || is_within {
+            continue;
+        }
+        if let Some(end) = nino_from(bytes, start) {
+            add(start..end);
+            after = end;
         }
     }
 }
@@ -89,9 +101,10 @@ fn nino_from(bytes: &[u8], start: usize) -> Option<usize> {
 }
 
 /// `12345678Z`, `12345678-Z` or `X1234567L`: the letter is the number's remainder by 23.
-pub(crate) fn es_dni(text: &str, add: &mut impl FnMut(Range<usize>)) {
+pub(crate) fn es_dni(text: &str, digits: &[Range<usize>], add: &mut impl FnMut(Range<usize>)) {
     words(
         text,
+        digits,
         |c| c.is_ascii_alphanumeric() || c == b'-',
         |word, at| {
             // One hyphen before the letter, and one after the first letter of a NIE.
@@ -130,9 +143,10 @@ pub(crate) fn es_dni(text: &str, add: &mut impl FnMut(Range<usize>)) {
 }
 
 /// Eleven digits: a date whose month tells the century, and a check digit.
-pub(crate) fn pl_pesel(text: &str, add: &mut impl FnMut(Range<usize>)) {
+pub(crate) fn pl_pesel(text: &str, digits: &[Range<usize>], add: &mut impl FnMut(Range<usize>)) {
     words(
         text,
+        digits,
         |c| c.is_ascii_alphanumeric(),
         |word, at| {
             if word.len() != 11 || !all_digits(word) {

@@ -30,7 +30,9 @@ const SCANS = {
  */
 export function find(text, kinds) {
   const all = [];
-  for (const kind of kinds) SCANS[kind](text, (found) => all.push({ kind, found }));
+  // All but an address has digits, and most texts have none.
+  const sought = /[0-9]/.test(text) ? kinds : kinds.filter((kind) => kind === 'email');
+  for (const kind of sought) SCANS[kind](text, (found) => all.push({ kind, found }));
   return all;
 }
 
