@@ -52,7 +52,7 @@ guests=(
 # A stack of 256 KiB instead of 1 MiB, since a fresh instance pays for its memory; and no path of
 # this machine in what is built. Encoded, so that a path may hold blanks.
 flags=(
-    -Clink-arg=-zstack-size=262144
+    -Clink-arg=-zstack-size=131072
     "--remap-path-prefix=$PWD=/extensions"
     "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
 )

@@ -1,4 +1,5 @@
-"""Load generators: wrk for as much as goes, `benches/load.rs` for the same over Unix sockets, oha for a steady rate."""
+"""Load generators: wrk for as much as goes, `benches/load.rs` for the same over Unix sockets, oha for a steady rate, and
+`benches/steady.rs` for one where microseconds count."""
 
 import json
 import os
@@ -78,7 +79,7 @@ def own(server, path, seconds, unix=False):
 
     def run():
         address = f"unix:{server.unix}" if unix else server.url.removeprefix("http://")
-        report = json.loads(_run([_own(), address, path, str(CONNECTIONS), str(seconds)], seconds))
+        report = json.loads(_run([_built("load"), address, path, str(CONNECTIONS), str(seconds)], seconds))
         if report["failed"]:
             raise LabError(f"{report['failed']} connections to {server.process.name} failed")
         return report["requests"], report["requests"] / report["seconds"]
@@ -86,14 +87,23 @@ def own(server, path, seconds, unix=False):
     return _with_cpu(server, run)
 
 
+def steady(server, path, seconds, rate, body=None):
+    """Requests at a fixed rate, each timed from when it was due, by `benches/steady.rs`. With a body, it is posted."""
+    argv = [_built("steady"), server.url.removeprefix("http://"), path, str(CONNECTIONS), str(seconds), str(rate)]
+    report = json.loads(_run([*argv, *([body] if body else [])], seconds))
+    server.process.check_alive()
+    return Latency(report["p50_us"], report["p99_us"], report["p999_us"], report["slowest_us"])
+
+
 @cache
-def _own():
-    build = ["cargo", "bench", "--locked", "--bench", "load", "--no-run", "--message-format", "json"]
+def _built(name):
+    """The path of one of the generators in this folder's parent."""
+    build = ["cargo", "bench", "--locked", "--bench", name, "--no-run", "--message-format", "json"]
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise LabError(f"the load generator does not build: {done.stderr[-2000:]}")
     built = [json.loads(line) for line in done.stdout.splitlines()]
-    return next(one["executable"] for one in built if one.get("target", {}).get("name") == "load")
+    return next(one["executable"] for one in built if one.get("target", {}).get("name") == name)
 
 
 def oha_open(server, path, seconds, rate, unix=False, body=None):

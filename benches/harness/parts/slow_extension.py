@@ -41,15 +41,15 @@ def run(lab):
         ("decision with pii-guard", DECIDE, samples.decide_request(TENANT, "guarded")),
     ]
     for _, path, body in rows:
-        load.oha_open(sidecar, path, 1, RATE, body=body)
+        load.steady(sidecar, path, 1, RATE, body=body)
     alone, beside = [[] for _ in rows], [[] for _ in rows]
     for turn in range(lab.options.rounds):
         for step in range(len(rows)):
             row = (turn + step) % len(rows)
             _, path, body = rows[row]
-            alone[row].append(load.oha_open(sidecar, path, lab.options.seconds, RATE, body=body))
+            alone[row].append(load.steady(sidecar, path, lab.options.seconds, RATE, body=body))
             with Slow(sidecar):
-                beside[row].append(load.oha_open(sidecar, path, lab.options.seconds, RATE, body=body))
+                beside[row].append(load.steady(sidecar, path, lab.options.seconds, RATE, body=body))
 
     def line(row):
         p99 = [one.p99 for one in beside[row]]
@@ -64,7 +64,7 @@ def run(lab):
 
     head = ["request", "p50 alone, µs", "p99 alone, µs", "p50 beside, µs", "p99 beside, µs", "ratio of p99"]
     return (
-        f"{RATE:,} requests/s (oha, open loop), alone and beside {SLOW_RATE} decisions a second whose extension loops into\n"
+        f"{RATE:,} requests/s (`benches/steady.rs`), alone and beside {SLOW_RATE} decisions a second whose extension loops into\n"
         "its deadline of 10 ms, of the same sidecar with one worker.\n\n"
         + table(head, [line(row) for row in range(len(rows))])
     )

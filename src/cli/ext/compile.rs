@@ -80,7 +80,7 @@ pub(super) fn rust(dir: &Path, keep_names: bool) -> Result<Compiled, String> {
 /// A stack of 256 KiB instead of 1 MiB, since a fresh instance pays for its memory; and no path of this machine in what
 /// is built. Encoded, so that a path may hold blanks.
 fn flags(dir: &Path) -> String {
-    let mut flags = vec!["-Clink-arg=-zstack-size=262144".to_owned()];
+    let mut flags = vec!["-Clink-arg=-zstack-size=131072".to_owned()];
     if let Ok(dir) = fs::canonicalize(dir) {
         flags.push(format!("--remap-path-prefix={}=/extension", dir.display()));
     }

@@ -70,9 +70,9 @@ mod global {
 
     use super::Bump;
 
-    /// Enough for a message of some 50 KB and the work on it. It is zero, so it adds nothing to the
+    /// Enough for a message of some 25 KB and the work on it. It is zero, so it adds nothing to the
     /// component, and what is not touched costs the host nothing.
-    const STATIC_BYTES: usize = 512 * 1024;
+    const STATIC_BYTES: usize = 256 * 1024;
     const PAGE: usize = 64 * 1024;
     /// What is asked of the host at least, in pages: asking is dear, so it is done rarely.
     const PAGES: usize = 16;
