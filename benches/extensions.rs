@@ -16,8 +16,8 @@ use std::{
 };
 
 use beamline_sidecar::extensions::{
-    Ambience, Built, CallLimits, CallRecord, Compiler, Engines, Kind, MessageRecord, Prepared, Time, Work,
-    Workshop,
+    Ambience, Built, CallLimits, CallRecord, Compiler, Engines, Kind, MessageRecord, Prepared, Ran, Raw,
+    Time, Work, Workshop,
 };
 
 const LIMITS: CallLimits = CallLimits {
@@ -61,13 +61,18 @@ impl Guest {
     }
 
     fn call(&self, payload: &str) {
+        let result = black_box(self.run(payload, self.config, TIME).result);
+        assert!(result.is_ok(), "{result:?}");
+    }
+
+    fn run(&self, payload: &str, config: &str, time: Time) -> Ran<Raw> {
         let record = CallRecord {
             tenant_id: "acme",
             policy_id: "chat",
             trace_id: "",
             request_id: "req-0000001",
             context: r#"{"tenant_id":"acme","message_type":"chat"}"#,
-            config: self.config,
+            config,
             remaining_ms: 100,
         };
         let message = MessageRecord {
@@ -80,9 +85,7 @@ impl Guest {
             Kind::Pre => Work::Pre(message),
             _ => Work::Validator(message),
         };
-        let ran = self.prepared.call(record, work, LIMITS, TIME, AMBIENCE);
-        let result = black_box(ran.result);
-        assert!(result.is_ok(), "{result:?}");
+        self.prepared.call(record, work, LIMITS, time, AMBIENCE)
     }
 }
 
@@ -167,6 +170,55 @@ fn main() {
             "| {name} | {} | {compiled:.0} | {one_us:.2} | {one:.0} | {two:.0} | {:.2} |",
             guest.built.bytes,
             two / one
+        );
+    }
+    misbehave();
+}
+
+/// What guests that want to do harm take, against a deadline of 10 ms, and the good call after each.
+fn misbehave() {
+    let guest = Guest::load("misbehaving-validator", Kind::Validator, "{}").unwrap();
+    let time = Time {
+        deadline: Duration::from_millis(10),
+        fast: None,
+    };
+    println!(
+        "\n| what it does | how it ends | over after, ms: middle of 50, worst | the next good call, µs | resident memory before and after, MiB |\n|---|---|---|---|---|"
+    );
+    for deed in [
+        "loop",
+        "loop-in-host",
+        "allocate",
+        "recurse",
+        "trap",
+        "panic",
+        "huge-output",
+        "flood-log",
+    ] {
+        let config = format!("{{\"do\":\"{deed}\",\"bytes\":32000000}}");
+        let before = resident();
+        let (mut bad, mut good, mut ended) = (Vec::new(), Vec::new(), String::new());
+        for _ in 0..50 {
+            let began = Instant::now();
+            let ran = guest.run("{}", &config, time);
+            bad.push(began.elapsed().as_secs_f64() * 1e3);
+            let began = Instant::now();
+            guest.call("{}");
+            good.push(began.elapsed().as_secs_f64() * 1e6);
+            ended = match ran.result {
+                Ok(_) => "an answer".to_owned(),
+                Err(error) => error.to_string().chars().take(60).collect(),
+            };
+        }
+        bad.sort_by(f64::total_cmp);
+        good.sort_by(f64::total_cmp);
+        println!(
+            "| {deed} | {ended} | {:.2}, {:.2} | {:.1} | {:.1}, {:.1} |",
+            bad[25],
+            bad[49],
+            good[25],
+            before / f64::from(1 << 20),
+            resident() / f64::from(1 << 20)
         );
     }
 }

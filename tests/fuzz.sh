@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 seconds=${1:?seconds}
 shift
 targets=("$@")
-((${#targets[@]})) || targets=(policy_document when_evaluation decide_request)
+((${#targets[@]})) || targets=(policy_document when_evaluation decide_request extension_module extension_answer)
 
 export PATH=$PWD/.bench/bin:$PATH
 for target in "${targets[@]}"; do

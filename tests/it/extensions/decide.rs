@@ -388,7 +388,7 @@ async fn one_that_dawdles_moves_to_threads_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_that_leave_do_no_harm() {
+async fn hostile_19_callers_that_leave_do_no_harm() {
     let place = Place::new();
     place.misbehaving(
         "slow",

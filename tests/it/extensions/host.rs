@@ -53,7 +53,7 @@ fn a_crash_says_where() {
 }
 
 #[test]
-fn an_endless_loop_ends_at_the_deadline() {
+fn hostile_22_a_loop_ends_at_the_deadline_wherever_it_is() {
     let time = Time {
         deadline: Duration::from_millis(50),
         fast: None,
@@ -156,7 +156,7 @@ fn refusal(name: &str, kind: Kind) -> String {
 }
 
 #[test]
-fn what_is_no_extension_is_refused_with_a_remedy() {
+fn hostile_28_what_is_no_extension_is_refused_with_a_remedy() {
     for (name, kind, says) in [
         ("asks-for-wasi", Kind::Validator, "wasi:cli/environment"),
         ("asks-for-everything", Kind::Validator, "\"clock\""),
