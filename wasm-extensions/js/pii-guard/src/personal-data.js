@@ -30,10 +30,34 @@ const SCANS = {
  */
 export function find(text, kinds) {
   const all = [];
-  // All but an address has digits, and most texts have none.
-  const sought = /[0-9]/.test(text) ? kinds : kinds.filter((kind) => kind === 'email');
-  for (const kind of sought) SCANS[kind](text, (found) => all.push({ kind, found }));
+  const around = aroundDigits(text);
+  for (const kind of kinds) {
+    const where = kind === 'email' ? text : around;
+    if (where !== '') SCANS[kind](where, (found) => all.push({ kind, found }));
+  }
   return all;
+}
+
+/** More than stands before the first digit of anything but an address, or after the last. */
+const MARGIN = 8;
+
+/**
+ * The part of a text from its first digit to its last, with what may belong to them: all but an
+ * address has digits, and most texts have few or none.
+ *
+ * @param {string} text
+ */
+function aroundDigits(text) {
+  let start = text.search(/[0-9]/);
+  if (start < 0) return '';
+  let end = text.length;
+  while (!isDigit(text[end - 1])) end -= 1;
+  start -= MARGIN;
+  end += MARGIN;
+  // Hyphens are looked past, whatever their number, for a letter.
+  while (text[start - 1] === '-') start -= 1;
+  while (text[end] === '-') end += 1;
+  return text.slice(Math.max(0, start - 1), end + 1);
 }
 
 /** A value as an allow-list compares it: an address in lower case, else its letters and digits. */
