@@ -86,8 +86,10 @@ impl Profile {
 
     fn pool(self, instances: u32, max_memory_bytes: usize) -> PoolingAllocationConfig {
         let mut pool = PoolingAllocationConfig::new();
+        // A warm place keeps what its last call touched, and the code of its module, even one that was exchanged.
         pool.linear_memory_keep_resident(KEEP_RESIDENT)
             .table_keep_resident(64 << 10)
+            .max_unused_warm_slots(instances.div_ceil(8))
             .pagemap_scan(Enabled::Auto);
         match self {
             Self::Compact => pool

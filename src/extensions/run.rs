@@ -18,7 +18,7 @@ use super::{
     host::{Said, Time},
     lane::{FAST, Moved},
     registry::{Extension, Registry, Target, merged},
-    vitals::{Barred, CallOutcome, Change, Permit},
+    vitals::{Admitted, Barred, CallOutcome, Change, Permit},
     wire::{BreakerState, CallRecord, CandidateRecord, DecisionRecord, LogLevel, MessageRecord},
 };
 use crate::{
@@ -101,6 +101,9 @@ struct Attempt<'a> {
     record: CallRecord<'a>,
     ambience: Ambience,
     now: Moment,
+    admitted: Admitted,
+    /// What it may take where the request leaves it that long.
+    own_timeout_ms: u32,
     timeout_ms: u32,
     attempts: u32,
 }
@@ -119,14 +122,10 @@ impl ExtensionHost {
             });
         }
         let now = (call.at.later)();
-        match extension.vitals.admit(&self.config, now) {
-            Ok(()) => {}
-            Err(Barred::BreakerOpen) => return Err(ExtensionError::CircuitOpen),
-            Err(Barred::Quarantined) => return Err(ExtensionError::Quarantined),
-        }
+        let admitted = self.admit(extension, now)?;
         let seed = mixed(call.at.seed.0, &extension.id);
         let Some(routed) = extension.route(call.around.context(), seed) else {
-            extension.vitals.withdraw();
+            extension.vitals.withdraw(admitted);
             return Err(ExtensionError::NotFound);
         };
         let release = &routed.variant.release;
@@ -137,18 +136,15 @@ impl ExtensionHost {
         };
         let sizes = check_sizes(call, release.max_payload_bytes, release.max_metadata_bytes);
         if let Err(error) = sizes {
-            extension.vitals.refused(&self.config, now);
+            extension.vitals.refused(&self.config, now, admitted);
             return Err(error);
         }
         let timeout_ms = call
             .timeout_ms
             .or(release.timeout_ms)
             .unwrap_or(self.config.timeout_ms);
-        let timeout_ms = within_deadline(
-            timeout_ms.clamp(*TIMEOUT_MS.start(), *TIMEOUT_MS.end()),
-            call,
-            now,
-        );
+        let own_timeout_ms = timeout_ms.clamp(*TIMEOUT_MS.start(), *TIMEOUT_MS.end());
+        let timeout_ms = within_deadline(own_timeout_ms, call, now);
         let retries = call.retry.unwrap_or(release.retry).min(MAX_RETRIES);
         let text = |key: &str| {
             call.around
@@ -176,6 +172,8 @@ impl ExtensionHost {
                 seed,
             },
             now,
+            admitted,
+            own_timeout_ms,
             timeout_ms,
             attempts: 1,
         };
@@ -192,16 +190,29 @@ impl ExtensionHost {
             }
             tokio::time::sleep(pause).await;
             attempt.attempts += 1;
-            attempt.timeout_ms = within_deadline(timeout_ms, call, (call.at.later)());
+            attempt.now = (call.at.later)();
+            // It may have been barred meanwhile.
+            attempt.admitted = self.admit(extension, attempt.now)?;
+            attempt.timeout_ms = within_deadline(own_timeout_ms, call, attempt.now);
             attempt.record.remaining_ms = attempt.timeout_ms;
         }
+    }
+
+    fn admit(&self, extension: &Extension, now: Moment) -> Result<Admitted, ExtensionError> {
+        extension
+            .vitals
+            .admit(&self.config, now)
+            .map_err(|barred| match barred {
+                Barred::BreakerOpen => ExtensionError::CircuitOpen,
+                Barred::Quarantined => ExtensionError::Quarantined,
+            })
     }
 }
 
 impl Attempt<'_> {
     async fn run(&self, input: Input<'_>, host: &Arc<ExtensionHost>) -> Result<Answer, ExtensionError> {
         let Some(permit) = self.extension.vitals.permit(self.extension.concurrency) else {
-            self.extension.vitals.withdraw();
+            self.extension.vitals.withdraw(self.admitted);
             return Err(ExtensionError::Unavailable);
         };
         let candidates = candidates(input);
@@ -241,7 +252,7 @@ impl Attempt<'_> {
             Ok(lane) => lane,
             Err(error) => {
                 tracing::error!(%error, "The threads of the slow lane cannot be started.");
-                self.extension.vitals.withdraw();
+                self.extension.vitals.withdraw(self.admitted);
                 return Err(ExtensionError::Unavailable);
             }
         };
@@ -254,14 +265,14 @@ impl Attempt<'_> {
             let left = until.saturating_duration_since(Instant::now());
             // Nobody waits for what has not begun; what has begun goes on without anybody.
             if left.is_zero() || send.is_closed() {
-                owned.extension.vitals.withdraw();
+                owned.extension.vitals.withdraw(owned.admitted);
                 return;
             }
             has_begun.store(true, Ordering::Relaxed);
             let _gone = send.send(owned.run(left));
         });
         if submitted.is_err() {
-            self.extension.vitals.withdraw();
+            self.extension.vitals.withdraw(self.admitted);
             return Err(ExtensionError::Unavailable);
         }
         match tokio::time::timeout_at((until + GRACE).into(), receive).await {
@@ -296,20 +307,35 @@ impl Attempt<'_> {
             took,
             memory_bytes,
         } = ran;
+        let vitals = &self.extension.vitals;
+        let is_cut = result == Err(CallError::Timeout) && self.timeout_ms < self.own_timeout_ms;
+        if is_cut || matches!(result, Err(CallError::NoInstance { .. })) {
+            // It was not called, or had less time than it is due: nothing that says anything about it.
+            vitals.withdraw(self.admitted);
+            return result
+                .map_err(|error| failure(&error, self.timeout_ms, self.attempts))
+                .and_then(|raw| check(raw, candidates));
+        }
         self.count_lane(took);
         let crash = result.as_ref().err().and_then(CallError::crash).cloned();
         let answer = match result {
             Ok(raw) => check(raw, candidates),
             Err(error) => Err(failure(&error, self.timeout_ms, self.attempts)),
         };
-        let vitals = &self.extension.vitals;
         let outcome = match (&answer, &crash) {
             (Ok(_), _) => CallOutcome::Success,
             (Err(_), Some(report)) => CallOutcome::Crash(report),
             (Err(_), None) => CallOutcome::Failure,
         };
         let whose = (self.record.tenant_id, self.record.policy_id);
-        let change = vitals.record(&self.host.config, self.now, took, memory_bytes, &outcome, whose);
+        let change = vitals.record(
+            &self.host.config,
+            (self.admitted, self.now),
+            took,
+            memory_bytes,
+            &outcome,
+            whose,
+        );
         self.say(&said);
         if let Some(change) = change {
             self.tell(change);
@@ -390,6 +416,9 @@ struct Owned {
     input: OwnedInput,
     ambience: Ambience,
     now: Moment,
+    admitted: Admitted,
+    /// What it may take where the request leaves it that long.
+    own_timeout_ms: u32,
     timeout_ms: u32,
     attempts: u32,
 }
@@ -465,6 +494,8 @@ impl Owned {
             input,
             ambience: attempt.ambience,
             now: attempt.now,
+            admitted: attempt.admitted,
+            own_timeout_ms: attempt.own_timeout_ms,
             timeout_ms: attempt.timeout_ms,
             attempts: attempt.attempts,
         }
@@ -489,6 +520,8 @@ impl Owned {
             },
             ambience: self.ambience,
             now: self.now,
+            admitted: self.admitted,
+            own_timeout_ms: self.own_timeout_ms,
             timeout_ms: self.timeout_ms,
             attempts: self.attempts,
         };

@@ -81,6 +81,15 @@ struct Quarantine {
     probing: bool,
 }
 
+/// A call that was let through, and what its outcome decides: that of one which began before decides neither.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Admitted {
+    /// Whether a quarantine ends.
+    probe: bool,
+    /// Whether a half-open breaker closes.
+    trial: bool,
+}
+
 /// Why an extension may not be called now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Barred {
@@ -197,16 +206,18 @@ impl Vitals {
     }
 
     /// Whether it may be called. Whoever is let through must [`record`](Self::record) what came of it.
-    pub(super) fn admit(&self, config: &ExtensionsConfig, now: Moment) -> Result<(), Barred> {
+    pub(super) fn admit(&self, config: &ExtensionsConfig, now: Moment) -> Result<Admitted, Barred> {
         let mut state = self.state();
+        let mut admitted = Admitted::default();
         if let Some(until) = state.quarantine.until {
             if now < until || state.quarantine.probing {
                 return Err(Barred::Quarantined);
             }
             state.quarantine.probing = true;
+            admitted.probe = true;
         }
         if !config.breaker.enabled {
-            return Ok(());
+            return Ok(admitted);
         }
         let barred = match &mut state.breaker {
             Breaker::Closed => false,
@@ -214,37 +225,49 @@ impl Vitals {
                 let over = now.since(*since) >= u64::from(config.breaker.timeout_seconds) * 1_000;
                 if over {
                     state.breaker = Breaker::HalfOpen { tried: 1 };
+                    admitted.trial = true;
                 }
                 !over
             }
             Breaker::HalfOpen { tried } => {
                 let spent = *tried >= config.breaker.half_open_max_requests;
-                *tried = tried.saturating_add(1);
+                if !spent {
+                    *tried += 1;
+                    admitted.trial = true;
+                }
                 spent
             }
         };
         if barred {
-            state.quarantine.probing = false;
+            if admitted.probe {
+                state.quarantine.probing = false;
+            }
             return Err(Barred::BreakerOpen);
         }
-        Ok(())
+        Ok(admitted)
     }
 
     /// Gives back what [`admit`](Self::admit) let through, where no call was made.
-    pub(super) fn withdraw(&self) {
+    pub(super) fn withdraw(&self, admitted: Admitted) {
         let mut state = self.state();
-        state.quarantine.probing = false;
-        if let Breaker::HalfOpen { tried } = &mut state.breaker {
+        if admitted.probe {
+            state.quarantine.probing = false;
+        }
+        if admitted.trial
+            && let Breaker::HalfOpen { tried } = &mut state.breaker
+        {
             *tried = tried.saturating_sub(1);
         }
     }
 
-    /// Takes note of a call that was not made, because of what it was to be given.
-    pub(super) fn refused(&self, config: &ExtensionsConfig, now: Moment) {
+    /// Takes note of a call that was not made, because of what it was to be given: a failure, as the platform has it.
+    pub(super) fn refused(&self, config: &ExtensionsConfig, now: Moment, admitted: Admitted) {
         let mut state = self.state();
-        state.quarantine.probing = false;
+        if admitted.probe {
+            state.quarantine.probing = false;
+        }
         state.count(now, false, config.breaker.window_seconds);
-        state.failed(config, now);
+        state.failed(config, now, admitted.trial);
     }
 
     /// How many of these lines may be written: some at once, and a few a second for ever.
@@ -264,7 +287,7 @@ impl Vitals {
     pub(super) fn record(
         &self,
         config: &ExtensionsConfig,
-        now: Moment,
+        (admitted, now): (Admitted, Moment),
         took: Duration,
         memory_bytes: usize,
         outcome: &CallOutcome<'_>,
@@ -279,12 +302,14 @@ impl Vitals {
             config.breaker.window_seconds,
         );
         match outcome {
-            CallOutcome::Success => state.succeeded(),
+            CallOutcome::Success => state.succeeded(admitted),
             CallOutcome::Failure => {
-                state.quarantine.probing = false;
-                // A failure is not a crash: the pause is over, and what it would be next stays known.
-                state.quarantine.until = None;
-                state.failed(config, now)
+                if admitted.probe {
+                    state.quarantine.probing = false;
+                    // A failure is not a crash: the pause is over, and what it would be next stays known.
+                    state.quarantine.until = None;
+                }
+                state.failed(config, now, admitted.trial)
             }
             CallOutcome::Crash(report) => {
                 let trap = LastTrap {
@@ -297,8 +322,8 @@ impl Vitals {
                     state.traps.pop_front();
                 }
                 state.traps.push_back(trap);
-                let opened = state.failed(config, now);
-                state.crashed(config, now).or(opened)
+                let opened = state.failed(config, now, admitted.trial);
+                state.crashed(config, now, admitted.probe).or(opened)
             }
         }
     }
@@ -426,26 +451,26 @@ impl State {
         self.window.iter().fold((0, 0), add)
     }
 
-    fn succeeded(&mut self) -> Option<Change> {
+    fn succeeded(&mut self, admitted: Admitted) -> Option<Change> {
         self.failures_in_row = 0;
-        let released = self.quarantine.until.is_some();
-        self.quarantine = Quarantine::default();
-        let reopened = !matches!(self.breaker, Breaker::Closed);
-        if reopened {
+        if self.quarantine.until.is_none() || admitted.probe {
+            self.quarantine = Quarantine::default();
+        }
+        if admitted.trial && matches!(self.breaker, Breaker::HalfOpen { .. }) {
             self.breaker = Breaker::Closed;
             self.window.clear();
             return Some(Change::BreakerClosed);
         }
-        released.then_some(Change::Released)
+        admitted.probe.then_some(Change::Released)
     }
 
-    fn failed(&mut self, config: &ExtensionsConfig, now: Moment) -> Option<Change> {
+    fn failed(&mut self, config: &ExtensionsConfig, now: Moment, trial: bool) -> Option<Change> {
         self.failures_in_row = self.failures_in_row.saturating_add(1);
         if !config.breaker.enabled {
             return None;
         }
         let opens = match self.breaker {
-            Breaker::HalfOpen { .. } => true,
+            Breaker::HalfOpen { .. } => trial,
             Breaker::Open { .. } => false,
             Breaker::Closed => {
                 let (successes, failures) = self.counted();
@@ -461,15 +486,13 @@ impl State {
         })
     }
 
-    fn crashed(&mut self, config: &ExtensionsConfig, now: Moment) -> Option<Change> {
+    fn crashed(&mut self, config: &ExtensionsConfig, now: Moment, probe: bool) -> Option<Change> {
         let quarantine = &mut self.quarantine;
         quarantine.crashes_in_row = quarantine.crashes_in_row.saturating_add(1);
-        let again = std::mem::take(&mut quarantine.probing);
-        if !again && quarantine.crashes_in_row < config.quarantine_after {
-            return None;
-        }
-        if !again && quarantine.until.is_some_and(|until| until > now) {
-            // A call that was under way when the quarantine began.
+        if probe {
+            quarantine.probing = false;
+        } else if quarantine.crashes_in_row < config.quarantine_after || quarantine.until.is_some() {
+            // The second: a call that was under way when the quarantine began.
             return None;
         }
         let doubled = config

@@ -34,19 +34,26 @@ impl Patient {
         }
     }
 
-    fn admit(&self, ms: u64) -> Result<(), Barred> {
+    fn try_admit(&self, ms: u64) -> Result<Admitted, Barred> {
         self.vitals.admit(&self.config, at(ms))
     }
 
-    fn record(&self, ms: u64, outcome: &CallOutcome<'_>) -> Option<Change> {
+    fn admit(&self, ms: u64) -> Admitted {
+        self.try_admit(ms).expect("it may be called")
+    }
+
+    fn bars(&self, ms: u64) -> Option<Barred> {
+        self.try_admit(ms).err()
+    }
+
+    fn record(&self, admitted: Admitted, ms: u64, outcome: &CallOutcome<'_>) -> Option<Change> {
         let took = Duration::from_micros(10);
         self.vitals
-            .record(&self.config, at(ms), took, 1, outcome, ("t", "p"))
+            .record(&self.config, (admitted, at(ms)), took, 1, outcome, ("t", "p"))
     }
 
     fn call(&self, ms: u64, outcome: &CallOutcome<'_>) -> Option<Change> {
-        self.admit(ms).expect("it may be called");
-        self.record(ms, outcome)
+        self.record(self.admit(ms), ms, outcome)
     }
 }
 
@@ -63,12 +70,12 @@ fn crashes_in_a_row_are_quarantined_for_longer_each_time() {
         })
     };
     assert_eq!(patient.call(2, &crashed), quarantined(1));
-    assert_eq!(patient.admit(1_001), Err(Barred::Quarantined));
+    assert_eq!(patient.bars(1_001), Some(Barred::Quarantined));
     // One call is let through after the pause; while it runs, no other is.
-    assert_eq!(patient.admit(1_002), Ok(()));
-    assert_eq!(patient.admit(1_003), Err(Barred::Quarantined));
-    assert_eq!(patient.record(1_004, &crashed), quarantined(2));
-    assert_eq!(patient.admit(3_003), Err(Barred::Quarantined));
+    let probe = patient.admit(1_002);
+    assert_eq!(patient.bars(1_003), Some(Barred::Quarantined));
+    assert_eq!(patient.record(probe, 1_004, &crashed), quarantined(2));
+    assert_eq!(patient.bars(3_003), Some(Barred::Quarantined));
     assert_eq!(patient.call(3_004, &crashed), quarantined(4));
     assert_eq!(
         patient.call(7_004, &crashed),
@@ -103,9 +110,9 @@ fn a_call_that_is_not_made_gives_its_trial_back() {
     for ms in 0..3 {
         patient.call(ms, &CallOutcome::Crash(&crash));
     }
-    assert_eq!(patient.admit(2_000), Ok(()));
-    patient.vitals.withdraw();
-    assert_eq!(patient.admit(2_001), Ok(()));
+    let probe = patient.admit(2_000);
+    patient.vitals.withdraw(probe);
+    patient.admit(2_001);
 }
 
 #[test]
@@ -115,9 +122,9 @@ fn lifting_ends_a_quarantine() {
     for ms in 0..3 {
         patient.call(ms, &CallOutcome::Crash(&crash));
     }
-    assert_eq!(patient.admit(4), Err(Barred::Quarantined));
+    assert_eq!(patient.bars(4), Some(Barred::Quarantined));
     patient.vitals.lift();
-    assert_eq!(patient.admit(5), Ok(()));
+    patient.admit(5);
     assert_eq!(patient.vitals.traps().len(), 3);
 }
 
@@ -131,13 +138,13 @@ fn failures_in_a_row_open_the_breaker_and_one_success_closes_it() {
         patient.call(4, &CallOutcome::Failure),
         Some(Change::BreakerOpened)
     );
-    assert_eq!(patient.admit(60_003), Err(Barred::BreakerOpen));
-    assert_eq!(patient.admit(60_004), Ok(()));
-    assert_eq!(patient.admit(60_005), Ok(()));
-    assert_eq!(patient.admit(60_006), Ok(()));
-    assert_eq!(patient.admit(60_007), Err(Barred::BreakerOpen), "three are tried");
+    assert_eq!(patient.bars(60_003), Some(Barred::BreakerOpen));
+    let trial = patient.admit(60_004);
+    patient.admit(60_005);
+    patient.admit(60_006);
+    assert_eq!(patient.bars(60_007), Some(Barred::BreakerOpen), "three are tried");
     assert_eq!(
-        patient.record(60_008, &CallOutcome::Success),
+        patient.record(trial, 60_008, &CallOutcome::Success),
         Some(Change::BreakerClosed)
     );
     assert_eq!(
@@ -157,8 +164,8 @@ fn a_failure_while_half_open_opens_again() {
         patient.call(60_010, &CallOutcome::Failure),
         Some(Change::BreakerOpened)
     );
-    assert_eq!(patient.admit(120_009), Err(Barred::BreakerOpen));
-    assert_eq!(patient.admit(120_010), Ok(()));
+    assert_eq!(patient.bars(120_009), Some(Barred::BreakerOpen));
+    patient.admit(120_010);
 }
 
 #[test]
@@ -219,4 +226,58 @@ fn lines_are_bounded_by_the_second() {
     assert_eq!(vitals.may_log(at(1), 32), 18);
     assert_eq!(vitals.may_log(at(2), 1), 0);
     assert_eq!(vitals.may_log(at(1_000), 1), 1);
+}
+
+#[test]
+fn calls_that_began_before_a_quarantine_neither_end_nor_lengthen_it() {
+    let patient = Patient::new(false);
+    let crash = crash();
+    let crashed = CallOutcome::Crash(&crash);
+    let early: Vec<Admitted> = (0..4).map(|ms| patient.admit(ms)).collect();
+    for ms in 4..7 {
+        patient.call(ms, &crashed);
+    }
+    for (ms, outcome) in [
+        (7, &CallOutcome::Failure),
+        (8, &CallOutcome::Success),
+        (9, &crashed),
+    ] {
+        assert_eq!(patient.record(early[0], ms, outcome), None);
+        assert_eq!(patient.bars(ms), Some(Barred::Quarantined));
+    }
+    patient.vitals.withdraw(early[1]);
+    let probe = patient.admit(1_006);
+    // While the probe is under way as well.
+    for outcome in [&CallOutcome::Failure, &CallOutcome::Success, &crashed] {
+        assert_eq!(patient.record(early[2], 1_007, outcome), None);
+        assert_eq!(patient.bars(1_007), Some(Barred::Quarantined));
+    }
+    patient.vitals.withdraw(early[3]);
+    assert_eq!(patient.bars(1_008), Some(Barred::Quarantined));
+    assert_eq!(
+        patient.record(probe, 1_009, &CallOutcome::Success),
+        Some(Change::Released)
+    );
+}
+
+#[test]
+fn only_trials_count_as_trials() {
+    let patient = Patient::new(true);
+    let early = patient.admit(0);
+    for ms in 0..5 {
+        patient.call(ms, &CallOutcome::Failure);
+    }
+    let trials: Vec<Admitted> = (0..3).map(|_| patient.admit(60_004)).collect();
+    for _ in 0..100 {
+        assert_eq!(patient.bars(60_005), Some(Barred::BreakerOpen));
+    }
+    assert_eq!(patient.record(early, 60_006, &CallOutcome::Failure), None);
+    assert_eq!(patient.record(early, 60_006, &CallOutcome::Success), None);
+    for trial in trials {
+        patient.vitals.withdraw(trial);
+    }
+    assert_eq!(
+        patient.call(60_007, &CallOutcome::Success),
+        Some(Change::BreakerClosed)
+    );
 }
