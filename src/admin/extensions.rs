@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Admin, Query};
 use crate::{
-    extensions::{Extension, ExtensionHost},
+    extensions::{Extension, ExtensionHost, Wanted},
     respond::{self, ErrorCode, Failure, Response},
     route::now,
 };
@@ -105,15 +105,16 @@ impl Admin {
         let snapshot = self.store.load_full();
         let registry = snapshot.registry();
         let changed = match action {
-            "disable" if registry.get(id).is_some() => host.switch(id, false),
+            "enable" if host.is_switched_off(id) => host.switch(id, true),
             "enable" if registry.disabled().contains_key(id) => {
-                if !host.is_switched_off(id) {
-                    let message = "its record disables it: change the record";
-                    return Err(Failure::new(ErrorCode::Conflict, message));
-                }
-                host.switch(id, true)
+                let message = "its record disables it: change the record";
+                return Err(Failure::new(ErrorCode::Conflict, message));
             }
             "enable" if registry.get(id).is_some() => false,
+            // One whose record is wrong may be running as it was before, or do so later.
+            "disable" if registry.get(id).is_some() || registry.problems().contains_key(id) => {
+                host.switch(id, false)
+            }
             "disable" if registry.disabled().contains_key(id) => false,
             "lift" => match registry.get(id) {
                 Some(extension) => {
@@ -145,7 +146,7 @@ impl Admin {
     pub(super) async fn reload_extensions(&self) -> Result<Response, Failure> {
         let host = self.extension_host()?;
         self.store
-            .reload_extensions(self.client.as_deref())
+            .reload_extensions(self.client.as_deref(), Wanted::Missing)
             .await
             .map_err(|error| {
                 Failure::new(

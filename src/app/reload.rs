@@ -14,6 +14,7 @@ use super::watch::Watched;
 use crate::{
     admin::Admin,
     config::{self, Config, Environment},
+    extensions::Wanted,
     heir::HeirClient,
     readiness::Readiness,
     refresh::{Directory, RefreshConfig, Refresher},
@@ -128,7 +129,8 @@ impl Reloader {
         }
         targets.admin.access.reread();
         // First, so that what policies and extensions say of each other is taken up together.
-        if let Err(error) = targets.store.reload_extensions(targets.client.as_deref()).await {
+        let (store, heir) = (&targets.store, targets.client.as_deref());
+        if let Err(error) = store.reload_extensions(heir, Wanted::New).await {
             tracing::warn!(%error, "extensions_dir cannot be read; what was read before stays.");
         }
         if let Some(directory) = &targets.directory {

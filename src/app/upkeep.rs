@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     decide::memory::Memory,
+    extensions::Wanted,
     heir::HeirClient,
     route,
     snapshot::{Coverage, SnapshotStore},
@@ -30,7 +31,7 @@ pub(super) async fn fetch_modules(
             () = tokio::time::sleep(FETCH_EVERY) => {}
         }
         let misses = store.extensions().is_some_and(|host| host.misses_modules());
-        if misses && let Err(error) = store.reload_extensions(heir.as_deref()).await {
+        if misses && let Err(error) = store.reload_extensions(heir.as_deref(), Wanted::Missing).await {
             tracing::debug!(%error, "extensions_dir cannot be read.");
         }
     }

@@ -22,6 +22,10 @@ pub struct DecideConfig {
     pub fallback_evaluation: FallbackEvaluation,
     /// In conditions on `status`, lets `5xx` stand for every status from 500 to 599, and so on.
     pub status_classes: bool,
+    /// A request whose metadata says `dry_run: true` is a dry run, as the platform has it: it is decided, but no extension
+    /// is called and nothing remembered. Switch it off where clients that nobody vouches for set metadata: they could
+    /// pass by every guard.
+    pub dry_run_by_metadata: bool,
     /// The tenants that may ask for decisions; unset: all.
     pub allowed_tenants: Option<Vec<TenantName>>,
     /// Sticky sessions that are remembered; past that the one used longest ago is forgotten.
@@ -80,6 +84,7 @@ impl Default for DecideConfig {
             detail_level: Detail::Detailed,
             fallback_evaluation: FallbackEvaluation::OnFailure,
             status_classes: true,
+            dry_run_by_metadata: true,
             allowed_tenants: None,
             sticky_sessions: 100_000,
             rate_limit_buckets: 100_000,
@@ -114,6 +119,7 @@ impl DecideConfig {
                     .collect()
             }),
             fallback_evaluation: self.fallback_evaluation,
+            dry_run_by_metadata: self.dry_run_by_metadata,
             conditions: ConditionRules {
                 status_classes: self.status_classes,
             },

@@ -116,6 +116,8 @@ pub struct Rules {
     /// Tenants that may ask; `None`: all.
     pub allowed_tenants: Option<BTreeSet<TenantId>>,
     pub fallback_evaluation: FallbackEvaluation,
+    /// Whether `dry_run` in the context makes a dry run of a request.
+    pub dry_run_by_metadata: bool,
     pub conditions: ConditionRules,
     /// Where neither request nor policy names a level.
     pub detail_level: DetailLevel,
@@ -131,6 +133,7 @@ impl Default for Rules {
         Self {
             allowed_tenants: None,
             fallback_evaluation: FallbackEvaluation::OnFailure,
+            dry_run_by_metadata: true,
             conditions: ConditionRules::default(),
             detail_level: DetailLevel::Detailed,
             tenant_limit: None,

@@ -36,10 +36,11 @@ const PROBLEMS: usize = 32;
 
 /// What was asked, with the digest of the configuration: ten thousand large ones are not kept.
 type Asked = (ModuleDigest, Kind, [u8; 32]);
+type Problems = Arc<[InConfig]>;
 
 #[derive(Debug, Default)]
 pub(super) struct ConfigChecks {
-    known: Mutex<HashMap<Asked, Arc<[ConfigProblem]>>>,
+    known: Mutex<HashMap<Asked, Problems>>,
     spent: Mutex<Duration>,
     /// Something was not asked in this snapshot.
     unasked: AtomicBool,
@@ -47,7 +48,12 @@ pub(super) struct ConfigChecks {
 
 /// A problem, wherever the configuration was written.
 #[derive(Debug, Clone)]
-pub(super) struct InConfig(ConfigProblem);
+pub(super) enum InConfig {
+    /// What the extension says.
+    Wrong(ConfigProblem),
+    /// It did not come to say anything in time. A busy machine must not take an extension out.
+    NotChecked(String),
+}
 
 impl InConfig {
     pub(super) fn in_record(self) -> Problem {
@@ -55,15 +61,19 @@ impl InConfig {
     }
 
     fn at(self, path: &str) -> Problem {
-        let Self(ConfigProblem {
-            path: pointer,
-            message,
-        }) = self;
-        Problem::error(
-            format!("{path}{}", json_path(&pointer)),
-            message,
-            "correct the configuration",
-        )
+        match self {
+            Self::Wrong(ConfigProblem {
+                path: pointer,
+                message,
+            }) => Problem::error(
+                format!("{path}{}", json_path(&pointer)),
+                message,
+                "correct the configuration",
+            ),
+            Self::NotChecked(message) => {
+                Problem::warning(path, message, "let the extension check it in less time")
+            }
+        }
     }
 }
 
@@ -107,11 +117,11 @@ impl ConfigChecks {
                 }
             },
         };
-        problems.iter().cloned().map(InConfig).collect()
+        problems.to_vec()
     }
 
     /// `None`: there is no time left to ask, or no instance; it is asked with the next snapshot.
-    fn ask(&self, target: &Target, config: &str) -> Option<Arc<[ConfigProblem]>> {
+    fn ask(&self, target: &Target, config: &str) -> Option<Problems> {
         let spent = *self.spent.lock().unwrap_or_else(PoisonError::into_inner);
         if spent >= BUDGET {
             return None;
@@ -126,19 +136,27 @@ impl ConfigChecks {
         }
         let problems = match ran.result {
             Ok(problems) => {
-                let bounded = |ConfigProblem { path, message }| ConfigProblem {
-                    path: text(&path).into(),
-                    message: text(&message).into(),
+                let bounded = |ConfigProblem { path, message }| {
+                    InConfig::Wrong(ConfigProblem {
+                        path: text(&path).into(),
+                        message: text(&message).into(),
+                    })
                 };
                 problems.into_iter().take(PROBLEMS).map(bounded).collect()
             }
             // It had less time than a check may take: that is nothing to remember.
             Err(CallError::Timeout) if time.deadline < DEADLINE => return None,
             Err(CallError::NoInstance { .. }) => return None,
-            Err(error) => vec![ConfigProblem {
-                path: String::new(),
-                message: format!("the extension could not check it: {error}"),
-            }],
+            Err(error) => {
+                let message = format!("the extension could not check it: {error}");
+                vec![match error {
+                    CallError::Timeout => InConfig::NotChecked(message),
+                    _ => InConfig::Wrong(ConfigProblem {
+                        path: String::new(),
+                        message,
+                    }),
+                }]
+            }
         };
         Some(problems.into())
     }

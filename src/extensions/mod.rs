@@ -32,7 +32,7 @@ pub use config::{ExtensionBreakerConfig, ExtensionsConfig};
 pub use engine::{EngineError, Engines, Profile};
 pub use host::{Capability, Said, Time};
 pub use module::{ModuleDigest, ModuleSource};
-pub use provision::ExtensionHost;
+pub use provision::{ExtensionHost, Wanted};
 pub use record::{Instance, Module, Record, RecordKind, RecordLimits, Release};
 pub use registry::{Extension, RecordSource, Registry, Target, merged};
 pub use run::Calls;

@@ -3,14 +3,17 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
+use futures_util::{StreamExt, stream};
 use hashbrown::HashMap;
 
 use super::{
@@ -34,6 +37,10 @@ use crate::{heir::HeirClient, policy::Problem, snapshot::ExtensionRecords, telem
 const DEFAULT_OUTPUT_BYTES: usize = 1 << 20;
 const DEFAULT_CONCURRENCY: u32 = 64;
 const DEFAULT_TABLE_ELEMENTS: u32 = 10_000;
+/// A record of the local directory.
+const RECORD_BYTES: u64 = 1 << 20;
+/// Modules that are fetched at a time.
+const FETCHES: usize = 8;
 
 /// Everything that extensions need of this process.
 #[derive(Debug)]
@@ -84,11 +91,87 @@ struct Refusal {
     remedy: &'static str,
 }
 
+/// Which modules are fetched that are not on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Those that were not tried before: something waits for it, a snapshot say, which no server may hold up for long.
+    New,
+    /// Those that could not be had as well.
+    Missing,
+}
+
+impl Wanted {
+    const fn patience(self) -> Duration {
+        match self {
+            Self::New => Duration::from_secs(10),
+            Self::Missing => Duration::from_secs(60),
+        }
+    }
+}
+
 /// Records of the local directory.
 #[derive(Debug, Default, PartialEq)]
 struct Files {
     records: ExtensionRecords,
     problems: BTreeMap<String, Vec<Problem>>,
+    /// The file that each record is from, by the record's id.
+    from: BTreeMap<String, PathBuf>,
+}
+
+impl Files {
+    fn id_in(&self, path: &Path) -> Option<&String> {
+        let in_it = |(_, from): &(&String, &PathBuf)| *from == path;
+        self.from.iter().find(in_it).map(|(id, _)| id)
+    }
+
+    fn problem(&mut self, id: String, message: String, remedy: &str) {
+        let problem = Problem::error("$", message, remedy);
+        self.problems.entry(id).or_default().push(problem);
+    }
+
+    /// Takes what was read of a file, or leaves what it held before.
+    fn take(&mut self, before: &Self, path: PathBuf, name: &str, read: io::Result<String>) {
+        let known = before.id_in(&path);
+        let text = match read {
+            Ok(text) => text.into(),
+            Err(error) => {
+                let message = format!("{} cannot be read: {error}", path.display());
+                let id = known.map_or(name, String::as_str);
+                self.problem(id.to_owned(), message, "put it right");
+                let Some(last) = before.records.get(id).filter(|_| known.is_some()) else {
+                    return;
+                };
+                last.clone()
+            }
+        };
+        let named = serde_json::from_str::<serde_json::Value>(&text)
+            .ok()
+            .and_then(|record| Some(record.get("id")?.as_str()?.to_owned()));
+        let id = named.unwrap_or_else(|| known.map_or(name, String::as_str).to_owned());
+        if let Some(other) = self.from.get(&id) {
+            let message = format!(
+                "{} and {} both hold a record {id:?}",
+                other.display(),
+                path.display()
+            );
+            self.problem(id.clone(), message, "remove one of them");
+            if before.from.get(&id) != Some(&path) {
+                return;
+            }
+        }
+        self.records.insert(id.clone(), text);
+        self.from.insert(id, path);
+    }
+}
+
+fn read_record(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let mut file = fs::File::open(path)?.take(RECORD_BYTES + 1);
+    file.read_to_string(&mut text)?;
+    if text.len() as u64 > RECORD_BYTES {
+        return Err(io::Error::other(format!("it has more than {RECORD_BYTES} bytes")));
+    }
+    Ok(text)
 }
 
 /// What a registry was put together from.
@@ -183,7 +266,7 @@ impl ExtensionHost {
     /// When the directory itself cannot be read; the last good records stay.
     pub fn read_directory(&self) -> io::Result<usize> {
         let Some(dir) = &self.dir else { return Ok(0) };
-        let mut files = Files::default();
+        let (before, mut files) = (self.files(), Files::default());
         let mut paths: Vec<PathBuf> = fs::read_dir(dir)?
             .map(|entry| entry.map(|entry| entry.path()))
             .collect::<Result<_, _>>()?;
@@ -199,22 +282,8 @@ impl ExtensionHost {
             if !is_record || name.starts_with('.') || !path.is_file() {
                 continue;
             }
-            match fs::read_to_string(&path) {
-                Ok(text) => {
-                    let id = serde_json::from_str::<serde_json::Value>(&text)
-                        .ok()
-                        .and_then(|record| Some(record.get("id")?.as_str()?.to_owned()));
-                    files.records.insert(id.unwrap_or(name), text.into());
-                }
-                Err(error) => {
-                    let problem = Problem::error(
-                        "$",
-                        format!("{} cannot be read: {error}", path.display()),
-                        "check its permissions",
-                    );
-                    files.problems.insert(name, vec![problem]);
-                }
-            }
+            let read = read_record(&path);
+            files.take(&before, path, &name, read);
         }
         let count = files.records.len();
         let mut known = self.files.lock().unwrap_or_else(PoisonError::into_inner);
@@ -242,7 +311,7 @@ impl ExtensionHost {
 
     /// Gets and compiles all that the local directory's records and these need. To be awaited before a snapshot with
     /// these records is published.
-    pub async fn obtain(self: &Arc<Self>, records: Vec<Arc<str>>, heir: Option<&HeirClient>) {
+    pub async fn obtain(self: &Arc<Self>, records: Vec<Arc<str>>, heir: Option<&HeirClient>, wanted: Wanted) {
         if !self.config.enabled {
             return;
         }
@@ -251,15 +320,26 @@ impl ExtensionHost {
         let Ok(modules) = tokio::task::spawn_blocking(needed).await else {
             return;
         };
+        let mut missing = Vec::new();
         for module in modules {
             let (this, of) = (self.clone(), module.clone());
             // A panic in there would be a bug of ours, and leaves the module missing.
-            let missing = tokio::task::spawn_blocking(move || this.obtain_one_here(&of)).await;
-            if missing.unwrap_or_default() {
-                let bytes = self.fetcher.fetch(&module, heir).await;
-                let this = self.clone();
-                let _built = tokio::task::spawn_blocking(move || this.build(&module, bytes)).await;
+            let is_missing = tokio::task::spawn_blocking(move || this.obtain_one_here(&of)).await;
+            let was_tried = self.obtained().contains_key(&module);
+            if is_missing.unwrap_or_default() && (wanted == Wanted::Missing || !was_tried) {
+                missing.push(module);
             }
+        }
+        let patience = wanted.patience();
+        let fetch = async |module: Module| {
+            let fetched = tokio::time::timeout(patience, self.fetcher.fetch(&module, heir)).await;
+            let late = || Err(format!("it was not here within {} s", patience.as_secs()));
+            (fetched.unwrap_or_else(|_elapsed| late()), module)
+        };
+        let mut fetches = stream::iter(missing).map(fetch).buffer_unordered(FETCHES);
+        while let Some((bytes, module)) = fetches.next().await {
+            let this = self.clone();
+            let _built = tokio::task::spawn_blocking(move || this.build(&module, bytes)).await;
         }
         // Here, so that a registry finds it done: while one is put together, writes wait.
         let this = self.clone();
@@ -454,7 +534,19 @@ impl ExtensionHost {
     ) {
         let mut problems = Vec::new();
         let known = before.extensions.get(id);
-        match Record::read(text) {
+        let read = Record::read(text);
+        if self.is_switched_off(id) {
+            registry.disabled.insert(id.to_owned(), source);
+            let problems = match read {
+                Ok((_, notes)) => notes,
+                Err(errors) => errors,
+            };
+            if !problems.is_empty() {
+                registry.problems.insert(id.to_owned(), problems);
+            }
+            return;
+        }
+        match read {
             Ok((record, notes)) => {
                 problems.extend(notes);
                 if *record.id != *id {
@@ -463,7 +555,7 @@ impl ExtensionHost {
                         format!("the record is kept under {id:?}"),
                         "use one name",
                     ));
-                } else if !record.enabled || self.is_switched_off(id) {
+                } else if !record.enabled {
                     registry.disabled.insert(id.to_owned(), source);
                     if !problems.is_empty() {
                         registry.problems.insert(id.to_owned(), problems);
@@ -476,7 +568,7 @@ impl ExtensionHost {
                     }
                     return;
                 } else {
-                    match self.extension(known, record, source, &mut problems) {
+                    match self.extension(record, source, &mut problems) {
                         Some(extension) => {
                             registry.extensions.insert(id.into(), extension);
                         }
@@ -503,7 +595,6 @@ impl ExtensionHost {
 
     fn extension(
         &self,
-        known: Option<&Arc<Extension>>,
         record: Record,
         source: RecordSource,
         problems: &mut Vec<Problem>,
@@ -570,7 +661,7 @@ impl ExtensionHost {
             }
         }
         let is_bad = |problem: &Problem| problem.severity == crate::policy::Severity::Error;
-        if failed || (problems.iter().any(is_bad) && known.is_some()) {
+        if failed || problems.iter().any(is_bad) {
             return None;
         }
         let first = variants.first()?.instances.first()?;

@@ -136,6 +136,8 @@ struct Reader {
     failed: bool,
 }
 
+/// `/admin/extensions/…` are pages of these names.
+const RESERVED: [&str; 3] = ["circuit-breakers", "health", "reload"];
 const FIELDS: &[&str] = &[
     "id",
     "type",
@@ -223,7 +225,12 @@ impl Reader {
             .and_then(Value::as_str)
             .map(|id| (id, check_id(id)))
         {
-            Some((id, Ok(()))) => id.into(),
+            Some((id, Ok(()))) => {
+                if RESERVED.contains(&id) {
+                    self.error("$.id", "this id is the name of an admin page", "name it otherwise");
+                }
+                id.into()
+            }
             Some((_, Err(error))) => {
                 self.error(
                     "$.id",
@@ -275,7 +282,8 @@ impl Reader {
         });
         let instances = self.instances(fields);
         let runs = matches!(kind, Some(RecordKind::Runs(_)));
-        let has_module = base.module.is_some() || versions.iter().any(|version| version.module.is_some());
+        // One that is named and wrong was told already.
+        let has_module = fields.contains_key("module") || versions.iter().any(|version| version.module.is_some());
         if runs && !has_module {
             if base.subject.is_some() {
                 self.error(
@@ -312,10 +320,10 @@ impl Reader {
     fn release(&mut self, at: &str, fields: &Map<String, Value>, base: Option<&Release>) -> Release {
         let text = |key: &str| fields.get(key).and_then(Value::as_str);
         let metadata = self.object(at, fields, "metadata");
-        let size = |key: &str, inherited: usize| {
-            let size = metadata.get(key).and_then(Value::as_u64);
-            size.and_then(|size| usize::try_from(size).ok())
-                .unwrap_or(inherited)
+        let within = format!("{at}.metadata");
+        let mut size = |key: &str, inherited: usize| {
+            self.number(&within, &metadata, key, 1, u32::MAX)
+                .map_or(inherited, |size| size as usize)
         };
         let max_payload_bytes = size(
             "max_payload_size",

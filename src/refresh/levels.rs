@@ -14,6 +14,7 @@ use super::{
     stream,
 };
 use crate::{
+    extensions::Wanted,
     heir::{Fetched, HeirError, Level},
     snapshot::{Activation, Coverage, FetchStart, Guarded, Held, Incoming, Key},
     telemetry::HeirCall,
@@ -149,7 +150,7 @@ impl Refresher {
             });
             let records: Vec<_> = records.collect();
             if !records.is_empty() {
-                host.obtain(records, Some(&self.client)).await;
+                host.obtain(records, Some(&self.client), Wanted::New).await;
             }
         }
         let store = self.store.clone();
@@ -208,7 +209,7 @@ impl Refresher {
         if let Some(host) = self.store.extensions() {
             let records: Vec<_> = incoming.extensions.values().cloned().collect();
             if !records.is_empty() {
-                host.obtain(records, Some(&self.client)).await;
+                host.obtain(records, Some(&self.client), Wanted::New).await;
             }
         }
         let activation = self.activate(start, incoming, guarded).await?;

@@ -17,7 +17,11 @@ use super::{
     ChangeSet, Coverage, Draft, Freshness, Incoming, Key, Operation, Origin, Policy, Position, Snapshot,
     incoming::Scope,
 };
-use crate::{extensions::ExtensionHost, heir::HeirClient, telemetry::Metrics};
+use crate::{
+    extensions::{ExtensionHost, Wanted},
+    heir::HeirClient,
+    telemetry::Metrics,
+};
 
 /// Smallest number of policies that the shrink guard looks at.
 const SMALLEST_GUARDED: usize = 20;
@@ -134,14 +138,18 @@ impl SnapshotStore {
     ///
     /// # Errors
     /// When the directory cannot be read; what was read before stays.
-    pub async fn reload_extensions(self: &Arc<Self>, heir: Option<&HeirClient>) -> io::Result<()> {
+    pub async fn reload_extensions(
+        self: &Arc<Self>,
+        heir: Option<&HeirClient>,
+        wanted: Wanted,
+    ) -> io::Result<()> {
         let Some(host) = self.extensions.clone() else {
             return Ok(());
         };
         let reading = host.clone();
         let read = tokio::task::spawn_blocking(move || reading.read_directory()).await;
         let records = self.load().extensions.values().cloned().collect();
-        host.obtain(records, heir).await;
+        host.obtain(records, heir, wanted).await;
         if host.has_changed(&self.load().registry) {
             // Extensions are asked about their configurations, and may take their time.
             let this = self.clone();

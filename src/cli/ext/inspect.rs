@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{
     anatomy::Anatomy,
     show::{Table, bytes, listed},
+    target::read_module,
 };
 use crate::{
     cli::{EXIT_USAGE, complain, say},
@@ -35,7 +36,7 @@ pub(super) struct InspectArgs {
 
 pub(super) fn run(args: &InspectArgs) -> ExitCode {
     let file = args.file.display();
-    let read = std::fs::read(&args.file).map_err(|error| error.to_string());
+    let read = read_module(&args.file);
     let anatomy = match read.and_then(|module| Anatomy::of(&module)) {
         Ok(anatomy) => anatomy,
         Err(reason) => {

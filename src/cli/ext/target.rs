@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::policy::check_id;
+use crate::{extensions::ExtensionsConfig, policy::check_id};
 
 /// Where a project's component is put, below the project.
 pub(super) const COMPONENTS: &str = "target/components";
@@ -90,7 +90,7 @@ impl Target {
 
     /// The component's bytes.
     pub(super) fn read(&self) -> Result<Vec<u8>, String> {
-        fs::read(&self.file).map_err(|error| format!("{}: {error}", self.file.display()))
+        read_module(&self.file).map_err(|error| format!("{}: {error}", self.file.display()))
     }
 
     /// What to say where the project's source is newer than its component.
@@ -228,4 +228,17 @@ mod tests {
         let missing = Target::find(dir.path(), None).unwrap_err();
         assert!(missing.contains("ext build"), "{missing}");
     }
+}
+
+/// Reads a file that may be a module: what is no file might never end.
+pub(super) fn read_module(file: &Path) -> Result<Vec<u8>, String> {
+    let known = fs::metadata(file).map_err(|error| error.to_string())?;
+    let most = ExtensionsConfig::default().module_bytes;
+    if !known.is_file() {
+        return Err("it is not a file".into());
+    }
+    if known.len() > most {
+        return Err(format!("it has {} bytes; a module has at most {most}", known.len()));
+    }
+    fs::read(file).map_err(|error| error.to_string())
 }
