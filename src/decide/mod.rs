@@ -79,7 +79,8 @@ pub async fn decide<E: Extensions>(
 ) -> Outcome {
     let mut transitions = Vec::new();
     // A request can ask to be a dry run by its context, and then nothing of it is remembered either.
-    let dry = rules.dry_run_by_metadata && inquiry.context.get("dry_run") == Some(&serde_json::Value::Bool(true));
+    let dry =
+        rules.dry_run_by_metadata && inquiry.context.get("dry_run") == Some(&serde_json::Value::Bool(true));
     let effects = if dry { Effects::None } else { at.effects };
     let at = Circumstances { effects, ..at };
     let result = match &policy.pipeline {

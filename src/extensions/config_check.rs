@@ -30,7 +30,7 @@ const DEADLINE: Duration = Duration::from_millis(100);
 /// What all checks of one snapshot may take that are not over at once.
 const BUDGET: Duration = Duration::from_secs(1);
 /// Results that are remembered.
-const REMEMBERED: usize = 10_000;
+const REMEMBERED: usize = 4_096;
 /// Problems of one configuration.
 const PROBLEMS: usize = 32;
 

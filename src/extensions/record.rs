@@ -227,7 +227,11 @@ impl Reader {
         {
             Some((id, Ok(()))) => {
                 if RESERVED.contains(&id) {
-                    self.error("$.id", "this id is the name of an admin page", "name it otherwise");
+                    self.error(
+                        "$.id",
+                        "this id is the name of an admin page",
+                        "name it otherwise",
+                    );
                 }
                 id.into()
             }
@@ -283,7 +287,8 @@ impl Reader {
         let instances = self.instances(fields);
         let runs = matches!(kind, Some(RecordKind::Runs(_)));
         // One that is named and wrong was told already.
-        let has_module = fields.contains_key("module") || versions.iter().any(|version| version.module.is_some());
+        let has_module =
+            fields.contains_key("module") || versions.iter().any(|version| version.module.is_some());
         if runs && !has_module {
             if base.subject.is_some() {
                 self.error(

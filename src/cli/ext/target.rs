@@ -196,6 +196,22 @@ fn toml_name(text: &str, table: &str) -> Option<String> {
     (!name.is_empty()).then(|| name.to_owned())
 }
 
+/// Reads a file that may be a module: what is no file might never end.
+pub(super) fn read_module(file: &Path) -> Result<Vec<u8>, String> {
+    let known = fs::metadata(file).map_err(|error| error.to_string())?;
+    let most = ExtensionsConfig::default().module_bytes;
+    if !known.is_file() {
+        return Err("it is not a file".into());
+    }
+    if known.len() > most {
+        return Err(format!(
+            "it has {} bytes; a module has at most {most}",
+            known.len()
+        ));
+    }
+    fs::read(file).map_err(|error| error.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,17 +244,4 @@ mod tests {
         let missing = Target::find(dir.path(), None).unwrap_err();
         assert!(missing.contains("ext build"), "{missing}");
     }
-}
-
-/// Reads a file that may be a module: what is no file might never end.
-pub(super) fn read_module(file: &Path) -> Result<Vec<u8>, String> {
-    let known = fs::metadata(file).map_err(|error| error.to_string())?;
-    let most = ExtensionsConfig::default().module_bytes;
-    if !known.is_file() {
-        return Err("it is not a file".into());
-    }
-    if known.len() > most {
-        return Err(format!("it has {} bytes; a module has at most {most}", known.len()));
-    }
-    fs::read(file).map_err(|error| error.to_string())
 }

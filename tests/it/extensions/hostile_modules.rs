@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use beamline_sidecar::extensions::{Compiler, Engines, Kind, ModuleDigest, Workshop};
+use beamline_sidecar::extensions::{CallError, Compiler, Engines, Kind, ModuleDigest, Workshop};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::{
     ServerConfig,
@@ -215,14 +215,20 @@ fn hostile_23_a_full_pool_is_not_held_against_a_module() {
         let running: Vec<_> = (0..4)
             .map(|_| {
                 threads.spawn(|| {
-                    let work = Work::Validator(message("1"));
-                    let ambience = Ambience { now_ms: 0, seed: 0 };
-                    looping.call(record(r#"{"do":"loop"}"#), work, LIMITS, time, ambience)
+                    // Until it has a place: what looks at the other module may be in it.
+                    loop {
+                        let work = Work::Validator(message("1"));
+                        let ambience = Ambience { now_ms: 0, seed: 0 };
+                        let ran = looping.call(record(r#"{"do":"loop"}"#), work, LIMITS, time, ambience);
+                        if !matches!(ran.result, Err(CallError::NoInstance { .. })) {
+                            return;
+                        }
+                    }
                 })
             })
             .collect();
         let mut met = false;
-        while !met && running.iter().all(|running| !running.is_finished()) {
+        while !met && !running.iter().all(|running| running.is_finished()) {
             met = link() == Err(Unusable::NoInstance);
         }
         assert!(met, "there was always an instance left");

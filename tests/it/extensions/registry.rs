@@ -331,3 +331,113 @@ async fn compiled_code_is_kept_and_never_trusted_blindly() {
     let sidecar = place.start("");
     assert!((sidecar.metric(compiled).await - 1.0).abs() < 1e-9);
 }
+
+/// The problems of one extension, as text.
+async fn problems(sidecar: &Sidecar, id: &str) -> String {
+    let reloaded = sidecar.admin().post("/admin/extensions/reload", "").await.json();
+    reloaded["problems"][id].to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_good_goes_on_whatever_becomes_of_its_file() {
+    let place = Place::new();
+    place.extension(
+        "guard",
+        "validator",
+        "pii-guard",
+        json!({"config": {"kinds": ["card"]}}),
+    );
+    // Its file has another name than it has.
+    let (file, other) = (
+        place.path("extensions/of-guard.json"),
+        place.path("extensions/z.json"),
+    );
+    fs::rename(place.path("extensions/guard.json"), &file).unwrap();
+    let good = fs::read(&file).unwrap();
+    place.policy(
+        "chat",
+        json!({"validators": [{"id": "guard", "on_fail": "block"}]}),
+    );
+    let sidecar = place.start("");
+    let blocks = || async { ask_for(&sidecar, &json!({})).await };
+    assert_eq!(blocks().await, "403 validator_blocked");
+    let wrong_config =
+        br#"{"id":"guard","type":"validator","module":"file:pii-guard.wasm","config":{"kinds":[]}}"#;
+    for (bytes, says) in [
+        (&b"{broken"[..], "not valid JSON"),
+        (b"\xff\xfe", "cannot be read"),
+        (&good[..good.len() / 2], "not valid JSON"),
+        (&vec![b' '; 2_000_000], "bytes"),
+        (wrong_config, "$.config.kinds"),
+    ] {
+        fs::write(&file, bytes).unwrap();
+        let said = problems(&sidecar, "guard").await;
+        assert!(said.contains(says), "{said}");
+        assert_eq!(blocks().await, "403 validator_blocked", "{said}");
+    }
+    // A second file of that id is refused, whichever comes first by name.
+    fs::write(&file, &good).unwrap();
+    for other in [&other, &place.path("extensions/a.json")] {
+        fs::write(
+            other,
+            br#"{"id":"guard","type":"validator","module":"file:nothing.wasm"}"#,
+        )
+        .unwrap();
+        let said = problems(&sidecar, "guard").await;
+        assert!(said.contains("both hold"), "{said}");
+        assert_eq!(blocks().await, "403 validator_blocked");
+        fs::remove_file(other).unwrap();
+    }
+    assert_eq!(problems(&sidecar, "guard").await, "null");
+    // Switched off it is off, whatever its file says.
+    fs::write(&file, b"{broken").unwrap();
+    problems(&sidecar, "guard").await;
+    let admin = sidecar.admin();
+    assert_eq!(
+        admin.post("/admin/extensions/guard/disable", "").await.json()["changed"],
+        true
+    );
+    let page = admin.get("/admin/extensions").await.json();
+    assert_eq!(page["disabled"][0]["id"], "guard", "{page}");
+    assert_eq!(
+        admin.post("/admin/extensions/guard/enable", "").await.json()["changed"],
+        true
+    );
+    // Without a last good state a wrong one is not run.
+    fs::write(&file, wrong_config).unwrap();
+    let said = problems(&sidecar, "guard").await;
+    assert!(said.contains("$.config.kinds"), "{said}");
+    assert_eq!(
+        sidecar.admin().get("/admin/extensions").await.json()["extensions"],
+        json!([])
+    );
+    fs::write(&file, &good).unwrap();
+    assert_eq!(problems(&sidecar, "guard").await, "null");
+    assert_eq!(blocks().await, "403 validator_blocked");
+}
+
+/// What becomes of a message with a card in it.
+async fn ask_for(sidecar: &Sidecar, metadata: &Value) -> String {
+    let mut asked = request("acme", "chat", metadata.clone());
+    asked["task"]["payload"] = json!({"text": "4111 1111 1111 1111"});
+    outcome(&decide(&sidecar.client(), &asked, &[]).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guard_can_be_held_against_dry_runs_by_metadata() {
+    let place = Place::quick();
+    place.extension("guard", "validator", "pii-guard", json!({}));
+    place.policy(
+        "chat",
+        json!({"validators": [{"id": "guard", "on_fail": "block"}]}),
+    );
+    let dry = json!({"dry_run": true});
+    let sidecar = place.start("");
+    assert!(ask_for(&sidecar, &dry).await.starts_with("weighted "));
+    sidecar.stop().await;
+    let yaml = place
+        .yaml("")
+        .replace("allow_seed: true", "allow_seed: true, dry_run_by_metadata: false");
+    let sidecar = Sidecar::try_start(&yaml).unwrap();
+    assert_eq!(ask_for(&sidecar, &dry).await, "403 validator_blocked");
+}
