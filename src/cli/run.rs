@@ -66,6 +66,11 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
 }
 
 async fn serve(config: config::Config, source: ConfigSource, logs: Logs) -> ExitCode {
+    // First: until somebody receives it, this signal ends the process, and a start may take its time.
+    let hangup = match Signals::catch_hangup() {
+        Ok(hangup) => hangup,
+        Err(error) => return without_signals(&error),
+    };
     let app = match App::build(config, source, logs) {
         Ok(app) => app,
         Err(error) => {
@@ -73,21 +78,25 @@ async fn serve(config: config::Config, source: ConfigSource, logs: Logs) -> Exit
             return ExitCode::FAILURE;
         }
     };
+    let shutdown = Shutdown::default();
+    let (reload, reloads) = mpsc::channel(1);
+    if let Err(error) = Signals::pass_on(&shutdown, reload, hangup) {
+        return without_signals(&error);
+    }
     let addresses: Vec<String> = app.addresses().iter().map(ToString::to_string).collect();
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(listen = addresses.join(","), ops = %app.ops_address(), version, "The sidecar listens.");
-    let shutdown = Shutdown::default();
-    let (reload, reloads) = mpsc::channel(1);
-    if let Err(error) = Signals::pass_on(&shutdown, reload) {
-        tracing::error!(%error, "Signals cannot be received.");
-        return ExitCode::FAILURE;
-    }
     app.run(shutdown.clone(), reloads).await;
     if shutdown.at_once.is_cancelled() {
         // Whoever started it should know that requests may have been cut off.
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
+}
+
+fn without_signals(error: &std::io::Error) -> ExitCode {
+    tracing::error!(%error, "Signals cannot be received.");
+    ExitCode::FAILURE
 }
 
 /// The signals that steer the process.
@@ -98,12 +107,20 @@ pub(super) struct Signals {
 }
 
 impl Signals {
+    pub(super) fn catch_hangup() -> std::io::Result<Signal> {
+        signal(SignalKind::hangup())
+    }
+
     /// Receives them from now on.
-    pub(super) fn pass_on(shutdown: &Shutdown, reload: mpsc::Sender<()>) -> std::io::Result<()> {
+    pub(super) fn pass_on(
+        shutdown: &Shutdown,
+        reload: mpsc::Sender<()>,
+        hangup: Signal,
+    ) -> std::io::Result<()> {
         let signals = Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
+            hangup,
         };
         tokio::spawn(signals.receive(shutdown.clone(), reload));
         Ok(())

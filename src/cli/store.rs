@@ -113,13 +113,14 @@ async fn serve(config: StoreConfig) -> ExitCode {
             "Policies were imported."
         );
     }
-    tracing::info!(listen = %store.address(), level = level.as_str(), "The store listens.");
     let shutdown = Shutdown::default();
     let (reload, _reloads) = mpsc::channel(1);
-    if let Err(error) = Signals::pass_on(&shutdown, reload) {
+    if let Err(error) = Signals::catch_hangup().and_then(|hangup| Signals::pass_on(&shutdown, reload, hangup))
+    {
         tracing::error!(%error, "Signals cannot be received.");
         return ExitCode::FAILURE;
     }
+    tracing::info!(listen = %store.address(), level = level.as_str(), "The store listens.");
     tokio::select! {
         () = store.run(shutdown.gracefully.clone()) => ExitCode::SUCCESS,
         () = shutdown.at_once.cancelled() => ExitCode::FAILURE,
