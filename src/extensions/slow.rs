@@ -7,6 +7,9 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
 };
 
+/// How much the threads stand back; as much as the compiler's process.
+const NICE: i32 = 10;
+
 /// A call that waits for a thread.
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -136,6 +139,9 @@ impl Waiting {
 }
 
 fn work(shared: &Weak<Shared>) {
+    // Of this thread alone (Linux). Who answers from memory comes first where both want one processor; where it is not
+    // allowed, it goes without.
+    let _not_allowed = rustix::process::nice(NICE);
     loop {
         let Some(shared) = shared.upgrade() else { return };
         let (whose, job) = {
