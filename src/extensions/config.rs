@@ -18,7 +18,8 @@ pub struct ExtensionsConfig {
     /// Calls that can be under way at the same time, of all extensions together. Memory is set aside for each.
     #[schemars(range(min = 4, max = 1_000))]
     pub instances: u32,
-    /// Threads for extensions that take long; quick ones run where the request is served.
+    /// Threads for extensions that take long, and as many for those that seldom end in time; quick ones run where the
+    /// request is served.
     #[schemars(range(min = 1, max = 64))]
     pub slow_threads: u32,
     /// Calls that may wait for such a thread; further ones fail at once.

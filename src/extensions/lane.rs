@@ -1,79 +1,121 @@
 //! Where an extension is run. Quick ones run on the thread that serves the request. One whose calls often take longer than
 //! the fast lane allows moves to threads of its own, and back when it behaves. A call that overruns is begun anew there:
-//! an instance keeps nothing, and what it said is thrown away with it.
+//! an instance keeps nothing, and what it said is thrown away with it. One whose calls often run into their deadlines
+//! moves on, to threads that get only what nobody else wants of the processors.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    time::Duration,
+};
 
 /// What a call may take in the fast lane. The clock looks once a millisecond.
 pub(super) const FAST: Duration = Duration::from_micros(500);
 
-/// A call that overruns counts as much as this many that do not: more than one in seventeen moves an extension.
-const OVERRUN: u32 = 16;
-/// Where it moves, and the most that is counted: what a slow one has to make good before it moves back.
-const MOVES_AT: u32 = 2 * OVERRUN;
-const MOST: u32 = 4 * OVERRUN;
+/// A bad call counts as much as this many good ones: more than one in seventeen is often.
+const BAD: u32 = 16;
+/// From here on it happens often.
+const OFTEN: u32 = 2 * BAD;
+/// The most that is counted: what has to be made good.
+const MOST: u32 = 4 * BAD;
+
+/// Where calls of an extension run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// On the thread that serves the request.
+    Fast,
+    /// On threads for those that take long.
+    Slow,
+    /// On threads for those that seldom end in time.
+    Idle,
+}
 
 #[derive(Debug)]
 pub(super) struct Lane {
-    place: AtomicU8,
-    score: AtomicU32,
+    overruns: Habit,
+    timeouts: Habit,
 }
 
-const IN_FAST: u8 = 0;
-const IN_SLOW: u8 = 1;
+/// Whether something happens often. Two calls at the same time may count as one: it is an estimate.
+#[derive(Debug, Default)]
+struct Habit {
+    /// How many good calls make good what was bad.
+    score: AtomicU32,
+    is_often: AtomicBool,
+}
 
-/// An extension changed lanes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Moved {
-    ToSlow,
-    ToFast,
+impl Place {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Slow => "slow",
+            Self::Idle => "idle",
+        }
+    }
 }
 
 impl Lane {
     pub(super) fn new(slow: bool) -> Self {
-        Self {
-            place: AtomicU8::new(if slow { IN_SLOW } else { IN_FAST }),
-            score: AtomicU32::new(if slow { MOST } else { 0 }),
-        }
+        let lane = Self {
+            overruns: Habit::default(),
+            timeouts: Habit::default(),
+        };
+        lane.restart(slow);
+        lane
     }
 
     pub(super) fn restart(&self, slow: bool) {
-        self.place
-            .store(if slow { IN_SLOW } else { IN_FAST }, Ordering::Relaxed);
-        self.score.store(if slow { MOST } else { 0 }, Ordering::Relaxed);
+        self.overruns.set(slow);
+        self.timeouts.set(false);
     }
 
-    pub(super) fn is_slow(&self) -> bool {
-        self.place.load(Ordering::Relaxed) == IN_SLOW
-    }
-
-    pub(super) fn name(&self) -> &'static str {
-        if self.is_slow() { "slow" } else { "fast" }
-    }
-
-    /// Counts a call. Two at the same time may count as one: it is an estimate.
-    pub(super) fn count(&self, took: Duration) -> Option<Moved> {
-        let before = self.score.load(Ordering::Relaxed);
-        let overran = took >= FAST;
-        if !overran && before == 0 {
-            return None;
+    pub(super) fn place(&self) -> Place {
+        if !self.overruns.is_often() {
+            Place::Fast
+        } else if !self.timeouts.is_often() {
+            Place::Slow
+        } else {
+            Place::Idle
         }
-        let score = if overran {
-            (before + OVERRUN).min(MOST)
+    }
+
+    /// Counts a call by what it took. Where the extension runs from now on, if that is another place.
+    pub(super) fn count(&self, took: Duration) -> Option<Place> {
+        self.note(&self.overruns, took >= FAST)
+    }
+
+    /// Counts a call by whether it ended in time; as above.
+    pub(super) fn count_timeout(&self, timed_out: bool) -> Option<Place> {
+        self.note(&self.timeouts, timed_out)
+    }
+
+    fn note(&self, habit: &Habit, bad: bool) -> Option<Place> {
+        let before = self.place();
+        habit.count(bad);
+        let now = self.place();
+        (now != before).then_some(now)
+    }
+}
+
+impl Habit {
+    fn set(&self, often: bool) {
+        self.is_often.store(often, Ordering::Relaxed);
+        self.score.store(if often { MOST } else { 0 }, Ordering::Relaxed);
+    }
+
+    fn is_often(&self) -> bool {
+        self.is_often.load(Ordering::Relaxed)
+    }
+
+    fn count(&self, bad: bool) {
+        let before = self.score.load(Ordering::Relaxed);
+        if !bad && before == 0 {
+            return;
+        }
+        let score = if bad { (before + BAD).min(MOST) } else { before - 1 };
+        if score == 0 || (score >= OFTEN && !self.is_often()) {
+            self.set(score > 0);
         } else {
-            before - 1
-        };
-        self.score.store(score, Ordering::Relaxed);
-        if score >= MOVES_AT && !self.is_slow() {
-            self.score.store(MOST, Ordering::Relaxed);
-            self.place.store(IN_SLOW, Ordering::Relaxed);
-            Some(Moved::ToSlow)
-        } else if score == 0 && self.is_slow() {
-            self.place.store(IN_FAST, Ordering::Relaxed);
-            Some(Moved::ToFast)
-        } else {
-            None
+            self.score.store(score, Ordering::Relaxed);
         }
     }
 }
@@ -92,17 +134,28 @@ mod tests {
             assert_eq!(lane.count(SLOW), None);
             assert!((0..20).all(|_| lane.count(QUICK).is_none()));
         }
-        assert_eq!(lane.name(), "fast");
+        assert_eq!(lane.place(), Place::Fast);
     }
 
     #[test]
     fn slow_calls_in_a_row_move_it_and_quick_ones_bring_it_back() {
         let lane = Lane::new(false);
         assert_eq!(lane.count(SLOW), None);
-        assert_eq!(lane.count(SLOW), Some(Moved::ToSlow));
+        assert_eq!(lane.count(SLOW), Some(Place::Slow));
         let back = (0..200)
             .map(|_| lane.count(QUICK))
-            .position(|moved| moved == Some(Moved::ToFast));
+            .position(|moved| moved == Some(Place::Fast));
+        assert_eq!(back, Some(63));
+    }
+
+    #[test]
+    fn one_that_seldom_ends_in_time_stands_back_until_it_does() {
+        let lane = Lane::new(true);
+        assert_eq!(lane.count_timeout(true), None);
+        assert_eq!(lane.count_timeout(true), Some(Place::Idle));
+        let back = (0..200)
+            .map(|_| lane.count_timeout(false))
+            .position(|moved| moved == Some(Place::Slow));
         assert_eq!(back, Some(63));
     }
 }

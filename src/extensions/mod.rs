@@ -3,12 +3,14 @@
 
 mod answer;
 mod artifact;
+mod assemble;
 mod call;
 pub mod cases;
 mod compile;
 mod component;
 mod config;
 mod config_check;
+mod directory;
 mod engine;
 mod fetch;
 mod host;

@@ -1,10 +1,8 @@
-//! Brings modules to where they can be run, and makes the registry of a snapshot. Fetching and compiling come first and may
-//! take seconds; the registry itself is then put together from what is there, while the snapshot is published.
+//! Brings modules to where they can be run: fetched, compiled and linked, which may take seconds and comes before the
+//! registry of a snapshot is put together (`assemble.rs`).
 
 use std::{
-    collections::BTreeMap,
-    fs,
-    io::{self, Read},
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -17,28 +15,22 @@ use futures_util::{StreamExt, stream};
 use hashbrown::HashMap;
 
 use super::{
+    assemble::{Link, Linked},
     compile::Compiler,
-    component::{CallLimits, Kind, Prepared, Unusable},
     config::ExtensionsConfig,
     config_check::ConfigChecks,
+    directory::Files,
     engine::{EngineError, Engines},
     fetch::Fetcher,
-    host::Capability,
     module::{ModuleDigest, ModuleSource},
-    record::{Module, Record, Release},
-    registry::{Extension, RecordSource, Registry, Target, Variant, kind_of},
-    slow::SlowLane,
+    record::{Module, Record},
+    registry::kind_of,
+    slow::{Priority, SlowLane},
     vitals::Vitals,
     workshop::{Built, Workshop},
 };
-use crate::{heir::HeirClient, policy::Problem, snapshot::ExtensionRecords, telemetry::Metrics};
+use crate::{heir::HeirClient, snapshot::ExtensionRecords, telemetry::Metrics};
 
-/// Instances of one call may be this large in all; more would let one extension have the pool.
-const DEFAULT_OUTPUT_BYTES: usize = 1 << 20;
-const DEFAULT_CONCURRENCY: u32 = 64;
-const DEFAULT_TABLE_ELEMENTS: u32 = 10_000;
-/// A record of the local directory.
-const RECORD_BYTES: u64 = 1 << 20;
 /// Modules that are fetched at a time.
 const FETCHES: usize = 8;
 
@@ -55,40 +47,17 @@ pub struct ExtensionHost {
     /// Made for the first extension: most sidecars have none, and the pools take memory.
     workshop: OnceLock<Result<Workshop, EngineError>>,
     slow: OnceLock<Result<SlowLane, io::Error>>,
+    idle: OnceLock<Result<SlowLane, io::Error>>,
     fetcher: Fetcher,
     obtained: Mutex<HashMap<Module, Result<Arc<Built>, String>>>,
     files: Mutex<Arc<Files>>,
-    vitals: Mutex<HashMap<Arc<str>, Arc<Vitals>>>,
+    pub(super) vitals: Mutex<HashMap<Arc<str>, Arc<Vitals>>>,
     /// Switched off by an operator, whatever their records say, until this process ends.
     switched_off: Mutex<std::collections::BTreeSet<String>>,
     pub(super) checks: ConfigChecks,
-    links: Mutex<HashMap<Linked, Link>>,
+    pub(super) links: Mutex<HashMap<Linked, Link>>,
     /// Counts what changes a registry besides HEIR's records.
-    revision: AtomicU64,
-}
-
-/// What was linked, and how.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Linked {
-    digest: ModuleDigest,
-    kind: Kind,
-    capabilities: Vec<Capability>,
-    limits: CallLimits,
-}
-
-/// What came of it. Refusals are remembered too: to look at a module that never ends takes its time.
-#[derive(Debug)]
-struct Link {
-    result: Result<Arc<Prepared>, Unusable>,
-    /// Since the last registry was begun.
-    used: bool,
-}
-
-/// Why a module is not run for a record.
-#[derive(Debug)]
-struct Refusal {
-    message: String,
-    remedy: &'static str,
+    pub(super) revision: AtomicU64,
 }
 
 /// Which modules are fetched that are not on this machine.
@@ -107,78 +76,6 @@ impl Wanted {
             Self::Missing => Duration::from_secs(60),
         }
     }
-}
-
-/// Records of the local directory.
-#[derive(Debug, Default, PartialEq)]
-struct Files {
-    records: ExtensionRecords,
-    problems: BTreeMap<String, Vec<Problem>>,
-    /// The file that each record is from, by the record's id.
-    from: BTreeMap<String, PathBuf>,
-}
-
-impl Files {
-    fn id_in(&self, path: &Path) -> Option<&String> {
-        let in_it = |(_, from): &(&String, &PathBuf)| *from == path;
-        self.from.iter().find(in_it).map(|(id, _)| id)
-    }
-
-    fn problem(&mut self, id: String, message: String, remedy: &str) {
-        let problem = Problem::error("$", message, remedy);
-        self.problems.entry(id).or_default().push(problem);
-    }
-
-    /// Takes what was read of a file, or leaves what it held before.
-    fn take(&mut self, before: &Self, path: PathBuf, name: &str, read: io::Result<String>) {
-        let known = before.id_in(&path);
-        let text = match read {
-            Ok(text) => text.into(),
-            Err(error) => {
-                let message = format!("{} cannot be read: {error}", path.display());
-                let id = known.map_or(name, String::as_str);
-                self.problem(id.to_owned(), message, "put it right");
-                let Some(last) = before.records.get(id).filter(|_| known.is_some()) else {
-                    return;
-                };
-                last.clone()
-            }
-        };
-        let named = serde_json::from_str::<serde_json::Value>(&text)
-            .ok()
-            .and_then(|record| Some(record.get("id")?.as_str()?.to_owned()));
-        let id = named.unwrap_or_else(|| known.map_or(name, String::as_str).to_owned());
-        if let Some(other) = self.from.get(&id) {
-            let message = format!(
-                "{} and {} both hold a record {id:?}",
-                other.display(),
-                path.display()
-            );
-            self.problem(id.clone(), message, "remove one of them");
-            if before.from.get(&id) != Some(&path) {
-                return;
-            }
-        }
-        self.records.insert(id.clone(), text);
-        self.from.insert(id, path);
-    }
-}
-
-fn read_record(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    let mut file = fs::File::open(path)?.take(RECORD_BYTES + 1);
-    file.read_to_string(&mut text)?;
-    if text.len() as u64 > RECORD_BYTES {
-        return Err(io::Error::other(format!("it has more than {RECORD_BYTES} bytes")));
-    }
-    Ok(text)
-}
-
-/// What a registry was put together from.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Origin {
-    pub(super) records: Arc<ExtensionRecords>,
-    pub(super) revision: u64,
 }
 
 impl ExtensionHost {
@@ -202,6 +99,7 @@ impl ExtensionHost {
             dir: dir.map(Path::to_owned),
             workshop: OnceLock::new(),
             slow: OnceLock::new(),
+            idle: OnceLock::new(),
             fetcher,
             obtained: Mutex::default(),
             files: Mutex::default(),
@@ -240,19 +138,24 @@ impl ExtensionHost {
             .map_err(ToString::to_string)
     }
 
-    pub(super) fn slow(&self) -> Result<&SlowLane, &io::Error> {
-        self.slow
-            .get_or_init(|| SlowLane::start(self.config.slow_threads, self.config.slow_queue))
+    /// The threads for extensions that are run there.
+    pub(super) fn slow(&self, idle: bool) -> Result<&SlowLane, &io::Error> {
+        let (lane, priority) = if idle {
+            (&self.idle, Priority::Idle)
+        } else {
+            (&self.slow, Priority::Low)
+        };
+        lane.get_or_init(|| SlowLane::start(self.config.slow_threads, self.config.slow_queue, priority))
             .as_ref()
     }
 
-    /// Calls that wait for a thread of the slow lane, and calls under way.
+    /// Calls that wait for a thread of the slow lanes, and calls under way.
     pub fn load(&self) -> (usize, usize) {
-        let waiting = self
-            .slow
-            .get()
-            .and_then(|slow| slow.as_ref().ok())
-            .map_or(0, SlowLane::waiting);
+        let waiting = [&self.slow, &self.idle]
+            .into_iter()
+            .filter_map(|lane| lane.get()?.as_ref().ok())
+            .map(SlowLane::waiting)
+            .sum();
         let running = self.workshop.get().and_then(|workshop| workshop.as_ref().ok());
         (
             waiting,
@@ -266,25 +169,7 @@ impl ExtensionHost {
     /// When the directory itself cannot be read; the last good records stay.
     pub fn read_directory(&self) -> io::Result<usize> {
         let Some(dir) = &self.dir else { return Ok(0) };
-        let (before, mut files) = (self.files(), Files::default());
-        let mut paths: Vec<PathBuf> = fs::read_dir(dir)?
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect::<Result<_, _>>()?;
-        paths.sort_unstable();
-        for path in paths {
-            let is_record = path.extension().is_some_and(|extension| extension == "json");
-            let name = path
-                .file_stem()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            // Kubernetes keeps a mounted ConfigMap's generations under names that begin with a dot.
-            if !is_record || name.starts_with('.') || !path.is_file() {
-                continue;
-            }
-            let read = read_record(&path);
-            files.take(&before, path, &name, read);
-        }
+        let files = Files::read(dir, &self.files())?;
         let count = files.records.len();
         let mut known = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         if **known != files {
@@ -294,11 +179,11 @@ impl ExtensionHost {
         Ok(count)
     }
 
-    fn files(&self) -> Arc<Files> {
+    pub(super) fn files(&self) -> Arc<Files> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn changed(&self) {
+    pub(super) fn changed(&self) {
         self.revision.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -369,7 +254,7 @@ impl ExtensionHost {
             .any(|(module, built)| is_far(module) && built.is_err())
     }
 
-    fn needed<'a>(&self, records: impl Iterator<Item = &'a str>) -> Vec<Module> {
+    pub(super) fn needed<'a>(&self, records: impl Iterator<Item = &'a str>) -> Vec<Module> {
         let mut modules = Vec::new();
         self.each_enabled(records, |record| modules.extend(record.modules().cloned()));
         modules
@@ -410,7 +295,7 @@ impl ExtensionHost {
         matches!(module.source, ModuleSource::File(_)) || !matches!(self.obtained().get(module), Some(Ok(_)))
     }
 
-    fn obtained(&self) -> MutexGuard<'_, HashMap<Module, Result<Arc<Built>, String>>> {
+    pub(super) fn obtained(&self) -> MutexGuard<'_, HashMap<Module, Result<Arc<Built>, String>>> {
         self.obtained.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -465,333 +350,5 @@ impl ExtensionHost {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .contains(id)
-    }
-
-    /// Whether a registry would be put together from something else now.
-    pub fn has_changed(&self, registry: &Registry) -> bool {
-        registry.origin.revision != self.revision.load(Ordering::SeqCst) || self.checks.has_unasked()
-    }
-
-    /// The registry for these records of HEIR's and the local directory's. The one before is used again as far as
-    /// nothing changed.
-    pub fn assemble(&self, before: &Arc<Registry>, heir: &Arc<ExtensionRecords>) -> Arc<Registry> {
-        let revision = self.revision.load(Ordering::SeqCst);
-        let unasked = self.checks.begin();
-        if before.origin.revision == revision && Arc::ptr_eq(&before.origin.records, heir) && !unasked {
-            return before.clone();
-        }
-        self.links().values_mut().for_each(|link| link.used = false);
-        let files = self.files();
-        let mut registry = Registry {
-            origin: Origin {
-                records: heir.clone(),
-                revision,
-            },
-            ..Registry::default()
-        };
-        if self.config.enabled {
-            for (id, text) in heir.iter() {
-                self.add(&mut registry, before, id, text, RecordSource::Heir);
-            }
-            // What HEIR has hides the local directory's, as it does with policies.
-            for (id, text) in files.records.iter().filter(|(id, _)| !heir.contains_key(*id)) {
-                self.add(&mut registry, before, id, text, RecordSource::File);
-            }
-            for (id, problems) in &files.problems {
-                registry
-                    .problems
-                    .entry(id.clone())
-                    .or_default()
-                    .extend(problems.iter().cloned());
-            }
-        }
-        self.forget_unused(&registry);
-        self.metrics
-            .extensions
-            .registered(registry.len(), registry.problems.len());
-        for (id, problems) in registry
-            .problems
-            .iter()
-            .filter(|(id, now)| before.problems.get(*id) != Some(now))
-        {
-            let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            tracing::warn!(
-                extension = id,
-                problems = text.join("; "),
-                "Something is wrong with an extension."
-            );
-        }
-        Arc::new(registry)
-    }
-
-    fn add(
-        &self,
-        registry: &mut Registry,
-        before: &Registry,
-        id: &str,
-        text: &Arc<str>,
-        source: RecordSource,
-    ) {
-        let mut problems = Vec::new();
-        let known = before.extensions.get(id);
-        let read = Record::read(text);
-        if self.is_switched_off(id) {
-            registry.disabled.insert(id.to_owned(), source);
-            let problems = match read {
-                Ok((_, notes)) => notes,
-                Err(errors) => errors,
-            };
-            if !problems.is_empty() {
-                registry.problems.insert(id.to_owned(), problems);
-            }
-            return;
-        }
-        match read {
-            Ok((record, notes)) => {
-                problems.extend(notes);
-                if *record.id != *id {
-                    problems.push(Problem::error(
-                        "$.id",
-                        format!("the record is kept under {id:?}"),
-                        "use one name",
-                    ));
-                } else if !record.enabled {
-                    registry.disabled.insert(id.to_owned(), source);
-                    if !problems.is_empty() {
-                        registry.problems.insert(id.to_owned(), problems);
-                    }
-                    return;
-                } else if kind_of(&record).is_none() {
-                    // A provider is described here and called by others.
-                    if !problems.is_empty() {
-                        registry.problems.insert(id.to_owned(), problems);
-                    }
-                    return;
-                } else {
-                    match self.extension(record, source, &mut problems) {
-                        Some(extension) => {
-                            registry.extensions.insert(id.into(), extension);
-                        }
-                        None => {
-                            if let Some(known) = known {
-                                registry.extensions.insert(id.into(), known.clone());
-                            }
-                        }
-                    }
-                    if !problems.is_empty() {
-                        registry.problems.insert(id.to_owned(), problems);
-                    }
-                    return;
-                }
-            }
-            Err(errors) => problems = errors,
-        }
-        // A broken record leaves what was good before.
-        if let Some(known) = known {
-            registry.extensions.insert(id.into(), known.clone());
-        }
-        registry.problems.insert(id.to_owned(), problems);
-    }
-
-    fn extension(
-        &self,
-        record: Record,
-        source: RecordSource,
-        problems: &mut Vec<Problem>,
-    ) -> Option<Arc<Extension>> {
-        let kind = kind_of(&record)?;
-        let mut releases: Vec<Release> = record.versions.clone();
-        if releases.is_empty() {
-            releases.push(record.base.clone());
-        }
-        let mut variants = Vec::with_capacity(releases.len());
-        let mut failed = false;
-        for release in releases {
-            let at = if record.versions.is_empty() {
-                "$".to_owned()
-            } else {
-                format!("$.versions[{}]", release.version)
-            };
-            let mut instances = Vec::new();
-            let listed: Vec<_> = if record.instances.is_empty() {
-                vec![(None, 100, release.module.as_ref(), format!("{at}.module"))]
-            } else {
-                let of = |instance: &'_ super::record::Instance| (Some(instance.id.clone()), instance.weight);
-                record
-                    .instances
-                    .iter()
-                    .map(|instance| {
-                        let (id, weight) = of(instance);
-                        let module = instance.module.as_ref().or(release.module.as_ref());
-                        (id, weight, module, format!("$.instances[{}].module", instance.id))
-                    })
-                    .collect()
-            };
-            for (instance, weight, module, at) in listed {
-                match self.target(&record, kind, module) {
-                    Ok((prepared, built, limits)) => instances.push(Target {
-                        instance,
-                        weight,
-                        prepared,
-                        built,
-                        limits,
-                    }),
-                    Err(Refusal { message, remedy }) => {
-                        failed = true;
-                        problems.push(Problem::error(at, message, remedy));
-                    }
-                }
-            }
-            let config_text = serde_json::Value::Object(release.config.clone())
-                .to_string()
-                .into();
-            variants.push(Variant {
-                release,
-                config_text,
-                instances,
-            });
-        }
-        if !failed {
-            for variant in &variants {
-                for target in &variant.instances {
-                    for problem in self.checks.of(target, &variant.config_text) {
-                        problems.push(problem.in_record());
-                    }
-                }
-            }
-        }
-        let is_bad = |problem: &Problem| problem.severity == crate::policy::Severity::Error;
-        if failed || problems.iter().any(is_bad) {
-            return None;
-        }
-        let first = variants.first()?.instances.first()?;
-        let starts_slow = first.prepared.profile() == super::Profile::Interpreter;
-        let id: Arc<str> = Arc::from(&*record.id);
-        let vitals = {
-            let mut all = self.vitals.lock().unwrap_or_else(PoisonError::into_inner);
-            all.entry(id.clone())
-                .or_insert_with(|| Arc::new(Vitals::new(starts_slow)))
-                .clone()
-        };
-        vitals.runs_module(first.built.digest, starts_slow);
-        let concurrency = record.limits.concurrency.unwrap_or(DEFAULT_CONCURRENCY);
-        Some(Arc::new(Extension {
-            id,
-            kind,
-            source,
-            variants,
-            concurrency,
-            vitals,
-            record,
-            series: std::sync::RwLock::default(),
-        }))
-    }
-
-    fn target(
-        &self,
-        record: &Record,
-        kind: Kind,
-        module: Option<&Module>,
-    ) -> Result<(Arc<Prepared>, Arc<Built>, CallLimits), Refusal> {
-        let Some(module) = module else {
-            return Err(Refusal {
-                message: "there is no module for it".into(),
-                remedy: "name one in the record, its versions or its instances",
-            });
-        };
-        let refused = |reason: String| Refusal {
-            message: format!("{}: {reason}", module.source),
-            remedy: "correct the module or the record",
-        };
-        let built = match self.obtained().get(module) {
-            Some(Ok(built)) => built.clone(),
-            Some(Err(reason)) => return Err(refused(reason.clone())),
-            None => {
-                return Err(Refusal {
-                    message: format!("{} is not here yet", module.source),
-                    remedy: "wait for the next refresh, or see why it cannot be fetched",
-                });
-            }
-        };
-        let limits = self.limits(record, &built)?;
-        let prepared = self.link(record, kind, &built, limits).map_err(refused)?;
-        Ok((prepared, built, limits))
-    }
-
-    /// Limits of a module's calls.
-    fn limits(&self, record: &Record, built: &Built) -> Result<CallLimits, Refusal> {
-        let memory = record
-            .limits
-            .memory_bytes
-            .unwrap_or(built.profile.default_memory_bytes());
-        if memory > self.config.max_memory_bytes && record.limits.memory_bytes.is_some() {
-            return Err(Refusal {
-                message: format!(
-                    "limits.memory_bytes ({memory}) is more than extensions.max_memory_bytes ({})",
-                    self.config.max_memory_bytes
-                ),
-                remedy: "ask for less, or raise the limit",
-            });
-        }
-        Ok(CallLimits {
-            memory_bytes: usize::try_from(memory.min(self.config.max_memory_bytes)).unwrap_or(usize::MAX),
-            table_elements: record.limits.table_elements.unwrap_or(DEFAULT_TABLE_ELEMENTS) as usize,
-            output_bytes: record.limits.output_bytes.map_or(DEFAULT_OUTPUT_BYTES, |bytes| {
-                usize::try_from(bytes).unwrap_or(usize::MAX)
-            }),
-        })
-    }
-
-    fn links(&self) -> MutexGuard<'_, HashMap<Linked, Link>> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Links a module, once for each way in which records use it.
-    fn link(
-        &self,
-        record: &Record,
-        kind: Kind,
-        built: &Built,
-        limits: CallLimits,
-    ) -> Result<Arc<Prepared>, String> {
-        let linked = Linked {
-            digest: built.digest,
-            kind,
-            capabilities: record.capabilities.clone(),
-            limits,
-        };
-        if let Some(link) = self.links().get_mut(&linked) {
-            link.used = true;
-            return link.result.clone().map_err(|error| error.to_string());
-        }
-        let result = self
-            .workshop()?
-            .link_within(built, kind, &record.capabilities, limits)
-            .map(Arc::new);
-        if result.as_ref().err() == Some(&Unusable::NoInstance) {
-            self.changed();
-        } else {
-            let link = Link {
-                result: result.clone(),
-                used: true,
-            };
-            self.links().insert(linked, link);
-        }
-        result.map_err(|error| error.to_string())
-    }
-
-    /// Lets go of modules and health that nothing registered needs.
-    fn forget_unused(&self, registry: &Registry) {
-        let in_use = |id: &str| registry.extensions.contains_key(id) || registry.disabled.contains_key(id);
-        self.vitals
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|id, _| in_use(id));
-        // What runs, and what the records ask for: a broken record's last good state may run another module.
-        let mut needed = self.needed(registry.origin.records.values().map(|text| &**text));
-        let running = registry.extensions.values();
-        needed.extend(running.flat_map(|extension| extension.record.modules().cloned()));
-        self.obtained().retain(|module, _| needed.contains(module));
-        self.links().retain(|_, link| link.used);
     }
 }

@@ -38,7 +38,7 @@ pub struct Registry {
     pub(super) problems: BTreeMap<String, Vec<Problem>>,
     /// Registered and not to be called.
     pub(super) disabled: BTreeMap<String, RecordSource>,
-    pub(super) origin: super::provision::Origin,
+    pub(super) origin: super::assemble::Origin,
 }
 
 /// One extension, ready to be called.

@@ -1,5 +1,6 @@
 //! The slow lane: a few threads for extensions that take long. Each extension waits in a queue of its own and they take
-//! turns, so that one which never ends in time delays itself; and none has all the threads.
+//! turns, so that one which never ends in time delays itself; and none has all the threads. There are two such lanes: in the
+//! other are those that seldom end in time.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -7,8 +8,22 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-/// How much the threads stand back; as much as the compiler's process.
+use thread_priority::{
+    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
+    thread_native_id,
+};
+
+/// As the compiler's process.
 const NICE: i32 = 10;
+
+/// How far the threads stand back for whoever answers from memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Priority {
+    /// They get a small share even of processors that are always busy, and others wait for it, a few milliseconds at most.
+    Low,
+    /// They get what nobody else wants, and nobody waits for them. Beside busy processors they hardly run.
+    Idle,
+}
 
 /// A call that waits for a thread.
 type Job = Box<dyn FnOnce() + Send>;
@@ -54,7 +69,7 @@ struct Queue {
 }
 
 impl SlowLane {
-    pub(super) fn start(threads: u32, most: u32) -> io::Result<Self> {
+    pub(super) fn start(threads: u32, most: u32, priority: Priority) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             waiting: Mutex::default(),
             wake: Condvar::new(),
@@ -65,7 +80,10 @@ impl SlowLane {
             let weak = Arc::downgrade(&shared);
             std::thread::Builder::new()
                 .name(format!("extension-slow-{number}"))
-                .spawn(move || work(&weak))?;
+                .spawn(move || {
+                    stand_back(priority);
+                    work(&weak);
+                })?;
         }
         Ok(Self(shared))
     }
@@ -138,10 +156,17 @@ impl Waiting {
     }
 }
 
-fn work(shared: &Weak<Shared>) {
-    // Of this thread alone (Linux). Who answers from memory comes first where both want one processor; where it is not
-    // allowed, it goes without.
+/// Of this thread alone (Linux). Where it is not allowed, it goes without.
+fn stand_back(priority: Priority) {
     let _not_allowed = rustix::process::nice(NICE);
+    if priority == Priority::Idle {
+        // Who becomes runnable takes the processor from an idle thread at once, but from a nice one only in its turn.
+        let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+        let _not_allowed = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy);
+    }
+}
+
+fn work(shared: &Weak<Shared>) {
     loop {
         let Some(shared) = shared.upgrade() else { return };
         let (whose, job) = {
@@ -171,7 +196,7 @@ mod tests {
 
     #[test]
     fn one_extension_does_not_keep_another_waiting() {
-        let lane = SlowLane::start(2, 64).unwrap();
+        let lane = SlowLane::start(2, 64, Priority::Idle).unwrap();
         let (release, held) = mpsc::channel::<()>();
         let held = Arc::new(Mutex::new(held));
         for _ in 0..10 {
@@ -187,8 +212,31 @@ mod tests {
     }
 
     #[test]
+    fn its_threads_stand_back() {
+        let of_a_thread = |priority| {
+            let lane = SlowLane::start(1, 4, priority).unwrap();
+            let (tell, told) = mpsc::channel();
+            lane.submit(1, move || {
+                let policy = thread_priority::thread_schedule_policy().unwrap();
+                let nice = rustix::process::getpriority_process(None).unwrap();
+                tell.send((policy, nice)).unwrap();
+            })
+            .unwrap();
+            told.recv().unwrap()
+        };
+        let normal = ThreadSchedulePolicy::Normal;
+        let before = rustix::process::getpriority_process(None).unwrap();
+        let (idle, _) = of_a_thread(Priority::Idle);
+        assert_eq!(idle, normal(NormalThreadSchedulePolicy::Idle));
+        let (low, nice) = of_a_thread(Priority::Low);
+        assert_eq!(low, normal(NormalThreadSchedulePolicy::Other));
+        assert_eq!(nice, (before + NICE).min(19));
+        assert_eq!(rustix::process::getpriority_process(None).unwrap(), before);
+    }
+
+    #[test]
     fn there_is_an_end_to_waiting() {
-        let lane = SlowLane::start(1, 4).unwrap();
+        let lane = SlowLane::start(1, 4, Priority::Low).unwrap();
         let (release, held) = mpsc::channel::<()>();
         let (begun, has_begun) = mpsc::channel();
         let wait = move || {

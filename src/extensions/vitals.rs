@@ -370,7 +370,7 @@ impl Vitals {
             p99_latency_ms: latency.p99_ms,
             last_success: unix_ms(state.last_success),
             last_failure: unix_ms(state.last_failure),
-            lane: self.lane.name(),
+            lane: self.lane.place().as_str(),
             running: self.running.load(Ordering::Relaxed),
             peak_memory_bytes: self.peak_memory.load(Ordering::Relaxed),
             quarantined_until: unix_ms(state.quarantine.until.filter(|until| *until > now)),

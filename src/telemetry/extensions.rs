@@ -166,7 +166,7 @@ impl ExtensionMetrics {
             slow_waiting: gauge(
                 r,
                 "beamline_sidecar_extension_slow_waiting",
-                "Calls that wait for a thread of the slow lane.",
+                "Calls that wait for a thread of the slow lanes.",
             )?,
             running: gauge(
                 r,
@@ -248,9 +248,9 @@ impl ExtensionMetrics {
         }
     }
 
-    pub fn moved(&self, extension: &str, slow: bool) {
+    /// An extension's calls run elsewhere from now on.
+    pub fn moved(&self, extension: &str, to: &str, slow: bool) {
         let extension = self.extension(extension);
-        let to = if slow { "slow" } else { "fast" };
         self.lane_moves.with_label_values(&[extension, to]).inc();
         self.in_slow_lane
             .with_label_values(&[extension])

@@ -382,9 +382,12 @@ async fn one_that_dawdles_moves_to_threads_of_its_own() {
         assert!(outcome(&ask(&sidecar, "slow", "x").await).starts_with("weighted "));
     }
     let page = sidecar.admin().get("/admin/extensions/slow").await.json();
-    assert_eq!(page["lane"], "slow", "{page}");
-    let moves = r#"beamline_sidecar_extension_lane_moves_total{extension_id="slow",to="slow"}"#;
-    assert!((sidecar.metric(moves).await - 1.0).abs() < 1e-9);
+    assert_eq!(page["lane"], "idle", "{page}");
+    for place in ["slow", "idle"] {
+        let moves =
+            format!(r#"beamline_sidecar_extension_lane_moves_total{{extension_id="slow",to="{place}"}}"#);
+        assert!((sidecar.metric(&moves).await - 1.0).abs() < 1e-9, "{place}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

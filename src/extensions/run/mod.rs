@@ -1,5 +1,8 @@
 //! Calls for a decision: which version, on which lane, with how much patience, and what is said of it afterwards.
 
+mod finish;
+mod owned;
+
 use std::{
     sync::{
         Arc,
@@ -10,16 +13,16 @@ use std::{
 
 use tokio::sync::oneshot;
 
+use self::owned::Owned;
 use super::{
     ExtensionHost,
-    answer::{check, failure},
     call::CallError,
-    component::{Ambience, Kind, Ran, Raw, Work},
-    host::{Said, Time},
-    lane::{FAST, Moved},
+    component::{Ambience, Kind, Work},
+    host::Time,
+    lane::{FAST, Place},
     registry::{Extension, Registry, Target, merged},
-    vitals::{Admitted, Barred, CallOutcome, Change, Permit},
-    wire::{BreakerState, CallRecord, CandidateRecord, DecisionRecord, LogLevel, MessageRecord},
+    vitals::{Admitted, Barred, Permit},
+    wire::{BreakerState, CallRecord, CandidateRecord, DecisionRecord, MessageRecord},
 };
 use crate::{
     decide::{
@@ -106,6 +109,8 @@ struct Attempt<'a> {
     own_timeout_ms: u32,
     timeout_ms: u32,
     attempts: u32,
+    /// It was begun before, in the fast lane, and took too long for that.
+    overran: bool,
 }
 
 impl ExtensionHost {
@@ -176,6 +181,7 @@ impl ExtensionHost {
             own_timeout_ms,
             timeout_ms,
             attempts: 1,
+            overran: false,
         };
         loop {
             let result = attempt.run(call.input, self).await;
@@ -210,7 +216,7 @@ impl ExtensionHost {
 }
 
 impl Attempt<'_> {
-    async fn run(&self, input: Input<'_>, host: &Arc<ExtensionHost>) -> Result<Answer, ExtensionError> {
+    async fn run(&mut self, input: Input<'_>, host: &Arc<ExtensionHost>) -> Result<Answer, ExtensionError> {
         let Some(permit) = self.extension.vitals.permit(self.extension.concurrency) else {
             self.extension.vitals.withdraw(self.admitted);
             return Err(ExtensionError::Unavailable);
@@ -219,7 +225,8 @@ impl Attempt<'_> {
         let ids: Vec<&str> = candidates.iter().map(|candidate| candidate.provider_id).collect();
         let began = Instant::now();
         let deadline = Duration::from_millis(self.timeout_ms.into());
-        if !self.extension.vitals.lane.is_slow() {
+        self.overran = false;
+        if self.extension.vitals.lane.place() == Place::Fast {
             let time = Time {
                 deadline,
                 fast: Some(FAST),
@@ -233,7 +240,8 @@ impl Attempt<'_> {
                 return self.finish(ran, &ids);
             }
             // What overran is begun anew on a thread of its own, with the time that is left.
-            self.count_lane(ran.took);
+            self.overran = true;
+            self.moved(self.extension.vitals.lane.count(ran.took));
         }
         self.run_slow(input, &candidates, host, permit, began + deadline)
             .await
@@ -248,7 +256,7 @@ impl Attempt<'_> {
         permit: Permit,
         until: Instant,
     ) -> Result<Answer, ExtensionError> {
-        let lane = match host.slow() {
+        let lane = match host.slow(self.extension.vitals.lane.place() == Place::Idle) {
             Ok(lane) => lane,
             Err(error) => {
                 tracing::error!(%error, "The threads of the slow lane cannot be started.");
@@ -284,293 +292,6 @@ impl Attempt<'_> {
                 attempts: self.attempts,
             }),
         }
-    }
-
-    fn count_lane(&self, took: Duration) {
-        let Some(moved) = self.extension.vitals.lane.count(took) else {
-            return;
-        };
-        let (id, slow) = (&*self.extension.id, moved == Moved::ToSlow);
-        self.host.metrics.extensions.moved(id, slow);
-        tracing::info!(
-            extension_id = id,
-            lane = if slow { "slow" } else { "fast" },
-            "An extension changed lanes."
-        );
-    }
-
-    /// Takes note of a call that is over.
-    fn finish(&self, ran: Ran<Raw>, candidates: &[&str]) -> Result<Answer, ExtensionError> {
-        let Ran {
-            result,
-            said,
-            took,
-            memory_bytes,
-        } = ran;
-        let vitals = &self.extension.vitals;
-        let is_cut = result == Err(CallError::Timeout) && self.timeout_ms < self.own_timeout_ms;
-        if is_cut || matches!(result, Err(CallError::NoInstance { .. })) {
-            // It was not called, or had less time than it is due: nothing that says anything about it.
-            vitals.withdraw(self.admitted);
-            return result
-                .map_err(|error| failure(&error, self.timeout_ms, self.attempts))
-                .and_then(|raw| check(raw, candidates));
-        }
-        self.count_lane(took);
-        let crash = result.as_ref().err().and_then(CallError::crash).cloned();
-        let answer = match result {
-            Ok(raw) => check(raw, candidates),
-            Err(error) => Err(failure(&error, self.timeout_ms, self.attempts)),
-        };
-        let outcome = match (&answer, &crash) {
-            (Ok(_), _) => CallOutcome::Success,
-            (Err(_), Some(report)) => CallOutcome::Crash(report),
-            (Err(_), None) => CallOutcome::Failure,
-        };
-        let whose = (self.record.tenant_id, self.record.policy_id);
-        let change = vitals.record(
-            &self.host.config,
-            (self.admitted, self.now),
-            took,
-            memory_bytes,
-            &outcome,
-            whose,
-        );
-        self.say(&said);
-        if let Some(change) = change {
-            self.tell(change);
-        }
-        #[expect(clippy::cast_precision_loss, reason = "a few megabytes")]
-        self.series.memory_bytes.observe(memory_bytes as f64);
-        self.series.run_seconds.inc_by(took.as_secs_f64());
-        answer
-    }
-
-    /// Writes what it logged, as far as its rate allows, and counts what it counted.
-    fn say(&self, said: &Said) {
-        if said.lines.is_empty() && said.counters.is_empty() && said.dropped == 0 {
-            return;
-        }
-        let id = &*self.extension.id;
-        let allowed = self.extension.vitals.may_log(self.now, said.lines.len());
-        for (level, line) in said.lines.iter().take(allowed) {
-            let CallRecord {
-                tenant_id,
-                policy_id,
-                trace_id,
-                ..
-            } = self.record;
-            match level {
-                LogLevel::Debug => {
-                    tracing::debug!(target: "extension", extension_id = id, tenant_id, policy_id, trace_id, "{line}")
-                }
-                LogLevel::Info => {
-                    tracing::info!(target: "extension", extension_id = id, tenant_id, policy_id, trace_id, "{line}")
-                }
-                LogLevel::Warn => {
-                    tracing::warn!(target: "extension", extension_id = id, tenant_id, policy_id, trace_id, "{line}")
-                }
-                LogLevel::Error => {
-                    tracing::error!(target: "extension", extension_id = id, tenant_id, policy_id, trace_id, "{line}")
-                }
-            }
-        }
-        let dropped = said.dropped + (said.lines.len() - allowed) as u64;
-        self.host.metrics.extensions.logged(id, allowed as u64, dropped);
-        for (name, amount) in &said.counters {
-            self.host.metrics.extensions.counted(id, name, *amount);
-        }
-    }
-
-    fn tell(&self, change: Change) {
-        let id = &*self.extension.id;
-        let metrics = &self.host.metrics.extensions;
-        match change {
-            Change::BreakerOpened => {
-                metrics.barred(id, Some("breaker_open"));
-                tracing::warn!(extension_id = id, "The breaker of an extension opened.");
-            }
-            Change::Quarantined { pause } => {
-                metrics.barred(id, Some("quarantined"));
-                tracing::warn!(
-                    extension_id = id,
-                    pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-                    "An extension keeps crashing and is quarantined."
-                );
-            }
-            Change::BreakerClosed | Change::Released => {
-                metrics.barred(id, None);
-                tracing::info!(extension_id = id, "An extension works again.");
-            }
-        }
-    }
-}
-
-/// A call that outlives whoever asked for it.
-struct Owned {
-    host: Arc<ExtensionHost>,
-    extension: Arc<Extension>,
-    target: Target,
-    series: Arc<ExecutionSeries>,
-    texts: [Box<str>; 6],
-    input: OwnedInput,
-    ambience: Ambience,
-    now: Moment,
-    admitted: Admitted,
-    /// What it may take where the request leaves it that long.
-    own_timeout_ms: u32,
-    timeout_ms: u32,
-    attempts: u32,
-}
-
-enum OwnedInput {
-    Message([Box<str>; 4]),
-    Candidates([Box<str>; 4], Vec<OwnedCandidate>),
-    Decision(Box<str>, Box<str>, u32),
-}
-
-struct OwnedCandidate {
-    provider_id: Box<str>,
-    weight: f64,
-    breaker: BreakerState,
-    latency_ms: Option<f64>,
-    error_rate: Option<f64>,
-    cost: Option<f64>,
-}
-
-impl Owned {
-    fn of(
-        attempt: &Attempt<'_>,
-        input: Input<'_>,
-        candidates: &[CandidateRecord<'_>],
-        host: &Arc<ExtensionHost>,
-    ) -> Self {
-        let CallRecord {
-            tenant_id,
-            policy_id,
-            trace_id,
-            request_id,
-            context,
-            config,
-            ..
-        } = attempt.record;
-        let message = |message: MessageRecord<'_>| {
-            [
-                message.message_id,
-                message.message_type,
-                message.payload,
-                message.metadata,
-            ]
-            .map(Box::from)
-        };
-        let input = match work(input, attempt.extension.kind, candidates) {
-            Work::Pre(of) | Work::Validator(of) => OwnedInput::Message(message(of)),
-            Work::Scorer(of, candidates) => OwnedInput::Candidates(
-                message(of),
-                candidates
-                    .iter()
-                    .map(|candidate| OwnedCandidate {
-                        provider_id: candidate.provider_id.into(),
-                        weight: candidate.weight,
-                        breaker: candidate.breaker,
-                        latency_ms: candidate.latency_ms,
-                        error_rate: candidate.error_rate,
-                        cost: candidate.cost,
-                    })
-                    .collect(),
-            ),
-            Work::Post(decision) => OwnedInput::Decision(
-                decision.provider_id.into(),
-                decision.reason.into(),
-                decision.priority,
-            ),
-        };
-        Self {
-            host: host.clone(),
-            extension: attempt.extension.clone(),
-            target: attempt.target.clone(),
-            series: attempt.series.clone(),
-            texts: [tenant_id, policy_id, trace_id, request_id, context, config].map(Box::from),
-            input,
-            ambience: attempt.ambience,
-            now: attempt.now,
-            admitted: attempt.admitted,
-            own_timeout_ms: attempt.own_timeout_ms,
-            timeout_ms: attempt.timeout_ms,
-            attempts: attempt.attempts,
-        }
-    }
-
-    fn run(&self, left: Duration) -> Result<Answer, ExtensionError> {
-        let [tenant_id, policy_id, trace_id, request_id, context, config] =
-            self.texts.each_ref().map(|text| &**text);
-        let attempt = Attempt {
-            host: &self.host,
-            extension: &self.extension,
-            target: &self.target,
-            series: &self.series,
-            record: CallRecord {
-                tenant_id,
-                policy_id,
-                trace_id,
-                request_id,
-                context,
-                config,
-                remaining_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1),
-            },
-            ambience: self.ambience,
-            now: self.now,
-            admitted: self.admitted,
-            own_timeout_ms: self.own_timeout_ms,
-            timeout_ms: self.timeout_ms,
-            attempts: self.attempts,
-        };
-        let candidates: Vec<CandidateRecord<'_>> = match &self.input {
-            OwnedInput::Candidates(_, candidates) => candidates.iter().map(OwnedCandidate::record).collect(),
-            OwnedInput::Message(_) | OwnedInput::Decision(..) => Vec::new(),
-        };
-        let work = match &self.input {
-            OwnedInput::Message(message) if self.extension.kind == Kind::Pre => Work::Pre(borrowed(message)),
-            OwnedInput::Message(message) => Work::Validator(borrowed(message)),
-            OwnedInput::Candidates(message, _) => Work::Scorer(borrowed(message), &candidates),
-            OwnedInput::Decision(provider_id, reason, priority) => Work::Post(DecisionRecord {
-                provider_id,
-                reason,
-                priority: *priority,
-            }),
-        };
-        let ids: Vec<&str> = candidates.iter().map(|candidate| candidate.provider_id).collect();
-        let time = Time {
-            deadline: left,
-            fast: None,
-        };
-        let ran = self
-            .target
-            .prepared
-            .call(attempt.record, work, self.target.limits, time, self.ambience);
-        attempt.finish(ran, &ids)
-    }
-}
-
-impl OwnedCandidate {
-    fn record(&self) -> CandidateRecord<'_> {
-        CandidateRecord {
-            provider_id: &self.provider_id,
-            weight: self.weight,
-            breaker: self.breaker,
-            latency_ms: self.latency_ms,
-            error_rate: self.error_rate,
-            cost: self.cost,
-        }
-    }
-}
-
-fn borrowed([message_id, message_type, payload, metadata]: &[Box<str>; 4]) -> MessageRecord<'_> {
-    MessageRecord {
-        message_id,
-        message_type,
-        payload,
-        metadata,
     }
 }
 
