@@ -1,5 +1,5 @@
-//! What extensions cost, without HTTP around them: `cargo bench --bench extensions`. The components are those that
-//! `wasm-extensions/build.sh` makes; without one of them its rows are left out.
+//! What extensions cost, without HTTP around them: `cargo bench --bench extensions`, with names of components to measure
+//! these alone. The components are those that `wasm-extensions/build.sh` makes; without one of them its rows are left out.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -138,7 +138,10 @@ fn resident() -> f64 {
 
 fn main() {
     // Where tests are only listed or tried.
-    if !std::env::args().any(|argument| argument == "--bench") {
+    let (flags, asked): (Vec<_>, Vec<_>) = std::env::args()
+        .skip(1)
+        .partition(|argument| argument.starts_with('-'));
+    if !flags.iter().any(|flag| flag == "--bench") {
         return;
     }
     let before = resident();
@@ -159,6 +162,9 @@ fn main() {
         ("pii-guard-js", Kind::Validator, "{}"),
         ("pii-guard-python", Kind::Validator, "{}"),
     ] {
+        if !asked.is_empty() && !asked.iter().any(|asked| asked == name) {
+            continue;
+        }
         let Some(guest) = Guest::load(name, kind, config) else {
             println!("| {name} | is not built | | | | | |");
             continue;
@@ -172,7 +178,9 @@ fn main() {
             two / one
         );
     }
-    misbehave();
+    if asked.is_empty() {
+        misbehave();
+    }
 }
 
 /// What guests that want to do harm take, against a deadline of 10 ms, and the good call after each.

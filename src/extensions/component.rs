@@ -188,6 +188,21 @@ pub struct Ran<T> {
     pub took: Duration,
     /// The most linear memory that it had.
     pub memory_bytes: usize,
+    /// To be dropped, at once or when the answer is out.
+    pub remains: Remains,
+}
+
+/// What a call leaves behind of its instance. To drop it cleans its place for another one, which takes microseconds, many
+/// for an interpreter.
+#[must_use]
+pub struct Remains {
+    _store: Store<Host>,
+}
+
+impl fmt::Debug for Remains {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remains").finish_non_exhaustive()
+    }
 }
 
 /// Circumstances of a call that its component may ask for.
@@ -292,7 +307,7 @@ impl Prepared {
         store
     }
 
-    /// Calls it, in an instance of its own that is gone afterwards, on this thread, to its end or its limit.
+    /// Calls it, in an instance of its own that is never used again, on this thread, to its end or its limit.
     pub fn call(
         &self,
         record: CallRecord<'_>,
@@ -342,6 +357,7 @@ impl Prepared {
             said,
             took,
             memory_bytes,
+            remains: Remains { _store: store },
         }
     }
 }

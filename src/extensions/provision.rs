@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -48,6 +48,8 @@ pub struct ExtensionHost {
     workshop: OnceLock<Result<Workshop, EngineError>>,
     slow: OnceLock<Result<SlowLane, io::Error>>,
     idle: OnceLock<Result<SlowLane, io::Error>>,
+    /// Calls whose places are cleaned once their answers are out.
+    pub(super) to_clean: AtomicUsize,
     fetcher: Fetcher,
     obtained: Mutex<HashMap<Module, Result<Arc<Built>, String>>>,
     files: Mutex<Arc<Files>>,
@@ -100,6 +102,7 @@ impl ExtensionHost {
             workshop: OnceLock::new(),
             slow: OnceLock::new(),
             idle: OnceLock::new(),
+            to_clean: AtomicUsize::new(0),
             fetcher,
             obtained: Mutex::default(),
             files: Mutex::default(),

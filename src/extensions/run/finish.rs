@@ -4,7 +4,7 @@ use super::{
     super::{
         answer::{check, failure},
         call::CallError,
-        component::{Ran, Raw},
+        component::{Ran, Raw, Remains},
         host::Said,
         lane::Place,
         vitals::{CallOutcome, Change},
@@ -15,22 +15,28 @@ use super::{
 use crate::decide::{Answer, ExtensionError};
 
 impl Attempt<'_> {
-    /// Takes note of a call that is over.
-    pub(super) fn finish(&self, ran: Ran<Raw>, candidates: &[&str]) -> Result<Answer, ExtensionError> {
+    /// Takes note of a call that is over. Its remains are the caller's to clean up.
+    pub(super) fn finish(
+        &self,
+        ran: Ran<Raw>,
+        candidates: &[&str],
+    ) -> (Result<Answer, ExtensionError>, Remains) {
         let Ran {
             result,
             said,
             took,
             memory_bytes,
+            remains,
         } = ran;
         let vitals = &self.extension.vitals;
         let is_cut = result == Err(CallError::Timeout) && self.timeout_ms < self.own_timeout_ms;
         if is_cut || matches!(result, Err(CallError::NoInstance { .. })) {
             // It was not called, or had less time than it is due: nothing that says anything about it.
             vitals.withdraw(self.admitted);
-            return result
+            let answer = result
                 .map_err(|error| failure(&error, self.timeout_ms, self.attempts))
                 .and_then(|raw| check(raw, candidates));
+            return (answer, remains);
         }
         if !self.overran {
             self.moved(vitals.lane.count(took));
@@ -63,7 +69,7 @@ impl Attempt<'_> {
         #[expect(clippy::cast_precision_loss, reason = "a few megabytes")]
         self.series.memory_bytes.observe(memory_bytes as f64);
         self.series.run_seconds.inc_by(took.as_secs_f64());
-        answer
+        (answer, remains)
     }
 
     pub(super) fn moved(&self, to: Option<Place>) {

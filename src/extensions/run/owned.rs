@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     super::{
         ExtensionHost,
-        component::{Ambience, Kind, Work},
+        component::{Ambience, Kind, Remains, Work},
         host::Time,
         registry::{Extension, Target},
         vitals::Admitted,
@@ -115,7 +115,7 @@ impl Owned {
         }
     }
 
-    pub(super) fn run(&self, left: Duration) -> Result<Answer, ExtensionError> {
+    pub(super) fn run(&self, left: Duration) -> (Result<Answer, ExtensionError>, Remains) {
         let [tenant_id, policy_id, trace_id, request_id, context, config] =
             self.texts.each_ref().map(|text| &**text);
         let attempt = Attempt {

@@ -13,14 +13,29 @@ pub(crate) fn normalize(text: &str, config: &Config) -> Option<String> {
     if config.lowercase {
         new = Cow::Owned(new.to_lowercase());
     }
-    if config.nfc && is_nfc_quick(new.chars()) != IsNormalized::Yes {
-        new = Cow::Owned(new.nfc().collect());
-    }
-    if config.collapse_whitespace {
-        new = Cow::Owned(collapse(&new));
+    // Most texts are plain, and then there is nothing to look up and nothing to copy.
+    if !is_plain(&new) {
+        if config.nfc && is_nfc_quick(new.chars()) != IsNormalized::Yes {
+            new = Cow::Owned(new.nfc().collect());
+        }
+        if config.collapse_whitespace {
+            new = Cow::Owned(collapse(&new));
+        }
     }
     let new = if config.trim_whitespace { new.trim() } else { &new };
     (new != text).then(|| new.to_owned())
+}
+
+/// Whether a text is ASCII, and its only blanks are spaces and line feeds, none beside another: neither the normalization
+/// form nor collapsing changes it.
+fn is_plain(text: &str) -> bool {
+    let mut after_blank = false;
+    text.bytes().all(|c| {
+        let is_blank = matches!(c, b' ' | b'\n');
+        let is_plain = c.is_ascii_graphic() || (is_blank && !after_blank);
+        after_blank = is_blank;
+        is_plain
+    })
 }
 
 /// Blanks in a row become one space; where they hold line breaks, these alone remain, two at most.
@@ -125,6 +140,26 @@ mod tests {
         };
         assert_eq!(normalize("ÀÉ A\u{30a} ΣΑΣ", &config).as_deref(), Some("àé å σας"));
         assert_eq!(normalize("ß x 1", &config), None);
+    }
+
+    #[test]
+    fn plain_texts_are_what_nothing_changes() {
+        for text in ["", " ", "a b\nc ", "~!"] {
+            assert!(is_plain(text), "{text:?}");
+            assert_eq!(collapse(text), text);
+        }
+        for text in [
+            "a  b",
+            "a \nb",
+            "\t",
+            "\r",
+            "\u{7f}",
+            "\u{1f}",
+            "Cafe\u{301}",
+            "é",
+        ] {
+            assert!(!is_plain(text), "{text:?}");
+        }
     }
 
     #[test]
