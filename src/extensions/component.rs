@@ -271,7 +271,7 @@ impl Prepared {
             fast: None,
         };
         let mut store = self.store(engine, limits, time, Ambience { now_ms: 0, seed: 0 });
-        let _running = self.engines.clock().running();
+        let _running = self.engines.clock().running(true);
         let instance = self.pre.instantiate(&mut store).map_err(|error| {
             if error.is::<wasmtime::PoolConcurrencyLimitError>() {
                 return Unusable::NoInstance;
@@ -295,7 +295,7 @@ impl Prepared {
         let host = Host::new(
             limits.memory_bytes,
             limits.table_elements,
-            time,
+            (time, self.engines.clock().clone()),
             ambience.now_ms,
             ambience.seed,
         );
@@ -343,7 +343,10 @@ impl Prepared {
         run: impl FnOnce(&mut Store<Host>) -> wasmtime::Result<Result<T, CallError>>,
     ) -> Ran<T> {
         let mut store = self.store(self.pre.engine(), limits, time, ambience);
-        let running = self.engines.clock().running();
+        let running = self
+            .engines
+            .clock()
+            .running(!time.fast.is_some_and(|fast| fast.trusted));
         let result = match run(&mut store) {
             Ok(result) => result,
             Err(error) => Err(CallError::of(&error, &store.data().limiter)),

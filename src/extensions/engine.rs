@@ -8,7 +8,7 @@ use std::{
     fmt, io,
     sync::{
         Arc, Mutex, OnceLock, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     },
     thread::Thread,
     time::Duration,
@@ -19,7 +19,10 @@ use wasmtime::{Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, 
 
 /// How often a running call is looked at.
 const TICK: Duration = Duration::from_millis(1);
-/// Ticks without a call after which the clock stops.
+/// How often, where only such run that can be trusted to be quick: each tick takes a processor from somebody.
+const TRUSTING_TICK: Duration = Duration::from_millis(10);
+/// Ticks without a call after which the clock stops, and without one that is watched after which its ticks become rare:
+/// to wake it is dearer than to let it tick.
 const IDLE_TICKS: u32 = 100;
 
 /// A module that is larger holds an interpreter.
@@ -222,29 +225,49 @@ pub(super) fn fingerprint(profile: Profile) -> [u8; 32] {
 /// Advances the engines' epochs while calls are under way, and sleeps otherwise.
 pub(super) struct Clock {
     running: AtomicUsize,
-    asleep: AtomicBool,
+    /// Those of them that may take long.
+    watched: AtomicUsize,
+    /// Whether there were such since the last tick.
+    was_watched: AtomicBool,
+    /// A call was under way at the last tick, and is to be looked at again soon.
+    look_again: AtomicBool,
+    sleep: AtomicU8,
     thread: OnceLock<Thread>,
     engines: Mutex<Vec<EngineWeak>>,
 }
+
+/// The next tick comes soon, by itself.
+const AWAKE: u8 = 0;
+/// It comes late, unless a call that is watched asks for it.
+const LIGHT: u8 = 1;
+/// It comes when a call asks for it.
+const DEEP: u8 = 2;
 
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Clock")
             .field("running", &self.running)
-            .field("asleep", &self.asleep)
+            .field("watched", &self.watched)
+            .field("sleep", &self.sleep)
             .finish_non_exhaustive()
     }
 }
 
 /// Keeps the clock going.
 #[derive(Debug)]
-pub(super) struct Running<'a>(&'a Clock);
+pub(super) struct Running<'a> {
+    clock: &'a Clock,
+    watched: bool,
+}
 
 impl Clock {
     fn start() -> io::Result<Arc<Self>> {
         let clock = Arc::new(Self {
             running: AtomicUsize::new(0),
-            asleep: AtomicBool::new(false),
+            watched: AtomicUsize::new(0),
+            was_watched: AtomicBool::new(false),
+            look_again: AtomicBool::new(false),
+            sleep: AtomicU8::new(AWAKE),
             thread: OnceLock::new(),
             engines: Mutex::default(),
         });
@@ -270,25 +293,65 @@ impl Clock {
         }
     }
 
-    /// Call before the first instruction; the clock goes for as long as the answer lives.
-    pub(super) fn running(&self) -> Running<'_> {
+    /// Call before the first instruction; the clock goes for as long as the answer lives. A call that is not watched is
+    /// one that is trusted to be quick: it is noticed later that it is not.
+    pub(super) fn running(&self, watched: bool) -> Running<'_> {
         self.running.fetch_add(1, Ordering::SeqCst);
-        if self.asleep.load(Ordering::SeqCst)
+        if watched {
+            self.watched.fetch_add(1, Ordering::SeqCst);
+            if !self.was_watched.load(Ordering::SeqCst) {
+                self.was_watched.store(true, Ordering::SeqCst);
+            }
+        }
+        self.wake_from(if watched { LIGHT } else { DEEP });
+        Running { clock: self, watched }
+    }
+
+    /// Looks at a call that is under way once more, and soon.
+    pub(super) fn look_again(&self) {
+        self.look_again.store(true, Ordering::SeqCst);
+        self.wake_from(LIGHT);
+    }
+
+    /// From this sleep or a deeper one.
+    fn wake_from(&self, sleep: u8) {
+        if self.sleep.load(Ordering::SeqCst) >= sleep
             && let Some(thread) = self.thread.get()
         {
             thread.unpark();
         }
-        Running(self)
     }
 
     pub(super) fn calls(&self) -> usize {
         self.running.load(Ordering::Relaxed)
     }
+
+    fn has_calls(&self) -> bool {
+        self.running.load(Ordering::SeqCst) > 0
+    }
+
+    fn has_watched(&self) -> bool {
+        self.watched.load(Ordering::SeqCst) > 0 || self.was_watched.load(Ordering::SeqCst)
+    }
+
+    /// From now on it sleeps so; says whether a call wants a tick sooner.
+    fn is_wanted(&self, sleep: u8) -> bool {
+        // A call that begins now sees how the clock sleeps, or is seen here: both sides write before they read.
+        self.sleep.store(sleep, Ordering::SeqCst);
+        match sleep {
+            AWAKE => true,
+            LIGHT => self.has_watched() || self.look_again.load(Ordering::SeqCst),
+            _ => self.has_calls(),
+        }
+    }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::SeqCst);
+        self.clock.running.fetch_sub(1, Ordering::SeqCst);
+        if self.watched {
+            self.clock.watched.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 
@@ -306,30 +369,37 @@ fn tick() {
 }
 
 fn run(clock: &Weak<Clock>) {
-    let mut idle = 0;
+    let (mut idle, mut unwatched) = (0, 0);
     loop {
         let Some(shared) = clock.upgrade() else { return };
-        if shared.running.load(Ordering::SeqCst) > 0 {
-            idle = 0;
-        } else {
-            idle += 1;
-        }
-        if idle > IDLE_TICKS {
-            // A call that begins now sees `asleep`, or is seen here: both sides write before they read.
-            shared.asleep.store(true, Ordering::SeqCst);
-            let may_sleep = shared.running.load(Ordering::SeqCst) == 0;
-            drop(shared);
-            if may_sleep {
-                std::thread::park();
-            }
-            if let Some(shared) = clock.upgrade() {
-                shared.asleep.store(false, Ordering::SeqCst);
-            }
-            idle = 0;
-            continue;
-        }
         shared.advance();
+        idle = if shared.has_calls() { 0 } else { idle + 1 };
+        unwatched = if shared.has_watched() { 0 } else { unwatched + 1 };
+        shared.was_watched.store(false, Ordering::SeqCst);
+        let sleep = if shared.look_again.swap(false, Ordering::SeqCst) || unwatched <= IDLE_TICKS {
+            AWAKE
+        } else if idle <= IDLE_TICKS {
+            LIGHT
+        } else {
+            DEEP
+        };
+        let wanted = shared.is_wanted(sleep);
         drop(shared);
-        tick();
+        match sleep {
+            _ if wanted => {}
+            LIGHT => std::thread::park_timeout(TRUSTING_TICK),
+            _ => std::thread::park(),
+        }
+        let Some(shared) = clock.upgrade() else { return };
+        // After a light sleep to its end the tick is due; who ended a sleep wants it a little later.
+        let is_due = sleep == LIGHT && !shared.is_wanted(LIGHT);
+        shared.sleep.store(AWAKE, Ordering::SeqCst);
+        drop(shared);
+        if sleep == DEEP {
+            idle = 0;
+        }
+        if !is_due {
+            tick();
+        }
     }
 }

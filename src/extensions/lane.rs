@@ -18,6 +18,9 @@ const OFTEN: u32 = 2 * BAD;
 /// The most that is counted: what has to be made good.
 const MOST: u32 = 4 * BAD;
 
+/// After so many quick calls in a row an extension is trusted.
+const TRUSTED_AFTER: u32 = 1_000;
+
 /// Where calls of an extension run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
@@ -33,6 +36,8 @@ pub(super) enum Place {
 pub(super) struct Lane {
     overruns: Habit,
     timeouts: Habit,
+    /// Quick calls that are left until it is trusted.
+    until_trusted: AtomicU32,
 }
 
 /// Whether something happens often. Two calls at the same time may count as one: it is an estimate.
@@ -58,6 +63,7 @@ impl Lane {
         let lane = Self {
             overruns: Habit::default(),
             timeouts: Habit::default(),
+            until_trusted: AtomicU32::default(),
         };
         lane.restart(slow);
         lane
@@ -66,6 +72,12 @@ impl Lane {
     pub(super) fn restart(&self, slow: bool) {
         self.overruns.set(slow);
         self.timeouts.set(false);
+        self.until_trusted.store(TRUSTED_AFTER, Ordering::Relaxed);
+    }
+
+    /// It need not be looked at often.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.until_trusted.load(Ordering::Relaxed) == 0
     }
 
     pub(super) fn place(&self) -> Place {
@@ -80,7 +92,14 @@ impl Lane {
 
     /// Counts a call by what it took. Where the extension runs from now on, if that is another place.
     pub(super) fn count(&self, took: Duration) -> Option<Place> {
-        self.note(&self.overruns, took >= FAST)
+        let overran = took >= FAST;
+        let until_trusted = self.until_trusted.load(Ordering::Relaxed);
+        if overran {
+            self.until_trusted.store(TRUSTED_AFTER, Ordering::Relaxed);
+        } else if until_trusted > 0 {
+            self.until_trusted.store(until_trusted - 1, Ordering::Relaxed);
+        }
+        self.note(&self.overruns, overran)
     }
 
     /// Counts a call by whether it ended in time; as above.
@@ -146,6 +165,18 @@ mod tests {
             .map(|_| lane.count(QUICK))
             .position(|moved| moved == Some(Place::Fast));
         assert_eq!(back, Some(63));
+    }
+
+    #[test]
+    fn trust_is_earned_and_lost() {
+        let lane = Lane::new(false);
+        for call in 0..TRUSTED_AFTER {
+            assert!(!lane.is_trusted(), "{call}");
+            lane.count(QUICK);
+        }
+        assert!(lane.is_trusted());
+        lane.count(SLOW);
+        assert!(!lane.is_trusted());
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub use compile::{COMMAND, CompileError, Compiler, compile_here};
 pub use component::{Ambience, CallLimits, Interface, Kind, Prepared, Ran, Raw, Unusable, Work};
 pub use config::{ExtensionBreakerConfig, ExtensionsConfig};
 pub use engine::{EngineError, Engines, Profile};
-pub use host::{Capability, Said, Time};
+pub use host::{Capability, Fast, Said, Time};
 pub use module::{ModuleDigest, ModuleSource};
 pub use provision::{ExtensionHost, Wanted};
 pub use record::{Instance, Module, Record, RecordKind, RecordLimits, Release};

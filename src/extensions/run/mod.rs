@@ -18,7 +18,7 @@ use super::{
     ExtensionHost,
     call::CallError,
     component::{Ambience, Kind, Remains, Work},
-    host::Time,
+    host::{Fast, Time},
     lane::{FAST, Place},
     registry::{Extension, Registry, Target, merged},
     vitals::{Admitted, Barred, Permit},
@@ -246,7 +246,10 @@ impl Attempt<'_> {
         if self.extension.vitals.lane.place() == Place::Fast {
             let time = Time {
                 deadline,
-                fast: Some(FAST),
+                fast: Some(Fast {
+                    after: FAST,
+                    trusted: self.extension.vitals.lane.is_trusted(),
+                }),
             };
             let work = work(input, self.extension.kind, &candidates);
             let ran = self

@@ -131,11 +131,6 @@ async fn scores_of_nothing_leave_no_provider() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_misdeed_is_answered_as_the_policy_says() {
     let place = Place::new();
-    place.misbehaving(
-        "bad",
-        "validator",
-        json!({"timeout_ms": 60, "limits": {"memory_bytes": 4_194_304}}),
-    );
     let deeds = [
         ("loop", "extension_timeout"),
         ("loop-in-host", "extension_timeout"),
@@ -147,15 +142,25 @@ async fn each_misdeed_is_answered_as_the_policy_says() {
         ("failure", "extension_failure"),
         ("bad-failure-code", "invalid_response_format"),
     ];
+    // One that often runs into its deadline hardly runs where the tests leave no processor idle: each has one call.
+    let id_of = |deed: &str, on_fail: &str| match deed.starts_with("loop") {
+        true => format!("{deed}-{on_fail}"),
+        false => "bad".to_owned(),
+    };
     for (deed, _) in deeds {
         for on_fail in ["block", "warn", "ignore"] {
-            place.policy(
-                &format!("{deed}-{on_fail}"),
-                json!({"validators": [{"id": "bad", "on_fail": on_fail, "config": {"do": deed}}]}),
+            let id = id_of(deed, on_fail);
+            place.misbehaving(
+                &id,
+                "validator",
+                json!({"timeout_ms": 60, "limits": {"memory_bytes": 4_194_304}}),
             );
+            let item = json!({"id": id, "on_fail": on_fail, "config": {"do": deed}});
+            place.policy(&format!("{deed}-{on_fail}"), json!({"validators": [item]}));
         }
+        let good = json!({"id": id_of(deed, "block"), "on_fail": "block"});
+        place.policy(&format!("{deed}-good"), json!({"validators": [good]}));
     }
-    place.policy("good", json!({"validators": [{"id": "bad", "on_fail": "block"}]}));
     let sidecar = place.start("extensions: {quarantine_after: 1000}");
     for (deed, error) in deeds {
         let answer = ask(&sidecar, &format!("{deed}-block"), "x").await;
@@ -173,19 +178,24 @@ async fn each_misdeed_is_answered_as_the_policy_says() {
                 "{deed}: {}",
                 answer.text()
             );
-            assert_eq!(executed(&answer), [format!("validator bad {status}")], "{deed}");
+            let id = id_of(deed, on_fail);
+            assert_eq!(executed(&answer), [format!("validator {id} {status}")], "{deed}");
             let evidence = &answer.json()["decision"]["explanation"]["evidence"];
             assert_eq!(evidence["extensions"][0]["error"], error, "{deed}");
         }
-        let answer = ask(&sidecar, "good", "x").await;
+        let answer = ask(&sidecar, &format!("{deed}-good"), "x").await;
         assert!(
             outcome(&answer).starts_with("weighted "),
             "after {deed}: {}",
             answer.text()
         );
-        let counted =
-            format!(r#"beamline_sidecar_extension_failures_total{{error="{error}",extension_id="bad"}}"#);
-        assert!(sidecar.metric(&counted).await >= 3.0, "{deed}");
+        for on_fail in ["block", "warn", "ignore"] {
+            let id = id_of(deed, on_fail);
+            let counted = format!(
+                r#"beamline_sidecar_extension_failures_total{{error="{error}",extension_id="{id}"}}"#
+            );
+            assert!(sidecar.metric(&counted).await >= 1.0, "{deed}");
+        }
     }
     let page = sidecar.admin().get("/admin/extensions/bad").await.json();
     let traps = page["last_traps"].as_array().unwrap();
@@ -496,9 +506,10 @@ async fn a_retry_is_made_after_a_timeout_alone() {
         "loop",
         json!({"validators": [{"id": "slow", "config": {"do": "loop"}}]}),
     );
+    place.misbehaving("traps", "validator", json!({"retry": 1}));
     place.policy(
         "trap",
-        json!({"validators": [{"id": "slow", "config": {"do": "trap"}}]}),
+        json!({"validators": [{"id": "traps", "config": {"do": "trap"}}]}),
     );
     let sidecar = place.start("");
     let began = std::time::Instant::now();
@@ -518,7 +529,8 @@ async fn a_retry_is_made_after_a_timeout_alone() {
         "extension_trap"
     );
     let health = sidecar.admin().get("/admin/extensions/health").await.json();
-    assert_eq!(health["slow"]["failures"], 3, "{health}");
+    assert_eq!(health["slow"]["failures"], 2, "{health}");
+    assert_eq!(health["traps"]["failures"], 1, "{health}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use beamline_sidecar::extensions::{CallError, CallLimits, Kind, Raw, Rejection, Time, WireVerdict};
+use beamline_sidecar::extensions::{CallError, CallLimits, Fast, Kind, Raw, Rejection, Time, WireVerdict};
 
 use super::{LIMITS, TIME, built, guest, message, misbehave, record, workshop};
 
@@ -70,14 +70,17 @@ fn hostile_22_a_loop_ends_at_the_deadline_wherever_it_is() {
 
 #[test]
 fn what_overruns_the_fast_lane_is_told_apart_from_a_timeout() {
-    let time = Time {
-        deadline: Duration::from_secs(5),
-        fast: Some(Duration::from_micros(500)),
-    };
-    assert_eq!(
-        misbehave(r#"{"do":"loop"}"#, LIMITS, time).result,
-        Err(CallError::Overrun)
-    );
+    for trusted in [false, true] {
+        let time = Time {
+            deadline: Duration::from_secs(5),
+            fast: Some(Fast {
+                after: Duration::from_micros(500),
+                trusted,
+            }),
+        };
+        let result = misbehave(r#"{"do":"loop"}"#, LIMITS, time).result;
+        assert_eq!(result, Err(CallError::Overrun), "{trusted}");
+    }
 }
 
 #[test]
