@@ -11,7 +11,7 @@ use wasmtime::{
     component::{Linker, WasmStr},
 };
 
-use super::{engine::Clock, wire::LogLevel};
+use super::{clock::Clock, wire::LogLevel};
 
 /// Lines of one call, and bytes of one line and of all of them; further ones are dropped.
 const LOG_LINES: usize = 32;

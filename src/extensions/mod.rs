@@ -6,6 +6,7 @@ mod artifact;
 mod assemble;
 mod call;
 pub mod cases;
+mod clock;
 mod compile;
 mod component;
 mod config;

@@ -150,15 +150,16 @@ async fn each_misdeed_is_answered_as_the_policy_says() {
     for (deed, _) in deeds {
         for on_fail in ["block", "warn", "ignore"] {
             let id = id_of(deed, on_fail);
+            let timeout_ms = if id == "bad" { 5_000 } else { 60 };
             place.misbehaving(
                 &id,
                 "validator",
-                json!({"timeout_ms": 60, "limits": {"memory_bytes": 4_194_304}}),
+                json!({"timeout_ms": timeout_ms, "limits": {"memory_bytes": 4_194_304}}),
             );
             let item = json!({"id": id, "on_fail": on_fail, "config": {"do": deed}});
             place.policy(&format!("{deed}-{on_fail}"), json!({"validators": [item]}));
         }
-        let good = json!({"id": id_of(deed, "block"), "on_fail": "block"});
+        let good = json!({"id": id_of(deed, "block"), "on_fail": "block", "timeout_ms": 5_000});
         place.policy(&format!("{deed}-good"), json!({"validators": [good]}));
     }
     let sidecar = place.start("extensions: {quarantine_after: 1000}");
@@ -212,7 +213,11 @@ async fn each_misdeed_is_answered_as_the_policy_says() {
 async fn bad_answers_of_processors_and_scorers_have_their_names() {
     let place = Place::new();
     for (id, kind) in [("pre", "pre"), ("scorer", "scorer"), ("post", "post")] {
-        place.misbehaving(id, kind, json!({"limits": {"output_bytes": 65_536}}));
+        place.misbehaving(
+            id,
+            kind,
+            json!({"timeout_ms": 5_000, "limits": {"output_bytes": 65_536}}),
+        );
     }
     let lists = |kind: &str, deed: &str, mode: &str| {
         let list = if kind == "scorer" { "scorers" } else { kind };

@@ -76,8 +76,11 @@ async fn hostile_21_what_never_ends_before_its_first_call_is_refused_or_ended() 
     let said = problems(&sidecar, "start").await;
     assert!(said.contains("does not start"), "{said}");
     assert_eq!(reason(&ask(&client, "start").await), "extension_not_found");
-    for _ in 0..5 {
-        assert_eq!(reason(&ask(&client, "realloc").await), "extension_timeout");
+    for turn in 0..5 {
+        let reason = reason(&ask(&client, "realloc").await);
+        // After two it runs only where a processor is idle, which the tests may leave none.
+        let never_ran = turn >= 2 && reason == "extension_unavailable";
+        assert!(reason == "extension_timeout" || never_ran, "{turn}: {reason}");
         assert!(outcome(&ask(&client, "good").await).starts_with("weighted "));
     }
 }
@@ -208,12 +211,12 @@ async fn hostile_24_what_is_no_answer_has_its_name() {
     place.misbehaving(
         "huge",
         "validator",
-        json!({"config": {"do": "huge-output", "bytes": 100_000_000}, "limits": {"memory_bytes": 16_777_216}}),
+        json!({"timeout_ms": 5_000, "config": {"do": "huge-output", "bytes": 100_000_000}, "limits": {"memory_bytes": 16_777_216}}),
     );
     place.misbehaving(
         "large",
         "validator",
-        json!({"config": {"do": "huge-output", "bytes": 8_000_000}, "limits": {"memory_bytes": 33_554_432}}),
+        json!({"timeout_ms": 5_000, "config": {"do": "huge-output", "bytes": 8_000_000}, "limits": {"memory_bytes": 33_554_432}}),
     );
     for id in ["huge", "large"] {
         place.policy(id, json!({"validators": [{"id": id, "on_fail": "block"}]}));
