@@ -25,7 +25,7 @@ pub(super) struct Clock {
     running: AtomicUsize,
     /// Those of them that may take long.
     watched: AtomicUsize,
-    /// Whether there were such since the last tick.
+    /// Whether there was one that was looked at closely since the last tick.
     was_watched: AtomicBool,
     /// A call was under way at the last tick, and is to be looked at again soon.
     look_again: AtomicBool,
@@ -51,11 +51,22 @@ impl fmt::Debug for Clock {
     }
 }
 
+/// How a call is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watch {
+    /// Seldom: it is trusted to be quick.
+    Trusting,
+    /// Each millisecond, and there will be more like it soon: to wake the clock for each is dearer than to let it tick.
+    Close,
+    /// Each millisecond while it runs, on a thread of its own.
+    Long,
+}
+
 /// Keeps the clock going.
 #[derive(Debug)]
 pub(super) struct Running<'a> {
     clock: &'a Clock,
-    watched: bool,
+    watch: Watch,
 }
 
 impl Clock {
@@ -91,18 +102,17 @@ impl Clock {
         }
     }
 
-    /// Call before the first instruction; the clock goes for as long as the answer lives. A call that is not watched is
-    /// one that is trusted to be quick: it is noticed later that it is not.
-    pub(super) fn running(&self, watched: bool) -> Running<'_> {
+    /// Call before the first instruction; the clock goes for as long as the answer lives.
+    pub(super) fn running(&self, watch: Watch) -> Running<'_> {
         self.running.fetch_add(1, Ordering::SeqCst);
-        if watched {
+        if watch != Watch::Trusting {
             self.watched.fetch_add(1, Ordering::SeqCst);
-            if !self.was_watched.load(Ordering::SeqCst) {
-                self.was_watched.store(true, Ordering::SeqCst);
-            }
         }
-        self.wake_from(if watched { LIGHT } else { DEEP });
-        Running { clock: self, watched }
+        if watch == Watch::Close && !self.was_watched.load(Ordering::SeqCst) {
+            self.was_watched.store(true, Ordering::SeqCst);
+        }
+        self.wake_from(if watch == Watch::Trusting { DEEP } else { LIGHT });
+        Running { clock: self, watch }
     }
 
     /// Looks at a call that is under way once more, and soon.
@@ -147,7 +157,7 @@ impl Clock {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.clock.running.fetch_sub(1, Ordering::SeqCst);
-        if self.watched {
+        if self.watch != Watch::Trusting {
             self.clock.watched.fetch_sub(1, Ordering::SeqCst);
         }
     }
@@ -176,12 +186,12 @@ fn run(clock: &Weak<Clock>) {
         } else {
             idle.saturating_add(1)
         };
-        unwatched = if shared.has_watched() {
+        let was_watched = shared.was_watched.swap(false, Ordering::SeqCst);
+        unwatched = if was_watched {
             0
         } else {
             unwatched.saturating_add(1)
         };
-        shared.was_watched.store(false, Ordering::SeqCst);
         let sleep = if shared.look_again.swap(false, Ordering::SeqCst) || unwatched <= IDLE_TICKS {
             AWAKE
         } else if idle <= IDLE_TICKS {

@@ -9,6 +9,7 @@ use wasmtime::{
 
 use super::{
     call::{self, CallError},
+    clock::Watch,
     engine::{Engines, Profile},
     host::{self, Capability, Host, Said, Time},
     wire::{
@@ -271,7 +272,7 @@ impl Prepared {
             fast: None,
         };
         let mut store = self.store(engine, limits, time, Ambience { now_ms: 0, seed: 0 });
-        let _running = self.engines.clock().running(true);
+        let _running = self.engines.clock().running(Watch::Long);
         let instance = self.pre.instantiate(&mut store).map_err(|error| {
             if error.is::<wasmtime::PoolConcurrencyLimitError>() {
                 return Unusable::NoInstance;
@@ -343,10 +344,11 @@ impl Prepared {
         run: impl FnOnce(&mut Store<Host>) -> wasmtime::Result<Result<T, CallError>>,
     ) -> Ran<T> {
         let mut store = self.store(self.pre.engine(), limits, time, ambience);
-        let running = self
-            .engines
-            .clock()
-            .running(!time.fast.is_some_and(|fast| fast.trusted));
+        let running = self.engines.clock().running(match time.fast {
+            None => Watch::Long,
+            Some(fast) if fast.trusted => Watch::Trusting,
+            Some(_) => Watch::Close,
+        });
         let result = match run(&mut store) {
             Ok(result) => result,
             Err(error) => Err(CallError::of(&error, &store.data().limiter)),
