@@ -17,10 +17,13 @@ use super::{
 };
 use crate::{policy::Problem, snapshot::ExtensionRecords};
 
-/// Instances of one call may be this large in all; more would let one extension have the pool.
+/// Where a record does not say: bytes that a call may hand over at once.
 const DEFAULT_OUTPUT_BYTES: usize = 1 << 20;
+/// Calls of an extension at a time.
 const DEFAULT_CONCURRENCY: u32 = 64;
+/// Elements of a table.
 const DEFAULT_TABLE_ELEMENTS: u32 = 10_000;
+
 /// What was linked, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Linked {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-/// What a call may take in the fast lane. The clock looks once a millisecond.
+/// What a call may take in the fast lane. It is ended at the first tick of the clock after that.
 pub(super) const FAST: Duration = Duration::from_micros(500);
 
 /// A bad call counts as much as this many good ones: more than one in seventeen is often.
