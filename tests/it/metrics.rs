@@ -93,7 +93,7 @@ async fn metrics_document_matches_a_scrape() {
     let heir = Heir::start(Level::Changes).await;
     heir.client().put_policy("acme/chat", "{}").await;
     let place = Place::new();
-    place.misbehaving("does", "validator", json!({"timeout_ms": 20}));
+    place.misbehaving("does", "validator", json!({"timeout_ms": 1_000}));
     let yaml = format!(
         "extensions_dir: {}\nextensions: {{quarantine_after: 1}}",
         place.path("extensions").display()

@@ -69,7 +69,12 @@ async fn hostile_20_an_asynchronous_component_is_refused() {
 async fn hostile_21_what_never_ends_before_its_first_call_is_refused_or_ended() {
     let place = Place::quick();
     guarded(&place, "start", "loops-at-start", json!({}));
-    guarded(&place, "realloc", "loops-in-realloc", json!({"timeout_ms": 20}));
+    guarded(
+        &place,
+        "realloc",
+        "loops-in-realloc",
+        json!({"timeout_ms": 1_000}),
+    );
     guarded(&place, "good", "pii-guard", json!({}));
     let sidecar = place.start("");
     let client = sidecar.client();
@@ -178,7 +183,7 @@ async fn hostile_23_more_calls_than_instances_are_refused_and_the_rest_goes_on()
     place.misbehaving(
         "slow",
         "validator",
-        json!({"timeout_ms": 400, "config": {"do": "loop"}}),
+        json!({"timeout_ms": 1_000, "config": {"do": "loop"}}),
     );
     place.policy("slow", json!({"validators": [{"id": "slow"}]}));
     guarded(&place, "good", "pii-guard", json!({}));
@@ -320,7 +325,14 @@ async fn hostile_25_absurd_times_are_refused_or_cut() {
         assert!(outcome(&ask(&client, id).await).starts_with("weighted "), "{id}");
     }
     for (policy, timeout_ms) in [("short-loop", 10), ("item-short", 10), ("long-loop", 5_000)] {
-        let answer = ask(&client, policy).await;
+        let mut answer = ask(&client, policy).await;
+        // What is not begun within ten milliseconds did not run out of them, and the tests may leave no processor so soon.
+        for _ in 0..1_000 {
+            if reason(&answer) != "extension_unavailable" {
+                break;
+            }
+            answer = ask(&client, policy).await;
+        }
         let details = &answer.json()["error"]["details"];
         assert_eq!(details["reason"], "extension_timeout", "{details}");
         assert_eq!(
