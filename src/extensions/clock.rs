@@ -34,12 +34,17 @@ pub(super) struct Clock {
     engines: Mutex<Vec<EngineWeak>>,
 }
 
-/// The next tick comes soon, by itself.
-const AWAKE: u8 = 0;
-/// It comes late, unless a call that is watched asks for it.
-const LIGHT: u8 = 1;
-/// It comes when a call asks for it.
-const DEEP: u8 = 2;
+/// How deeply the clock sleeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+enum Sleep {
+    /// The next tick comes soon, by itself.
+    Awake,
+    /// It comes late, unless a call that is watched asks for it.
+    Light,
+    /// It comes when a call asks for it.
+    Deep,
+}
 
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -76,7 +81,7 @@ impl Clock {
             watched: AtomicUsize::new(0),
             was_watched: AtomicBool::new(false),
             look_again: AtomicBool::new(false),
-            sleep: AtomicU8::new(AWAKE),
+            sleep: AtomicU8::new(Sleep::Awake as u8),
             thread: OnceLock::new(),
             engines: Mutex::default(),
         });
@@ -111,19 +116,22 @@ impl Clock {
         if watch == Watch::Close && !self.was_watched.load(Ordering::SeqCst) {
             self.was_watched.store(true, Ordering::SeqCst);
         }
-        self.wake_from(if watch == Watch::Trusting { DEEP } else { LIGHT });
+        self.wake_from(match watch {
+            Watch::Trusting => Sleep::Deep,
+            Watch::Close | Watch::Long => Sleep::Light,
+        });
         Running { clock: self, watch }
     }
 
     /// Looks at a call that is under way once more, and soon.
     pub(super) fn look_again(&self) {
         self.look_again.store(true, Ordering::SeqCst);
-        self.wake_from(LIGHT);
+        self.wake_from(Sleep::Light);
     }
 
     /// From this sleep or a deeper one.
-    fn wake_from(&self, sleep: u8) {
-        if self.sleep.load(Ordering::SeqCst) >= sleep
+    fn wake_from(&self, sleep: Sleep) {
+        if self.sleep.load(Ordering::SeqCst) >= sleep as u8
             && let Some(thread) = self.thread.get()
         {
             thread.unpark();
@@ -142,14 +150,18 @@ impl Clock {
         self.watched.load(Ordering::SeqCst) > 0 || self.was_watched.load(Ordering::SeqCst)
     }
 
-    /// From now on it sleeps so; says whether a call wants a tick sooner.
-    fn is_wanted(&self, sleep: u8) -> bool {
-        // A call that begins now sees how the clock sleeps, or is seen here: both sides write before they read.
-        self.sleep.store(sleep, Ordering::SeqCst);
+    /// A call that begins now sees how the clock sleeps, or is seen by whoever asks [`Self::is_wanted`] next: both sides
+    /// write before they read.
+    fn sleeps(&self, sleep: Sleep) {
+        self.sleep.store(sleep as u8, Ordering::SeqCst);
+    }
+
+    /// Whether something is under way for which it must not sleep so.
+    fn is_wanted(&self, sleep: Sleep) -> bool {
         match sleep {
-            AWAKE => true,
-            LIGHT => self.has_watched() || self.look_again.load(Ordering::SeqCst),
-            _ => self.has_calls(),
+            Sleep::Awake => true,
+            Sleep::Light => self.has_watched() || self.look_again.load(Ordering::SeqCst),
+            Sleep::Deep => self.has_calls(),
         }
     }
 }
@@ -193,25 +205,26 @@ fn run(clock: &Weak<Clock>) {
             unwatched.saturating_add(1)
         };
         let sleep = if shared.look_again.swap(false, Ordering::SeqCst) || unwatched <= IDLE_TICKS {
-            AWAKE
+            Sleep::Awake
         } else if idle <= IDLE_TICKS {
-            LIGHT
+            Sleep::Light
         } else {
-            DEEP
+            Sleep::Deep
         };
-        let wanted = shared.is_wanted(sleep);
+        shared.sleeps(sleep);
+        let is_wanted = shared.is_wanted(sleep);
         drop(shared);
         match sleep {
-            _ if wanted => {}
-            LIGHT => std::thread::park_timeout(TRUSTING_TICK),
-            _ => std::thread::park(),
+            Sleep::Light if !is_wanted => std::thread::park_timeout(TRUSTING_TICK),
+            Sleep::Deep if !is_wanted => std::thread::park(),
+            _ => {}
         }
         let Some(shared) = clock.upgrade() else { return };
         // After a light sleep to its end the tick is due; who ended a sleep wants it a little later.
-        let is_due = sleep == LIGHT && !shared.is_wanted(LIGHT);
-        shared.sleep.store(AWAKE, Ordering::SeqCst);
+        let is_due = sleep == Sleep::Light && !shared.is_wanted(sleep);
+        shared.sleeps(Sleep::Awake);
         drop(shared);
-        if sleep == DEEP {
+        if sleep == Sleep::Deep {
             idle = 0;
         }
         if !is_due {

@@ -29,16 +29,16 @@ impl Attempt<'_> {
             remains,
         } = ran;
         let vitals = &self.extension.vitals;
-        let is_cut = result == Err(CallError::Timeout) && self.timeout_ms < self.own_timeout_ms;
+        let is_cut = result == Err(CallError::Timeout) && self.terms.timeout_ms < self.terms.own_timeout_ms;
         if is_cut || matches!(result, Err(CallError::NoInstance { .. })) {
             // It was not called, or had less time than it is due: nothing that says anything about it.
-            vitals.withdraw(self.admitted);
+            vitals.withdraw(self.terms.admitted);
             let answer = result
-                .map_err(|error| failure(&error, self.timeout_ms, self.attempts))
+                .map_err(|error| failure(&error, self.terms.timeout_ms, self.terms.attempts))
                 .and_then(|raw| check(raw, candidates));
             return (answer, remains);
         }
-        if !self.overran {
+        if !self.terms.overran {
             self.moved(vitals.lane.count(took));
         }
         let timed_out = matches!(result, Err(CallError::Timeout));
@@ -46,7 +46,7 @@ impl Attempt<'_> {
         let crash = result.as_ref().err().and_then(CallError::crash).cloned();
         let answer = match result {
             Ok(raw) => check(raw, candidates),
-            Err(error) => Err(failure(&error, self.timeout_ms, self.attempts)),
+            Err(error) => Err(failure(&error, self.terms.timeout_ms, self.terms.attempts)),
         };
         let outcome = match (&answer, &crash) {
             (Ok(_), _) => CallOutcome::Success,
@@ -56,7 +56,7 @@ impl Attempt<'_> {
         let whose = (self.record.tenant_id, self.record.policy_id);
         let change = vitals.record(
             &self.host.config,
-            (self.admitted, self.now),
+            (self.terms.admitted, self.terms.now),
             took,
             memory_bytes,
             &outcome,
@@ -85,7 +85,7 @@ impl Attempt<'_> {
             return;
         }
         let id = &*self.extension.id;
-        let allowed = self.extension.vitals.may_log(self.now, said.lines.len());
+        let allowed = self.extension.vitals.may_log(self.terms.now, said.lines.len());
         for (level, line) in said.lines.iter().take(allowed) {
             let CallRecord {
                 tenant_id,

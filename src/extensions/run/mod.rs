@@ -105,6 +105,12 @@ struct Attempt<'a> {
     target: &'a Target,
     series: &'a Arc<ExecutionSeries>,
     record: CallRecord<'a>,
+    terms: Terms,
+}
+
+/// What holds for an attempt wherever it runs.
+#[derive(Debug, Clone, Copy)]
+struct Terms {
     ambience: Ambience,
     now: Moment,
     admitted: Admitted,
@@ -175,35 +181,38 @@ impl ExtensionHost {
                 config: config.as_deref().unwrap_or(&routed.variant.config_text),
                 remaining_ms: timeout_ms,
             },
-            ambience: Ambience {
-                now_ms: now.unix_ms,
-                seed,
+            terms: Terms {
+                ambience: Ambience {
+                    now_ms: now.unix_ms,
+                    seed,
+                },
+                now,
+                admitted,
+                own_timeout_ms,
+                timeout_ms,
+                attempts: 1,
+                overran: false,
             },
-            now,
-            admitted,
-            own_timeout_ms,
-            timeout_ms,
-            attempts: 1,
-            overran: false,
         };
         loop {
             let result = attempt.run(call.input, self).await;
-            let again = matches!(result, Err(ExtensionError::Timeout { .. })) && attempt.attempts <= retries;
+            let again =
+                matches!(result, Err(ExtensionError::Timeout { .. })) && attempt.terms.attempts <= retries;
             if !again {
                 return result;
             }
-            let pause = RETRY_PAUSE * 2_u32.pow(attempt.attempts - 1);
+            let pause = RETRY_PAUSE * 2_u32.pow(attempt.terms.attempts - 1);
             let left = left_ms(call, (call.at.later)());
             if left.is_some_and(|left| u128::from(left) <= pause.as_millis()) {
                 return result;
             }
             tokio::time::sleep(pause).await;
-            attempt.attempts += 1;
-            attempt.now = (call.at.later)();
+            attempt.terms.attempts += 1;
+            attempt.terms.now = (call.at.later)();
             // It may have been barred meanwhile.
-            attempt.admitted = self.admit(extension, attempt.now)?;
-            attempt.timeout_ms = within_deadline(own_timeout_ms, call, attempt.now);
-            attempt.record.remaining_ms = attempt.timeout_ms;
+            attempt.terms.admitted = self.admit(extension, attempt.terms.now)?;
+            attempt.terms.timeout_ms = within_deadline(own_timeout_ms, call, attempt.terms.now);
+            attempt.record.remaining_ms = attempt.terms.timeout_ms;
         }
     }
 
@@ -235,14 +244,14 @@ impl ExtensionHost {
 impl Attempt<'_> {
     async fn run(&mut self, input: Input<'_>, host: &Arc<ExtensionHost>) -> Result<Answer, ExtensionError> {
         let Some(permit) = self.extension.vitals.permit(self.extension.concurrency) else {
-            self.extension.vitals.withdraw(self.admitted);
+            self.extension.vitals.withdraw(self.terms.admitted);
             return Err(ExtensionError::Unavailable);
         };
         let candidates = candidates(input);
         let ids: Vec<&str> = candidates.iter().map(|candidate| candidate.provider_id).collect();
         let began = Instant::now();
-        let deadline = Duration::from_millis(self.timeout_ms.into());
-        self.overran = false;
+        let deadline = Duration::from_millis(self.terms.timeout_ms.into());
+        self.terms.overran = false;
         if self.extension.vitals.lane.place() == Place::Fast {
             let time = Time {
                 deadline,
@@ -252,17 +261,17 @@ impl Attempt<'_> {
                 }),
             };
             let work = work(input, self.extension.kind, &candidates);
-            let ran = self
-                .target
-                .prepared
-                .call(self.record, work, self.target.limits, time, self.ambience);
+            let ran =
+                self.target
+                    .prepared
+                    .call(self.record, work, self.target.limits, time, self.terms.ambience);
             if ran.result != Err(CallError::Overrun) {
                 let (answer, remains) = self.finish(ran, &ids);
                 host.clean_later(remains);
                 return answer;
             }
             // What overran is begun anew on a thread of its own, with the time that is left.
-            self.overran = true;
+            self.terms.overran = true;
             self.moved(self.extension.vitals.lane.count(ran.took));
         }
         self.run_slow(input, &candidates, host, permit, began + deadline)
@@ -282,7 +291,7 @@ impl Attempt<'_> {
             Ok(lane) => lane,
             Err(error) => {
                 tracing::error!(%error, "The threads of the slow lane cannot be started.");
-                self.extension.vitals.withdraw(self.admitted);
+                self.extension.vitals.withdraw(self.terms.admitted);
                 return Err(ExtensionError::Unavailable);
             }
         };
@@ -295,7 +304,7 @@ impl Attempt<'_> {
             let left = until.saturating_duration_since(Instant::now());
             // Nobody waits for what has not begun; what has begun goes on without anybody.
             if left.is_zero() || send.is_closed() {
-                owned.extension.vitals.withdraw(owned.admitted);
+                owned.extension.vitals.withdraw(owned.terms.admitted);
                 return;
             }
             has_begun.store(true, Ordering::Relaxed);
@@ -303,7 +312,7 @@ impl Attempt<'_> {
             let _gone = send.send(answer);
         });
         if submitted.is_err() {
-            self.extension.vitals.withdraw(self.admitted);
+            self.extension.vitals.withdraw(self.terms.admitted);
             return Err(ExtensionError::Unavailable);
         }
         match tokio::time::timeout_at((until + GRACE).into(), receive).await {
@@ -311,8 +320,8 @@ impl Attempt<'_> {
             // It waited for a thread until its time was over, or ends no more: the second would be a fault of ours.
             Ok(Err(_)) | Err(_) if !begun.load(Ordering::Relaxed) => Err(ExtensionError::Unavailable),
             Ok(Err(_)) | Err(_) => Err(ExtensionError::Timeout {
-                timeout_ms: self.timeout_ms,
-                attempts: self.attempts,
+                timeout_ms: self.terms.timeout_ms,
+                attempts: self.terms.attempts,
             }),
         }
     }

@@ -5,16 +5,15 @@ use std::{sync::Arc, time::Duration};
 use super::{
     super::{
         ExtensionHost,
-        component::{Ambience, Kind, Remains, Work},
+        component::{Kind, Remains, Work},
         host::Time,
         registry::{Extension, Target},
-        vitals::Admitted,
         wire::{BreakerState, CallRecord, CandidateRecord, DecisionRecord, MessageRecord},
     },
-    Attempt, work,
+    Attempt, Terms, work,
 };
 use crate::{
-    decide::{Answer, ExtensionError, Input, Moment},
+    decide::{Answer, ExtensionError, Input},
     telemetry::extensions::ExecutionSeries,
 };
 
@@ -26,14 +25,7 @@ pub(super) struct Owned {
     series: Arc<ExecutionSeries>,
     texts: [Box<str>; 6],
     input: OwnedInput,
-    ambience: Ambience,
-    now: Moment,
-    pub(super) admitted: Admitted,
-    /// What it may take where the request leaves it that long.
-    own_timeout_ms: u32,
-    timeout_ms: u32,
-    attempts: u32,
-    overran: bool,
+    pub(super) terms: Terms,
 }
 
 enum OwnedInput {
@@ -105,13 +97,7 @@ impl Owned {
             series: attempt.series.clone(),
             texts: [tenant_id, policy_id, trace_id, request_id, context, config].map(Box::from),
             input,
-            ambience: attempt.ambience,
-            now: attempt.now,
-            admitted: attempt.admitted,
-            own_timeout_ms: attempt.own_timeout_ms,
-            timeout_ms: attempt.timeout_ms,
-            attempts: attempt.attempts,
-            overran: attempt.overran,
+            terms: attempt.terms,
         }
     }
 
@@ -132,13 +118,7 @@ impl Owned {
                 config,
                 remaining_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1),
             },
-            ambience: self.ambience,
-            now: self.now,
-            admitted: self.admitted,
-            own_timeout_ms: self.own_timeout_ms,
-            timeout_ms: self.timeout_ms,
-            attempts: self.attempts,
-            overran: self.overran,
+            terms: self.terms,
         };
         let candidates: Vec<CandidateRecord<'_>> = match &self.input {
             OwnedInput::Candidates(_, candidates) => candidates.iter().map(OwnedCandidate::record).collect(),
@@ -159,10 +139,13 @@ impl Owned {
             deadline: left,
             fast: None,
         };
-        let ran = self
-            .target
-            .prepared
-            .call(attempt.record, work, self.target.limits, time, self.ambience);
+        let ran = self.target.prepared.call(
+            attempt.record,
+            work,
+            self.target.limits,
+            time,
+            self.terms.ambience,
+        );
         attempt.finish(ran, &ids)
     }
 }
