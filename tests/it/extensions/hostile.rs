@@ -203,6 +203,11 @@ async fn hostile_23_more_calls_than_instances_are_refused_and_the_rest_goes_on()
     })
     .await;
     // It is nobody's crash, and there is room again.
+    eventually("nothing runs or waits any more", || async {
+        let page = sidecar.admin().get("/admin/extensions").await.json();
+        page["instances"]["running"] == 0 && page["slow_lane"]["waiting"] == 0
+    })
+    .await;
     let health = sidecar.admin().get("/admin/extensions/health").await.json();
     assert_eq!(health["slow"]["quarantined_until"], Value::Null, "{health}");
     assert!(outcome(&ask(&client, "good").await).starts_with("weighted "));
