@@ -21,7 +21,7 @@ help: ## List the targets
 build: ## Build the release binary
 	cargo build --release --locked
 
-demo: ## Run a sidecar with its own small policy store, to try things out
+demo: build ## Run a sidecar with its own small policy store, to try things out
 	tests/setup.sh guests
 	cargo run --release --locked --quiet -- demo --extensions wasm-extensions/target/components
 

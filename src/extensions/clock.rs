@@ -1,13 +1,14 @@
 //! The clock that ends calls: it advances the engines' epochs, at which compiled code looks in every loop and function.
 
 use std::{
+    collections::BTreeMap,
     fmt, io,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     },
     thread::Thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use wasmtime::{Engine, EngineWeak};
@@ -15,23 +16,36 @@ use wasmtime::{Engine, EngineWeak};
 /// How often a running call is looked at.
 const TICK: Duration = Duration::from_millis(1);
 /// How often, where only such run that can be trusted to be quick: each tick takes a processor from somebody.
-const TRUSTING_TICK: Duration = Duration::from_millis(10);
+const SELDOM: Duration = Duration::from_millis(10);
 /// Ticks without a call after which the clock stops, and without one that is watched after which its ticks become rare:
 /// to wake it is dearer than to let it tick.
 const IDLE_TICKS: u32 = 100;
 
 /// Advances the engines' epochs while calls are under way, and sleeps otherwise.
 pub(super) struct Clock {
-    running: AtomicUsize,
-    /// Those of them that may take long.
+    /// Calls that are looked at from time to time.
+    near: AtomicUsize,
+    /// Those of them that are looked at closely.
     watched: AtomicUsize,
     /// Whether there was one that was looked at closely since the last tick.
     was_watched: AtomicBool,
-    /// A call was under way at the last tick, and is to be looked at again soon.
-    look_again: AtomicBool,
     sleep: AtomicU8,
+    /// Calls that are looked at when their time is over.
+    far_running: AtomicUsize,
+    far: Mutex<Far>,
     thread: OnceLock<Thread>,
     engines: Mutex<Vec<EngineWeak>>,
+}
+
+/// Calls that are looked at when their time is over. Threads hold it that may not get a processor for a while, so the
+/// clock does not wait for it.
+#[derive(Debug, Default)]
+struct Far {
+    /// By number: when to look.
+    dues: BTreeMap<u64, Instant>,
+    last: u64,
+    /// The clock wakes by then. `None`: it wakes when a call asks for it.
+    wakes: Option<Instant>,
 }
 
 /// How deeply the clock sleeps.
@@ -49,9 +63,10 @@ enum Sleep {
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Clock")
-            .field("running", &self.running)
+            .field("near", &self.near)
             .field("watched", &self.watched)
             .field("sleep", &self.sleep)
+            .field("far", &self.far)
             .finish_non_exhaustive()
     }
 }
@@ -63,25 +78,34 @@ pub(super) enum Watch {
     Trusting,
     /// Each millisecond, and there will be more like it soon: to wake the clock for each is dearer than to let it tick.
     Close,
-    /// Each millisecond while it runs, on a thread of its own.
-    Long,
+    /// When its time is over: it is on a thread of its own, and nobody has to be spared it before.
+    At(Instant),
 }
 
 /// Keeps the clock going.
 #[derive(Debug)]
 pub(super) struct Running<'a> {
     clock: &'a Clock,
-    watch: Watch,
+    counted: Counted,
+}
+
+/// Where a call is counted.
+#[derive(Debug, Clone, Copy)]
+enum Counted {
+    Near,
+    Watched,
+    Far(u64),
 }
 
 impl Clock {
     pub(super) fn start() -> io::Result<Arc<Self>> {
         let clock = Arc::new(Self {
-            running: AtomicUsize::new(0),
+            near: AtomicUsize::new(0),
             watched: AtomicUsize::new(0),
             was_watched: AtomicBool::new(false),
-            look_again: AtomicBool::new(false),
             sleep: AtomicU8::new(Sleep::Awake as u8),
+            far_running: AtomicUsize::new(0),
+            far: Mutex::default(),
             thread: OnceLock::new(),
             engines: Mutex::default(),
         });
@@ -100,33 +124,53 @@ impl Clock {
         engines.push(engine.weak());
     }
 
+    /// A tick, for all whose time is over by now and whoever else is under way.
     fn advance(&self) {
+        if let Some(mut far) = self.far_if_free() {
+            let now = Instant::now();
+            for due in far.dues.values_mut().filter(|due| **due <= now) {
+                // Who is looked at for another reason at this moment may miss the tick.
+                *due = now + SELDOM;
+            }
+        }
         let engines = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
         for engine in engines.iter().filter_map(EngineWeak::upgrade) {
             engine.increment_epoch();
         }
     }
 
-    /// Call before the first instruction; the clock goes for as long as the answer lives.
+    /// Call before the first instruction; the call is looked at for as long as the answer lives.
     pub(super) fn running(&self, watch: Watch) -> Running<'_> {
-        self.running.fetch_add(1, Ordering::SeqCst);
-        if watch != Watch::Trusting {
-            self.watched.fetch_add(1, Ordering::SeqCst);
-        }
-        if watch == Watch::Close && !self.was_watched.load(Ordering::SeqCst) {
-            self.was_watched.store(true, Ordering::SeqCst);
-        }
-        self.wake_from(match watch {
-            Watch::Trusting => Sleep::Deep,
-            Watch::Close | Watch::Long => Sleep::Light,
-        });
-        Running { clock: self, watch }
-    }
-
-    /// Looks at a call that is under way once more, and soon.
-    pub(super) fn look_again(&self) {
-        self.look_again.store(true, Ordering::SeqCst);
-        self.wake_from(Sleep::Light);
+        let counted = match watch {
+            Watch::Trusting => {
+                self.near.fetch_add(1, Ordering::SeqCst);
+                self.wake_from(Sleep::Deep);
+                Counted::Near
+            }
+            Watch::Close => {
+                self.near.fetch_add(1, Ordering::SeqCst);
+                self.watched.fetch_add(1, Ordering::SeqCst);
+                if !self.was_watched.load(Ordering::SeqCst) {
+                    self.was_watched.store(true, Ordering::SeqCst);
+                }
+                self.wake_from(Sleep::Light);
+                Counted::Watched
+            }
+            Watch::At(due) => {
+                self.far_running.fetch_add(1, Ordering::Relaxed);
+                let mut far = self.far();
+                far.last += 1;
+                let number = far.last;
+                far.dues.insert(number, due);
+                let is_late = far.wakes.is_none_or(|wakes| due < wakes);
+                drop(far);
+                if is_late {
+                    self.wake_from(Sleep::Light);
+                }
+                Counted::Far(number)
+            }
+        };
+        Running { clock: self, counted }
     }
 
     /// From this sleep or a deeper one.
@@ -138,16 +182,25 @@ impl Clock {
         }
     }
 
+    /// How many are under way.
     pub(super) fn calls(&self) -> usize {
-        self.running.load(Ordering::Relaxed)
+        self.near.load(Ordering::Relaxed) + self.far_running.load(Ordering::Relaxed)
     }
 
-    fn has_calls(&self) -> bool {
-        self.running.load(Ordering::SeqCst) > 0
+    fn far(&self) -> MutexGuard<'_, Far> {
+        self.far.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn has_watched(&self) -> bool {
-        self.watched.load(Ordering::SeqCst) > 0 || self.was_watched.load(Ordering::SeqCst)
+    fn far_if_free(&self) -> Option<MutexGuard<'_, Far>> {
+        match self.far.try_lock() {
+            Ok(far) => Some(far),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    fn has_near(&self) -> bool {
+        self.near.load(Ordering::SeqCst) > 0
     }
 
     /// A call that begins now sees how the clock sleeps, or is seen by whoever asks [`Self::is_wanted`] next: both sides
@@ -160,18 +213,36 @@ impl Clock {
     fn is_wanted(&self, sleep: Sleep) -> bool {
         match sleep {
             Sleep::Awake => true,
-            Sleep::Light => self.has_watched() || self.look_again.load(Ordering::SeqCst),
-            Sleep::Deep => self.has_calls(),
+            Sleep::Light => {
+                self.watched.load(Ordering::SeqCst) > 0 || self.was_watched.load(Ordering::SeqCst)
+            }
+            Sleep::Deep => self.has_near(),
         }
+    }
+
+    /// When the next tick is due of one that may come so late, and which call was the last to ask for one of its own.
+    /// Calls that begin from now on see it. `None`: it cannot be said.
+    fn wakes_by(&self, most: Option<Instant>) -> Option<(Option<Instant>, u64)> {
+        let mut far = self.far_if_free()?;
+        far.wakes = far.dues.values().copied().chain(most).min();
+        Some((far.wakes, far.last))
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.clock.running.fetch_sub(1, Ordering::SeqCst);
-        if self.watch != Watch::Trusting {
-            self.clock.watched.fetch_sub(1, Ordering::SeqCst);
+        match self.counted {
+            Counted::Far(number) => {
+                self.clock.far().dues.remove(&number);
+                self.clock.far_running.fetch_sub(1, Ordering::Relaxed);
+                return;
+            }
+            Counted::Watched => {
+                self.clock.watched.fetch_sub(1, Ordering::SeqCst);
+            }
+            Counted::Near => {}
         }
+        self.clock.near.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -193,18 +264,17 @@ fn run(clock: &Weak<Clock>) {
     loop {
         let Some(shared) = clock.upgrade() else { return };
         shared.advance();
-        idle = if shared.has_calls() {
+        idle = if shared.has_near() {
             0
         } else {
             idle.saturating_add(1)
         };
-        let was_watched = shared.was_watched.swap(false, Ordering::SeqCst);
-        unwatched = if was_watched {
+        unwatched = if shared.was_watched.swap(false, Ordering::SeqCst) {
             0
         } else {
             unwatched.saturating_add(1)
         };
-        let sleep = if shared.look_again.swap(false, Ordering::SeqCst) || unwatched <= IDLE_TICKS {
+        let sleep = if unwatched <= IDLE_TICKS {
             Sleep::Awake
         } else if idle <= IDLE_TICKS {
             Sleep::Light
@@ -212,23 +282,155 @@ fn run(clock: &Weak<Clock>) {
             Sleep::Deep
         };
         shared.sleeps(sleep);
-        let is_wanted = shared.is_wanted(sleep);
         drop(shared);
-        match sleep {
-            Sleep::Light if !is_wanted => std::thread::park_timeout(TRUSTING_TICK),
-            Sleep::Deep if !is_wanted => std::thread::park(),
-            _ => {}
-        }
-        let Some(shared) = clock.upgrade() else { return };
-        // After a light sleep to its end the tick is due; who ended a sleep wants it a little later.
-        let is_due = sleep == Sleep::Light && !shared.is_wanted(sleep);
-        shared.sleeps(Sleep::Awake);
-        drop(shared);
-        if sleep == Sleep::Deep {
+        let Some(woke) = rest(clock, sleep) else { return };
+        if woke == Woke::Called && sleep == Sleep::Deep {
             idle = 0;
         }
-        if !is_due {
+    }
+}
+
+/// Why the next tick comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Woke {
+    /// It is due.
+    Due,
+    /// Somebody is under way who must not wait for that.
+    Called,
+}
+
+/// Sleeps until the next tick. `None`: there will be none any more.
+fn rest(clock: &Weak<Clock>, sleep: Sleep) -> Option<Woke> {
+    let most = (sleep == Sleep::Light).then(|| Instant::now() + SELDOM);
+    let mut before = None;
+    loop {
+        let shared = clock.upgrade()?;
+        let wakes = shared.wakes_by(most).filter(|(_, last)| {
+            // Woken, but not for a call with a time of its own: for one that may have come and gone.
+            before.is_none_or(|before| before != *last) && !shared.is_wanted(sleep)
+        });
+        let Some((at, last)) = wakes else {
+            shared.sleeps(Sleep::Awake);
+            drop(shared);
+            tick();
+            return Some(Woke::Called);
+        };
+        drop(shared);
+        before = Some(last);
+        let Some(at) = at else {
+            std::thread::park();
+            continue;
+        };
+        std::thread::park_timeout(at.saturating_duration_since(Instant::now()));
+        if Instant::now() >= at {
+            return Some(Woke::Due);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::{Config, Instance, Module, Store, UpdateDeadline};
+
+    use super::*;
+
+    /// `(module (func (export "run") (loop (br 0))))`
+    const LOOPS: &[u8] =
+        b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x07\x01\x03run\0\0\x0a\x09\x01\x07\0\x03\x40\x0c\0\x0b\x0b";
+
+    struct Looping {
+        clock: Arc<Clock>,
+        engine: Engine,
+        module: Module,
+    }
+
+    impl Looping {
+        fn new() -> Self {
+            let engine = Engine::new(Config::new().epoch_interruption(true)).unwrap();
+            let clock = Clock::start().unwrap();
+            clock.advances(&engine);
+            let module = Module::new(&engine, LOOPS).unwrap();
+            Self {
+                clock,
+                engine,
+                module,
+            }
+        }
+
+        fn until_it_sleeps(&self) {
+            let began = Instant::now();
+            while self.clock.sleep.load(Ordering::SeqCst) != Sleep::Deep as u8 {
+                assert!(
+                    began.elapsed() < Duration::from_secs(30),
+                    "it does not go to sleep"
+                );
+                tick();
+            }
+        }
+
+        /// Loops, for so many ticks. When they came.
+        fn ticks(&self, ticks: usize, watch: Watch) -> Vec<Instant> {
+            let mut store = Store::new(&self.engine, Vec::new());
+            store.epoch_deadline_callback(move |mut store| {
+                store.data_mut().push(Instant::now());
+                if store.data().len() == ticks {
+                    return Err(wasmtime::Error::msg("enough"));
+                }
+                Ok(UpdateDeadline::Continue(1))
+            });
+            store.set_epoch_deadline(1);
+            let instance = Instance::new(&mut store, &self.module, &[]).unwrap();
+            let run = instance.get_typed_func::<(), ()>(&mut store, "run").unwrap();
+            let running = self.clock.running(watch);
+            assert!(run.call(&mut store, ()).is_err());
+            drop(running);
+            store.into_data()
+        }
+    }
+
+    #[test]
+    fn each_kind_of_call_is_looked_at() {
+        let looping = Looping::new();
+        for watch in [Watch::Trusting, Watch::Close, Watch::At(Instant::now())] {
+            looping.until_it_sleeps();
+            assert_eq!(looping.ticks(5, watch).len(), 5);
+        }
+        assert_eq!(looping.clock.calls(), 0);
+    }
+
+    #[test]
+    fn a_call_with_a_time_of_its_own_is_left_alone_until_then() {
+        let looping = Looping::new();
+        looping.until_it_sleeps();
+        let due = Instant::now() + Duration::from_millis(300);
+        assert!(looping.ticks(1, Watch::At(due))[0] >= due);
+    }
+
+    #[test]
+    fn one_that_ends_sooner_does_not_wait_for_one_that_ends_later() {
+        let looping = Looping::new();
+        looping.until_it_sleeps();
+        let late = Instant::now() + Duration::from_secs(3_600);
+        let _late = looping.clock.running(Watch::At(late));
+        let began = Instant::now();
+        while looping.clock.far().wakes.is_none() {
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "it does not see the first"
+            );
             tick();
         }
+        let due = Instant::now() + Duration::from_millis(50);
+        assert!(looping.ticks(1, Watch::At(due))[0] >= due);
+        assert_eq!(looping.clock.calls(), 1);
+    }
+
+    #[test]
+    fn nobody_waits_for_who_holds_the_list_of_calls() {
+        let looping = Looping::new();
+        looping.until_it_sleeps();
+        let held = looping.clock.far();
+        assert_eq!(looping.ticks(5, Watch::Close).len(), 5);
+        drop(held);
     }
 }

@@ -9,7 +9,6 @@ use wasmtime::{
 
 use super::{
     call::{self, CallError},
-    clock::Watch,
     engine::{Engines, Profile},
     host::{self, Capability, Host, Said, Time},
     wire::{
@@ -272,7 +271,7 @@ impl Prepared {
             fast: None,
         };
         let mut store = self.store(engine, limits, time, Ambience { now_ms: 0, seed: 0 });
-        let _running = self.engines.clock().running(Watch::Long);
+        let _running = self.engines.clock().running(store.data().watch());
         let instance = self.pre.instantiate(&mut store).map_err(|error| {
             if error.is::<wasmtime::PoolConcurrencyLimitError>() {
                 return Unusable::NoInstance;
@@ -296,7 +295,7 @@ impl Prepared {
         let host = Host::new(
             limits.memory_bytes,
             limits.table_elements,
-            (time, self.engines.clock().clone()),
+            time,
             ambience.now_ms,
             ambience.seed,
         );
@@ -344,11 +343,7 @@ impl Prepared {
         run: impl FnOnce(&mut Store<Host>) -> wasmtime::Result<Result<T, CallError>>,
     ) -> Ran<T> {
         let mut store = self.store(self.pre.engine(), limits, time, ambience);
-        let running = self.engines.clock().running(match time.fast {
-            None => Watch::Long,
-            Some(fast) if fast.trusted => Watch::Trusting,
-            Some(_) => Watch::Close,
-        });
+        let running = self.engines.clock().running(store.data().watch());
         let result = match run(&mut store) {
             Ok(result) => result,
             Err(error) => Err(CallError::of(&error, &store.data().limiter)),

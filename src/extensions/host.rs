@@ -1,17 +1,14 @@
 //! What one call has of the host: its limits, and the functions it may call. What it says and counts is kept until the
 //! call is over, so that a call which is begun anew elsewhere says nothing twice.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use wasmtime::{
     ResourceLimiter, StoreContextMut, UpdateDeadline,
     component::{Linker, WasmStr},
 };
 
-use super::{clock::Clock, wire::LogLevel};
+use super::{clock::Watch, wire::LogLevel};
 
 /// Lines of one call, and bytes of one line and of all of them; further ones are dropped.
 const LOG_LINES: usize = 32;
@@ -76,7 +73,6 @@ pub(super) struct Host {
     pub(super) limiter: Limiter,
     began: Instant,
     time: Time,
-    clock: Arc<Clock>,
     now_ms: u64,
     chance: u64,
     pub(super) said: Said,
@@ -134,7 +130,7 @@ impl Host {
     pub(super) fn new(
         memory_bytes: usize,
         table_elements: usize,
-        (time, clock): (Time, Arc<Clock>),
+        time: Time,
         now_ms: u64,
         seed: u64,
     ) -> Self {
@@ -148,10 +144,18 @@ impl Host {
             },
             began: Instant::now(),
             time,
-            clock,
             now_ms,
             chance: seed,
             said: Said::default(),
+        }
+    }
+
+    /// How the clock is to look at it.
+    pub(super) fn watch(&self) -> Watch {
+        match self.time.fast {
+            None => Watch::At(self.began + self.time.deadline),
+            Some(fast) if fast.trusted => Watch::Trusting,
+            Some(_) => Watch::Close,
         }
     }
 
@@ -203,11 +207,8 @@ pub(super) fn at_tick(store: StoreContextMut<'_, Host>) -> wasmtime::Result<Upda
     if elapsed >= host.time.deadline {
         return Err(Ended::Deadline.into());
     }
-    if let Some(fast) = host.time.fast {
-        if elapsed >= fast.after {
-            return Err(Ended::Overrun.into());
-        }
-        host.clock.look_again();
+    if host.time.fast.is_some_and(|fast| elapsed >= fast.after) {
+        return Err(Ended::Overrun.into());
     }
     Ok(UpdateDeadline::Continue(1))
 }
