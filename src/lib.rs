@@ -9,7 +9,7 @@
 //!                              └─ (rest) ─► forward ─► HEIR ─────────────────┘
 //!  refresh (HEIR | disk | directory) ─► policy ─► snapshot            admin reads all of it
 //!  health_check ─► memory ◄─► remember (the disk)      cases tries policies on decide, for their authors
-//!  app puts it together from a config; store is a HEIR of our own, a command of its own
+//!  app puts it together from a config; priority says which threads stand back for which; store is a HEIR of our own
 //! ```
 //!
 //! Arrows point one way: `policy` and `respond` use nothing of ours, `decide` and `snapshot` use `policy`, `heir` uses both,
@@ -27,6 +27,7 @@ pub mod health_check;
 pub mod heir;
 pub mod listener;
 pub mod policy;
+mod priority;
 pub mod readiness;
 pub mod refresh;
 pub mod remember;

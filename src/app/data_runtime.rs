@@ -5,6 +5,8 @@ use std::io;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
+use crate::priority::Priority;
+
 #[derive(Debug)]
 pub(super) struct DataRuntime(Option<Runtime>, Handle);
 
@@ -13,6 +15,7 @@ impl DataRuntime {
         let runtime = Builder::new_multi_thread()
             .worker_threads(workers)
             .thread_name("data")
+            .on_thread_start(|| Priority::Prompt.take())
             .enable_all()
             .build()?;
         let handle = runtime.handle().clone();

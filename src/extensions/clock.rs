@@ -13,6 +13,8 @@ use std::{
 
 use wasmtime::{Engine, EngineWeak};
 
+use crate::priority::Priority;
+
 /// How often a running call is looked at.
 const TICK: Duration = Duration::from_millis(1);
 /// How often, where only such run that can be trusted to be quick: each tick takes a processor from somebody.
@@ -112,7 +114,10 @@ impl Clock {
         let weak = Arc::downgrade(&clock);
         let handle = std::thread::Builder::new()
             .name("extension-clock".into())
-            .spawn(move || run(&weak))?;
+            .spawn(move || {
+                Priority::Prompt.take();
+                run(&weak);
+            })?;
         // Read only by those who come later, and then it is set.
         let _once = clock.thread.set(handle.thread().clone());
         Ok(clock)

@@ -25,11 +25,11 @@ use super::{
     module::{ModuleDigest, ModuleSource},
     record::{Module, Record},
     registry::kind_of,
-    slow::{Priority, SlowLane},
+    slow::SlowLane,
     vitals::Vitals,
     workshop::{Built, Workshop},
 };
-use crate::{heir::HeirClient, snapshot::ExtensionRecords, telemetry::Metrics};
+use crate::{heir::HeirClient, priority::Priority, snapshot::ExtensionRecords, telemetry::Metrics};
 
 /// Modules that are fetched at a time.
 const FETCHES: usize = 8;

@@ -8,22 +8,7 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use thread_priority::{
-    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
-    thread_native_id,
-};
-
-/// As the compiler's process.
-const NICE: i32 = 10;
-
-/// How far the threads stand back for whoever answers from memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Priority {
-    /// They get a small share even of processors that are always busy, and others wait for it, a few milliseconds at most.
-    Low,
-    /// They get what nobody else wants, and nobody waits for them. Beside busy processors they hardly run.
-    Idle,
-}
+use crate::priority::Priority;
 
 /// A call that waits for a thread.
 type Job = Box<dyn FnOnce() + Send>;
@@ -81,7 +66,7 @@ impl SlowLane {
             std::thread::Builder::new()
                 .name(format!("extension-slow-{number}"))
                 .spawn(move || {
-                    stand_back(priority);
+                    priority.take();
                     work(&weak);
                 })?;
         }
@@ -156,16 +141,6 @@ impl Waiting {
     }
 }
 
-/// Of this thread alone (Linux). Where it is not allowed, it goes without.
-fn stand_back(priority: Priority) {
-    let _not_allowed = rustix::process::nice(NICE);
-    if priority == Priority::Idle {
-        // Who becomes runnable takes the processor from an idle thread at once, but from a nice one only in its turn.
-        let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-        let _not_allowed = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy);
-    }
-}
-
 fn work(shared: &Weak<Shared>) {
     loop {
         let Some(shared) = shared.upgrade() else { return };
@@ -196,7 +171,7 @@ mod tests {
 
     #[test]
     fn one_extension_does_not_keep_another_waiting() {
-        let lane = SlowLane::start(2, 64, Priority::Idle).unwrap();
+        let lane = SlowLane::start(2, 64, Priority::Low).unwrap();
         let (release, held) = mpsc::channel::<()>();
         let held = Arc::new(Mutex::new(held));
         for _ in 0..10 {
@@ -209,29 +184,6 @@ mod tests {
         is_done.recv().unwrap();
         assert!(lane.waiting() >= 8);
         drop(release);
-    }
-
-    #[test]
-    fn its_threads_stand_back() {
-        let of_a_thread = |priority| {
-            let lane = SlowLane::start(1, 4, priority).unwrap();
-            let (tell, told) = mpsc::channel();
-            lane.submit(1, move || {
-                let policy = thread_priority::thread_schedule_policy().unwrap();
-                let nice = rustix::process::getpriority_process(None).unwrap();
-                tell.send((policy, nice)).unwrap();
-            })
-            .unwrap();
-            told.recv().unwrap()
-        };
-        let normal = ThreadSchedulePolicy::Normal;
-        let before = rustix::process::getpriority_process(None).unwrap();
-        let (idle, _) = of_a_thread(Priority::Idle);
-        assert_eq!(idle, normal(NormalThreadSchedulePolicy::Idle));
-        let (low, nice) = of_a_thread(Priority::Low);
-        assert_eq!(low, normal(NormalThreadSchedulePolicy::Other));
-        assert_eq!(nice, (before + NICE).min(19));
-        assert_eq!(rustix::process::getpriority_process(None).unwrap(), before);
     }
 
     #[test]
