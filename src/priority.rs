@@ -4,23 +4,20 @@
 use std::time::Duration;
 
 use thread_priority::{
-    DeadlineFlags, NormalThreadSchedulePolicy, RealtimeThreadSchedulePolicy, ThreadPriority,
-    ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
+    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
+    thread_native_id,
 };
 
 /// As the compiler's process.
 const NICE: i32 = 10;
 
 /// The shortest slice that the kernel gives.
-const SLICE: Duration = Duration::from_micros(100);
-
-/// The kernel's `SCHED_FLAG_KEEP_POLICY`: only what else is given changes.
-const KEEP_POLICY: DeadlineFlags = DeadlineFlags::from_bits_retain(0x08);
+const SHORT: Duration = Duration::from_micros(100);
 
 /// How far a thread stands back for others, or they for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Priority {
-    /// It asks for less at a time than others and gets it sooner, but not more in all. For threads that never run for long.
+    /// It asks for less at a time than others and gets it sooner, but not more in all. For threads that seldom run for long.
     Prompt,
     /// It gets a small share even of processors that are always busy, and others wait for it, a few milliseconds at most.
     Low,
@@ -32,7 +29,7 @@ impl Priority {
     /// Takes it on, for the thread that calls.
     pub(crate) fn take(self) {
         match self {
-            Self::Prompt => short_slices(),
+            Self::Prompt => ask_for_slices(SHORT),
             Self::Low => lower(),
             Self::Idle => {
                 lower();
@@ -46,27 +43,38 @@ impl Priority {
 }
 
 fn lower() {
+    // A thread has the slices of whoever started it. These are the kernel's own.
+    ask_for_slices(Duration::ZERO);
     let _not_allowed = rustix::process::nice(NICE);
 }
 
 /// From Linux 6.12 the run time of an ordinary thread is the slice that it asks for: who asks for short ones is let in before
-/// those who ask for long ones. Before that, and where the flag is not known, nothing changes.
+/// those who ask for long ones. Before that it means nothing.
 #[cfg(target_env = "gnu")]
-fn short_slices() {
+fn ask_for_slices(slice: Duration) {
+    use thread_priority::{DeadlineFlags, RealtimeThreadSchedulePolicy, ThreadId};
+
+    /// The kernel's `SCHED_FLAG_KEEP_POLICY`: the thread stays an ordinary one.
+    const KEEP_POLICY: DeadlineFlags = DeadlineFlags::from_bits_retain(0x08);
     /// Here the kernel's number of a thread is wanted, of which this one stands for the thread that calls.
-    const CALLING: thread_priority::ThreadId = 0;
+    const CALLING: ThreadId = 0;
+
+    // The call also makes the thread as nice as most are. Who started this process otherwise meant it.
+    if rustix::process::getpriority_process(None) != Ok(0) {
+        return;
+    }
     let slice = ThreadPriority::Deadline {
-        runtime: SLICE,
+        runtime: slice,
         deadline: Duration::ZERO,
         period: Duration::ZERO,
         flags: KEEP_POLICY,
     };
     let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Deadline);
-    let _not_known = set_thread_priority_and_policy(CALLING, slice, policy);
+    let _not_allowed = set_thread_priority_and_policy(CALLING, slice, policy);
 }
 
 #[cfg(not(target_env = "gnu"))]
-fn short_slices() {}
+fn ask_for_slices(_: Duration) {}
 
 #[cfg(test)]
 mod tests {
@@ -74,38 +82,51 @@ mod tests {
 
     use super::*;
 
-    /// What a thread of this priority is for the kernel: its policy, how nice it is, and its slice if the kernel shows it.
-    fn of_a_thread(priority: Option<Priority>) -> (ThreadSchedulePolicy, i32, Option<String>) {
-        let ask = move || {
-            if let Some(priority) = priority {
-                priority.take();
-            }
-            let shown = std::fs::read_to_string("/proc/thread-self/sched").unwrap_or_default();
-            let slice = shown.lines().find_map(|line| line.strip_prefix("se.slice"));
-            (
-                thread_priority::thread_schedule_policy().unwrap(),
-                getpriority_process(None).unwrap(),
-                slice.and_then(|rest| rest.split_whitespace().last().map(str::to_owned)),
-            )
-        };
+    /// What a thread is for the kernel: its policy, how nice it is, and its slice if the kernel shows it.
+    type Shown = (ThreadSchedulePolicy, i32, Option<String>);
+
+    fn shown() -> Shown {
+        let shown = std::fs::read_to_string("/proc/thread-self/sched").unwrap_or_default();
+        let slice = shown.lines().find_map(|line| line.strip_prefix("se.slice"));
+        (
+            thread_priority::thread_schedule_policy().unwrap(),
+            getpriority_process(None).unwrap(),
+            slice.and_then(|rest| rest.split_whitespace().last().map(str::to_owned)),
+        )
+    }
+
+    fn in_a_thread<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> T {
         std::thread::spawn(ask).join().unwrap()
+    }
+
+    fn of(priority: Priority) -> Shown {
+        priority.take();
+        shown()
     }
 
     #[test]
     fn each_is_what_it_says_to_the_kernel_and_of_one_thread_alone() {
-        let (ordinary, nice, slice) = of_a_thread(None);
-        let (policy, low, _) = of_a_thread(Some(Priority::Low));
-        assert_eq!((policy, low), (ordinary, (nice + NICE).min(19)));
-        let (policy, ..) = of_a_thread(Some(Priority::Idle));
-        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-        assert_eq!(policy, idle);
-        let (policy, prompt, short) = of_a_thread(Some(Priority::Prompt));
+        let (ordinary, nice, slice) = in_a_thread(shown);
+        let (policy, prompt, short) = in_a_thread(|| of(Priority::Prompt));
         assert_eq!((policy, prompt), (ordinary, nice));
         // Kernels before 6.12 show a slice and do not let it be chosen.
-        if cfg!(target_env = "gnu") && knows_slices() && slice.is_some() {
+        if cfg!(target_env = "gnu") && knows_slices() && nice == 0 && slice.is_some() {
             assert_eq!(short.as_deref(), Some("100000"));
         }
-        assert_eq!(of_a_thread(None), (ordinary, nice, slice));
+        // The others are started by threads that are prompt.
+        let below = |priority: Priority| {
+            in_a_thread(move || {
+                Priority::Prompt.take();
+                in_a_thread(move || of(priority))
+            })
+        };
+        assert_eq!(
+            below(Priority::Low),
+            (ordinary, (nice + NICE).min(19), slice.clone())
+        );
+        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+        assert_eq!(below(Priority::Idle).0, idle);
+        assert_eq!(in_a_thread(shown), (ordinary, nice, slice));
     }
 
     fn knows_slices() -> bool {

@@ -286,7 +286,7 @@ fn every_failure_is_on_the_page() {
 fn what_the_threat_model_names_is_there() {
     let page = page("threat-model.md");
     let mut sources = String::new();
-    for dir in ["src/extensions", "tests/it/extensions"] {
+    for dir in ["src", "src/extensions", "tests/it/extensions"] {
         for entry in fs::read_dir(root().join(dir)).unwrap() {
             sources += &fs::read_to_string(entry.unwrap().path()).unwrap_or_default();
         }
