@@ -77,29 +77,34 @@ fn ask_for_slices(slice: Duration) {
 fn ask_for_slices(_: Duration) {}
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use rustix::process::getpriority_process;
 
     use super::*;
 
     /// What a thread is for the kernel: its policy, how nice it is, and its slice if the kernel shows it.
-    type Shown = (ThreadSchedulePolicy, i32, Option<String>);
+    pub(crate) type Shown = (ThreadSchedulePolicy, i32, Option<String>);
 
-    fn shown() -> Shown {
-        let shown = std::fs::read_to_string("/proc/thread-self/sched").unwrap_or_default();
-        let slice = shown.lines().find_map(|line| line.strip_prefix("se.slice"));
+    pub(crate) fn shown() -> Shown {
+        // Kernels without its statistics have no such file.
+        let slice = std::fs::read_to_string("/proc/thread-self/sched")
+            .ok()
+            .and_then(|shown| {
+                let rest = shown.lines().find_map(|line| line.strip_prefix("se.slice"))?;
+                rest.split_whitespace().last().map(str::to_owned)
+            });
         (
             thread_priority::thread_schedule_policy().unwrap(),
             getpriority_process(None).unwrap(),
-            slice.and_then(|rest| rest.split_whitespace().last().map(str::to_owned)),
+            slice,
         )
     }
 
-    fn in_a_thread<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) fn in_a_thread<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> T {
         std::thread::spawn(ask).join().unwrap()
     }
 
-    fn of(priority: Priority) -> Shown {
+    pub(crate) fn of(priority: Priority) -> Shown {
         priority.take();
         shown()
     }

@@ -41,3 +41,19 @@ impl Drop for DataRuntime {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::priority::tests::{in_a_thread, of, shown};
+
+    #[test]
+    fn its_threads_are_prompt() {
+        let runtime = DataRuntime::start(1).unwrap();
+        let (tell, told) = mpsc::channel();
+        runtime.handle().spawn(async move { tell.send(shown()).unwrap() });
+        assert_eq!(told.recv().unwrap(), in_a_thread(|| of(Priority::Prompt)));
+    }
+}

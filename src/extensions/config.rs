@@ -22,7 +22,8 @@ pub struct ExtensionsConfig {
     /// request is served.
     #[schemars(range(min = 1, max = 64))]
     pub slow_threads: u32,
-    /// Calls that may wait for threads of each of these two kinds; further ones fail at once.
+    /// Calls that may wait for a slow thread, and as many for one of those that seldom end in time; further ones fail at
+    /// once.
     #[schemars(range(min = 1, max = 10_000))]
     pub slow_queue: u32,
     /// The largest module.

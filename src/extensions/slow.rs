@@ -168,6 +168,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::priority::tests::{in_a_thread, of, shown};
 
     #[test]
     fn one_extension_does_not_keep_another_waiting() {
@@ -184,6 +185,16 @@ mod tests {
         is_done.recv().unwrap();
         assert!(lane.waiting() >= 8);
         drop(release);
+    }
+
+    #[test]
+    fn its_threads_stand_back() {
+        for priority in [Priority::Low, Priority::Idle] {
+            let lane = SlowLane::start(1, 4, priority).unwrap();
+            let (tell, told) = mpsc::channel();
+            lane.submit(1, move || tell.send(shown()).unwrap()).unwrap();
+            assert_eq!(told.recv().unwrap(), in_a_thread(move || of(priority)));
+        }
     }
 
     #[test]
