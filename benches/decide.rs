@@ -15,8 +15,8 @@ use std::{
 
 use beamline_sidecar::{
     decide::{
-        Circumstances, Decision, DecisionId, Effects, Explaining, Inquiry, Message, Moment, NoExtensions,
-        Provenance, Rules, Seed, decide,
+        DecideContext, Decision, DecisionId, DecisionInput, Effects, Explaining, Message, NoExtensions,
+        Provenance, Rules, Seed, Timestamp, decide,
         memory::{Memory, MemoryLimits},
     },
     policy::{DetailLevel, PolicyId, RoutingPolicy, TenantId, read, read_object},
@@ -46,8 +46,8 @@ impl Asking {
         }
     }
 
-    fn inquiry(&self) -> Inquiry<'_> {
-        Inquiry {
+    fn input(&self) -> DecisionInput<'_> {
+        DecisionInput {
             tenant: &self.tenant,
             policy_id: &self.policy_id,
             context: &self.context,
@@ -59,7 +59,7 @@ impl Asking {
     fn decide(&self, memory: &Memory, seed: u64) -> Decision {
         let decided = pin!(decide(
             &self.policy,
-            self.inquiry(),
+            self.input(),
             &self.rules,
             memory,
             &NoExtensions,
@@ -72,9 +72,9 @@ impl Asking {
     }
 }
 
-fn at(seed: u64) -> Circumstances<'static> {
-    const NOW: Moment = Moment::from_unix_ms(1_800_000_000_000);
-    Circumstances {
+fn at(seed: u64) -> DecideContext<'static> {
+    const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
+    DecideContext {
         id: DecisionId(seed.into()),
         seed: Seed(seed),
         now: NOW,
@@ -180,7 +180,7 @@ fn explanation(bencher: Bencher<'_, '_>, level: &str) {
     let explaining = Explaining {
         decision: &decision,
         policy: &asking.policy,
-        inquiry: asking.inquiry(),
+        input: asking.input(),
         at: at(1),
         memory: &memory,
         provenance: Provenance::default(),

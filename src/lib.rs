@@ -17,7 +17,6 @@
 
 pub mod admin;
 pub mod app;
-pub mod cases;
 pub mod cli;
 pub mod config;
 pub mod decide;
@@ -27,13 +26,13 @@ pub mod health_check;
 pub mod heir;
 pub mod listener;
 pub mod policy;
-mod priority;
 pub mod readiness;
 pub mod refresh;
-pub mod remember;
 pub mod respond;
 pub mod route;
 pub mod snapshot;
 pub mod store;
 pub mod telemetry;
+pub mod testing;
+mod thread_priority;
 pub mod write;

@@ -30,7 +30,7 @@ pub enum State {
 
 /// The judgement and its reason.
 #[derive(Debug, Clone, Serialize)]
-pub struct Judgement {
+pub struct ReadinessStatus {
     pub state: State,
     pub reason: &'static str,
 }
@@ -64,9 +64,9 @@ impl Readiness {
         self.stopping.store(true, Relaxed);
     }
 
-    pub fn judge(&self) -> Judgement {
+    pub fn judge(&self) -> ReadinessStatus {
         let (state, reason) = self.state();
-        Judgement { state, reason }
+        ReadinessStatus { state, reason }
     }
 
     fn state(&self) -> (State, &'static str) {
@@ -102,7 +102,7 @@ impl Readiness {
                 State::Degraded,
                 "HEIR has not confirmed the snapshot for longer than refresh.stale_after_ms",
             ),
-            (Origin::Heir, RefreshState::Held) => (
+            (Origin::Heir, RefreshState::Withheld) => (
                 State::Degraded,
                 "HEIR's answer would remove too many policies and waits for a confirmation",
             ),

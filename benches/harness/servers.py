@@ -18,7 +18,7 @@ class Server:
     pid: int
     url: str
     unix: Path | None = None
-    ops: str | None = None
+    admin: str | None = None
 
 
 def store(lab, policies, level=None):
@@ -37,11 +37,11 @@ def store(lab, policies, level=None):
 def sidecar(lab, heir, state=None, refresh=None, wait=True, decide=None, more=None):
     """A sidecar in front of `heir`, on TCP and a Unix socket, all telemetry on."""
     name = lab.unique("sidecar")
-    port, ops = free_port(), free_port()
+    port, admin = free_port(), free_port()
     unix = lab.dir / f"{name}.sock"
     config = {
         "listen": [f"127.0.0.1:{port}", f"unix:{unix}"],
-        "ops": {"listen": f"127.0.0.1:{ops}"},
+        "admin": {"listen": f"127.0.0.1:{admin}"},
         "heir": {"url": heir.url, "timeout_ms": 5000},
         "state_dir": str(state or lab.folder(f"{name}-state")),
         "runtime": {"workers": lab.options.workers},
@@ -54,9 +54,9 @@ def sidecar(lab, heir, state=None, refresh=None, wait=True, decide=None, more=No
     file = lab.dir / f"{name}.yaml"
     file.write_text(json.dumps(config, indent=2))  # JSON is YAML
     process = lab.start("sidecar", [lab.options.sidecar_binary, "run", "--config", file])
-    server = Server(process, process.pid, f"http://127.0.0.1:{port}", unix, f"http://127.0.0.1:{ops}")
+    server = Server(process, process.pid, f"http://127.0.0.1:{port}", unix, f"http://127.0.0.1:{admin}")
     if wait:
-        wait_for_200(process, server.ops + "/ready")
+        wait_for_200(process, server.admin + "/ready")
     return server
 
 

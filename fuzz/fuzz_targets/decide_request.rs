@@ -5,7 +5,7 @@
 
 use beamline_sidecar::{
     decide::{
-        Circumstances, Decision, DecisionId, Effects, Explaining, Inquiry, Metadata, Moment, Provenance,
+        DecideContext, Decision, DecisionId, Effects, Explaining, DecisionInput, Metadata, Timestamp, Provenance,
         Refusal, Rules, Scripted, Seed, decide,
         memory::{CallResult, Memory, MemoryLimits},
     },
@@ -42,7 +42,7 @@ fn answer(policy: &RoutingPolicy, body: &[u8], effects: Effects) -> Option<Resul
         buckets: 4,
         providers: 4,
     });
-    let now = Moment::from_unix_ms(1_800_000_000_000);
+    let now = Timestamp::from_unix_ms(1_800_000_000_000);
     for provider in policy.providers.iter().take(2) {
         for _ in 0..3 {
             memory
@@ -51,14 +51,14 @@ fn answer(policy: &RoutingPolicy, body: &[u8], effects: Effects) -> Option<Resul
         }
         memory.health.set(&request.tenant, &ProviderId::new("b"), false);
     }
-    let context = request.take_context("fuzz");
-    let inquiry = Inquiry {
+    let context = request.into_context("fuzz");
+    let input = DecisionInput {
         tenant: &request.tenant,
         policy_id: &request.policy_id,
         context: &context,
         message: request.message(),
     };
-    let at = Circumstances {
+    let at = DecideContext {
         id: DecisionId(1),
         seed: Seed(7),
         now,
@@ -75,14 +75,14 @@ fn answer(policy: &RoutingPolicy, body: &[u8], effects: Effects) -> Option<Resul
     );
     let outcome = runtime
         .expect("a runtime without drivers needs nothing")
-        .block_on(decide(policy, inquiry, &rules, &memory, &extensions, at));
+        .block_on(decide(policy, input, &rules, &memory, &extensions, at));
     match &outcome.result {
         Ok(decision) => {
             assert!(!decision.selection.provider.as_str().is_empty());
             let explaining = Explaining {
                 decision,
                 policy,
-                inquiry,
+                input,
                 at,
                 memory: &memory,
                 provenance: Provenance::default(),

@@ -1,4 +1,4 @@
-//! Who may see and change what the ops listener offers.
+//! Who may see and change what the admin listener offers.
 
 use std::{fs, io, path::PathBuf};
 
@@ -7,7 +7,7 @@ use http::{Request, header};
 use secrecy::{ExposeSecret, SecretSlice};
 use subtle::ConstantTimeEq;
 
-use super::OpsConfig;
+use super::AdminConfig;
 use crate::{
     listener::Peer,
     respond::{ErrorCode, Failure},
@@ -23,7 +23,7 @@ pub struct Access {
 
 impl Access {
     /// Reads the token.
-    pub fn load(config: &OpsConfig) -> io::Result<Self> {
+    pub fn load(config: &AdminConfig) -> io::Result<Self> {
         let file = config.token_file.clone();
         let token = if file.as_os_str().is_empty() {
             None
@@ -48,10 +48,10 @@ impl Access {
                     .is_some_and(|old| equal(old, token.expose_secret()));
                 if !same {
                     self.token.store(std::sync::Arc::new(Some(token)));
-                    tracing::info!("Took up the changed ops.token_file.");
+                    tracing::info!("Took up the changed admin.token_file.");
                 }
             }
-            Err(error) => tracing::warn!(%error, "ops.token_file cannot be used; the old token stays."),
+            Err(error) => tracing::warn!(%error, "admin.token_file cannot be used; the old token stays."),
         }
     }
 
@@ -67,14 +67,14 @@ impl Access {
                 }
                 Err(Failure::new(
                     ErrorCode::Unauthorized,
-                    "send the token of ops.token_file: Authorization: Bearer …",
+                    "send the token of admin.token_file: Authorization: Bearer …",
                 )
                 .header(header::WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer")))
             }
             None if peer.is_local() && names_this_machine(request) => Ok(()),
             None => Err(Failure::new(
                 ErrorCode::Forbidden,
-                "without ops.token_file this is for clients on this machine only",
+                "without admin.token_file this is for clients on this machine only",
             )),
         }
     }
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn without_a_token_only_this_machine_is_let_in() {
-        let access = Access::load(&OpsConfig::default()).unwrap();
+        let access = Access::load(&AdminConfig::default()).unwrap();
         assert_eq!(ask(&access, "127.0.0.1:1", &[]), None);
         assert_eq!(ask(&access, "[::1]:1", &[("host", "localhost:9901")]), None);
         assert_eq!(
@@ -150,9 +150,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");
         fs::write(&file, "s3cret\n").unwrap();
-        let access = Access::load(&OpsConfig {
+        let access = Access::load(&AdminConfig {
             token_file: file.clone(),
-            ..OpsConfig::default()
+            ..AdminConfig::default()
         })
         .unwrap();
         let with = |token: &str| ask(&access, "10.0.0.1:1", &[("authorization", token)]);

@@ -42,8 +42,8 @@ impl Admin {
                 "by": if host.is_switched_off(id) { "operator" } else { "record" },
             })).collect::<Value>(),
             "problems": registry.problems(),
-            "instances": {"running": running, "most": host.config().instances},
-            "slow_lane": {"waiting": waiting, "threads": host.config().slow_threads, "most": host.config().slow_queue},
+            "instances": {"running": running, "most": host.config().max_instances},
+            "slow_lane": {"waiting": waiting, "threads": host.config().worker_threads, "most": host.config().max_queued_calls},
         });
         Ok(respond::json(StatusCode::OK, &page))
     }

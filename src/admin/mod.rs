@@ -1,4 +1,4 @@
-//! The ops listener: probes and metrics for everyone, the rest for operators.
+//! The admin listener: probes and metrics for everyone, the rest for operators.
 //!
 //! Everything but the open paths needs the token; without a token configured, a client on this machine.
 
@@ -32,10 +32,10 @@ use crate::{
     write::Writer,
 };
 
-/// The ops listener.
+/// The admin listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct OpsConfig {
+pub struct AdminConfig {
     /// Where `/live`, `/ready`, `/metrics` and `/admin/*` are: `IP:PORT` or `unix:/absolute/path`.
     pub listen: String,
     /// File with the bearer token for `/admin/*`; read again when it changes. Empty: `/admin/*` is for clients on
@@ -43,7 +43,7 @@ pub struct OpsConfig {
     pub token_file: PathBuf,
 }
 
-impl Default for OpsConfig {
+impl Default for AdminConfig {
     fn default() -> Self {
         Self {
             listen: "0.0.0.0:9901".into(),
@@ -52,7 +52,7 @@ impl Default for OpsConfig {
     }
 }
 
-/// Answers the ops listener.
+/// Answers the admin listener.
 #[derive(Debug)]
 pub struct Admin {
     pub access: Access,

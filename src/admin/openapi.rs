@@ -13,7 +13,7 @@ pub(super) fn page() -> Response {
 /// Writes the document.
 pub fn document() -> Value {
     let mut paths = Map::new();
-    for (path, item) in data_plane().into_iter().chain(ops()) {
+    for (path, item) in data_plane().into_iter().chain(admin()) {
         paths.insert(path.to_owned(), item);
     }
     json!({
@@ -21,17 +21,17 @@ pub fn document() -> Value {
         "info": {
             "title": "beamline-sidecar",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Policy lookups and routing decisions for the Beamline Router beside it. Paths under /admin, and /live, /ready and /metrics, are on the ops listener; the others on the data listener. What is not listed here is forwarded to HEIR.",
+            "description": "Policy lookups and routing decisions for the Beamline Router beside it. Paths under /admin, and /live, /ready and /metrics, are on the admin listener; the others on the data listener. What is not listed here is forwarded to HEIR.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [
             {"url": "http://127.0.0.1:8080", "description": "data plane"},
-            {"url": "http://127.0.0.1:9901", "description": "ops"},
+            {"url": "http://127.0.0.1:9901", "description": "admin"},
         ],
         "paths": paths,
         "components": {
             "schemas": schemas(),
-            "securitySchemes": {"ops": {"type": "http", "scheme": "bearer", "description": "The token of ops.token_file; without one, clients on the same machine."}},
+            "securitySchemes": {"admin": {"type": "http", "scheme": "bearer", "description": "The token of admin.token_file; without one, clients on the same machine."}},
         },
     })
 }
@@ -104,7 +104,7 @@ fn data_plane() -> Vec<(&'static str, Value)> {
     ]
 }
 
-fn ops() -> Vec<(&'static str, Value)> {
+fn admin() -> Vec<(&'static str, Value)> {
     let tenant = query("tenant", true, "The tenant");
     let ok = &[(200, "The page", "Any")];
     vec![
@@ -252,7 +252,7 @@ fn operation(
 fn secured(summary: &str, parameters: &[Value], answers: &[(u16, &str, &str)]) -> Value {
     let mut operation = operation(summary, parameters, None, answers);
     operation["responses"]["401"] = json!({"description": "No token, or not the right one", "content": {"application/json": {"schema": reference("Error")}}});
-    operation["security"] = json!([{"ops": []}]);
+    operation["security"] = json!([{"admin": []}]);
     operation
 }
 

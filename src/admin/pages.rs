@@ -142,7 +142,7 @@ impl Admin {
                 Ok(respond::json(StatusCode::OK, &page))
             }
             Err(RefreshError::Heir(error)) => Err(error.failure()),
-            Err(RefreshError::Held(held)) => Err(Failure::new(ErrorCode::Conflict, held.to_string())),
+            Err(RefreshError::Withheld(held)) => Err(Failure::new(ErrorCode::Conflict, held.to_string())),
         }
     }
 

@@ -1,11 +1,11 @@
-//! The threads that answer the Router. Refreshing, replaying and the ops listener run elsewhere, so that none of
+//! The threads that answer the Router. Refreshing, replaying and the admin listener run elsewhere, so that none of
 //! them can stand in a lookup's way.
 
 use std::io;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use crate::priority::Priority;
+use crate::thread_priority::Priority;
 
 #[derive(Debug)]
 pub(super) struct DataRuntime(Option<Runtime>, Handle);
@@ -47,7 +47,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::priority::tests::{in_a_thread, of, shown};
+    use crate::thread_priority::tests::{in_a_thread, of, shown};
 
     #[test]
     fn its_threads_are_prompt() {

@@ -25,7 +25,7 @@ use self::{data_runtime::DataRuntime, reload::Reloader, tasks::Tasks};
 use crate::{
     admin::{Access, Admin},
     config::Config,
-    decide::memory::Memory,
+    decide::memory::{Memory, persist},
     extensions::ExtensionHost,
     forward::Forwarder,
     health_check::{CheckerError, HealthChecker},
@@ -34,7 +34,6 @@ use crate::{
     policy::TenantId,
     readiness::Readiness,
     refresh::{Directory, DiskSnapshot, Fetcher, Refresher, Restored},
-    remember,
     route::{Decider, Router, Upstream, now},
     snapshot::SnapshotStore,
     telemetry::{Logs, Metrics, chain},
@@ -50,13 +49,13 @@ pub enum BuildError {
         #[source]
         source: io::Error,
     },
-    #[error("ops.listen")]
-    OpsListen(#[from] InvalidAddress),
+    #[error("admin.listen")]
+    AdminListen(#[from] InvalidAddress),
     #[error("heir.url")]
     HeirUrl(#[from] InvalidBaseUrl),
     #[error("cannot prepare the connection to HEIR")]
     Connect(#[from] ConnectError),
-    #[error("ops.token_file")]
+    #[error("admin.token_file")]
     Token(#[source] io::Error),
     #[error("cannot use state_dir {path}")]
     StateDir {
@@ -96,7 +95,7 @@ pub struct App {
     _state_lock: Option<File>,
     data: DataRuntime,
     listeners: Vec<Bound>,
-    ops: Bound,
+    admin_listener: Bound,
     router: Arc<Router>,
     admin: Arc<Admin>,
     store: Arc<SnapshotStore>,
@@ -125,7 +124,7 @@ pub struct Shutdown {
 impl App {
     /// Builds from a configuration that was checked.
     pub fn build(config: Config, source: ConfigSource, logs: Logs) -> Result<Self, BuildError> {
-        let metrics = Metrics::new(config.metrics.tenant_labels)?;
+        let metrics = Metrics::new(config.metrics.max_tenant_labels)?;
         let state_dir = Some(config.state_dir.as_path()).filter(|dir| !dir.as_os_str().is_empty());
         let state_lock = state_dir.map(lock_state_dir).transpose()?;
         let host = extension_host(&config, state_dir, &source, &metrics)?;
@@ -182,7 +181,7 @@ impl App {
             Decider::new(&config.decide, memory.clone(), host, metrics.clone()),
         );
         let admin = Arc::new(Admin {
-            access: Access::load(&config.ops).map_err(BuildError::Token)?,
+            access: Access::load(&config.admin).map_err(BuildError::Token)?,
             store: store.clone(),
             client: client.clone(),
             refresher: refresher.clone(),
@@ -201,14 +200,14 @@ impl App {
                 .map(|address| bind(&config, address))
                 .collect::<Result<Vec<_>, _>>()
         })?;
-        let ops = bind(&config, &config.ops.listen.parse()?)?;
+        let admin_listener = bind(&config, &config.admin.listen.parse()?)?;
         let reloader = Reloader::new(source, config.clone(), live, logs, metrics.clone());
         Ok(Self {
             config,
             _state_lock: state_lock,
             data,
             listeners,
-            ops,
+            admin_listener,
             router,
             admin,
             store,
@@ -234,9 +233,9 @@ impl App {
             .collect()
     }
 
-    /// Where the ops listener is.
-    pub fn ops_address(&self) -> &Address {
-        self.ops.address()
+    /// Where the admin listener is.
+    pub fn admin_address(&self) -> &Address {
+        self.admin_listener.address()
     }
 
     /// Serves until told to stop. `reload` wakes a re-read of the configuration, besides changes of the files.
@@ -244,7 +243,7 @@ impl App {
         let background = CancellationToken::new();
         let tasks = Tasks::new();
         let stop = Stop::default();
-        let ops_stop = Stop::default();
+        let admin_stop = Stop::default();
         let connections = TaskTracker::new();
         let limits = self.config.limits.connection();
         for bound in self.listeners {
@@ -263,18 +262,18 @@ impl App {
             );
             connections.spawn_on(served, self.data.handle());
         }
-        let ops_limits = ConnectionLimits {
-            connections: 256,
+        let admin_limits = ConnectionLimits {
+            max_connections: 256,
             ..limits
         };
-        let ops_connections = TaskTracker::new();
-        ops_connections.spawn(serve(
-            self.ops,
+        let admin_connections = TaskTracker::new();
+        admin_connections.spawn(serve(
+            self.admin_listener,
             self.admin.clone(),
-            ops_limits,
-            self.metrics.listener("ops"),
-            ops_stop.clone(),
-            ops_connections.clone(),
+            admin_limits,
+            self.metrics.listener("admin"),
+            admin_stop.clone(),
+            admin_connections.clone(),
         ));
         if let (Some(refresher), Some(client)) = (&self.refresher, &self.client) {
             let (refresher, stopping) = (refresher.clone(), background.clone());
@@ -313,7 +312,7 @@ impl App {
             let every = Duration::from_millis(every);
             tasks.spawn(
                 "remember",
-                remember::run(self.memory.clone(), dir, every, background.clone()),
+                persist::run(self.memory.clone(), dir, every, background.clone()),
             );
         }
         let reloaded = reload::Targets {
@@ -337,7 +336,7 @@ impl App {
             stop.closing.cancel();
             connections.close();
             self.fetches.close();
-            let drain = Duration::from_millis(self.config.shutdown.drain_ms);
+            let drain = Duration::from_millis(self.config.shutdown.drain_timeout_ms);
             if tokio::time::timeout(drain, connections.wait()).await.is_err() {
                 tracing::warn!(
                     connections = connections.len(),
@@ -346,10 +345,10 @@ impl App {
             }
             background.cancel();
             tasks.finish(drain).await;
-            ops_stop.closing.cancel();
-            ops_connections.close();
+            admin_stop.closing.cancel();
+            admin_connections.close();
             // Whoever still reads a probe's answer gets it; nobody else is worth waiting for.
-            let _late = tokio::time::timeout(Duration::from_millis(200), ops_connections.wait()).await;
+            let _late = tokio::time::timeout(Duration::from_millis(200), admin_connections.wait()).await;
             tracing::info!("Stopped.");
         };
         tokio::select! {
@@ -360,7 +359,7 @@ impl App {
 }
 
 fn bind(config: &Config, address: &Address) -> Result<Bound, BuildError> {
-    Bound::bind(address, config.unix_mode_bits(), config.share_listen).map_err(|source| BuildError::Listen {
+    Bound::bind(address, config.unix_mode_bits(), config.reuse_port).map_err(|source| BuildError::Listen {
         address: address.clone(),
         source,
     })
@@ -451,7 +450,7 @@ fn extension_host(
 fn remembered(config: &Config, state_dir: Option<&Path>) -> Arc<Memory> {
     let memory = Memory::new(config.decide.memory_limits());
     if let Some(dir) = state_dir.filter(|_| config.decide.persist) {
-        match remember::load(&memory, dir, now()) {
+        match persist::load(&memory, dir, now()) {
             Ok(loaded) => tracing::info!(?loaded, "Read what decisions remember."),
             Err(error) => tracing::error!(error = chain(&error), "Decisions begin with an empty memory."),
         }
@@ -480,7 +479,7 @@ fn load_directory(
     if path.as_os_str().is_empty() {
         return Ok(None);
     }
-    let directory = Directory::new(path, config.limits.body_bytes);
+    let directory = Directory::new(path, config.limits.max_body_bytes);
     let policies = directory
         .load_into(store)
         .map_err(|source| BuildError::Directory {
@@ -513,7 +512,7 @@ fn connect(
         timeout,
         metrics.clone(),
     )?);
-    let policy_bytes = config.limits.body_bytes;
+    let policy_bytes = config.limits.max_body_bytes;
     let fetcher = Fetcher::new(
         client.clone(),
         store.clone(),
@@ -533,7 +532,7 @@ fn connect(
         live.clone(),
         tenants,
         policy_bytes,
-        config.heir.answer_bytes,
+        config.heir.max_answer_bytes,
         metrics.clone(),
         restores,
     );

@@ -94,7 +94,7 @@ impl Reloader {
             &heir.tls.ca_file,
             &heir.tls.cert_file,
             &heir.tls.key_file,
-            &self.current.ops.token_file,
+            &self.current.admin.token_file,
         ];
         let watched = Watched::new(
             files,

@@ -133,7 +133,7 @@ fn policy_mistakes(config: &config::Config) -> Vec<Mistake> {
     if config.policies_dir.as_os_str().is_empty() {
         return Vec::new();
     }
-    match Directory::new(&config.policies_dir, config.limits.body_bytes).read() {
+    match Directory::new(&config.policies_dir, config.limits.max_body_bytes).read() {
         Ok((_, bad)) => bad
             .into_iter()
             .flat_map(|bad| {

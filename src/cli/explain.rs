@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 
 use super::{EXIT_USAGE, complain, policy_files, policy_files::Paint, say};
 use crate::{
-    cases::{self, CaseMemory},
     decide::{
-        Circumstances, Context, DecisionId, Effects, Explaining, Explanation, Inquiry, Moment, Outcome,
-        Provenance, Rules, Scripted, Seed, decide,
+        Context, DecideContext, DecisionId, DecisionInput, Effects, Explaining, Explanation, Outcome,
+        Provenance, Rules, Scripted, Seed, Timestamp, decide,
     },
     policy::{DetailLevel, PolicyId, TenantId},
     route::{DecideRequest, now},
+    testing::{self, CaseMemory},
 };
 
 #[derive(Debug, Args)]
@@ -45,7 +45,7 @@ pub(super) struct ExplainArgs {
     seed: Option<Seed>,
     /// When: a time such as 2025-01-31T08:30:00Z, or Unix milliseconds; unset: now.
     #[arg(long, value_name = "TIME")]
-    at: Option<Moment>,
+    at: Option<Timestamp>,
     /// How much to say.
     #[arg(long, value_enum, default_value = "verbose")]
     level: Level,
@@ -99,7 +99,7 @@ pub(super) fn context(body: &[u8], tenant: &str) -> io::Result<(TenantId, Policy
     if tree.get("task").is_some() || tree.get("message").is_some() {
         let mut request = DecideRequest::parse(body)
             .map_err(|refused| invalid(format!("{} ({})", refused.message, refused.reason)))?;
-        let context = request.take_context("");
+        let context = request.into_context("");
         return Ok((request.tenant, request.policy_id, context));
     }
     let Value::Object(mut context) = tree else {
@@ -114,7 +114,7 @@ pub(super) fn context(body: &[u8], tenant: &str) -> io::Result<(TenantId, Policy
 fn read_yaml<T: DeserializeOwned>(file: &Path) -> io::Result<T> {
     let named = |error: String| io::Error::other(format!("{}: {error}", file.display()));
     let text = fs::read_to_string(file).map_err(|error| named(error.to_string()))?;
-    cases::read_yaml(&text).map_err(|error| named(error.to_string()))
+    testing::read_yaml(&text).map_err(|error| named(error.to_string()))
 }
 
 fn explain(args: &ExplainArgs) -> io::Result<ExitCode> {
@@ -132,16 +132,16 @@ fn explain(args: &ExplainArgs) -> io::Result<ExitCode> {
         None => CaseMemory::default(),
         Some(file) => read_yaml(file)?,
     };
-    let memory = cases::remembered(&remembered, &tenant, &policy, now);
+    let memory = testing::remembered(&remembered, &tenant, &policy, now);
     let later = move || now;
-    let at = Circumstances {
+    let at = DecideContext {
         id: DecisionId(fastrand::u128(..)),
         seed: args.seed.unwrap_or_else(|| Seed(fastrand::u64(..))),
         now,
         later: &later,
         effects: Effects::Remembered,
     };
-    let inquiry = Inquiry {
+    let input = DecisionInput {
         tenant: &tenant,
         policy_id: &policy_id,
         context: &context,
@@ -150,7 +150,7 @@ fn explain(args: &ExplainArgs) -> io::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let Outcome { result, .. } = runtime.block_on(decide(
         &policy,
-        inquiry,
+        input,
         &Rules::default(),
         &memory,
         &extensions,
@@ -161,7 +161,7 @@ fn explain(args: &ExplainArgs) -> io::Result<ExitCode> {
             let explaining = Explaining {
                 decision: &decision,
                 policy: &policy,
-                inquiry,
+                input,
                 at,
                 memory: &memory,
                 provenance: Provenance::default(),

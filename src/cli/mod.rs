@@ -1,6 +1,5 @@
 //! The command line.
 
-mod cases;
 mod check;
 mod compile_extension;
 mod demo;
@@ -15,6 +14,7 @@ mod run;
 mod schema;
 mod simulate;
 mod store;
+mod test;
 
 use std::{io::Write, process::ExitCode};
 
@@ -65,7 +65,7 @@ enum Command {
     /// Compare two versions of a policy: whose decision changes.
     Diff(diff::DiffArgs),
     /// Run decision cases: policies, requests, and what must come of them.
-    Test(cases::TestArgs),
+    Test(test::TestArgs),
     /// Make extensions of your own: new, build, check, test, bench, inspect.
     #[cfg(feature = "compiler")]
     Ext(ext::ExtArgs),
@@ -88,7 +88,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Diff(args) => diff::run(&args),
-        Command::Test(args) => cases::run(&args),
+        Command::Test(args) => test::run(&args),
         #[cfg(feature = "compiler")]
         Command::Ext(args) => ext::run(&args),
         Command::Schema => schema::run(),

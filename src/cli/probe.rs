@@ -12,13 +12,13 @@ use crate::{config, listener::Address};
 
 Examples:
   beamline-sidecar probe ready --config /etc/beamline/sidecar.yaml
-  beamline-sidecar probe live --ops 127.0.0.1:9901")]
+  beamline-sidecar probe live --admin 127.0.0.1:9901")]
 pub(super) struct ProbeArgs {
     /// What to ask.
     what: What,
-    /// Where the ops listener is; else it is read from the configuration.
+    /// Where the admin listener is; else it is read from the configuration.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
-    ops: Option<Address>,
+    admin: Option<Address>,
     /// The sidecar's configuration.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -34,11 +34,11 @@ enum What {
 }
 
 pub(super) fn run(args: &ProbeArgs) -> ExitCode {
-    let address = match &args.ops {
+    let address = match &args.admin {
         Some(address) => address.clone(),
         None => match config::load(args.config.as_deref(), &config::environment()) {
             // A checked configuration has an address here.
-            Ok(loaded) => match loaded.config.ops.listen.parse() {
+            Ok(loaded) => match loaded.config.admin.listen.parse() {
                 Ok(address) => address,
                 Err(_) => return ExitCode::from(EXIT_USAGE),
             },

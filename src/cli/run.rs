@@ -85,7 +85,7 @@ async fn serve(config: config::Config, source: ConfigSource, logs: Logs) -> Exit
     }
     let addresses: Vec<String> = app.addresses().iter().map(ToString::to_string).collect();
     let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(listen = addresses.join(","), ops = %app.ops_address(), version, "The sidecar listens.");
+    tracing::info!(listen = addresses.join(","), admin = %app.admin_address(), version, "The sidecar listens.");
     app.run(shutdown.clone(), reloads).await;
     if shutdown.at_once.is_cancelled() {
         // Whoever started it should know that requests may have been cut off.

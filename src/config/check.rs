@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fmt};
 use jsonschema::{ValidationError, error::ValidationErrorKind};
 use serde_json::Value;
 
+use super::renamed;
+
 /// One thing wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Mistake {
@@ -61,7 +63,7 @@ impl fmt::Display for Mistakes {
 /// One key that holds a value.
 #[derive(Debug, Clone)]
 pub(super) struct Key {
-    /// With dots: `heir.pool.max`.
+    /// With dots: `heir.pool.max_requests`.
     pub(super) path: String,
     pub(super) schema: Value,
 }
@@ -175,7 +177,7 @@ impl Keys {
         if let ValidationErrorKind::AdditionalProperties { unexpected } = error.kind() {
             return unexpected
                 .iter()
-                .map(|name| self.unknown_key(&key, name))
+                .filter_map(|name| self.unknown_key(&key, name))
                 .collect();
         }
         let valid = self
@@ -198,12 +200,16 @@ impl Keys {
         vec![Mistake::new(key, message, remedy)]
     }
 
-    fn unknown_key(&self, section: &str, name: &str) -> Mistake {
+    /// `None` for a key that was renamed, which is reported as such.
+    fn unknown_key(&self, section: &str, name: &str) -> Option<Mistake> {
         let path = if section.is_empty() {
             name.to_owned()
         } else {
             format!("{section}.{name}")
         };
+        if renamed::new_name(&path).is_some() {
+            return None;
+        }
         let known = self.sections.get(section).map(Vec::as_slice).unwrap_or_default();
         let near = known
             .iter()
@@ -214,7 +220,7 @@ impl Keys {
             Some((_, near)) => format!("did you mean `{near}`?"),
             None => format!("known here: {}", known.join(", ")),
         };
-        Mistake::new(path, "there is no such key", remedy)
+        Some(Mistake::new(path, "there is no such key", remedy))
     }
 }
 

@@ -19,7 +19,7 @@ pub fn environment() -> Environment {
         .collect()
 }
 
-/// The variable that sets a key, such as `BEAMLINE_HEIR_POOL_MAX` for `heir.pool.max`. The Router's own keys keep
+/// The variable that sets a key, such as `BEAMLINE_HEIR_POOL_MAX` for `heir.pool.max_requests`. The Router's own keys keep
 /// their names: `BEAMLINE_HEIR_POLICY_STORE_ENABLED`.
 pub(super) fn variable(path: &str) -> String {
     format!("BEAMLINE_{}", path.replace('.', "_").to_ascii_uppercase())

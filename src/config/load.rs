@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use serde_json::{Map, Value};
 
-use super::{Config, Environment, Mistake, Mistakes, check::Keys, env::overlay};
+use super::{Config, Environment, Mistake, Mistakes, check::Keys, env::overlay, renamed};
 use crate::{listener::Address, policy::TenantId};
 
 /// A configuration without a mistake.
@@ -53,7 +53,8 @@ pub fn parse(text: &str, origin: &str, environment: &Environment) -> Result<Load
         }
     };
     let keys = Keys::of::<Config>();
-    let mut mistakes = Vec::new();
+    let mut mistakes = renamed::in_file(&document);
+    mistakes.extend(renamed::in_environment(environment, &keys));
     overlay(&mut document, environment, &keys, &mut mistakes);
     mistakes.extend(keys.check(&document));
     if !mistakes.is_empty() {
@@ -138,20 +139,20 @@ fn check_listeners(config: &Config, mistakes: &mut Vec<Mistake>) {
             ));
         }
     }
-    match config.ops.listen.parse::<Address>() {
+    match config.admin.listen.parse::<Address>() {
         Err(error) => mistakes.push(Mistake::new(
-            "ops.listen",
+            "admin.listen",
             error.to_string(),
             "IP:PORT or unix:/absolute/path",
         )),
-        Ok(ops) => {
+        Ok(admin) => {
             let taken = config
                 .listen_addresses()
                 .into_iter()
-                .any(|data| data == ops && !matches!(ops, Address::Tcp(address) if address.port() == 0));
+                .any(|data| data == admin && !matches!(admin, Address::Tcp(address) if address.port() == 0));
             if taken {
                 mistakes.push(Mistake::new(
-                    "ops.listen",
+                    "admin.listen",
                     "is the same as listen",
                     "give it a port of its own",
                 ));
@@ -237,11 +238,11 @@ fn check_heir(config: &Config, mistakes: &mut Vec<Mistake>) {
             }
         }
     }
-    if config.heir.pool.idle > config.heir.pool.max {
+    if config.heir.pool.max_idle > config.heir.pool.max_requests {
         mistakes.push(Mistake::new(
-            "heir.pool.idle",
-            "is more than heir.pool.max",
-            "lower it to at most heir.pool.max",
+            "heir.pool.max_idle",
+            "is more than heir.pool.max_requests",
+            "lower it to at most heir.pool.max_requests",
         ));
     }
 }
@@ -253,7 +254,7 @@ fn check_files(config: &Config, mistakes: &mut Vec<Mistake>) {
         ("heir.tls.ca_file", &tls.ca_file),
         ("heir.tls.cert_file", &tls.cert_file),
         ("heir.tls.key_file", &tls.key_file),
-        ("ops.token_file", &config.ops.token_file),
+        ("admin.token_file", &config.admin.token_file),
     ] {
         if file.as_os_str().is_empty() {
             continue;

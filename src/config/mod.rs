@@ -8,6 +8,7 @@ mod check;
 mod env;
 mod load;
 mod reference;
+mod renamed;
 
 use std::path::PathBuf;
 
@@ -21,7 +22,7 @@ pub(crate) use reference::is_live;
 pub use reference::reference;
 
 use crate::{
-    admin::OpsConfig, decide::DecideConfig, extensions::ExtensionsConfig, health_check::HealthChecksConfig,
+    admin::AdminConfig, decide::DecideConfig, extensions::ExtensionsConfig, health_check::HealthChecksConfig,
     heir::HeirConfig, listener::Address, listener::LimitsConfig, refresh::RefreshConfig,
     telemetry::LogConfig, write::WritesConfig,
 };
@@ -37,9 +38,9 @@ pub struct Config {
     pub unix_mode: String,
     /// Lets a second sidecar listen at the same addresses, so that a successor can be started, and be ready,
     /// before this one is told to stop.
-    pub share_listen: bool,
+    pub reuse_port: bool,
     pub runtime: RuntimeConfig,
-    pub ops: OpsConfig,
+    pub admin: AdminConfig,
     pub heir: HeirConfig,
     pub refresh: RefreshConfig,
     pub writes: WritesConfig,
@@ -75,9 +76,9 @@ impl Default for Config {
         Self {
             listen: OneOrMany::One("127.0.0.1:8080".into()),
             unix_mode: "660".into(),
-            share_listen: false,
+            reuse_port: false,
             runtime: RuntimeConfig::default(),
-            ops: OpsConfig::default(),
+            admin: AdminConfig::default(),
             heir: HeirConfig::default(),
             refresh: RefreshConfig::default(),
             writes: WritesConfig::default(),
@@ -142,14 +143,14 @@ pub struct ShutdownConfig {
     pub lame_duck_ms: u64,
     /// Wait this long for answers under way, then end all the same.
     #[schemars(range(min = 1, max = 600_000))]
-    pub drain_ms: u64,
+    pub drain_timeout_ms: u64,
 }
 
 impl Default for ShutdownConfig {
     fn default() -> Self {
         Self {
             lame_duck_ms: 1_000,
-            drain_ms: 10_000,
+            drain_timeout_ms: 10_000,
         }
     }
 }
@@ -160,12 +161,14 @@ impl Default for ShutdownConfig {
 pub struct MetricsConfig {
     /// Tenants that get a `tenant_id` label of their own; all further ones share the label `other`.
     #[schemars(range(max = 10_000))]
-    pub tenant_labels: usize,
+    pub max_tenant_labels: usize,
 }
 
 impl Default for MetricsConfig {
     fn default() -> Self {
-        Self { tenant_labels: 100 }
+        Self {
+            max_tenant_labels: 100,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who is let in: the checks before anything is chosen or any extension is run.
 
 use super::{
-    Context, Effects, Moment, PipelineLimits, RateLimited, Refusal, Rules, Stage,
+    Context, Effects, PipelineLimits, RateLimited, Refusal, Rules, Stage, Timestamp,
     memory::{BucketKey, Memory, Remaining},
 };
 use crate::policy::{LimitScope, Pipeline, PolicyId, RateLimit, RoutingPolicy, TenantId};
@@ -32,7 +32,7 @@ pub(super) fn take_tokens(
     (tenant, policy_id): (&TenantId, &PolicyId),
     rules: &Rules,
     memory: &Memory,
-    now: Moment,
+    now: Timestamp,
     effects: Effects,
 ) -> Result<Option<Allowance>, Refusal> {
     let own = policy.rate_limit.as_deref();
@@ -110,7 +110,7 @@ pub fn check_depth(pipeline: &Pipeline, limits: PipelineLimits) -> Result<(), Re
 }
 
 /// Refuses a request whose `deadline`, in epoch milliseconds, has passed. Only integers are deadlines.
-pub(super) fn check_deadline(context: &Context, now: Moment) -> Result<(), Refusal> {
+pub(super) fn check_deadline(context: &Context, now: Timestamp) -> Result<(), Refusal> {
     match context.get("deadline").and_then(serde_json::Value::as_i64) {
         Some(deadline_ms) if i128::from(deadline_ms) < i128::from(now.unix_ms) => {
             Err(Refusal::DeadlineExceeded { deadline_ms })

@@ -25,18 +25,18 @@ pub struct DecideConfig {
     /// A request whose metadata says `dry_run: true` is a dry run, as the platform has it: it is decided, but no extension
     /// is called and nothing remembered. Switch it off where clients that nobody vouches for set metadata: they could
     /// pass by every guard.
-    pub dry_run_by_metadata: bool,
+    pub allow_metadata_dry_run: bool,
     /// The tenants that may ask for decisions; unset: all.
     pub allowed_tenants: Option<Vec<TenantName>>,
     /// Sticky sessions that are remembered; past that the one used longest ago is forgotten.
     #[schemars(range(min = 1, max = 100_000_000))]
-    pub sticky_sessions: usize,
+    pub max_sticky_sessions: usize,
     /// Token buckets that are remembered.
     #[schemars(range(min = 1, max = 10_000_000))]
-    pub rate_limit_buckets: usize,
+    pub max_rate_limit_buckets: usize,
     /// Breakers, estimates and health states that are remembered, of all tenants together.
     #[schemars(range(min = 1, max = 10_000_000))]
-    pub providers: usize,
+    pub max_providers: usize,
     /// What each tenant may ask for, whatever its policies say. Unset: no limit.
     pub tenant_limit: Option<Limit>,
     /// What all tenants together may ask for. Unset: no limit.
@@ -84,11 +84,11 @@ impl Default for DecideConfig {
             detail_level: Detail::Detailed,
             fallback_evaluation: FallbackEvaluation::OnFailure,
             status_classes: true,
-            dry_run_by_metadata: true,
+            allow_metadata_dry_run: true,
             allowed_tenants: None,
-            sticky_sessions: 100_000,
-            rate_limit_buckets: 100_000,
-            providers: 10_000,
+            max_sticky_sessions: 100_000,
+            max_rate_limit_buckets: 100_000,
+            max_providers: 10_000,
             tenant_limit: None,
             global_limit: None,
             persist: false,
@@ -119,7 +119,7 @@ impl DecideConfig {
                     .collect()
             }),
             fallback_evaluation: self.fallback_evaluation,
-            dry_run_by_metadata: self.dry_run_by_metadata,
+            allow_metadata_dry_run: self.allow_metadata_dry_run,
             conditions: ConditionRules {
                 status_classes: self.status_classes,
             },
@@ -137,9 +137,9 @@ impl DecideConfig {
     /// Sizes of the memory.
     pub fn memory_limits(&self) -> MemoryLimits {
         MemoryLimits {
-            sessions: self.sticky_sessions,
-            buckets: self.rate_limit_buckets,
-            providers: self.providers,
+            sessions: self.max_sticky_sessions,
+            buckets: self.max_rate_limit_buckets,
+            providers: self.max_providers,
         }
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Map, Value, json};
 
-use super::{Allowance, Context, Executed, How, Inquiry, Selection, memory::Memory};
+use super::{Allowance, Context, DecisionInput, Executed, Mechanism, Selection, memory::Memory};
 use crate::policy::RoutingPolicy;
 
 /// What is told where neither the request nor the provider's results say anything better.
@@ -42,8 +42,8 @@ impl Decision {
     /// Retry and fallback details, as the metadata and the explanation have them.
     pub(super) fn how_context(&self) -> Context {
         let details = match &self.selection.how {
-            How::Sticky | How::Weighted => return Map::new(),
-            How::Retry {
+            Mechanism::Sticky | Mechanism::Weighted => return Map::new(),
+            Mechanism::Retry {
                 rule_index,
                 rule_id,
                 attempt,
@@ -57,7 +57,7 @@ impl Decision {
                 "backoff_ms": backoff_ms,
                 "backoff_applied": true,
             }),
-            How::Fallback {
+            Mechanism::Fallback {
                 rule_index,
                 rule_id,
                 attempts_used,
@@ -69,8 +69,8 @@ impl Decision {
                 "retry_max": max,
                 "fallback_applied": true,
             }),
-            How::LastResort => json!({"fallback_applied": true}),
-            How::BreakerFallback { original } => {
+            Mechanism::LastResort => json!({"fallback_applied": true}),
+            Mechanism::BreakerFallback { original } => {
                 json!({"fallback_applied": true, "original_provider": original})
             }
         };
@@ -86,23 +86,23 @@ impl Decision {
         clippy::cast_sign_loss,
         reason = "an average of milliseconds"
     )]
-    pub fn expected_latency_ms(&self, inquiry: Inquiry<'_>, memory: &Memory) -> u64 {
-        let asked = inquiry.context.get("expected_latency_ms").and_then(Value::as_u64);
+    pub fn expected_latency_ms(&self, input: DecisionInput<'_>, memory: &Memory) -> u64 {
+        let asked = input.context.get("expected_latency_ms").and_then(Value::as_u64);
         asked.unwrap_or_else(|| {
             let estimate = memory
                 .estimates
-                .of(inquiry.tenant, self.selection.provider.as_str());
+                .of(input.tenant, self.selection.provider.as_str());
             estimate.map_or(EXPECTED_LATENCY_MS, |estimate| estimate.latency_ms.round() as u64)
         })
     }
 
     /// The request's own expectation of cost, else what results have shown, else the default.
-    pub fn expected_cost(&self, inquiry: Inquiry<'_>, memory: &Memory) -> f64 {
-        let asked = inquiry.context.get("expected_cost").and_then(Value::as_f64);
+    pub fn expected_cost(&self, input: DecisionInput<'_>, memory: &Memory) -> f64 {
+        let asked = input.context.get("expected_cost").and_then(Value::as_f64);
         asked.unwrap_or_else(|| {
             let estimate = memory
                 .estimates
-                .of(inquiry.tenant, self.selection.provider.as_str());
+                .of(input.tenant, self.selection.provider.as_str());
             estimate
                 .and_then(|estimate| estimate.cost)
                 .unwrap_or(EXPECTED_COST)

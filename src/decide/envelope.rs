@@ -135,12 +135,12 @@ impl<'a> Envelope<'a> {
 
 /// The context of the request, with what pre-processors added.
 #[derive(Debug)]
-pub struct Surroundings<'a> {
+pub struct RequestContext<'a> {
     context: Cow<'a, Context>,
     text: OnceLock<Box<str>>,
 }
 
-impl<'a> Surroundings<'a> {
+impl<'a> RequestContext<'a> {
     pub fn new(context: &'a Context) -> Self {
         Self {
             context: Cow::Borrowed(context),

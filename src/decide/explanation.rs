@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Circumstances, Context, Decision, How, Inquiry, Rules, Stage, Status, StickyCheck,
+    Context, DecideContext, Decision, DecisionInput, Mechanism, Rules, Stage, Status, StickyCheck,
     backoff::strategy,
     memory::{Memory, State},
     redact::shown,
@@ -125,27 +125,27 @@ pub fn detail_level<'a>(
 pub struct Explaining<'a> {
     pub decision: &'a Decision,
     pub policy: &'a RoutingPolicy,
-    pub inquiry: Inquiry<'a>,
-    pub at: Circumstances<'a>,
+    pub input: DecisionInput<'a>,
+    pub at: DecideContext<'a>,
     pub memory: &'a Memory,
     pub provenance: Provenance,
 }
 
 impl Explaining<'_> {
-    /// The explanation at a level; `in_vain` is a level asked for that does not exist.
-    pub fn explain(&self, level: DetailLevel, in_vain: Option<&str>) -> Explanation {
+    /// The explanation at a level; `unknown_level` is a level asked for that does not exist.
+    pub fn explain(&self, level: DetailLevel, unknown_level: Option<&str>) -> Explanation {
         let selection = &self.decision.selection;
         Explanation {
             decision_id: self.at.id.to_string(),
             reason: selection.how.reason(),
             provider_id: selection.provider.clone(),
-            policy_id: self.inquiry.policy_id.to_string(),
+            policy_id: self.input.policy_id.to_string(),
             policy_version: self.policy.version.to_string(),
             priority: selection.how.priority(),
             steps: self.steps(level),
             context: self.context(level),
             evidence: (level != DetailLevel::Minimal).then(|| self.evidence()),
-            warnings: in_vain
+            warnings: unknown_level
                 .map(|asked| format!("there is no detail_level {asked:?}; explained at detailed"))
                 .into_iter()
                 .collect(),
@@ -173,7 +173,7 @@ impl Explaining<'_> {
             (_, DetailLevel::Minimal) => None,
             (StickyCheck::Hit, _) => {
                 let value = self
-                    .inquiry
+                    .input
                     .context
                     .get(key)
                     .map(|value| shown(key, value))
@@ -211,9 +211,9 @@ impl Explaining<'_> {
         }
         let count = providers.len();
         match (how, level) {
-            (How::Weighted, DetailLevel::Minimal) => Some(format!("2. Weighted: {count} providers")),
+            (Mechanism::Weighted, DetailLevel::Minimal) => Some(format!("2. Weighted: {count} providers")),
             (_, DetailLevel::Minimal) => None,
-            (How::Weighted, _) => {
+            (Mechanism::Weighted, _) => {
                 let total = self.policy.total_weight();
                 let applied =
                     format!("2. Applied weighted distribution: {count} providers, total weight: {total:.2}");
@@ -238,8 +238,8 @@ impl Explaining<'_> {
         let minimal = level == DetailLevel::Minimal;
         let verbose = level == DetailLevel::Verbose;
         let step = match how {
-            How::Fallback { .. } if minimal => "3. Fallback after retry".into(),
-            How::Fallback {
+            Mechanism::Fallback { .. } if minimal => "3. Fallback after retry".into(),
+            Mechanism::Fallback {
                 rule_id,
                 attempts_used,
                 max,
@@ -252,15 +252,15 @@ impl Explaining<'_> {
                 };
                 format!("3. Applied fallback rule after {attempts_used}/{max} retry attempts exhausted{rule}")
             }
-            How::LastResort if minimal => "3. Fallback applied".into(),
-            How::LastResort => {
+            Mechanism::LastResort if minimal => "3. Fallback applied".into(),
+            Mechanism::LastResort => {
                 format!(
                     "3. Applied fallback rule: {} fallback rules evaluated",
                     self.policy.fallbacks.len()
                 )
             }
-            How::Retry { attempt, max, .. } if minimal => format!("3. Retry {attempt}/{max}"),
-            How::Retry {
+            Mechanism::Retry { attempt, max, .. } if minimal => format!("3. Retry {attempt}/{max}"),
+            Mechanism::Retry {
                 attempt,
                 max,
                 backoff_ms,
@@ -272,12 +272,14 @@ impl Explaining<'_> {
                     .unwrap_or_default();
                 format!("3. Retry attempt {attempt}/{max} with backoff {backoff_ms}ms{strategy}")
             }
-            How::BreakerFallback { .. } if minimal => "3. Circuit breaker fallback".into(),
-            How::BreakerFallback { original } => {
+            Mechanism::BreakerFallback { .. } if minimal => "3. Circuit breaker fallback".into(),
+            Mechanism::BreakerFallback { original } => {
                 format!("3. Circuit breaker open for {original}: fallback applied")
             }
-            How::Sticky | How::Weighted if minimal || self.policy.fallbacks.is_empty() => return None,
-            How::Sticky | How::Weighted => {
+            Mechanism::Sticky | Mechanism::Weighted if minimal || self.policy.fallbacks.is_empty() => {
+                return None;
+            }
+            Mechanism::Sticky | Mechanism::Weighted => {
                 format!("3. Skipped fallbacks (provider selected via {})", how.reason())
             }
         };
@@ -287,7 +289,7 @@ impl Explaining<'_> {
     /// Name of the backoff strategy of the rule that decided.
     fn strategy(&self) -> Option<&'static str> {
         use crate::policy::Strategy;
-        let How::Retry { rule_index, .. } = &self.decision.selection.how else {
+        let Mechanism::Retry { rule_index, .. } = &self.decision.selection.how else {
             return None;
         };
         let rule = self.policy.fallbacks.get(*rule_index)?;
@@ -299,7 +301,7 @@ impl Explaining<'_> {
     }
 
     fn context(&self, level: DetailLevel) -> Context {
-        let asked = self.inquiry.context;
+        let asked = self.input.context;
         let mut context = match level {
             DetailLevel::Verbose => asked.clone(),
             DetailLevel::Detailed => asked
@@ -309,7 +311,7 @@ impl Explaining<'_> {
                 .collect(),
             DetailLevel::Minimal => Map::new(),
         };
-        context.insert("tenant_id".into(), self.inquiry.tenant.as_str().into());
+        context.insert("tenant_id".into(), self.input.tenant.as_str().into());
         if level == DetailLevel::Minimal {
             return context;
         }
@@ -363,7 +365,7 @@ impl Explaining<'_> {
                 .as_deref()
                 .is_some_and(|settings| settings.enabled);
             guarded
-                .then(|| self.memory.breakers.state(self.inquiry.tenant, id.as_str()))
+                .then(|| self.memory.breakers.state(self.input.tenant, id.as_str()))
                 .flatten()
         };
         let causes: BTreeMap<_, _> = selection.excluded.iter().map(|(id, cause)| (id, cause)).collect();
@@ -425,7 +427,9 @@ impl Explaining<'_> {
                 },
             }),
             rule_index: match selection.how {
-                How::Retry { rule_index, .. } | How::Fallback { rule_index, .. } => Some(rule_index),
+                Mechanism::Retry { rule_index, .. } | Mechanism::Fallback { rule_index, .. } => {
+                    Some(rule_index)
+                }
                 _ => None,
             },
         }
@@ -433,9 +437,9 @@ impl Explaining<'_> {
 }
 
 /// Reason and priority as the audit log has them, which knows only the documented ones.
-pub fn audit_form(how: &How) -> (&'static str, u8) {
+pub fn audit_form(how: &Mechanism) -> (&'static str, u8) {
     match how {
-        How::BreakerFallback { .. } => ("unknown", 50),
+        Mechanism::BreakerFallback { .. } => ("unknown", 50),
         how => (how.reason(), how.priority()),
     }
 }

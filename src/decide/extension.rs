@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Circumstances, Envelope, Stage, Surroundings, memory::State};
+use super::{DecideContext, Envelope, RequestContext, Stage, memory::State};
 use crate::policy::{PolicyId, ProviderId, TenantId};
 
 /// Runs extensions. Implemented by [`NoExtensions`], by [`Scripted`] for authors' tests, and by whoever has real ones.
@@ -23,13 +23,13 @@ pub struct Call<'a> {
     pub policy_id: &'a PolicyId,
     pub input: Input<'a>,
     /// The whole context.
-    pub around: &'a Surroundings<'a>,
+    pub around: &'a RequestContext<'a>,
     /// The policy item's configuration, to be laid over the registry record's.
     pub config: &'a Map<String, Value>,
     /// The policy item's overrides.
     pub timeout_ms: Option<u32>,
     pub retry: Option<u32>,
-    pub at: Circumstances<'a>,
+    pub at: DecideContext<'a>,
 }
 
 /// What an extension is given to work on.

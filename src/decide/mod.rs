@@ -15,14 +15,14 @@ mod envelope;
 mod explanation;
 mod extension;
 mod fallbacks;
-mod inquiry;
+mod input;
 pub mod memory;
-mod moment;
 mod pipeline;
 mod redact;
 mod refusal;
 mod seed;
 mod select;
+mod timestamp;
 mod weights;
 
 pub use admit::{Allowance, check_depth};
@@ -30,7 +30,7 @@ pub use backoff::backoff_ms;
 pub use complexity::Complexity;
 pub use config::DecideConfig;
 pub use decision::{Decision, EXPECTED_COST, EXPECTED_LATENCY_MS, Metadata};
-pub use envelope::{Envelope, Surroundings};
+pub use envelope::{Envelope, RequestContext};
 pub use explanation::{
     Candidate, DrawEvidence, Evidence, Explaining, Explanation, ExtensionEvidence, Provenance,
     StickyEvidence, audit_form, detail_level,
@@ -39,15 +39,16 @@ pub use extension::{
     Answer, Call, Executed, ExtensionError, Extensions, Input, MAX_METADATA_BYTES, MAX_PAYLOAD_BYTES,
     MAX_RETRIES, NoExtensions, ScoredProvider, Script, Scripted, Status, TIMEOUT_MS, Verdict, check_call,
 };
-pub use inquiry::{
-    Circumstances, Context, DecisionId, Effects, FallbackEvaluation, Inquiry, Message, PipelineLimits, Rules,
+pub use input::{
+    Context, DecideContext, DecisionId, DecisionInput, Effects, FallbackEvaluation, Message, PipelineLimits,
+    Rules,
 };
-pub use moment::{InvalidMoment, Moment};
 pub use redact::{REDACTED, is_sensitive, redact};
 pub use refusal::{RateLimited, Refusal, Stage};
 pub use seed::Seed;
 use seed::{Choices, Purpose};
-pub use select::{Exclusion, How, Selection, StickyCheck};
+pub use select::{Exclusion, Mechanism, Selection, StickyCheck};
+pub use timestamp::{InvalidTimestamp, Timestamp};
 pub use weights::Draw;
 
 use self::{
@@ -71,23 +72,23 @@ pub struct Outcome {
 /// Decides. Whether the tenant may ask was checked before the policy was looked for: [`Rules::admit_tenant`].
 pub async fn decide<E: Extensions>(
     policy: &RoutingPolicy,
-    inquiry: Inquiry<'_>,
+    input: DecisionInput<'_>,
     rules: &Rules,
     memory: &Memory,
     extensions: &E,
-    at: Circumstances<'_>,
+    at: DecideContext<'_>,
 ) -> Outcome {
     let mut transitions = Vec::new();
     // A request can ask to be a dry run by its context, and then nothing of it is remembered either.
     let dry =
-        rules.dry_run_by_metadata && inquiry.context.get("dry_run") == Some(&serde_json::Value::Bool(true));
+        rules.allow_metadata_dry_run && input.context.get("dry_run") == Some(&serde_json::Value::Bool(true));
     let effects = if dry { Effects::None } else { at.effects };
-    let at = Circumstances { effects, ..at };
+    let at = DecideContext { effects, ..at };
     let result = match &policy.pipeline {
         Some(pipeline) => {
-            let mut run = Run::new(inquiry, rules, at, extensions);
+            let mut run = Run::new(input, rules, at, extensions);
             async {
-                let allowance = let_in(policy, inquiry, rules, memory, at)?;
+                let allowance = admit(policy, input, rules, memory, at)?;
                 run.before(pipeline).await?;
                 let selection = run.select(policy, pipeline, memory, &mut transitions).await?;
                 let added = run.after(pipeline, &selection).await?;
@@ -106,7 +107,7 @@ pub async fn decide<E: Extensions>(
             }
             .await
         }
-        None => decide_alone(policy, inquiry, rules, memory, at, &mut transitions),
+        None => decide_alone(policy, input, rules, memory, at, &mut transitions),
     };
     Outcome { result, transitions }
 }
@@ -114,14 +115,14 @@ pub async fn decide<E: Extensions>(
 /// A decision that no extension takes part in; it waits for nothing.
 fn decide_alone(
     policy: &RoutingPolicy,
-    inquiry: Inquiry<'_>,
+    input: DecisionInput<'_>,
     rules: &Rules,
     memory: &Memory,
-    at: Circumstances<'_>,
+    at: DecideContext<'_>,
     transitions: &mut Vec<Transition>,
 ) -> Result<Decision, Refusal> {
-    let allowance = let_in(policy, inquiry, rules, memory, at)?;
-    let selection = select::select(policy, inquiry, inquiry.context, rules, memory, at, transitions)?;
+    let allowance = admit(policy, input, rules, memory, at)?;
+    let selection = select::select(policy, input, input.context, rules, memory, at, transitions)?;
     Ok(Decision {
         selection,
         executed: Vec::new(),
@@ -132,18 +133,18 @@ fn decide_alone(
 }
 
 /// The checks that come before everything else, in the contract's order.
-fn let_in(
+fn admit(
     policy: &RoutingPolicy,
-    inquiry: Inquiry<'_>,
+    input: DecisionInput<'_>,
     rules: &Rules,
     memory: &Memory,
-    at: Circumstances<'_>,
+    at: DecideContext<'_>,
 ) -> Result<Option<Allowance>, Refusal> {
-    let names = (inquiry.tenant, inquiry.policy_id);
+    let names = (input.tenant, input.policy_id);
     let allowance = admit::take_tokens(policy, names, rules, memory, at.now, at.effects)?;
     if let Some(pipeline) = &policy.pipeline {
         check_depth(pipeline, rules.pipeline)?;
     }
-    admit::check_deadline(inquiry.context, at.now)?;
+    admit::check_deadline(input.context, at.now)?;
     Ok(allowance)
 }

@@ -3,8 +3,8 @@
 use serde_json::{Map, json};
 
 use super::{
-    Answer, Call, Circumstances, Context, Effects, Envelope, Executed, ExtensionError, Extensions, Input,
-    Inquiry, Refusal, Rules, ScoredProvider, Selection, Stage, Status, Surroundings, Verdict,
+    Answer, Call, Context, DecideContext, DecisionInput, Effects, Envelope, Executed, ExtensionError,
+    Extensions, Input, Refusal, RequestContext, Rules, ScoredProvider, Selection, Stage, Status, Verdict,
     admit::check_deadline,
 };
 use super::{
@@ -15,31 +15,31 @@ use crate::policy::{Facts, Item, Mode, OnFail, Pipeline, Processor, Provider, Ro
 
 /// What flows through the stages of one decision.
 pub(super) struct Run<'a, E> {
-    pub(super) inquiry: Inquiry<'a>,
+    pub(super) input: DecisionInput<'a>,
     pub(super) rules: &'a Rules,
-    pub(super) at: Circumstances<'a>,
+    pub(super) at: DecideContext<'a>,
     pub(super) extensions: &'a E,
     pub(super) executed: Vec<Executed>,
     pub(super) message: Envelope<'a>,
     /// The inquiry's, until a pre-processor adds to it.
-    pub(super) around: Surroundings<'a>,
+    pub(super) around: RequestContext<'a>,
 }
 
 impl<'a, E: Extensions> Run<'a, E> {
     pub(super) fn new(
-        inquiry: Inquiry<'a>,
+        input: DecisionInput<'a>,
         rules: &'a Rules,
-        at: Circumstances<'a>,
+        at: DecideContext<'a>,
         extensions: &'a E,
     ) -> Self {
         Self {
-            inquiry,
+            input,
             rules,
             at,
             extensions,
             executed: Vec::new(),
-            message: Envelope::new(inquiry.tenant, inquiry.message),
-            around: Surroundings::new(inquiry.context),
+            message: Envelope::new(input.tenant, input.message),
+            around: RequestContext::new(input.context),
         }
     }
 
@@ -93,11 +93,11 @@ impl<'a, E: Extensions> Run<'a, E> {
         memory: &Memory,
         transitions: &mut Vec<Transition>,
     ) -> Result<Selection, Refusal> {
-        let (inquiry, rules, at) = (self.inquiry, self.rules, self.at);
+        let (input, rules, at) = (self.input, self.rules, self.at);
         if pipeline.scorers.is_empty() {
             return select::select(
                 policy,
-                inquiry,
+                input,
                 self.around.context(),
                 rules,
                 memory,
@@ -107,14 +107,14 @@ impl<'a, E: Extensions> Run<'a, E> {
         }
         // What pre-processors left is not changed any more, and is needed beside the scorers' notes.
         let context = self.around.context().clone();
-        let mut selecting = select::begin(policy, inquiry, &context, rules, memory, at, transitions);
+        let mut selecting = select::begin(policy, input, &context, rules, memory, at, transitions);
         if let Some((provider, how)) = selecting.before_the_draw() {
             return Ok(selecting.selected(provider, how));
         }
         let left_out = selecting.left_out();
         let known = |provider: &Provider| {
-            let estimate = memory.estimates.of(inquiry.tenant, provider.id.as_str());
-            let breaker = memory.breakers.state(inquiry.tenant, provider.id.as_str());
+            let estimate = memory.estimates.of(input.tenant, provider.id.as_str());
+            let breaker = memory.breakers.state(input.tenant, provider.id.as_str());
             (estimate, breaker.unwrap_or(State::Closed))
         };
         let eligible = policy.providers.iter().enumerate();
@@ -200,7 +200,7 @@ impl<'a, E: Extensions> Run<'a, E> {
         if let Some(payload) = answer.payload {
             self.message.take(payload);
         }
-        self.around.add(answer.metadata, self.inquiry.tenant);
+        self.around.add(answer.metadata, self.input.tenant);
         Ok(())
     }
 
@@ -307,8 +307,8 @@ impl<'a, E: Extensions> Run<'a, E> {
         let call = Call {
             stage,
             id,
-            tenant: self.inquiry.tenant,
-            policy_id: self.inquiry.policy_id,
+            tenant: self.input.tenant,
+            policy_id: self.input.policy_id,
             input,
             around: &self.around,
             config: &item.config,

@@ -4,8 +4,8 @@
 use serde_json::Value;
 
 use super::{
-    Choices, Circumstances, Context, Draw, Effects, FallbackEvaluation, Inquiry, Jitter, Purpose, Refusal,
-    Rules,
+    Choices, Context, DecideContext, DecisionInput, Draw, Effects, FallbackEvaluation, Jitter, Purpose,
+    Refusal, Rules,
     fallbacks::{Asked, Verdict, matching},
     memory::{Admission, Memory, Session, Transition},
     weights::draw,
@@ -16,7 +16,7 @@ use crate::policy::{BreakerSettings, ProviderId, RoutingPolicy, Sticky, TenantId
 #[derive(Debug, Clone, PartialEq)]
 pub struct Selection {
     pub provider: ProviderId,
-    pub how: How,
+    pub how: Mechanism,
     pub sticky: StickyCheck,
     /// Providers that were left out, in the order that was found.
     pub excluded: Vec<(ProviderId, Exclusion)>,
@@ -27,7 +27,7 @@ pub struct Selection {
 
 /// The mechanism that chose.
 #[derive(Debug, Clone, PartialEq)]
-pub enum How {
+pub enum Mechanism {
     Sticky,
     Weighted,
     Retry {
@@ -51,7 +51,7 @@ pub enum How {
     },
 }
 
-impl How {
+impl Mechanism {
     /// `reason` on the wire.
     pub const fn reason(&self) -> &'static str {
         match self {
@@ -108,14 +108,14 @@ impl Exclusion {
 /// Chooses. `context` is the inquiry's, as the pre-processors left it.
 pub(super) fn select(
     policy: &RoutingPolicy,
-    inquiry: Inquiry<'_>,
+    input: DecisionInput<'_>,
     context: &Context,
     rules: &Rules,
     memory: &Memory,
-    at: Circumstances<'_>,
+    at: DecideContext<'_>,
     transitions: &mut Vec<Transition>,
 ) -> Result<Selection, Refusal> {
-    let mut selecting = begin(policy, inquiry, context, rules, memory, at, transitions);
+    let mut selecting = begin(policy, input, context, rules, memory, at, transitions);
     match selecting.before_the_draw() {
         Some((provider, how)) => Ok(selecting.selected(provider, how)),
         None => {
@@ -128,11 +128,11 @@ pub(super) fn select(
 /// A selection that has not looked at anything yet: for whoever weighs the candidates before the draw.
 pub(super) fn begin<'a>(
     policy: &'a RoutingPolicy,
-    inquiry: Inquiry<'a>,
+    input: DecisionInput<'a>,
     context: &'a Context,
     rules: &'a Rules,
     memory: &'a Memory,
-    at: Circumstances<'a>,
+    at: DecideContext<'a>,
     transitions: &'a mut Vec<Transition>,
 ) -> Selecting<'a> {
     let breaker = policy
@@ -147,12 +147,12 @@ pub(super) fn begin<'a>(
             .any(|p| p.health_check.as_ref().is_some_and(|check| check.enabled));
     Selecting {
         policy,
-        inquiry,
+        input,
         context,
         rules,
         at,
         gate: Gate {
-            tenant: inquiry.tenant,
+            tenant: input.tenant,
             memory,
             breaker,
             checks_health,
@@ -174,7 +174,7 @@ struct Gate<'a> {
     memory: &'a Memory,
     breaker: Option<BreakerSettings>,
     checks_health: bool,
-    at: Circumstances<'a>,
+    at: DecideContext<'a>,
     transitions: &'a mut Vec<Transition>,
 }
 
@@ -220,10 +220,10 @@ impl Gate<'_> {
 /// A selection under way.
 pub(super) struct Selecting<'a> {
     policy: &'a RoutingPolicy,
-    inquiry: Inquiry<'a>,
+    input: DecisionInput<'a>,
     context: &'a Context,
     rules: &'a Rules,
-    at: Circumstances<'a>,
+    at: DecideContext<'a>,
     gate: Gate<'a>,
     excluded: Vec<(ProviderId, Exclusion)>,
     sticky: StickyCheck,
@@ -245,7 +245,7 @@ impl LeftOut {
 
 impl<'a> Selecting<'a> {
     /// What comes before weights: a provider, if that settles it.
-    pub(super) fn before_the_draw(&mut self) -> Option<(ProviderId, How)> {
+    pub(super) fn before_the_draw(&mut self) -> Option<(ProviderId, Mechanism)> {
         if let Some(chosen) = self.check_chosen() {
             return Some(chosen);
         }
@@ -258,7 +258,7 @@ impl<'a> Selecting<'a> {
         }
         let provider = self.recall_session()?;
         self.remember(&provider);
-        Some((provider, How::Sticky))
+        Some((provider, Mechanism::Sticky))
     }
 
     /// The draw, and what comes after it where it yields nothing. Factors are those of the providers by their index in
@@ -276,7 +276,7 @@ impl<'a> Selecting<'a> {
         let failed = self.failed;
         if let Some(provider) = self.draw_provider(left_out, factors) {
             self.remember(&provider);
-            return Ok(self.selected(provider, How::Weighted));
+            return Ok(self.selected(provider, Mechanism::Weighted));
         }
         // After a failure the rules have spoken; only a status that was found meanwhile gives them more to say.
         let found = self.status_of_exclusions();
@@ -288,15 +288,15 @@ impl<'a> Selecting<'a> {
         if let Some(last_resort) = &self.policy.last_resort
             && self.gate.admit(last_resort.as_str()).is_none()
         {
-            return Ok(self.selected(last_resort.clone(), How::LastResort));
+            return Ok(self.selected(last_resort.clone(), Mechanism::LastResort));
         }
         Err(Refusal::NoProvider {
-            tenant: self.inquiry.tenant.clone(),
-            policy_id: self.inquiry.policy_id.clone(),
+            tenant: self.input.tenant.clone(),
+            policy_id: self.input.policy_id.clone(),
         })
     }
 
-    pub(super) fn selected(self, provider: ProviderId, how: How) -> Selection {
+    pub(super) fn selected(self, provider: ProviderId, how: Mechanism) -> Selection {
         let Self {
             sticky,
             excluded,
@@ -315,13 +315,13 @@ impl<'a> Selecting<'a> {
     }
 
     fn text(&self, key: &str) -> Option<&'a str> {
-        let found = self.context.get(key).or_else(|| self.inquiry.context.get(key));
+        let found = self.context.get(key).or_else(|| self.input.context.get(key));
         found.and_then(Value::as_str).filter(|text| !text.is_empty())
     }
 
     /// The provider that the caller has chosen already is looked at first; if it is open the caller's own fallback is
     /// taken. It is only looked at: whether a half-open one may be called is asked when a provider is chosen, once.
-    fn check_chosen(&mut self) -> Option<(ProviderId, How)> {
+    fn check_chosen(&mut self) -> Option<(ProviderId, Mechanism)> {
         self.gate.breaker?;
         let chosen = ProviderId::new(self.text("selected_provider")?);
         if self.gate.peek(chosen.as_str()) != Some(Exclusion::CircuitBreakerOpen) {
@@ -332,7 +332,10 @@ impl<'a> Selecting<'a> {
             let first_rule = self.context.get("fallback_rules")?.get(0)?;
             first_rule.get("to")?.as_str().filter(named)
         })?;
-        Some((ProviderId::new(target), How::BreakerFallback { original: chosen }))
+        Some((
+            ProviderId::new(target),
+            Mechanism::BreakerFallback { original: chosen },
+        ))
     }
 
     fn is_after_failure(&self) -> bool {
@@ -342,7 +345,7 @@ impl<'a> Selecting<'a> {
     }
 
     /// The first true rule decides; one whose target is unavailable leaves it to the next.
-    fn ask_rules(&mut self, found_status: Option<&Value>) -> Option<(ProviderId, How)> {
+    fn ask_rules(&mut self, found_status: Option<&Value>) -> Option<(ProviderId, Mechanism)> {
         let current = self.text("current_provider");
         let may_retry = found_status.is_none() && current.is_none_or(|name| self.gate.peek(name).is_none());
         // A status that the caller gave is the truth; ours only stands in where there is none.
@@ -372,7 +375,7 @@ impl<'a> Selecting<'a> {
                 } if gate.admit(provider.as_str()).is_none() => {
                     return Some((
                         provider,
-                        How::Retry {
+                        Mechanism::Retry {
                             rule_index,
                             rule_id,
                             attempt,
@@ -386,7 +389,7 @@ impl<'a> Selecting<'a> {
                     attempts_used,
                 } => match gate.admit(provider.as_str()) {
                     None => {
-                        let how = How::Fallback {
+                        let how = Mechanism::Fallback {
                             rule_index,
                             rule_id,
                             attempts_used,
@@ -401,7 +404,7 @@ impl<'a> Selecting<'a> {
                     if let Some(to) = &rule.to
                         && gate.admit(to.as_str()).is_none()
                     {
-                        let how = How::Fallback {
+                        let how = Mechanism::Fallback {
                             rule_index,
                             rule_id,
                             attempts_used: attempt - 1,
@@ -425,7 +428,7 @@ impl<'a> Selecting<'a> {
         Some((
             sticky,
             Session {
-                tenant: self.inquiry.tenant,
+                tenant: self.input.tenant,
                 value,
             },
         ))
@@ -541,7 +544,7 @@ impl<'a> Selecting<'a> {
         if let Some(settings) = self.gate.breaker {
             memory
                 .breakers
-                .configure(self.inquiry.tenant, provider, settings, self.at.now);
+                .configure(self.input.tenant, provider, settings, self.at.now);
         }
     }
 }

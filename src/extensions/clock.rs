@@ -13,7 +13,7 @@ use std::{
 
 use wasmtime::{Engine, EngineWeak};
 
-use crate::priority::Priority;
+use crate::thread_priority::Priority;
 
 /// How often a running call is looked at.
 const TICK: Duration = Duration::from_millis(1);

@@ -45,7 +45,7 @@ pub enum CompileError {
     )]
     Starved { after: Duration },
     #[error(
-        "compiling ended with signal {signal}; most likely it needed more than extensions.compile_memory_bytes ({memory_bytes})"
+        "compiling ended with signal {signal}; most likely it needed more than extensions.max_compile_memory_bytes ({memory_bytes})"
     )]
     Killed { signal: i32, memory_bytes: u64 },
     #[error("{reason}")]

@@ -17,24 +17,24 @@ pub struct ExtensionsConfig {
     pub max_memory_bytes: u64,
     /// Calls that can be under way at the same time, of all extensions together. Memory is set aside for each.
     #[schemars(range(min = 4, max = 1_000))]
-    pub instances: u32,
+    pub max_instances: u32,
     /// Threads for extensions that take long, and as many for those that seldom end in time; quick ones run where the
     /// request is served.
     #[schemars(range(min = 1, max = 64))]
-    pub slow_threads: u32,
+    pub worker_threads: u32,
     /// Calls that may wait for a slow thread, and as many for one of those that seldom end in time; further ones fail at
     /// once.
     #[schemars(range(min = 1, max = 10_000))]
-    pub slow_queue: u32,
+    pub max_queued_calls: u32,
     /// The largest module.
     #[schemars(range(min = 1_024, max = 268_435_456))]
-    pub module_bytes: u64,
+    pub max_module_bytes: u64,
     /// What compiling one module may take.
     #[schemars(range(min = 100, max = 600_000))]
     pub compile_timeout_ms: u64,
     /// The memory that the process which compiles one module may use.
     #[schemars(range(min = 67_108_864, max = 17_179_869_184_u64))]
-    pub compile_memory_bytes: u64,
+    pub max_compile_memory_bytes: u64,
     /// Hosts that modules are fetched from by `https:`. None: no such module is taken.
     pub module_hosts: Vec<String>,
     /// Keeps an extension that fails too often from being called for a while.
@@ -47,7 +47,7 @@ pub struct ExtensionsConfig {
     pub quarantine_ms: u64,
     /// The longest quarantine.
     #[schemars(range(min = 10, max = 86_400_000))]
-    pub quarantine_max_ms: u64,
+    pub max_quarantine_ms: u64,
 }
 
 /// The breaker of every extension.
@@ -78,17 +78,17 @@ impl Default for ExtensionsConfig {
             enabled: true,
             timeout_ms: 100,
             max_memory_bytes: 64 << 20,
-            instances: 256,
-            slow_threads: 2,
-            slow_queue: 128,
-            module_bytes: 32 << 20,
+            max_instances: 256,
+            worker_threads: 2,
+            max_queued_calls: 128,
+            max_module_bytes: 32 << 20,
             compile_timeout_ms: 30_000,
-            compile_memory_bytes: 2 << 30,
+            max_compile_memory_bytes: 2 << 30,
             module_hosts: Vec::new(),
             breaker: ExtensionBreakerConfig::default(),
             quarantine_after: 5,
             quarantine_ms: 1_000,
-            quarantine_max_ms: 300_000,
+            max_quarantine_ms: 300_000,
         }
     }
 }

@@ -35,7 +35,7 @@ type Https = Client<hyper_rustls::HttpsConnector<HttpConnector>, Empty<Bytes>>;
 
 #[derive(Debug)]
 pub(super) struct Fetcher {
-    module_bytes: u64,
+    max_module_bytes: u64,
     hosts: Vec<String>,
     /// Modules that were fetched, by their digests.
     kept: Option<PathBuf>,
@@ -45,7 +45,7 @@ pub(super) struct Fetcher {
 impl Fetcher {
     pub(super) fn new(config: &ExtensionsConfig, state: Option<&Path>) -> Self {
         Self {
-            module_bytes: config.module_bytes,
+            max_module_bytes: config.max_module_bytes,
             hosts: config.module_hosts.clone(),
             kept: state.map(|state| state.join("modules")),
             https: OnceLock::new(),
@@ -81,7 +81,7 @@ impl Fetcher {
         // It may have been exchanged, or grow meanwhile.
         fs::File::open(&file)
             .and_then(|file| {
-                file.take(self.module_bytes.saturating_add(1))
+                file.take(self.max_module_bytes.saturating_add(1))
                     .read_to_end(&mut bytes)
             })
             .map_err(unreadable)?;
@@ -90,10 +90,10 @@ impl Fetcher {
     }
 
     fn check_size(&self, size: u64) -> Result<(), String> {
-        if size > self.module_bytes {
+        if size > self.max_module_bytes {
             return Err(format!(
-                "it has {size} bytes, more than extensions.module_bytes ({})",
-                self.module_bytes
+                "it has {size} bytes, more than extensions.max_module_bytes ({})",
+                self.max_module_bytes
             ));
         }
         Ok(())
@@ -107,7 +107,7 @@ impl Fetcher {
                 let heir = heir.ok_or("there is no HEIR to fetch it from")?;
                 let path = format!("/api/v1/modules/{digest}");
                 let fetched = heir
-                    .fetch_once(HeirCall::Module, &path, None, self.module_bytes, PATIENCE)
+                    .fetch_once(HeirCall::Module, &path, None, self.max_module_bytes, PATIENCE)
                     .await;
                 match fetched.map_err(|error| format!("HEIR does not give it: {}", error.chain()))? {
                     Fetched::Changed { body, .. } => body,
@@ -151,7 +151,7 @@ impl Fetcher {
             // Redirections are not followed: where they lead was not allowed by anybody.
             return Err(format!("the server answers {}", response.status()));
         }
-        let most = usize::try_from(self.module_bytes).unwrap_or(usize::MAX);
+        let most = usize::try_from(self.max_module_bytes).unwrap_or(usize::MAX);
         let body = timeout(PATIENCE, Limited::new(response.into_body(), most).collect())
             .await
             .map_err(|_elapsed| format!("not whole within {} s", PATIENCE.as_secs()))?

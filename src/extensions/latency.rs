@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::decide::Moment;
+use crate::decide::Timestamp;
 
 /// Slices of the window, and how long each is.
 const SLICES: u64 = 5;
@@ -34,7 +34,7 @@ pub(super) struct LatencyReport {
 }
 
 impl Latency {
-    pub(super) fn record(&mut self, now: Moment, took: Duration) {
+    pub(super) fn record(&mut self, now: Timestamp, took: Duration) {
         let number = now.unix_ms / SLICE_MS;
         let index = match self.slices.iter().position(|slice| slice.number == number) {
             Some(index) => index,
@@ -58,7 +58,7 @@ impl Latency {
         }
     }
 
-    pub(super) fn report(&self, now: Moment) -> LatencyReport {
+    pub(super) fn report(&self, now: Timestamp) -> LatencyReport {
         let number = now.unix_ms / SLICE_MS;
         let recent = || self.slices.iter().filter(|slice| slice.number + SLICES > number);
         let count: u64 = recent().map(|slice| slice.count).sum();

@@ -29,7 +29,7 @@ use super::{
     vitals::Vitals,
     workshop::{Built, Workshop},
 };
-use crate::{heir::HeirClient, priority::Priority, snapshot::ExtensionRecords, telemetry::Metrics};
+use crate::{heir::HeirClient, snapshot::ExtensionRecords, telemetry::Metrics, thread_priority::Priority};
 
 /// Modules that are fetched at a time.
 const FETCHES: usize = 8;
@@ -91,7 +91,7 @@ impl ExtensionHost {
         let compiler = Compiler {
             program,
             timeout: std::time::Duration::from_millis(config.compile_timeout_ms),
-            memory_bytes: config.compile_memory_bytes,
+            memory_bytes: config.max_compile_memory_bytes,
         };
         let state = state_dir.map(|dir| dir.join("extensions"));
         let fetcher = Fetcher::new(&config, state.as_deref());
@@ -127,7 +127,7 @@ impl ExtensionHost {
 
     pub(super) fn workshop(&self) -> Result<&Workshop, String> {
         let make = || {
-            let engines = Engines::new(self.config.instances, self.config.max_memory_bytes)?;
+            let engines = Engines::new(self.config.max_instances, self.config.max_memory_bytes)?;
             let compiled = self.state.as_ref().map(|state| state.join("compiled"));
             Ok(Workshop::new(
                 Arc::new(engines),
@@ -148,8 +148,10 @@ impl ExtensionHost {
         } else {
             (&self.slow, Priority::Low)
         };
-        lane.get_or_init(|| SlowLane::start(self.config.slow_threads, self.config.slow_queue, priority))
-            .as_ref()
+        lane.get_or_init(|| {
+            SlowLane::start(self.config.worker_threads, self.config.max_queued_calls, priority)
+        })
+        .as_ref()
     }
 
     /// Calls that wait for a thread of the slow lanes, and calls under way.

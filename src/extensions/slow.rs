@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use crate::priority::Priority;
+use crate::thread_priority::Priority;
 
 /// A call that waits for a thread.
 type Job = Box<dyn FnOnce() + Send>;
@@ -168,7 +168,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::priority::tests::{in_a_thread, of, shown};
+    use crate::thread_priority::tests::{in_a_thread, of, shown};
 
     #[test]
     fn one_extension_does_not_keep_another_waiting() {

@@ -16,7 +16,7 @@ use std::{
 use serde::Serialize;
 
 use super::{call::CrashReport, config::ExtensionsConfig, lane::Lane, latency::Latency};
-use crate::decide::Moment;
+use crate::decide::Timestamp;
 
 /// Crashes that are kept for whoever asks.
 const TRAPS: usize = 10;
@@ -44,8 +44,8 @@ struct State {
     failures_in_row: u32,
     successes: u64,
     failures: u64,
-    last_success: Option<Moment>,
-    last_failure: Option<Moment>,
+    last_success: Option<Timestamp>,
+    last_failure: Option<Timestamp>,
     latency: Latency,
     traps: VecDeque<LastTrap>,
     log_second: u64,
@@ -64,7 +64,7 @@ enum Breaker {
     #[default]
     Closed,
     Open {
-        since: Moment,
+        since: Timestamp,
     },
     HalfOpen {
         tried: u32,
@@ -76,7 +76,7 @@ struct Quarantine {
     crashes_in_row: u32,
     /// How often it was quarantined without a success in between.
     times: u32,
-    until: Option<Moment>,
+    until: Option<Timestamp>,
     /// One call is let through after the pause, and decides.
     probing: bool,
 }
@@ -206,7 +206,7 @@ impl Vitals {
     }
 
     /// Whether it may be called. Whoever is let through must [`record`](Self::record) what came of it.
-    pub(super) fn admit(&self, config: &ExtensionsConfig, now: Moment) -> Result<Admitted, Barred> {
+    pub(super) fn admit(&self, config: &ExtensionsConfig, now: Timestamp) -> Result<Admitted, Barred> {
         let mut state = self.state();
         let mut admitted = Admitted::default();
         if let Some(until) = state.quarantine.until {
@@ -261,7 +261,7 @@ impl Vitals {
     }
 
     /// Takes note of a call that was not made, because of what it was to be given: a failure, as the platform has it.
-    pub(super) fn refused(&self, config: &ExtensionsConfig, now: Moment, admitted: Admitted) {
+    pub(super) fn refused(&self, config: &ExtensionsConfig, now: Timestamp, admitted: Admitted) {
         let mut state = self.state();
         if admitted.probe {
             state.quarantine.probing = false;
@@ -271,7 +271,7 @@ impl Vitals {
     }
 
     /// How many of these lines may be written: some at once, and a few a second for ever.
-    pub(super) fn may_log(&self, now: Moment, lines: usize) -> usize {
+    pub(super) fn may_log(&self, now: Timestamp, lines: usize) -> usize {
         let mut state = self.state();
         let second = now.unix_ms / 1_000;
         if state.log_second != second {
@@ -287,7 +287,7 @@ impl Vitals {
     pub(super) fn record(
         &self,
         config: &ExtensionsConfig,
-        (admitted, now): (Admitted, Moment),
+        (admitted, now): (Admitted, Timestamp),
         took: Duration,
         memory_bytes: usize,
         outcome: &CallOutcome<'_>,
@@ -342,7 +342,7 @@ impl Vitals {
     }
 
     /// As the platform reports it.
-    pub fn health(&self, id: &str, now: Moment) -> HealthReport {
+    pub fn health(&self, id: &str, now: Timestamp) -> HealthReport {
         let state = self.state();
         let total = state.successes + state.failures;
         #[expect(clippy::cast_precision_loss, reason = "a share of counts below 2^52")]
@@ -357,7 +357,7 @@ impl Vitals {
             _ => "unhealthy",
         };
         let latency = state.latency.report(now);
-        let unix_ms = |moment: Option<Moment>| moment.map(|moment| moment.unix_ms);
+        let unix_ms = |timestamp: Option<Timestamp>| timestamp.map(|timestamp| timestamp.unix_ms);
         HealthReport {
             extension_id: id.to_owned(),
             status,
@@ -377,7 +377,7 @@ impl Vitals {
         }
     }
 
-    pub fn breaker(&self, id: &str, now: Moment) -> BreakerReport {
+    pub fn breaker(&self, id: &str, now: Timestamp) -> BreakerReport {
         let state = self.state();
         let (name, opened) = match state.breaker {
             Breaker::Closed => ("closed", None),
@@ -389,7 +389,7 @@ impl Vitals {
         BreakerReport {
             extension_id: id.to_owned(),
             state: name,
-            opened_at: opened.map(|moment| moment.unix_ms),
+            opened_at: opened.map(|timestamp| timestamp.unix_ms),
             failure_count: state.failures_in_row,
             error_rate: if total == 0 {
                 0.0
@@ -401,7 +401,7 @@ impl Vitals {
     }
 
     /// Whether it is kept from being called, for a gauge.
-    pub fn is_barred(&self, now: Moment) -> bool {
+    pub fn is_barred(&self, now: Timestamp) -> bool {
         let state = self.state();
         matches!(state.breaker, Breaker::Open { .. })
             || state.quarantine.until.is_some_and(|until| until > now)
@@ -409,7 +409,7 @@ impl Vitals {
 }
 
 impl State {
-    fn count(&mut self, now: Moment, success: bool, window_seconds: u32) {
+    fn count(&mut self, now: Timestamp, success: bool, window_seconds: u32) {
         let second = now.unix_ms / 1_000;
         if success {
             self.successes += 1;
@@ -464,7 +464,7 @@ impl State {
         admitted.probe.then_some(Change::Released)
     }
 
-    fn failed(&mut self, config: &ExtensionsConfig, now: Moment, trial: bool) -> Option<Change> {
+    fn failed(&mut self, config: &ExtensionsConfig, now: Timestamp, trial: bool) -> Option<Change> {
         self.failures_in_row = self.failures_in_row.saturating_add(1);
         if !config.breaker.enabled {
             return None;
@@ -486,7 +486,7 @@ impl State {
         })
     }
 
-    fn crashed(&mut self, config: &ExtensionsConfig, now: Moment, probe: bool) -> Option<Change> {
+    fn crashed(&mut self, config: &ExtensionsConfig, now: Timestamp, probe: bool) -> Option<Change> {
         let quarantine = &mut self.quarantine;
         quarantine.crashes_in_row = quarantine.crashes_in_row.saturating_add(1);
         if probe {
@@ -498,9 +498,9 @@ impl State {
         let doubled = config
             .quarantine_ms
             .saturating_mul(1_u64 << quarantine.times.min(32));
-        let pause = doubled.min(config.quarantine_max_ms);
+        let pause = doubled.min(config.max_quarantine_ms);
         quarantine.times = quarantine.times.saturating_add(1);
-        quarantine.until = Some(Moment::from_unix_ms(now.unix_ms.saturating_add(pause)));
+        quarantine.until = Some(Timestamp::from_unix_ms(now.unix_ms.saturating_add(pause)));
         Some(Change::Quarantined {
             pause: Duration::from_millis(pause),
         })

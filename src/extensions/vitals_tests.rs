@@ -1,8 +1,8 @@
 use super::*;
 use crate::extensions::config::ExtensionBreakerConfig;
 
-fn at(ms: u64) -> Moment {
-    Moment::from_unix_ms(1_000_000 + ms)
+fn at(ms: u64) -> Timestamp {
+    Timestamp::from_unix_ms(1_000_000 + ms)
 }
 
 fn crash() -> CrashReport {
@@ -28,7 +28,7 @@ impl Patient {
                 },
                 quarantine_after: 3,
                 quarantine_ms: 1_000,
-                quarantine_max_ms: 4_000,
+                max_quarantine_ms: 4_000,
                 ..ExtensionsConfig::default()
             },
         }

@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn pauses_grow_to_a_bound_and_start_again() {
         let config = RetryConfig {
-            attempts: 9,
+            max_attempts: 9,
             initial_ms: 100,
             factor: 2.0,
             max_ms: 1_000,

@@ -111,7 +111,7 @@ impl Breaker {
             return;
         }
         inner.successes += 1;
-        if inner.successes >= self.config.successes {
+        if inner.successes >= self.config.success_threshold {
             inner.state = BreakerState::Closed;
         } else {
             inner.state = BreakerState::HalfOpen;
@@ -125,7 +125,7 @@ impl Breaker {
         inner.successes = 0;
         inner.failures = inner.failures.saturating_add(1);
         let again = inner.state == BreakerState::HalfOpen;
-        if again || (inner.state == BreakerState::Closed && inner.failures >= self.config.failures) {
+        if again || (inner.state == BreakerState::Closed && inner.failures >= self.config.failure_threshold) {
             inner.state = BreakerState::Open {
                 until: now + Duration::from_millis(self.config.open_ms),
             };
@@ -151,9 +151,9 @@ mod tests {
 
     fn breaker() -> Breaker {
         Breaker::new(BreakerConfig {
-            failures: 3,
+            failure_threshold: 3,
             open_ms: 1_000,
-            successes: 2,
+            success_threshold: 2,
         })
     }
 

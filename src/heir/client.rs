@@ -103,7 +103,7 @@ impl HeirClient {
             http: ArcSwap::from_pointee(http),
             tls_digest: Mutex::new(tls_digest),
             authorization: ArcSwap::from_pointee(authorization),
-            permits: Semaphore::new(config.pool.max),
+            permits: Semaphore::new(config.pool.max_requests),
             breaker: Breaker::new(config.breaker.clone()),
             up: watch::Sender::new(false),
             base,
@@ -129,8 +129,8 @@ impl HeirClient {
     }
 
     /// Bytes that one answer with a whole snapshot or list may have.
-    pub fn answer_bytes(&self) -> u64 {
-        self.config.answer_bytes
+    pub fn max_answer_bytes(&self) -> u64 {
+        self.config.max_answer_bytes
     }
 
     pub fn breaker_state(&self) -> BreakerState {
@@ -217,7 +217,7 @@ impl HeirClient {
             match self.fetch_once(call, path, known, limit, left).await {
                 Err(error)
                     if error.is_retryable()
-                        && attempt < self.config.retry.attempts
+                        && attempt < self.config.retry.max_attempts
                         && Instant::now() < deadline =>
                 {
                     tracing::debug!(error = %error.chain(), attempt, path, "A read from HEIR failed and is repeated.");
@@ -534,7 +534,7 @@ fn build_http(config: &HeirConfig, base: &BaseUrl, timeout: Duration) -> Result<
     Ok(Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(Duration::from_secs(60))
-        .pool_max_idle_per_host(config.pool.idle)
+        .pool_max_idle_per_host(config.pool.max_idle)
         .build(connector))
 }
 

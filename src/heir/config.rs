@@ -28,7 +28,7 @@ pub struct HeirConfig {
     pub health_interval_ms: u64,
     /// Bytes that one answer with a whole snapshot or list may have.
     #[schemars(range(min = 1_048_576))]
-    pub answer_bytes: u64,
+    pub max_answer_bytes: u64,
 }
 
 impl Default for HeirConfig {
@@ -43,7 +43,7 @@ impl Default for HeirConfig {
             retry: RetryConfig::default(),
             breaker: BreakerConfig::default(),
             health_interval_ms: 30_000,
-            answer_bytes: 1 << 30,
+            max_answer_bytes: 1 << 30,
         }
     }
 }
@@ -67,15 +67,18 @@ pub struct TlsConfig {
 pub struct PoolConfig {
     /// Requests to HEIR at one time.
     #[schemars(range(min = 2, max = 10_000))]
-    pub max: usize,
+    pub max_requests: usize,
     /// Idle connections that are kept.
     #[schemars(range(max = 10_000))]
-    pub idle: usize,
+    pub max_idle: usize,
 }
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        Self { max: 50, idle: 5 }
+        Self {
+            max_requests: 50,
+            max_idle: 5,
+        }
     }
 }
 
@@ -85,7 +88,7 @@ impl Default for PoolConfig {
 pub struct RetryConfig {
     /// Attempts in all; 1 means no retry.
     #[schemars(range(min = 1, max = 20))]
-    pub attempts: u32,
+    pub max_attempts: u32,
     /// Longest pause before the second attempt; the pause taken is anything from zero up to it.
     #[schemars(range(min = 1, max = 60_000))]
     pub initial_ms: u64,
@@ -100,7 +103,7 @@ pub struct RetryConfig {
 impl Default for RetryConfig {
     fn default() -> Self {
         Self {
-            attempts: 3,
+            max_attempts: 3,
             initial_ms: 100,
             factor: 2.0,
             max_ms: 5_000,
@@ -114,21 +117,21 @@ impl Default for RetryConfig {
 pub struct BreakerConfig {
     /// Failures in a row that open it.
     #[schemars(range(min = 1, max = 1_000))]
-    pub failures: u32,
+    pub failure_threshold: u32,
     /// How long it stays open.
     #[schemars(range(min = 10, max = 3_600_000))]
     pub open_ms: u64,
     /// Successes in a row that close it again.
     #[schemars(range(min = 1, max = 1_000))]
-    pub successes: u32,
+    pub success_threshold: u32,
 }
 
 impl Default for BreakerConfig {
     fn default() -> Self {
         Self {
-            failures: 5,
+            failure_threshold: 5,
             open_ms: 60_000,
-            successes: 2,
+            success_threshold: 2,
         }
     }
 }

@@ -50,7 +50,7 @@ pub(super) async fn serve<H: Handler>(
         activity: activity.clone(),
     });
     let connection = http1::Builder::new()
-        .max_buf_size(limits.header_bytes.max(SMALLEST_BUFFER))
+        .max_buf_size(limits.max_header_bytes.max(SMALLEST_BUFFER))
         // Deadlines are kept below by one coarse timer per connection; hyper's would be reset for every request.
         .header_read_timeout(None)
         // One flattened write is cheaper than two slices for answers of this size.
@@ -58,7 +58,7 @@ pub(super) async fn serve<H: Handler>(
         .serve_connection(io, service);
     let mut connection = std::pin::pin!(connection);
     let mut patience = Patience::new(&limits);
-    let mut ticks = interval_at(Instant::now() + limits.header_read, limits.header_read);
+    let mut ticks = interval_at(Instant::now() + limits.header_timeout, limits.header_timeout);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let asked = activity.clone();
     let mut closing = std::pin::pin!(async {
@@ -130,9 +130,9 @@ enum Verdict {
 impl Patience {
     fn new(limits: &ConnectionLimits) -> Self {
         let ticks = limits
-            .idle
+            .idle_timeout
             .as_millis()
-            .div_ceil(limits.header_read.as_millis().max(1));
+            .div_ceil(limits.header_timeout.as_millis().max(1));
         Self {
             seen: 0,
             quiet_ticks: 0,

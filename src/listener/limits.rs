@@ -13,34 +13,34 @@ use super::ConnectionLimits;
 pub struct LimitsConfig {
     /// Bytes of one request body, and of one policy wherever it comes from.
     #[schemars(range(min = 1_024, max = 67_108_864))]
-    pub body_bytes: usize,
+    pub max_body_bytes: usize,
     /// Bytes of one request head.
     #[schemars(range(min = 8_192, max = 1_048_576))]
-    pub header_bytes: usize,
+    pub max_header_bytes: usize,
     /// Open connections on each listener; further clients wait to be accepted.
     #[schemars(range(min = 1, max = 1_000_000))]
-    pub connections: usize,
+    pub max_connections: usize,
     /// Requests that wait for HEIR or the disk at one time; further ones are answered 503 `overloaded`. Lookups
     /// from memory never wait and do not count.
     #[schemars(range(min = 1, max = 1_000_000))]
-    pub in_flight: usize,
+    pub max_waiting_requests: usize,
     /// Time for a request's head, and again for its body, to arrive.
     #[schemars(range(min = 100, max = 600_000))]
-    pub read_ms: u64,
+    pub read_timeout_ms: u64,
     /// A connection without requests is closed after this time.
     #[schemars(range(min = 1_000, max = 86_400_000))]
-    pub idle_ms: u64,
+    pub idle_timeout_ms: u64,
 }
 
 impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
-            body_bytes: 1 << 20,
-            header_bytes: 16 << 10,
-            connections: 1_024,
-            in_flight: 256,
-            read_ms: 10_000,
-            idle_ms: 300_000,
+            max_body_bytes: 1 << 20,
+            max_header_bytes: 16 << 10,
+            max_connections: 1_024,
+            max_waiting_requests: 256,
+            read_timeout_ms: 10_000,
+            idle_timeout_ms: 300_000,
         }
     }
 }
@@ -49,10 +49,10 @@ impl LimitsConfig {
     /// The part of the limits that belongs to a connection.
     pub fn connection(&self) -> ConnectionLimits {
         ConnectionLimits {
-            connections: self.connections,
-            header_bytes: self.header_bytes,
-            header_read: Duration::from_millis(self.read_ms),
-            idle: Duration::from_millis(self.idle_ms),
+            max_connections: self.max_connections,
+            max_header_bytes: self.max_header_bytes,
+            header_timeout: Duration::from_millis(self.read_timeout_ms),
+            idle_timeout: Duration::from_millis(self.idle_timeout_ms),
         }
     }
 }

@@ -45,13 +45,13 @@ impl std::fmt::Debug for Reply {
 #[derive(Debug, Clone)]
 pub struct ConnectionLimits {
     /// Open connections; further clients wait in the kernel's backlog.
-    pub connections: usize,
+    pub max_connections: usize,
     /// Bytes of one request's head; a longer one is answered 431.
-    pub header_bytes: usize,
+    pub max_header_bytes: usize,
     /// A request head that takes longer than this (up to twice this) to arrive ends the connection.
-    pub header_read: Duration,
+    pub header_timeout: Duration,
     /// A connection without requests is closed after this.
-    pub idle: Duration,
+    pub idle_timeout: Duration,
 }
 
 /// What a listener reports of itself.
@@ -79,7 +79,7 @@ pub async fn serve<H: Handler>(
     stop: Stop,
     tasks: TaskTracker,
 ) {
-    let permits = Arc::new(Semaphore::new(limits.connections));
+    let permits = Arc::new(Semaphore::new(limits.max_connections));
     let limits = Arc::new(limits);
     loop {
         let accepted = tokio::select! {

@@ -15,8 +15,8 @@ pub struct RefreshConfig {
     pub interval_ms: u64,
     /// How long HEIR may hold a question for changes open.
     #[schemars(range(min = 10, max = 60_000))]
-    pub wait_ms: u64,
-    /// Age from which answers are marked `stale`. With changes the age of a healthy snapshot goes up to `wait_ms`.
+    pub long_poll_timeout_ms: u64,
+    /// Age from which answers are marked `stale`. With changes the age of a healthy snapshot goes up to `long_poll_timeout_ms`.
     #[schemars(range(min = 1))]
     pub stale_after_ms: u64,
     /// Age from which answers are marked `expired`, or refused.
@@ -39,7 +39,7 @@ impl Default for RefreshConfig {
     fn default() -> Self {
         Self {
             interval_ms: 5_000,
-            wait_ms: 10_000,
+            long_poll_timeout_ms: 10_000,
             stale_after_ms: 30_000,
             expired_after_ms: 86_400_000,
             when_expired: WhenExpired::Serve,

@@ -109,7 +109,7 @@ impl Directory {
             return Err(vec![Problem::error(
                 "$",
                 format!(
-                    "the file has {size} bytes, more than limits.body_bytes ({})",
+                    "the file has {size} bytes, more than limits.max_body_bytes ({})",
                     self.policy_bytes
                 ),
                 "shorten the policy, or raise the limit",

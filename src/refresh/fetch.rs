@@ -25,7 +25,7 @@ const MOST_ABSENT: usize = 10_000;
 #[derive(Debug, Clone)]
 pub enum FetchOutcome {
     /// It is in the snapshot now.
-    Taken,
+    Stored,
     Absent,
     /// HEIR is away, or what it sent cannot be used.
     Failed(Failure),
@@ -120,7 +120,7 @@ impl Fetcher {
 
     async fn ask(&self, key: &Key) -> FetchOutcome {
         match fetch_policy(&self.client, &self.store, key, self.policy_bytes, Retry::Yes).await {
-            Ok(true) => FetchOutcome::Taken,
+            Ok(true) => FetchOutcome::Stored,
             Ok(false) => FetchOutcome::Absent,
             Err(error) => {
                 let (tenant, policy) = (key.0.as_str(), key.1.as_str());

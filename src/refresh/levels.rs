@@ -16,7 +16,7 @@ use super::{
 use crate::{
     extensions::Wanted,
     heir::{Fetched, HeirError, Level},
-    snapshot::{Activation, Coverage, FetchStart, Guarded, Held, Incoming, Key},
+    snapshot::{Activation, Coverage, FetchStart, Guarded, Incoming, Key, Withheld},
     telemetry::HeirCall,
 };
 
@@ -81,7 +81,7 @@ impl Refresher {
                     return Some(Ok(outcome));
                 }
                 // Somebody else applied the same changes; see what is left.
-                Err(RefreshError::Held(Held::Outdated)) => {}
+                Err(RefreshError::Withheld(Withheld::Outdated)) => {}
                 Err(error) if error.is_away() => return Some(Err(error)),
                 Err(error) => {
                     detected.note_gap(&error);
@@ -101,7 +101,7 @@ impl Refresher {
         let base = self.store.load_full();
         let position = base.position().clone();
         let Some(since) = position.revision else {
-            return Err(Held::Outdated.into());
+            return Err(Withheld::Outdated.into());
         };
         let mut path = format!("/api/v1/changes?since={since}&wait_ms={}", wait.as_millis());
         if let Some(chain) = &position.chain {
@@ -127,10 +127,10 @@ impl Refresher {
             if let (Some(ours), Some(theirs)) = (&position.chain, &changes.to.chain)
                 && ours != theirs
             {
-                return Err(Held::OtherHistory.into());
+                return Err(Withheld::OtherHistory.into());
             }
             if self.store.has_writes_beyond(start, &position) {
-                return Err(Held::OtherHistory.into());
+                return Err(Withheld::OtherHistory.into());
             }
             drop(base);
             self.store.confirm(Coverage::Whole);
@@ -252,9 +252,9 @@ impl Refresher {
             match self.client.next_chunk(HeirCall::Snapshot, &mut body).await {
                 Ok(Some(piece)) => {
                     total += piece.len() as u64;
-                    if total > self.answer_bytes {
+                    if total > self.max_answer_bytes {
                         read = Err(HeirError::TooLarge {
-                            limit: self.answer_bytes,
+                            limit: self.max_answer_bytes,
                         });
                         break;
                     }

@@ -36,7 +36,7 @@ impl Refresher {
                 HeirCall::List,
                 &path,
                 None,
-                self.answer_bytes,
+                self.max_answer_bytes,
                 self.client.timeout(),
             )
             .await;

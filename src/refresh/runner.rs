@@ -15,7 +15,7 @@ use super::{RefreshConfig, list::Fingerprints};
 use crate::{
     heir::{Backoff, HeirClient, HeirError, Level, RetryConfig},
     policy::TenantId,
-    snapshot::{FetchStart, Held, Position, Snapshot, SnapshotStore},
+    snapshot::{FetchStart, Position, Snapshot, SnapshotStore, Withheld},
     telemetry::Metrics,
 };
 
@@ -33,7 +33,7 @@ pub enum RefreshError {
     #[error(transparent)]
     Heir(#[from] HeirError),
     #[error(transparent)]
-    Held(#[from] Held),
+    Withheld(#[from] Withheld),
 }
 
 impl RefreshError {
@@ -46,7 +46,7 @@ impl RefreshError {
     pub fn chain(&self) -> String {
         match self {
             Self::Heir(error) => error.chain(),
-            Self::Held(held) => held.to_string(),
+            Self::Withheld(held) => held.to_string(),
         }
     }
 }
@@ -68,7 +68,7 @@ pub enum RefreshState {
     /// The last refresh failed; memory is served.
     Interrupted,
     /// HEIR's answer waits for its confirmation.
-    Held,
+    Withheld,
 }
 
 /// What the admin page shows.
@@ -116,7 +116,7 @@ pub struct Refresher {
     pub(super) config: Arc<ArcSwap<RefreshConfig>>,
     pub(super) tenants: Vec<TenantId>,
     pub(super) policy_bytes: usize,
-    pub(super) answer_bytes: u64,
+    pub(super) max_answer_bytes: u64,
     pub(super) metrics: Arc<Metrics>,
     /// Held while a refresh runs that does not wait for changes; such refreshes come one after the other.
     pub(super) detected: tokio::sync::Mutex<Detected>,
@@ -137,7 +137,7 @@ impl Refresher {
         config: Arc<ArcSwap<RefreshConfig>>,
         tenants: Vec<TenantId>,
         policy_bytes: usize,
-        answer_bytes: u64,
+        max_answer_bytes: u64,
         metrics: Arc<Metrics>,
         restored: mpsc::Sender<Restored>,
     ) -> Self {
@@ -155,7 +155,7 @@ impl Refresher {
             config,
             tenants,
             policy_bytes,
-            answer_bytes,
+            max_answer_bytes,
             metrics,
             detected: tokio::sync::Mutex::default(),
             status: Mutex::new(status),
@@ -241,8 +241,8 @@ impl Refresher {
                 }
                 // The same answer is asked for again at once, as a confirmation; a pause keeps a HEIR that is
                 // being filled from confirming its own half-empty state.
-                Err(RefreshError::Held(Held::Shrink { .. })) => Some(self.interval(&mut random)),
-                Err(RefreshError::Held(_)) => None,
+                Err(RefreshError::Withheld(Withheld::Shrink { .. })) => Some(self.interval(&mut random)),
+                Err(RefreshError::Withheld(_)) => None,
                 Err(_) => Some(backoff.next_pause() + Duration::from_millis(10)),
             };
             let Some(pause) = pause else { continue };
@@ -263,7 +263,7 @@ impl Refresher {
         let longest = self.config.load().interval_ms.max(100);
         Backoff::new(
             RetryConfig {
-                attempts: u32::MAX,
+                max_attempts: u32::MAX,
                 initial_ms: 100.min(longest),
                 factor: 2.0,
                 max_ms: longest,
@@ -291,7 +291,7 @@ impl Refresher {
         if waits {
             let (wait, interval) = {
                 let config = self.config.load();
-                (config.wait_ms, config.interval_ms)
+                (config.long_poll_timeout_ms, config.interval_ms)
             };
             let began = Instant::now();
             match self.ask_for_changes(Duration::from_millis(wait), false).await {
@@ -300,7 +300,7 @@ impl Refresher {
                     self.detected.lock().await.forget_level();
                     return (Err(error), false);
                 }
-                Err(RefreshError::Held(Held::Outdated)) => return (Ok(Outcome::Unchanged), false),
+                Err(RefreshError::Withheld(Withheld::Outdated)) => return (Ok(Outcome::Unchanged), false),
                 // Another history, a gap, or nonsense: everything is taken anew.
                 Err(error) => self.detected.lock().await.note_gap(&error),
                 Ok(Outcome::Unchanged) => {
@@ -339,9 +339,9 @@ impl Refresher {
             }
             Err(error) => {
                 let text = error.chain();
-                let held = matches!(error, RefreshError::Held(Held::Shrink { .. }));
+                let held = matches!(error, RefreshError::Withheld(Withheld::Shrink { .. }));
                 let (state, label) = if held {
-                    (RefreshState::Held, "held")
+                    (RefreshState::Withheld, "held")
                 } else {
                     (RefreshState::Interrupted, "failed")
                 };
@@ -399,7 +399,7 @@ impl Detected {
     /// Remembers why changes could not be applied.
     pub(super) fn note_gap(&mut self, error: &RefreshError) {
         match error {
-            RefreshError::Held(Held::OtherHistory)
+            RefreshError::Withheld(Withheld::OtherHistory)
             | RefreshError::Heir(HeirError::Gone { restored: true }) => {
                 self.history_broke = true;
                 // The same revision may name something else by now.

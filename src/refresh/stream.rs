@@ -168,7 +168,7 @@ pub(super) fn too_large(bytes: &Bytes, limit: usize) -> Option<Problem> {
         Problem::error(
             "$",
             format!(
-                "the document has {} bytes, more than limits.body_bytes ({limit})",
+                "the document has {} bytes, more than limits.max_body_bytes ({limit})",
                 bytes.len()
             ),
             "shorten the policy, or raise the limit",

@@ -11,10 +11,10 @@ use crate::{
 pub(super) const TENANT: HeaderName = HeaderName::from_static("x-tenant-id");
 
 /// Refuses what two servers could read differently. Everything refused here ends the connection.
-pub(super) fn check<B>(request: &Request<B>, body_bytes: usize) -> Result<(), Failure> {
+pub(super) fn check<B>(request: &Request<B>, max_body_bytes: usize) -> Result<(), Failure> {
     let named = Named::of(request.headers())?;
     named.check_identity(request.version())?;
-    named.check_length(request.method(), body_bytes)
+    named.check_length(request.method(), max_body_bytes)
 }
 
 fn refuse(message: &str) -> Failure {
@@ -74,7 +74,7 @@ impl<'a> Named<'a> {
         }
     }
 
-    fn check_length(&self, method: &Method, body_bytes: usize) -> Result<(), Failure> {
+    fn check_length(&self, method: &Method, max_body_bytes: usize) -> Result<(), Failure> {
         let needed = |message: &str| Failure::new(ErrorCode::LengthRequired, message).closing();
         // A chunked body beside a length is how requests are smuggled; without chunked bodies there is no "beside".
         if self.transfer_encoding.is_some() {
@@ -93,9 +93,10 @@ impl<'a> Named<'a> {
         // hyper has refused what is not a number.
         let length = length.to_str().ok().and_then(|text| text.parse::<u64>().ok());
         let length = length.ok_or_else(|| refuse("the content-length is no number"))?;
-        if length > body_bytes as u64 {
-            let message =
-                format!("the body has {length} bytes; at most {body_bytes} are taken (limits.body_bytes)");
+        if length > max_body_bytes as u64 {
+            let message = format!(
+                "the body has {length} bytes; at most {max_body_bytes} are taken (limits.max_body_bytes)"
+            );
             return Err(Failure::new(ErrorCode::PayloadTooLarge, message).closing());
         }
         Ok(())

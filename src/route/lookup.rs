@@ -71,7 +71,7 @@ impl Router {
         match (snapshot.lookup(key.0.as_str(), key.1.as_str()).0, outcome) {
             (Lookup::Found(found), _) => Ok(self.found(&snapshot, found, headers, Instant::now())),
             (_, FetchOutcome::Failed(failure)) => Err(failure),
-            (_, FetchOutcome::Taken | FetchOutcome::Absent) => Ok(self.absent(&snapshot, Instant::now())),
+            (_, FetchOutcome::Stored | FetchOutcome::Absent) => Ok(self.absent(&snapshot, Instant::now())),
         }
     }
 

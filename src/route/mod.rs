@@ -77,7 +77,7 @@ impl Router {
         metrics: Arc<Metrics>,
         decider: Decider,
     ) -> Arc<Self> {
-        let slow = Slow::new(limits.in_flight);
+        let slow = Slow::new(limits.max_waiting_requests);
         Arc::new(Self {
             store,
             upstream,
@@ -92,7 +92,7 @@ impl Router {
 
     fn route(self: &Arc<Self>, request: Request<Incoming>) -> Result<Reply, Failure> {
         let started = Instant::now();
-        if let Err(failure) = guard::check(&request, self.limits.body_bytes) {
+        if let Err(failure) = guard::check(&request, self.limits.max_body_bytes) {
             return match failure.code {
                 ErrorCode::PayloadTooLarge => Ok(self.answer(|_| async move {
                     let (head, body) = request.into_parts();

@@ -44,11 +44,11 @@ impl std::fmt::Debug for Slow {
 }
 
 impl Slow {
-    pub(super) fn new(in_flight: usize) -> Self {
+    pub(super) fn new(max_waiting_requests: usize) -> Self {
         let stack = ServiceBuilder::new()
             // Outermost, so that what the limit has no room for is refused and not kept waiting.
             .load_shed()
-            .concurrency_limit(in_flight)
+            .concurrency_limit(max_waiting_requests)
             .service(tower::service_fn(
                 |(router, job): (Arc<Router>, Job)| async move {
                     let _counted = InFlight::count(&router);
@@ -65,7 +65,7 @@ impl Slow {
             .oneshot((router, job))
             .await
             .map_err(|_overloaded| {
-                let message = "too many requests wait for HEIR already (limits.in_flight)";
+                let message = "too many requests wait for HEIR already (limits.max_waiting_requests)";
                 Failure::new(ErrorCode::Overloaded, message).retry_after_seconds(1)
             })
     }
@@ -76,14 +76,14 @@ struct InFlight<'a>(&'a Router);
 
 impl<'a> InFlight<'a> {
     fn count(router: &'a Router) -> Self {
-        router.metrics.in_flight.inc();
+        router.metrics.waiting_requests.inc();
         Self(router)
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.metrics.in_flight.dec();
+        self.0.metrics.waiting_requests.dec();
     }
 }
 

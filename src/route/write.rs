@@ -62,13 +62,13 @@ impl Router {
 
     /// Reads a body whose announced length was checked already.
     pub(super) async fn read(&self, body: Incoming) -> Result<Bytes, Failure> {
-        let patience = Duration::from_millis(self.limits.read_ms);
+        let patience = Duration::from_millis(self.limits.read_timeout_ms);
         match tokio::time::timeout(patience, body.collect()).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
             Ok(Err(_broken)) => Err(Failure::new(ErrorCode::InvalidRequest, "the body broke off").closing()),
             Err(_elapsed) => {
                 let message = format!(
-                    "the body did not arrive within {} ms (limits.read_ms)",
+                    "the body did not arrive within {} ms (limits.read_timeout_ms)",
                     patience.as_millis()
                 );
                 Err(Failure::new(ErrorCode::RequestTimeout, message).closing())

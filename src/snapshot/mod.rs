@@ -18,7 +18,7 @@ use http::HeaderValue;
 pub use incoming::{ChangeSet, Incoming, Operation, Scope, check};
 pub use policy::{Entry, Found, Policy, Queued, Source};
 use serde::{Deserialize, Serialize};
-pub use store::{Activation, FetchStart, Guarded, Held, SnapshotStore};
+pub use store::{Activation, FetchStart, Guarded, SnapshotStore, Withheld};
 
 use crate::{
     extensions::Registry,

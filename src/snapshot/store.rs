@@ -61,7 +61,7 @@ pub struct Activation {
 
 /// Why an activation was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Held {
+pub enum Withheld {
     #[error(
         "HEIR's answer would remove {removed} of {known} policies, more than refresh.max_removed_percent allows; \
          it is held back until HEIR gives the same answer again, or POST /admin/refresh?confirm=true"
@@ -339,7 +339,7 @@ impl SnapshotStore {
         start: FetchStart,
         mut incoming: Incoming,
         guarded: Guarded,
-    ) -> Result<Activation, Held> {
+    ) -> Result<Activation, Withheld> {
         let mut writer = self.writer();
         let current = self.current.load_full();
         keep_last_good(&current, &mut incoming);
@@ -415,19 +415,19 @@ impl SnapshotStore {
     }
 
     /// Applies what happened in HEIR since the position of the snapshot, or says why it cannot be applied.
-    pub fn apply_changes(&self, changes: ChangeSet, guarded: Guarded) -> Result<Activation, Held> {
+    pub fn apply_changes(&self, changes: ChangeSet, guarded: Guarded) -> Result<Activation, Withheld> {
         let mut writer = self.writer();
         let current = self.current.load_full();
         if current.position.revision != changes.from.revision {
-            return Err(Held::Outdated);
+            return Err(Withheld::Outdated);
         }
         if let (Some(ours), Some(theirs)) = (&current.position.chain, &changes.from.chain)
             && ours != theirs
         {
-            return Err(Held::OtherHistory);
+            return Err(Withheld::OtherHistory);
         }
         if writer.in_doubt.is_some() || writer.contradicts(&changes) {
-            return Err(Held::OtherHistory);
+            return Err(Withheld::OtherHistory);
         }
         let removed = changes
             .operations
@@ -538,18 +538,18 @@ impl Writer {
         known: usize,
         guarded: Guarded,
         fingerprint: impl FnOnce() -> Option<u64>,
-    ) -> Result<(), Held> {
+    ) -> Result<(), Withheld> {
         let percent = usize::from(guarded.max_removed_percent);
         let too_much = known >= SMALLEST_GUARDED && removed * 100 > known * percent;
         if too_much && !guarded.confirmed {
             match fingerprint() {
-                None => return Err(Held::Shrink { removed, known }),
+                None => return Err(Withheld::Shrink { removed, known }),
                 Some(again) => match self.held {
                     Some((first, since)) if first == again && since.elapsed() >= guarded.confirm_after => {}
-                    Some((first, _)) if first == again => return Err(Held::Shrink { removed, known }),
+                    Some((first, _)) if first == again => return Err(Withheld::Shrink { removed, known }),
                     _ => {
                         self.held = Some((again, Instant::now()));
-                        return Err(Held::Shrink { removed, known });
+                        return Err(Withheld::Shrink { removed, known });
                     }
                 },
             }

@@ -107,7 +107,7 @@ fn hostile_32_the_guard_holds_what_removes_too_much() {
     // Half may go at once.
     assert_eq!(removing(&filled(4), 2, guarded()).unwrap().removed, 20);
     let store = filled(4);
-    let held = Held::Shrink {
+    let held = Withheld::Shrink {
         removed: 30,
         known: 40,
     };
@@ -116,7 +116,7 @@ fn hostile_32_the_guard_holds_what_removes_too_much() {
     // Another answer does not confirm the first, and each must come again in its own right.
     assert_eq!(
         removing(&store, 0, guarded()),
-        Err(Held::Shrink {
+        Err(Withheld::Shrink {
             removed: 40,
             known: 40
         })

@@ -43,7 +43,7 @@ pub(super) enum ImportError {
 }
 
 /// Puts every good policy of the directory that differs from what is stored. Nothing is removed from the store.
-pub(super) async fn import(db: &Db, directory: &Path, body_bytes: usize) -> Result<Import, ImportError> {
+pub(super) async fn import(db: &Db, directory: &Path, max_body_bytes: usize) -> Result<Import, ImportError> {
     let mut report = Import::default();
     let files = {
         let directory = directory.to_owned();
@@ -57,7 +57,7 @@ pub(super) async fn import(db: &Db, directory: &Path, body_bytes: usize) -> Resu
         let read = on_a_thread(move || {
             Ok(batch
                 .into_iter()
-                .map(|file| load(file, body_bytes))
+                .map(|file| load(file, max_body_bytes))
                 .collect::<Vec<_>>())
         });
         let mut write = None;
@@ -193,14 +193,14 @@ fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn load(file: Found, body_bytes: usize) -> Result<(Key, PolicyDocument), BadFile> {
+fn load(file: Found, max_body_bytes: usize) -> Result<(Key, PolicyDocument), BadFile> {
     let Found { path, key } = file;
-    let is_large = |size: u64| size > body_bytes as u64;
+    let is_large = |size: u64| size > max_body_bytes as u64;
     let bytes = match fs::metadata(&path) {
         Ok(metadata) if is_large(metadata.len()) => {
             return Err(bad(
                 path,
-                format!("the file is larger than {body_bytes} bytes"),
+                format!("the file is larger than {max_body_bytes} bytes"),
                 "make it smaller or raise the limit",
             ));
         }

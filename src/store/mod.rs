@@ -53,9 +53,9 @@ pub struct StoreConfig {
     /// What clients must send as `Authorization: Bearer …`; none lets everybody in.
     pub token: Option<SecretString>,
     /// Largest policy or extension.
-    pub body_bytes: usize,
+    pub max_body_bytes: usize,
     /// Largest module.
-    pub module_bytes: usize,
+    pub max_module_bytes: usize,
     /// How many changes are kept for `GET /api/v1/changes`.
     pub changes_kept: u64,
     /// What each client is granted.
@@ -72,14 +72,14 @@ impl Default for StoreConfig {
             level: Level::default(),
             import: None,
             token: None,
-            body_bytes: 1024 * 1024,
-            module_bytes: 64 * 1024 * 1024,
+            max_body_bytes: 1024 * 1024,
+            max_module_bytes: 64 * 1024 * 1024,
             changes_kept: 100_000,
             limits: ConnectionLimits {
-                connections: 4096,
-                header_bytes: 16 * 1024,
-                header_read: Duration::from_secs(10),
-                idle: Duration::from_secs(120),
+                max_connections: 4096,
+                max_header_bytes: 16 * 1024,
+                header_timeout: Duration::from_secs(10),
+                idle_timeout: Duration::from_secs(120),
             },
             drain: Duration::from_secs(10),
         }
@@ -95,8 +95,8 @@ impl fmt::Debug for StoreConfig {
             .field("level", &self.level)
             .field("import", &self.import)
             .field("token", &self.token)
-            .field("body_bytes", &self.body_bytes)
-            .field("module_bytes", &self.module_bytes)
+            .field("max_body_bytes", &self.max_body_bytes)
+            .field("max_module_bytes", &self.max_module_bytes)
             .field("changes_kept", &self.changes_kept)
             .field("limits", &self.limits)
             .field("drain", &self.drain)
@@ -124,7 +124,7 @@ impl Store {
         let import = match &config.import {
             None => None,
             Some(directory) => {
-                let import = import::import(&db, directory, config.body_bytes)
+                let import = import::import(&db, directory, config.max_body_bytes)
                     .await
                     .map_err(|source| StoreError::Import {
                         path: directory.clone(),
@@ -168,8 +168,8 @@ impl Store {
             snapshots: Arc::new(Snapshots::new(self.db.clone())),
             level: self.config.level,
             token: self.config.token,
-            body_bytes: self.config.body_bytes,
-            module_bytes: self.config.module_bytes,
+            max_body_bytes: self.config.max_body_bytes,
+            max_module_bytes: self.config.max_module_bytes,
             stopping: stop.clone(),
             tasks: tasks.clone(),
         });

@@ -60,7 +60,7 @@ impl Service {
         body: Incoming,
     ) -> Result<Response, CallError> {
         check_length(headers, true)?;
-        let bytes = receive(headers, body, self.module_bytes).await?;
+        let bytes = receive(headers, body, self.max_module_bytes).await?;
         let hashed = bytes.clone();
         // Tens of megabytes take too long for a thread that serves others.
         let found = tokio::task::spawn_blocking(move || hex(&Sha256::digest(&hashed)))

@@ -73,7 +73,7 @@ impl Service {
         body: Incoming,
     ) -> Result<Response, CallError> {
         check_length(headers, true)?;
-        let bytes = receive(headers, body, self.body_bytes).await?;
+        let bytes = receive(headers, body, self.max_body_bytes).await?;
         let keyed = self.keyed(headers, "PUT", &key, &bytes)?;
         let document = PolicyDocument::parse(bytes).map_err(|problems| unacceptable(&key, &problems))?;
         self.write(headers, key, Edit::Put(document), keyed).await

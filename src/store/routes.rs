@@ -35,8 +35,8 @@ pub(super) struct Service {
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) level: Level,
     pub(super) token: Option<SecretString>,
-    pub(super) body_bytes: usize,
-    pub(super) module_bytes: usize,
+    pub(super) max_body_bytes: usize,
+    pub(super) max_module_bytes: usize,
     pub(super) stopping: CancellationToken,
     pub(super) tasks: TaskTracker,
 }

@@ -193,7 +193,7 @@ impl DecisionMetrics {
             sticky_sessions: gauge(
                 r,
                 "beamline_sidecar_sticky_sessions",
-                "Sticky sessions in memory; the most is decide.sticky_sessions.",
+                "Sticky sessions in memory; the most is decide.max_sticky_sessions.",
             )?,
             sticky_evictions: counter(
                 r,

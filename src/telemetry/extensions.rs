@@ -171,7 +171,7 @@ impl ExtensionMetrics {
             running: gauge(
                 r,
                 "beamline_sidecar_extension_running",
-                "Instances of extensions that are in use, out of `extensions.instances`.",
+                "Instances of extensions that are in use, out of `extensions.max_instances`.",
             )?,
             label_sets: Mutex::default(),
             extensions: Mutex::default(),

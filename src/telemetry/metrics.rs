@@ -63,7 +63,7 @@ pub struct TenantMetrics {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    tenant_labels: usize,
+    max_tenant_labels: usize,
     tenants: Mutex<HashMap<TenantId, Arc<TenantMetrics>>>,
     other: Arc<TenantMetrics>,
     hits: IntCounterVec,
@@ -93,7 +93,7 @@ pub struct Metrics {
     pub journal_conflicts: IntGauge,
     pub breaker_state: IntGauge,
     pub heir_up: IntGauge,
-    pub in_flight: IntGauge,
+    pub waiting_requests: IntGauge,
     pub decisions: Arc<DecisionMetrics>,
     pub extensions: ExtensionMetrics,
 }
@@ -107,7 +107,7 @@ const SECONDS: &[f64] = &[
 
 impl Metrics {
     /// Registers everything. Fails only if two metrics have the same name, which a test would find.
-    pub fn new(tenant_labels: usize) -> Result<Arc<Self>, prometheus::Error> {
+    pub fn new(max_tenant_labels: usize) -> Result<Arc<Self>, prometheus::Error> {
         let r = Registry::new();
         let hits = counters(
             &r,
@@ -169,7 +169,7 @@ impl Metrics {
                 "beamline_sidecar_providers_unhealthy",
                 "Providers that failed their active checks, counted per tenant.",
             )?,
-            tenant_labels,
+            max_tenant_labels,
             tenants: Mutex::default(),
             other,
             hits,
@@ -284,9 +284,9 @@ impl Metrics {
                 "beamline_sidecar_heir_up",
                 "1 if the last call to HEIR was answered.",
             )?,
-            in_flight: gauge(
+            waiting_requests: gauge(
                 &r,
-                "beamline_sidecar_in_flight",
+                "beamline_sidecar_waiting_requests",
                 "Requests that wait for HEIR or the disk.",
             )?,
             decisions,
@@ -301,7 +301,7 @@ impl Metrics {
         if let Some(known) = tenants.get(tenant) {
             return known.clone();
         }
-        if tenants.len() >= self.tenant_labels {
+        if tenants.len() >= self.max_tenant_labels {
             return self.other.clone();
         }
         let label = &[tenant.as_str()];

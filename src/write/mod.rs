@@ -378,7 +378,7 @@ fn policy_path(key: &Key) -> String {
 
 /// What HEIR has of a policy at this moment.
 async fn heir_version(client: &HeirClient, key: &Key) -> Result<Option<Arc<Policy>>, HeirError> {
-    let limit = client.answer_bytes();
+    let limit = client.max_answer_bytes();
     match client
         .fetch_once(HeirCall::Get, &policy_path(key), None, limit, client.timeout())
         .await

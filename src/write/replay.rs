@@ -54,7 +54,7 @@ impl Writer {
         let Some(client) = self.client.clone() else { return };
         let mut up = client.up();
         let retry = RetryConfig {
-            attempts: u32::MAX,
+            max_attempts: u32::MAX,
             initial_ms: 100,
             factor: 2.0,
             max_ms: 5_000,
@@ -218,7 +218,7 @@ impl Writer {
 
     /// Looks at what HEIR has. `None`: the base, so the write can be made.
     async fn compare(&self, client: &HeirClient, entry: &Entry) -> Result<Option<Attempt>, HeirError> {
-        let limit = client.answer_bytes();
+        let limit = client.max_answer_bytes();
         let fetched = client
             .fetch_once(
                 HeirCall::Get,
@@ -332,7 +332,7 @@ impl Writer {
 
     /// Takes HEIR's version of one policy.
     async fn fetch_into_memory(&self, client: &HeirClient, key: &Key) {
-        let bytes = usize::try_from(client.answer_bytes()).unwrap_or(usize::MAX);
+        let bytes = usize::try_from(client.max_answer_bytes()).unwrap_or(usize::MAX);
         if let Err(error) = fetch_policy(client, &self.store, key, bytes, Retry::No).await {
             tracing::debug!(
                 error = error.chain(),

@@ -97,26 +97,26 @@ async fn probe_tells_by_its_exit_code() {
     let config = file(
         &folder,
         "sidecar.yaml",
-        "listen: 127.0.0.1:0\nops: {listen: '127.0.0.1:0'}\nheir: {url: 'http://127.0.0.1:1'}\n",
+        "listen: 127.0.0.1:0\nadmin: {listen: '127.0.0.1:0'}\nheir: {url: 'http://127.0.0.1:1'}\n",
     );
     let process = Process::start(&["run", "--config", &config], &[]);
-    let ops = process.ops.unwrap().to_string();
-    let (code, out, _) = run(&["probe", "live", "--ops", &ops], &[]);
+    let admin = process.admin.unwrap().to_string();
+    let (code, out, _) = run(&["probe", "live", "--admin", &admin], &[]);
     assert_eq!((code, out.as_str()), (0, "{\"status\":\"live\"}\n"));
-    let (code, out, _) = run(&["probe", "ready", "--ops", &ops], &[]);
+    let (code, out, _) = run(&["probe", "ready", "--admin", &admin], &[]);
     assert_eq!(code, 1);
     assert!(out.contains("\"state\":\"not_ready\""), "{out}");
     // From the configuration, as a container's probe does.
     let (code, _, _) = run(
         &["probe", "live", "--config", &config],
-        &[("BEAMLINE_OPS_LISTEN", &ops)],
+        &[("BEAMLINE_ADMIN_LISTEN", &admin)],
     );
     assert_eq!(code, 0);
     drop(process);
-    let (code, _, err) = run(&["probe", "live", "--ops", &ops], &[]);
+    let (code, _, err) = run(&["probe", "live", "--admin", &admin], &[]);
     assert_eq!(code, 1);
     assert!(err.contains("does not answer"), "{err}");
-    let (code, _, _) = run(&["probe", "live", "--ops", "nonsense"], &[]);
+    let (code, _, _) = run(&["probe", "live", "--admin", "nonsense"], &[]);
     assert_eq!(code, 2);
 
     let file_only = tempfile::tempdir().unwrap();
@@ -126,7 +126,7 @@ async fn probe_tells_by_its_exit_code() {
         file_only.path().display()
     ))
     .unwrap();
-    let (code, _, _) = run(&["probe", "ready", "--ops", &sidecar.ops.to_string()], &[]);
+    let (code, _, _) = run(&["probe", "ready", "--admin", &sidecar.admin.to_string()], &[]);
     assert_eq!(code, 0);
     sidecar.stop().await;
 }

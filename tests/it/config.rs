@@ -41,7 +41,7 @@ fn every_mistake_is_told_at_once_with_its_key_and_remedy() {
     let yaml = "
 lisen: 127.0.0.1:1
 refresh: {intervall_ms: 5, interval_ms: 5, when_expired: later, max_removed_percent: 101, jitter_seed: -1}
-heir: {timeout_ms: fast, pool: {max: 1}, retry: {factor: 0.5}, zzzzzzzzz: 1}
+heir: {timeout_ms: fast, pool: {max_requests: 1}, retry: {factor: 0.5}, zzzzzzzzz: 1}
 limits: [1]
 unix_mode: 660
 listen: 5
@@ -50,13 +50,13 @@ log: {format: xml}
     assert_eq!(
         mistakes(yaml, &[]),
         [
-            "heir.pool.max: 1 is less than the minimum of 2 | integer from 2 to 10000",
+            "heir.pool.max_requests: 1 is less than the minimum of 2 | integer from 2 to 10000",
             "heir.retry.factor: 0.5 is less than the minimum of 1.0 | number from 1.0 to 10.0",
             "heir.timeout_ms: \"fast\" is not of types \"null\", \"integer\" | integer from 1 to 600000",
-            "heir.zzzzzzzzz: there is no such key | known here: answer_bytes, breaker, health_interval_ms, pool, \
+            "heir.zzzzzzzzz: there is no such key | known here: breaker, health_interval_ms, max_answer_bytes, pool, \
              retry, tenants, timeout_ms, tls, token_file, url",
-            "limits: [1] is not of type \"object\" | a section with the keys body_bytes, connections, header_bytes, \
-             idle_ms, in_flight, read_ms",
+            "limits: [1] is not of type \"object\" | a section with the keys idle_timeout_ms, max_body_bytes, \
+             max_connections, max_header_bytes, max_waiting_requests, read_timeout_ms",
             "lisen: there is no such key | did you mean `listen`?",
             "listen: 5 is not a value of this key | string or array",
             "log.format: \"xml\" is not a value of this key | one of json, text",
@@ -77,6 +77,30 @@ log: {format: xml}
 }
 
 #[test]
+fn a_key_of_an_earlier_version_is_an_error_that_names_the_new_one() {
+    let yaml = "
+ops: {listen: '127.0.0.1:1'}
+limits: {body_bytes: 5, idle_timeout_ms: 5000}
+heir: {pool: {max: 9}}
+";
+    let environment = [
+        ("BEAMLINE_OPS_TOKEN_FILE", "/x"),
+        ("BEAMLINE_SHARE_LISTEN", "true"),
+        ("BEAMLINE_PORT", "tcp://10.0.0.1:80"),
+    ];
+    assert_eq!(
+        mistakes(yaml, &environment),
+        [
+            "heir.pool.max: heir.pool.max is now called heir.pool.max_requests | rename it to heir.pool.max_requests",
+            "limits.body_bytes: limits.body_bytes is now called limits.max_body_bytes | rename it to limits.max_body_bytes",
+            "ops: ops is now called admin | rename it to admin",
+            "ops.token_file: BEAMLINE_OPS_TOKEN_FILE is now called BEAMLINE_ADMIN_TOKEN_FILE | rename it to BEAMLINE_ADMIN_TOKEN_FILE",
+            "share_listen: BEAMLINE_SHARE_LISTEN is now called BEAMLINE_REUSE_PORT | rename it to BEAMLINE_REUSE_PORT",
+        ]
+    );
+}
+
+#[test]
 fn values_that_are_wrong_only_together_are_told_at_once_as_well() {
     let folder = tempfile::tempdir().unwrap();
     let empty = folder.path().join("empty");
@@ -84,8 +108,8 @@ fn values_that_are_wrong_only_together_are_told_at_once_as_well() {
     let yaml = format!(
         "
 listen: [127.0.0.1:7000, nowhere]
-ops: {{listen: 127.0.0.1:7000, token_file: {empty}}}
-heir: {{url: 'http://localhost:7000', tenants: [good, 'bad tenant'], pool: {{max: 3, idle: 4}}, tls: {{cert_file: /none}}}}
+admin: {{listen: 127.0.0.1:7000, token_file: {empty}}}
+heir: {{url: 'http://localhost:7000', tenants: [good, 'bad tenant'], pool: {{max_requests: 3, max_idle: 4}}, tls: {{cert_file: /none}}}}
 refresh: {{stale_after_ms: 10, expired_after_ms: 9}}
 writes: {{when_heir_down: queue}}
 log: {{filter: 'a=b=c'}}
@@ -100,7 +124,9 @@ heir_policy_store_port: 1
     assert_eq!(
         keys,
         [
-            "heir.pool.idle",
+            "admin.listen",
+            "admin.token_file",
+            "heir.pool.max_idle",
             "heir.tenants",
             "heir.tls.cert_file",
             "heir.tls",
@@ -110,8 +136,6 @@ heir_policy_store_port: 1
             "heir_policy_store_port",
             "listen",
             "log.filter",
-            "ops.listen",
-            "ops.token_file",
             "policies_dir",
             "refresh.expired_after_ms",
             "writes.when_heir_down",
@@ -122,11 +146,11 @@ heir_policy_store_port: 1
         found.iter().all(|m| !m.ends_with("| ")),
         "each has a remedy: {found:#?}"
     );
-    assert!(found[5].contains("it would ask itself for ever"), "{}", found[5]);
+    assert!(found[7].contains("it would ask itself for ever"), "{}", found[7]);
     assert!(
-        found[11].contains("an empty secret protects nothing"),
+        found[1].contains("an empty secret protects nothing"),
         "{}",
-        found[11]
+        found[1]
     );
 }
 
@@ -247,13 +271,13 @@ fn a_sidecar_is_not_its_own_heir_by_any_name() {
 #[test]
 fn variables_win_over_the_file_and_become_what_their_key_wants() {
     let loaded = parse(
-        "listen: 127.0.0.1:1\nheir: {pool: {max: 9}}\n",
+        "listen: 127.0.0.1:1\nheir: {pool: {max_requests: 9}}\n",
         &[
             ("BEAMLINE_LISTEN", "127.0.0.1:2, unix:/run/s.sock"),
             ("BEAMLINE_HEIR_TENANTS", "acme,, other ,"),
             ("BEAMLINE_HEIR_POOL_IDLE", " 3 "),
             ("BEAMLINE_HEIR_RETRY_FACTOR", "1.5"),
-            ("BEAMLINE_SHARE_LISTEN", "true"),
+            ("BEAMLINE_REUSE_PORT", "true"),
             ("BEAMLINE_UNIX_MODE", "600"),
             ("BEAMLINE_REFRESH_WHEN_EXPIRED", "refuse"),
             ("BEAMLINE_STATE_DIR", "/123"),
@@ -268,9 +292,9 @@ fn variables_win_over_the_file_and_become_what_their_key_wants() {
     .config;
     assert_eq!(loaded.listen.as_slice(), ["127.0.0.1:2", "unix:/run/s.sock"]);
     assert_eq!(loaded.heir.tenants, ["acme", "other"]);
-    assert_eq!((loaded.heir.pool.max, loaded.heir.pool.idle), (9, 3));
+    assert_eq!((loaded.heir.pool.max_requests, loaded.heir.pool.max_idle), (9, 3));
     assert_eq!(loaded.heir.retry.factor.to_string(), "1.5");
-    assert!(loaded.share_listen);
+    assert!(loaded.reuse_port);
     assert_eq!(loaded.unix_mode_bits(), 0o600);
     assert_eq!(loaded.state_dir, Path::new("/123"));
     assert_eq!(
@@ -279,7 +303,7 @@ fn variables_win_over_the_file_and_become_what_their_key_wants() {
             &[
                 ("BEAMLINE_HEIR_URL", "http://x"),
                 ("BEAMLINE_REFRESH_INTERVAL_MS", "soon"),
-                ("BEAMLINE_SHARE_LISTEN", "yes"),
+                ("BEAMLINE_REUSE_PORT", "yes"),
                 ("BEAMLINE_REFRESH_MAX_REMOVED_PERCENT", "1000"),
                 ("BEAMLINE_LOG_FILTER", "true"),
             ]
@@ -287,11 +311,11 @@ fn variables_win_over_the_file_and_become_what_their_key_wants() {
         [
             "heir.url: BEAMLINE_HEIR_URL is set, but the file has something else than a section there | make the \
              section a mapping in the file, or unset the variable",
-            "heir: 5 is not of type \"object\" | a section with the keys answer_bytes, breaker, \
-             health_interval_ms, pool, retry, tenants, timeout_ms, tls, token_file, url",
+            "heir: 5 is not of type \"object\" | a section with the keys breaker, health_interval_ms, \
+             max_answer_bytes, pool, retry, tenants, timeout_ms, tls, token_file, url",
             "refresh.interval_ms: \"soon\" is not of type \"integer\" | integer from 10 to 3600000",
             "refresh.max_removed_percent: 1000 is greater than the maximum of 100 | integer from 0 to 100",
-            "share_listen: \"yes\" is not of type \"boolean\" | boolean",
+            "reuse_port: \"yes\" is not of type \"boolean\" | boolean",
         ]
     );
 }

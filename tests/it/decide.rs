@@ -19,7 +19,7 @@ pub(crate) fn with_policies(dir: &Path, policies: &[(&str, Value)], yaml: &str) 
         std::fs::write(file, document.to_string()).unwrap();
     }
     Sidecar::try_start(&format!(
-        "listen: 127.0.0.1:0\nops: {{listen: '127.0.0.1:0'}}\nshutdown: {{lame_duck_ms: 10}}\n\
+        "listen: 127.0.0.1:0\nadmin: {{listen: '127.0.0.1:0'}}\nshutdown: {{lame_duck_ms: 10}}\n\
          heir_policy_store_enabled: false\npolicies_dir: {}\n{yaml}",
         dir.display()
     ))

@@ -152,7 +152,7 @@ async fn session(unix: bool) {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("sidecar.sock");
     let yaml = format!(
-        "listen: ['127.0.0.1:0', 'unix:{}']\nops: {{listen: '127.0.0.1:0'}}\nstate_dir: {}\nrefresh: {{interval_ms: 50}}",
+        "listen: ['127.0.0.1:0', 'unix:{}']\nadmin: {{listen: '127.0.0.1:0'}}\nstate_dir: {}\nrefresh: {{interval_ms: 50}}",
         socket.display(),
         folder.path().join("state").display()
     );

@@ -131,7 +131,7 @@ async fn a_heir_that_is_away_slow_or_resting_is_named_in_our_own_error() {
     let mut heir = Heir::start(Level::Changes).await;
     heir.gone().await;
     let sidecar = Sidecar::try_start(&format!(
-        "{}heir: {{url: '{}', health_interval_ms: 3600000, breaker: {{failures: 2, open_ms: 60000}}, retry: {{attempts: 1}}}}\nrefresh: {{interval_ms: 3600000}}",
+        "{}heir: {{url: '{}', health_interval_ms: 3600000, breaker: {{failure_threshold: 2, open_ms: 60000}}, retry: {{max_attempts: 1}}}}\nrefresh: {{interval_ms: 3600000}}",
         crate::support::QUICK,
         heir.url()
     ))
@@ -160,7 +160,7 @@ async fn a_heir_that_is_away_slow_or_resting_is_named_in_our_own_error() {
     silent.on("GET /broken", Say::Bytes(b"HTTP/1.1 nonsense\r\n\r\n".to_vec()));
     silent.on("GET /gone", Say::Bytes(Vec::new()));
     let sidecar = Sidecar::try_start(&format!(
-        "{}heir: {{url: '{}', timeout_ms: 300, breaker: {{failures: 1000}}}}",
+        "{}heir: {{url: '{}', timeout_ms: 300, breaker: {{failure_threshold: 1000}}}}",
         crate::support::QUICK,
         silent.url()
     ))
@@ -208,7 +208,7 @@ async fn a_request_that_leads_back_here_is_stopped_at_its_second_visit() {
     let client = sidecar.client();
     let asking = tokio::spawn(async move { client.get("/api/v1/anything").await });
     eventually("the request is on its way", || async {
-        sidecar.metric("beamline_sidecar_in_flight").await == 1.0
+        sidecar.metric("beamline_sidecar_waiting_requests").await == 1.0
     })
     .await;
     own.set(sidecar.data).unwrap();

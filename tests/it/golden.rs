@@ -8,7 +8,7 @@
 
 use std::{fs, path::Path};
 
-use beamline_sidecar::{cases, policy};
+use beamline_sidecar::{policy, testing};
 use serde_json::json;
 
 fn failures(dir: &str) -> (usize, Vec<String>) {
@@ -16,9 +16,9 @@ fn failures(dir: &str) -> (usize, Vec<String>) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
     for entry in fs::read_dir(&dir).unwrap() {
         let file = entry.unwrap().path();
-        for case in cases::load(&file).unwrap_or_else(|error| panic!("{error}")) {
+        for case in testing::load(&file).unwrap_or_else(|error| panic!("{error}")) {
             count += 1;
-            for mismatch in cases::run(&case) {
+            for mismatch in testing::run(&case) {
                 failures.push(format!("{}: {}: {mismatch}", file.display(), case.description));
             }
         }
@@ -44,8 +44,8 @@ fn a_case_that_does_not_hold_says_where() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("case.yaml");
     fs::write(&file, "description: wrong\npolicy: {weights: {a: 1.0}}\nsteps: [{want: {provider_id: b, steps: []}}, {want: {refusal: x}}]").unwrap();
-    let cases = cases::load(&file).unwrap();
-    let found: Vec<String> = cases::run(&cases[0])
+    let cases = testing::load(&file).unwrap();
+    let found: Vec<String> = testing::run(&cases[0])
         .iter()
         .map(|m| format!("{} {}", m.step, m.path))
         .collect();
@@ -60,7 +60,7 @@ fn a_case_that_does_not_hold_says_where() {
         ),
     ] {
         fs::write(&file, text).unwrap();
-        let error = cases::load(&file).unwrap_err().to_string();
+        let error = testing::load(&file).unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
     }
 }
@@ -98,8 +98,8 @@ fn every_policy_of_a_named_directory_loads_and_explains_itself() {
                 )
                 .collect();
             let case = json!({"description": "x", "policy": document, "extensions": {"others_succeed": true}, "steps": steps});
-            let case: cases::Case = serde_json::from_value(case).unwrap();
-            assert_eq!(cases::run(&case), [], "{}", file.display());
+            let case: testing::Case = serde_json::from_value(case).unwrap();
+            assert_eq!(testing::run(&case), [], "{}", file.display());
             seen += 1;
         }
     }

@@ -92,7 +92,7 @@ async fn hostile_40_no_number_of_sessions_tenants_or_providers_grows_a_table_or_
         "weights": {"a": 1.0}, "sticky": {"enabled": true, "session_key": "s"},
         "rate_limit": {"enabled": true, "requests_per_second": 1000000, "burst": 1000000},
     });
-    let yaml = "decide: {sticky_sessions: 50, rate_limit_buckets: 10, providers: 10, tenant_limit: {requests_per_second: 1000, burst: 1000}}";
+    let yaml = "decide: {max_sticky_sessions: 50, max_rate_limit_buckets: 10, max_providers: 10, tenant_limit: {requests_per_second: 1000, burst: 1000}}";
     let sidecar = with_policies(dir.path(), &[("acme/chat", policy)], yaml);
     let client = sidecar.client();
     for n in 0..300 {
@@ -147,7 +147,7 @@ async fn hostile_43_a_policy_that_may_have_been_revoked_decides_no_longer_than_i
     heir.client()
         .put_policy("acme/chat", r#"{"weights":{"a":1.0}}"#)
         .await;
-    let yaml = "refresh: {interval_ms: 50, wait_ms: 100, stale_after_ms: 300, expired_after_ms: 1500, when_expired: refuse}";
+    let yaml = "refresh: {interval_ms: 50, long_poll_timeout_ms: 100, stale_after_ms: 300, expired_after_ms: 1500, when_expired: refuse}";
     let sidecar = Sidecar::start(&heir.url(), yaml);
     sidecar.wait_for("live").await;
     let client = sidecar.client();

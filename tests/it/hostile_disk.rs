@@ -245,7 +245,7 @@ async fn a_state_directory_is_one_processs_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let sidecar = Sidecar::start(NOBODY, &state(dir.path()));
     let second = Sidecar::try_start(&format!(
-        "listen: 127.0.0.1:0\nops: {{listen: '127.0.0.1:0'}}\n{}",
+        "listen: 127.0.0.1:0\nadmin: {{listen: '127.0.0.1:0'}}\n{}",
         state(dir.path())
     ));
     assert!(second.err().unwrap().contains("StateDirInUse"));
@@ -283,7 +283,7 @@ async fn hostile_36_ready_means_a_correct_answer_from_the_first_moment_on() {
                 _ => (heir.url(), String::new()),
             };
             let yaml = format!(
-                "listen: 127.0.0.1:0\nops: {{listen: '127.0.0.1:0'}}\nshutdown: {{lame_duck_ms: 0, drain_ms: 1000}}\nheir: {{url: '{url}'}}\n{from}"
+                "listen: 127.0.0.1:0\nadmin: {{listen: '127.0.0.1:0'}}\nshutdown: {{lame_duck_ms: 0, drain_timeout_ms: 1000}}\nheir: {{url: '{url}'}}\n{from}"
             );
             starting.spawn(async move {
                 let sidecar = Sidecar::try_start(&yaml).unwrap();

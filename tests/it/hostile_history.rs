@@ -17,7 +17,7 @@ use crate::{
     support::{Heir, Sidecar, eventually},
 };
 
-const SOON: &str = "refresh: {interval_ms: 50, wait_ms: 2000, jitter_seed: 1}";
+const SOON: &str = "refresh: {interval_ms: 50, long_poll_timeout_ms: 2000, jitter_seed: 1}";
 
 async fn admin(sidecar: &Sidecar) -> Value {
     sidecar.admin().get("/admin/snapshot").await.json()
@@ -74,7 +74,10 @@ async fn hostile_38_changes_that_do_not_continue_memory_are_never_applied() {
         heir.client().put_policy("t/b", "{\"v\":1}").await;
         heir.client().put_policy("t/b", "{\"v\":2}").await;
         let faulty = Faulty::start(heir.address()).await;
-        let sidecar = Sidecar::start(&faulty.url(), "refresh: {interval_ms: 500, wait_ms: 2000}");
+        let sidecar = Sidecar::start(
+            &faulty.url(),
+            "refresh: {interval_ms: 500, long_poll_timeout_ms: 2000}",
+        );
         sidecar.wait_for("live").await;
         eventually("the long poll waits", || async {
             faulty.count("GET /api/v1/changes") == 1

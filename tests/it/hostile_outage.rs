@@ -17,7 +17,7 @@ use crate::{
     support::{Heir, Sidecar, eventually},
 };
 
-const SOON: &str = "refresh: {interval_ms: 100, wait_ms: 1000}";
+const SOON: &str = "refresh: {interval_ms: 100, long_poll_timeout_ms: 1000}";
 
 async fn writes(sidecar: &Sidecar) -> Value {
     sidecar.admin().get("/admin/writes").await.json()

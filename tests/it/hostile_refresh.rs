@@ -21,9 +21,9 @@ use crate::{
     support::{Heir, Say, Scripted, Sidecar, eventually},
 };
 
-const SOON: &str = "refresh: {interval_ms: 50, wait_ms: 2000, jitter_seed: 1}";
+const SOON: &str = "refresh: {interval_ms: 50, long_poll_timeout_ms: 2000, jitter_seed: 1}";
 /// The next refresh comes when it is asked for.
-const NEVER: &str = "refresh: {interval_ms: 3600000, wait_ms: 50}";
+const NEVER: &str = "refresh: {interval_ms: 3600000, long_poll_timeout_ms: 50}";
 
 async fn admin(sidecar: &Sidecar) -> Value {
     sidecar.admin().get("/admin/snapshot").await.json()
@@ -214,7 +214,10 @@ async fn hostile_32_a_snapshot_that_lost_most_is_held_until_an_operator_confirms
 async fn hostile_32_an_empty_heir_is_believed_when_it_says_so_again() {
     for level in [Level::List, Level::Snapshot, Level::Changes] {
         let (heir, faulty, closed) = hundred(level).await;
-        let sidecar = Sidecar::start(&faulty.url(), "refresh: {interval_ms: 1000, wait_ms: 50}");
+        let sidecar = Sidecar::start(
+            &faulty.url(),
+            "refresh: {interval_ms: 1000, long_poll_timeout_ms: 50}",
+        );
         sidecar.wait_for("live").await;
         assert_eq!(
             sidecar.client().get("/api/v1/policies/t").await.status,

@@ -17,7 +17,7 @@ fn process(heir: &str, state: &Path) -> (Process, Client, Client) {
         &["run"],
         &[
             ("BEAMLINE_LISTEN", "127.0.0.1:0"),
-            ("BEAMLINE_OPS_LISTEN", "127.0.0.1:0"),
+            ("BEAMLINE_ADMIN_LISTEN", "127.0.0.1:0"),
             ("BEAMLINE_HEIR_URL", heir),
             ("BEAMLINE_REFRESH_INTERVAL_MS", "100"),
             ("BEAMLINE_SHUTDOWN_LAME_DUCK_MS", "300"),
@@ -25,12 +25,15 @@ fn process(heir: &str, state: &Path) -> (Process, Client, Client) {
             ("BEAMLINE_LOG_FORMAT", "json"),
         ],
     );
-    let (data, ops) = (Client::new(&process.listen[0]), Client::new(process.ops.unwrap()));
-    (process, data, ops)
+    let (data, admin) = (
+        Client::new(&process.listen[0]),
+        Client::new(process.admin.unwrap()),
+    );
+    (process, data, admin)
 }
 
-async fn is_live(ops: &Client) -> bool {
-    ops.get("/ready").await.json()["state"] == "live"
+async fn is_live(admin: &Client) -> bool {
+    admin.get("/ready").await.json()["state"] == "live"
 }
 
 /// Puts policies into HEIR as fast as it takes them, so that something is being activated at any time.
@@ -52,8 +55,8 @@ async fn hostile_48_no_accepted_request_fails_when_the_process_is_told_to_stop()
         heir.client().put_policy(&format!("t/{id}"), "{\"turn\":0}").await;
     }
     let state = tempfile::tempdir().unwrap();
-    let (mut sidecar, client, ops) = process(&heir.url(), state.path());
-    eventually("live", || async { is_live(&ops).await }).await;
+    let (mut sidecar, client, admin) = process(&heir.url(), state.path());
+    eventually("live", || async { is_live(&admin).await }).await;
     let churning = churn(&heir);
     let asking: Vec<_> = (0..8)
         .map(|_| {
@@ -108,20 +111,20 @@ async fn hostile_48_a_process_killed_while_it_writes_starts_from_something_whole
     let state = tempfile::tempdir().unwrap();
     let mut was_written = false;
     for turn in 0..6u64 {
-        let (mut sidecar, _, ops) = process(&heir.url(), state.path());
-        eventually("live", || async { is_live(&ops).await }).await;
+        let (mut sidecar, _, admin) = process(&heir.url(), state.path());
+        eventually("live", || async { is_live(&admin).await }).await;
         // At another moment of the writing each time.
         tokio::time::sleep(Duration::from_millis(100 + 97 * turn)).await;
         sidecar.kill();
         // Nobody to refresh from: what is on disk has to do.
-        let (mut again, client, ops) = process("http://127.0.0.1:9", state.path());
+        let (mut again, client, admin) = process("http://127.0.0.1:9", state.path());
         let (current, previous) = (
             state.path().join("snapshot"),
             state.path().join("snapshot.previous"),
         );
         was_written |= current.exists() || previous.exists();
         if was_written {
-            assert_eq!(ops.get("/ready").await.json()["state"], "degraded");
+            assert_eq!(admin.get("/ready").await.json()["state"], "degraded");
             let list = client.get("/api/v1/policies/t").await;
             assert_eq!(list.json()["policies"].as_array().unwrap().len(), 200);
             assert_eq!(client.policy("t/7").await.header("x-beamline-source"), "disk");
@@ -153,8 +156,8 @@ async fn hostile_48_told_to_stop_during_an_activation_it_ends_in_order() {
     let churning = churn(&heir);
     let state = tempfile::tempdir().unwrap();
     for turn in 0..5u64 {
-        let (mut sidecar, _, ops) = process(&heir.url(), state.path());
-        eventually("live", || async { is_live(&ops).await }).await;
+        let (mut sidecar, _, admin) = process(&heir.url(), state.path());
+        eventually("live", || async { is_live(&admin).await }).await;
         tokio::time::sleep(Duration::from_millis(37 * turn)).await;
         sidecar.signal(Signal::TERM);
         let (code, log) = tokio::task::spawn_blocking(move || (sidecar.wait(), sidecar.log()))

@@ -40,7 +40,7 @@ async fn hostile_11_no_tenant_is_answered_with_anothers_policy() {
         let heir = Heir::start(level).await;
         let sidecar = Sidecar::start(
             &heir.url(),
-            "refresh: {interval_ms: 50, wait_ms: 1000, negative_ttl_ms: 0}",
+            "refresh: {interval_ms: 50, long_poll_timeout_ms: 1000, negative_ttl_ms: 0}",
         );
         sidecar.wait_for("live").await;
         let client = sidecar.client();

@@ -29,7 +29,10 @@ async fn until_closed(address: std::net::SocketAddr, bytes: &str) -> String {
 #[tokio::test]
 async fn who_stops_talking_is_hung_up_on() {
     let heir = Heir::start(Level::Changes).await;
-    let sidecar = Sidecar::start(&heir.url(), "limits: {read_ms: 200, idle_ms: 1000}");
+    let sidecar = Sidecar::start(
+        &heir.url(),
+        "limits: {read_timeout_ms: 200, idle_timeout_ms: 1000}",
+    );
     sidecar.wait_for("live").await;
     let head = "PUT /api/v1/policies/acme/chat HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n";
     let (half_a_head, half_a_body, nothing, idle) = tokio::join!(
@@ -66,7 +69,7 @@ async fn more_than_may_wait_for_heir_are_refused_and_lookups_go_on() {
     heir.on("GET /slow", Say::Silence);
     heir.on("GET /api/v1/policies/acme/chat ", Say::Json(200, "", "{}".into()));
     let sidecar = Sidecar::try_start(&format!(
-        "{QUICK}heir: {{url: '{}', timeout_ms: 20000}}\nlimits: {{in_flight: 2}}\nrefresh: {{interval_ms: 3600000}}",
+        "{QUICK}heir: {{url: '{}', timeout_ms: 20000}}\nlimits: {{max_waiting_requests: 2}}\nrefresh: {{interval_ms: 3600000}}",
         heir.url()
     ))
     .unwrap();
@@ -80,7 +83,7 @@ async fn more_than_may_wait_for_heir_are_refused_and_lookups_go_on() {
         })
         .collect();
     eventually("two wait", || async {
-        sidecar.metric("beamline_sidecar_in_flight").await == 2.0
+        sidecar.metric("beamline_sidecar_waiting_requests").await == 2.0
     })
     .await;
     for path in [
@@ -110,7 +113,7 @@ async fn more_than_may_wait_for_heir_are_refused_and_lookups_go_on() {
         waiting.abort();
     }
     eventually("nobody waits", || async {
-        sidecar.metric("beamline_sidecar_in_flight").await == 0.0
+        sidecar.metric("beamline_sidecar_waiting_requests").await == 0.0
     })
     .await;
     assert_eq!(client.policy("acme/unknown").await.code(), "not_found");
@@ -120,7 +123,7 @@ async fn more_than_may_wait_for_heir_are_refused_and_lookups_go_on() {
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_for_one_that_ends() {
     let heir = Heir::start(Level::Changes).await;
-    let sidecar = Sidecar::start(&heir.url(), "limits: {connections: 2}");
+    let sidecar = Sidecar::start(&heir.url(), "limits: {max_connections: 2}");
     sidecar.wait_for("live").await;
     let first = TcpStream::connect(sidecar.data).await.unwrap();
     let _second = TcpStream::connect(sidecar.data).await.unwrap();
@@ -130,7 +133,7 @@ async fn connections_beyond_the_limit_wait_for_one_that_ends() {
         sidecar.data,
         "GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
     ));
-    // The ops listener has a limit of its own, so a probe gets through, and the third is not among the two.
+    // The admin listener has a limit of its own, so a probe gets through, and the third is not among the two.
     for _ in 0..10 {
         assert_eq!(sidecar.metric(series).await, 2.0);
         assert!(!third.is_finished());
@@ -147,7 +150,7 @@ async fn a_unix_socket_is_a_listener_like_any_other() {
     let heir = Heir::start(Level::Changes).await;
     heir.client().put_policy("acme/chat", "{\"a\":1}").await;
     let sidecar = Sidecar::try_start(&format!(
-        "listen: ['127.0.0.1:0', 'unix:{}']\nunix_mode: '600'\nops: {{listen: '127.0.0.1:0'}}\nheir: {{url: '{}'}}\nshutdown: {{lame_duck_ms: 0}}",
+        "listen: ['127.0.0.1:0', 'unix:{}']\nunix_mode: '600'\nadmin: {{listen: '127.0.0.1:0'}}\nheir: {{url: '{}'}}\nshutdown: {{lame_duck_ms: 0}}",
         socket.display(),
         heir.url()
     ))

@@ -18,7 +18,10 @@ async fn a_list_is_what_heir_has_at_this_moment() {
         let mut heir = Heir::start(level).await;
         heir.client().put_policy("acme/b", "{ \"w\": 1.50 }").await;
         // Nothing but the list itself makes this sidecar refresh after the start.
-        let sidecar = Sidecar::start(&heir.url(), "refresh: {interval_ms: 60000, wait_ms: 60000}");
+        let sidecar = Sidecar::start(
+            &heir.url(),
+            "refresh: {interval_ms: 60000, long_poll_timeout_ms: 60000}",
+        );
         sidecar.wait_for("live").await;
         let client = sidecar.client();
         // Bytes order: capitals first, and `-` before letters.
@@ -146,7 +149,7 @@ async fn an_expired_list_is_refused_where_expired_lookups_are() {
     heir.client().put_policy("acme/chat", "{}").await;
     let sidecar = Sidecar::start(
         &heir.url(),
-        "refresh: {interval_ms: 50, wait_ms: 50, stale_after_ms: 300, expired_after_ms: 600, when_expired: refuse}",
+        "refresh: {interval_ms: 50, long_poll_timeout_ms: 50, stale_after_ms: 300, expired_after_ms: 600, when_expired: refuse}",
     );
     sidecar.wait_for("live").await;
     heir.gone().await;

@@ -19,7 +19,7 @@ const GETS: &str = "beamline_sidecar_heir_requests_total{call=\"get\",outcome=\"
 /// A sidecar that asks HEIR once and quickly gives up.
 fn impatient(heir: &str, more: &str) -> Sidecar {
     Sidecar::try_start(&format!(
-        "{}heir: {{url: '{heir}', timeout_ms: 500, health_interval_ms: 200, breaker: {{failures: 1000}}, retry: {{attempts: 1}}}}\n{more}",
+        "{}heir: {{url: '{heir}', timeout_ms: 500, health_interval_ms: 200, breaker: {{failure_threshold: 1000}}, retry: {{max_attempts: 1}}}}\n{more}",
         crate::support::QUICK
     ))
     .unwrap()
@@ -82,7 +82,10 @@ async fn in_a_complete_snapshot_absence_is_an_answer_and_heir_is_not_asked() {
     for level in [Level::Changes, Level::Snapshot] {
         let mut heir = Heir::start(level).await;
         heir.client().put_policy("acme/chat", "{\"a\":1}").await;
-        let sidecar = Sidecar::start(&heir.url(), "refresh: {interval_ms: 50, wait_ms: 100}");
+        let sidecar = Sidecar::start(
+            &heir.url(),
+            "refresh: {interval_ms: 50, long_poll_timeout_ms: 100}",
+        );
         sidecar.wait_for("live").await;
         for name in ["acme/other", "nobody/chat"] {
             let absent = sidecar.client().policy(name).await;
@@ -221,7 +224,7 @@ async fn an_answer_grows_stale_and_expires_and_is_then_served_or_refused() {
         let sidecar = Sidecar::start(
             &heir.url(),
             &format!(
-                "refresh: {{interval_ms: 50, wait_ms: 50, stale_after_ms: 700, expired_after_ms: 1500, when_expired: {when}}}"
+                "refresh: {{interval_ms: 50, long_poll_timeout_ms: 50, stale_after_ms: 700, expired_after_ms: 1500, when_expired: {when}}}"
             ),
         );
         sidecar.wait_for("live").await;

@@ -1,5 +1,7 @@
 //! Everything that needs real sockets, in one binary so that it links once.
 
+mod admin;
+mod admin_process;
 mod author_commands;
 mod cold_start;
 mod commands;
@@ -29,8 +31,6 @@ mod lookup;
 mod metrics;
 mod never_waits;
 mod openapi;
-mod ops;
-mod ops_process;
 mod overtaken;
 mod policies;
 mod policy_files;

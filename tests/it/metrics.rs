@@ -220,7 +220,7 @@ async fn hostile_40_no_client_and_no_heir_can_make_a_label_without_bound() {
     for tenant in ["a", "b", "c", "d", "e"] {
         heir.client().put_policy(&format!("{tenant}/chat"), "{}").await;
     }
-    let sidecar = Sidecar::start(&heir.url(), "metrics: {tenant_labels: 3}");
+    let sidecar = Sidecar::start(&heir.url(), "metrics: {max_tenant_labels: 3}");
     sidecar.wait_for("live").await;
     for tenant in ["a", "b", "c", "d", "e"] {
         assert_eq!(

@@ -43,7 +43,7 @@ async fn a_store_that_hangs_holds_up_no_lookup_and_a_write_only_for_its_time_lim
     import(&folder.path().join("import"), 10, POLICIES, 0);
     let import = folder.path().join("import");
     let store = StoreProcess::start(&folder.path().join("heir.db"), Some(&import)).await;
-    let yaml = "refresh: {interval_ms: 100, wait_ms: 200, stale_after_ms: 500}\n";
+    let yaml = "refresh: {interval_ms: 100, long_poll_timeout_ms: 200, stale_after_ms: 500}\n";
     let sidecar = SidecarProcess::start(folder.path(), store.address(), yaml).await;
     sidecar.wait_for("live").await;
     store.pause();

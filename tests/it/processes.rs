@@ -120,7 +120,7 @@ pub(crate) struct SidecarProcess {
     config: PathBuf,
     pub(crate) process: Process,
     pub(crate) data: SocketAddr,
-    pub(crate) ops: SocketAddr,
+    pub(crate) admin: SocketAddr,
 }
 
 impl SidecarProcess {
@@ -138,7 +138,7 @@ impl SidecarProcess {
             "  timeout_ms: 1000\n"
         };
         let text = format!(
-            "{listen}ops: {{listen: '127.0.0.1:0'}}
+            "{listen}admin: {{listen: '127.0.0.1:0'}}
 state_dir: {}
 heir:
   url: 'http://{heir}'
@@ -165,12 +165,12 @@ heir:
             .iter()
             .find_map(|listen| listen.parse().ok())
             .unwrap();
-        let ops = process.ops.unwrap();
+        let admin = process.admin.unwrap();
         Self {
             config,
             process,
             data,
-            ops,
+            admin,
         }
     }
 
@@ -184,7 +184,7 @@ heir:
     }
 
     pub(crate) fn admin(&self) -> Client {
-        Client::new(self.ops)
+        Client::new(self.admin)
     }
 
     pub(crate) async fn wait_for(&self, state: &str) {

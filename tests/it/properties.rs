@@ -9,8 +9,8 @@ use std::collections::HashSet;
 
 use beamline_sidecar::{
     decide::{
-        Circumstances, DecisionId, Effects, Explaining, Inquiry, Message, Moment, Provenance, Refusal, Rules,
-        Scripted, Seed, decide,
+        DecideContext, DecisionId, DecisionInput, Effects, Explaining, Message, Provenance, Refusal, Rules,
+        Scripted, Seed, Timestamp, decide,
         memory::{CallResult, Memory, MemoryLimits},
     },
     policy::{DetailLevel, PolicyId, ProviderId, RoutingPolicy, Severity, TenantId, read, read_object},
@@ -66,14 +66,14 @@ fn answer(
     );
     let mut context = asked.context.clone();
     context.insert("tenant_id".into(), asked.tenant.into());
-    let inquiry = Inquiry {
+    let input = DecisionInput {
         tenant: &tenant,
         policy_id: &policy_id,
         context: &context,
         message: Message::default(),
     };
-    let now = Moment::from_unix_ms(asked.at_ms);
-    let at = Circumstances {
+    let now = Timestamp::from_unix_ms(asked.at_ms);
+    let at = DecideContext {
         id: DecisionId(asked.seed.into()),
         seed: Seed(asked.seed),
         now,
@@ -85,7 +85,7 @@ fn answer(
         ..Scripted::default()
     };
     let rules = Rules::default();
-    let deciding = decide(policy, inquiry, &rules, memory, &extensions, at);
+    let deciding = decide(policy, input, &rules, memory, &extensions, at);
     let outcome = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap()
@@ -97,7 +97,7 @@ fn answer(
             let explaining = Explaining {
                 decision,
                 policy,
-                inquiry,
+                input,
                 at,
                 memory,
                 provenance: Provenance::default(),
@@ -107,8 +107,8 @@ fn answer(
                 "provider": decision.selection.provider,
                 "reason": decision.selection.how.reason(),
                 "extras": decision.extras(policy),
-                "latency": decision.expected_latency_ms(inquiry, memory),
-                "cost": decision.expected_cost(inquiry, memory),
+                "latency": decision.expected_latency_ms(input, memory),
+                "cost": decision.expected_cost(input, memory),
                 "explanation": explaining.explain(DetailLevel::Verbose, None),
                 "transitions": transitions,
             })
@@ -382,7 +382,7 @@ proptest! {
             let got = answer(&policy, "p", &asked, &memory, Effects::Remembered);
             prop_assert!(got.get("provider").is_some() || got.get("refusal").is_some());
             if index < failures && let Some(provider) = got["provider"].as_str() {
-                let now = Moment::from_unix_ms(asked.at_ms);
+                let now = Timestamp::from_unix_ms(asked.at_ms);
                 memory.breakers.record(&tenant, &ProviderId::new(provider), CallResult::Failure, None, now);
             }
         }
@@ -576,7 +576,7 @@ fn happen(event: &Event, policies: &[RoutingPolicy], memory: &Memory) -> Option<
         )),
         Event::Result(tenant, provider, result, latency_ms, at_ms) => {
             let (tenant, provider) = (TenantId::parse(tenant).unwrap(), ProviderId::new(provider));
-            let now = Moment::from_unix_ms(*at_ms);
+            let now = Timestamp::from_unix_ms(*at_ms);
             memory
                 .breakers
                 .record(&tenant, &provider, *result, Some(*latency_ms), now);

@@ -11,7 +11,8 @@ use crate::{
     support::{Client, Heir, Say, Scripted, Sidecar, eventually},
 };
 
-const SOON: &str = "refresh: {interval_ms: 50, wait_ms: 2000, negative_ttl_ms: 50, jitter_seed: 1}";
+const SOON: &str =
+    "refresh: {interval_ms: 50, long_poll_timeout_ms: 2000, negative_ttl_ms: 50, jitter_seed: 1}";
 
 async fn admin(sidecar: &Sidecar) -> Value {
     sidecar.admin().get("/admin/snapshot").await.json()
@@ -272,7 +273,7 @@ async fn a_change_is_visible_within_the_long_poll() {
     // A poll would come after an hour: what is seen sooner came by the long poll.
     let sidecar = Sidecar::start(
         &faulty.url(),
-        "refresh: {interval_ms: 3600000, wait_ms: 20000, expired_after_ms: 86400000}",
+        "refresh: {interval_ms: 3600000, long_poll_timeout_ms: 20000, expired_after_ms: 86400000}",
     );
     sidecar.wait_for("live").await;
     eventually("the long poll waits", || async {

@@ -13,7 +13,8 @@ use crate::{
     support::{Client, Heir, Sidecar, eventually},
 };
 
-const SOON: &str = "refresh: {interval_ms: 50, wait_ms: 2000, negative_ttl_ms: 50, jitter_seed: 1}";
+const SOON: &str =
+    "refresh: {interval_ms: 50, long_poll_timeout_ms: 2000, negative_ttl_ms: 50, jitter_seed: 1}";
 
 /// Waits until a lookup answers with this text, or with 404 for none.
 async fn waits_for(client: &Client, name: &str, text: Option<&str>) {

@@ -54,7 +54,7 @@ async fn a_good_change_is_taken_up_and_a_bad_one_changes_nothing() {
     let write = |stale_after: &str, more: &str| {
         let url = heir.url();
         let yaml = format!(
-            "{QUICK}heir: {{url: '{url}'}}\nrefresh: {{wait_ms: 10000, stale_after_ms: {stale_after}, expired_after_ms: 600000}}\n{more}"
+            "{QUICK}heir: {{url: '{url}'}}\nrefresh: {{long_poll_timeout_ms: 10000, stale_after_ms: {stale_after}, expired_after_ms: 600000}}\n{more}"
         );
         fs::write(&file, yaml).unwrap();
     };
@@ -84,7 +84,7 @@ async fn a_good_change_is_taken_up_and_a_bad_one_changes_nothing() {
     metric_is(&sidecar, REFUSED, 2.0).await;
     fs::write(folder.path().join("neighbour"), "").unwrap();
 
-    write("600000", "limits: {in_flight: 9}");
+    write("600000", "limits: {max_waiting_requests: 9}");
     metric_is(&sidecar, APPLIED, 2.0).await;
     assert_eq!(freshness(&client).await, "fresh");
     assert_eq!(sidecar.metric(REFUSED).await, 2.0);
@@ -152,20 +152,20 @@ async fn a_signal_reloads_and_what_waits_for_a_restart_is_named_once() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("sidecar.yaml");
     let write = |more: &str| {
-        let base = "listen: 127.0.0.1:0\nops: {listen: '127.0.0.1:0'}\nheir_policy_store_enabled: false\n";
+        let base = "listen: 127.0.0.1:0\nadmin: {listen: '127.0.0.1:0'}\nheir_policy_store_enabled: false\n";
         fs::write(&file, format!("{base}{more}")).unwrap();
     };
     write("");
     let process = Process::start(&["run", "--config", file.to_str().unwrap()], &[]);
     let data = Client::new(&process.listen[0]);
-    write("limits: {in_flight: 9}\nunix_mode: '600'\n");
+    write("limits: {max_waiting_requests: 9}\nunix_mode: '600'\n");
     let waiting = line(&process, "These keys have changed and wait for a restart.").await;
-    assert_eq!(waiting["keys"], "limits.in_flight, unix_mode");
+    assert_eq!(waiting["keys"], "limits.max_waiting_requests, unix_mode");
     assert_eq!(waiting["level"], "WARN");
     process.signal(Signal::HUP);
     let again = line(&process, "The configuration was read again.").await;
     assert_eq!(again["keys"], "");
-    write("limits: {in_flight: 9}\nunix_mode: '600'\nlog: {filter: debug}\n");
+    write("limits: {max_waiting_requests: 9}\nunix_mode: '600'\nlog: {filter: debug}\n");
     eventually("the filter is taken up", || async {
         process
             .log()
@@ -173,11 +173,11 @@ async fn a_signal_reloads_and_what_waits_for_a_restart_is_named_once() {
             .any(|line| line.contains("\"keys\":\"log.filter\""))
     })
     .await;
-    write("limits: {in_flight: many}\nunix_mode: '600'\nlog: {filter: debug}\n");
+    write("limits: {max_waiting_requests: many}\nunix_mode: '600'\nlog: {filter: debug}\n");
     let refused = line(&process, "The changed configuration is not taken up.").await;
     let mistakes = refused["mistakes"].as_str().unwrap();
     assert!(
-        mistakes.contains("limits.in_flight: \"many\" is not of type \"integer\""),
+        mistakes.contains("limits.max_waiting_requests: \"many\" is not of type \"integer\""),
         "{mistakes}"
     );
     assert_eq!(data.get("/health").await.status, StatusCode::OK);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Heir, Sidecar, eventually};
 
 /// No refresh by itself comes within a test, only those that are asked for.
-const SELDOM: &str = "refresh: {interval_ms: 3600000, wait_ms: 60000}";
+const SELDOM: &str = "refresh: {interval_ms: 3600000, long_poll_timeout_ms: 60000}";
 
 /// The writes that wait for an operator: policy, operation, reason.
 async fn reported(sidecar: &Sidecar) -> Vec<Value> {

@@ -141,8 +141,8 @@ async fn successor(folder: &Path, number: usize, store: &StoreProcess, port: u16
     let yaml = format!(
         "
 listen: ['127.0.0.1:{port}', 'unix:{}']
-share_listen: true
-shutdown: {{lame_duck_ms: 400, drain_ms: 10000}}
+reuse_port: true
+shutdown: {{lame_duck_ms: 400, drain_timeout_ms: 10000}}
 ",
         socket.display()
     );
@@ -208,7 +208,7 @@ async fn in_the_middle(
     JoinSet<Result<(StatusCode, String), String>>,
 ) {
     let store = StoreProcess::start(&folder.join("heir.db"), None).await;
-    let yaml = "  timeout_ms: 30000\nshutdown: {lame_duck_ms: 50, drain_ms: 60000}\n";
+    let yaml = "  timeout_ms: 30000\nshutdown: {lame_duck_ms: 50, drain_timeout_ms: 60000}\n";
     let sidecar = SidecarProcess::start(folder, store.address(), yaml).await;
     sidecar.wait_for("live").await;
     store.pause();
@@ -231,7 +231,7 @@ async fn in_the_middle(
         metrics
             .text()
             .lines()
-            .any(|line| line == "beamline_sidecar_in_flight 3")
+            .any(|line| line == "beamline_sidecar_waiting_requests 3")
     })
     .await;
     sidecar.process.signal(Signal::TERM);

@@ -575,8 +575,8 @@ async fn every_problem_of_a_refused_policy_is_named() {
 #[tokio::test]
 async fn bodies_are_limited_and_must_tell_their_length() {
     let store = Running::start(StoreConfig {
-        body_bytes: 1000,
-        module_bytes: 2000,
+        max_body_bytes: 1000,
+        max_module_bytes: 2000,
         ..config()
     })
     .await;
@@ -1137,7 +1137,7 @@ async fn good_files_are_imported_and_bad_ones_named() {
             let config = StoreConfig {
                 database: scratch.database.clone(),
                 import: Some(folder.clone()),
-                body_bytes: 1000,
+                max_body_bytes: 1000,
                 ..config()
             };
             let store = Store::build(config).await.unwrap();

@@ -122,15 +122,15 @@ fn yaml(url: &str, folder: &Path) -> String {
     let folder = folder.display();
     format!(
         "listen: 127.0.0.1:0
-ops: {{listen: '127.0.0.1:0'}}
+admin: {{listen: '127.0.0.1:0'}}
 shutdown: {{lame_duck_ms: 0}}
-refresh: {{interval_ms: 50, wait_ms: 200}}
+refresh: {{interval_ms: 50, long_poll_timeout_ms: 200}}
 heir:
   url: '{url}'
   timeout_ms: 1000
   health_interval_ms: 100
   breaker: {{open_ms: 100}}
-  pool: {{idle: 0}}
+  pool: {{max_idle: 0}}
   token_file: {folder}/token
   tls: {{ca_file: {folder}/ca.pem, cert_file: {folder}/cert.pem, key_file: {folder}/key.pem}}"
     )
@@ -332,7 +332,7 @@ async fn hostile_41_the_token_is_in_no_log() {
         &["run"],
         &[
             ("BEAMLINE_LISTEN", "127.0.0.1:0"),
-            ("BEAMLINE_OPS_LISTEN", "127.0.0.1:0"),
+            ("BEAMLINE_ADMIN_LISTEN", "127.0.0.1:0"),
             ("BEAMLINE_HEIR_URL", &faulty.url()),
             ("BEAMLINE_HEIR_TOKEN_FILE", token.to_str().unwrap()),
             ("BEAMLINE_HEIR_HEALTH_INTERVAL_MS", "100"),
@@ -340,9 +340,9 @@ async fn hostile_41_the_token_is_in_no_log() {
             ("BEAMLINE_LOG_FILTER", "trace"),
         ],
     );
-    let ops = crate::support::Client::new(sidecar.ops.unwrap());
+    let admin = crate::support::Client::new(sidecar.admin.unwrap());
     eventually("live", || async {
-        ops.get("/ready").await.json()["state"] == "live"
+        admin.get("/ready").await.json()["state"] == "live"
     })
     .await;
     // Failures are where headers get logged.

@@ -126,16 +126,16 @@ impl Desk {
             // The ports that the page names may be taken here.
             let ports = [
                 ("BEAMLINE_LISTEN", "127.0.0.1:0"),
-                ("BEAMLINE_OPS_LISTEN", "127.0.0.1:0"),
+                ("BEAMLINE_ADMIN_LISTEN", "127.0.0.1:0"),
             ];
             self.sidecar = Some(Process::start_in(self.dir.path(), &arguments, &ports));
             return;
         }
         let mut command = step.command.to_owned();
         if let Some(sidecar) = &self.sidecar {
-            let ops = sidecar.ops.unwrap().to_string();
+            let admin = sidecar.admin.unwrap().to_string();
             command = command.replace("127.0.0.1:8080", &sidecar.listen[0]);
-            command = command.replace("127.0.0.1:9901", &ops);
+            command = command.replace("127.0.0.1:9901", &admin);
         }
         let program = Path::new(env!("CARGO_BIN_EXE_beamline-sidecar"));
         let programs = program.parent().unwrap().display();

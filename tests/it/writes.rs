@@ -16,7 +16,7 @@ use crate::{
     support::{Answer, Heir, Sidecar, eventually},
 };
 
-const SOON: &str = "refresh: {interval_ms: 50, wait_ms: 1000, negative_ttl_ms: 50}";
+const SOON: &str = "refresh: {interval_ms: 50, long_poll_timeout_ms: 1000, negative_ttl_ms: 50}";
 const A: &str = "/api/v1/policies/acme/a";
 
 pub(crate) fn with_state(dir: &Path) -> String {

@@ -211,7 +211,7 @@ fn process(heir: &str, state: &Path) -> (Process, crate::support::Client, crate:
         &["run"],
         &[
             ("BEAMLINE_LISTEN", "127.0.0.1:0"),
-            ("BEAMLINE_OPS_LISTEN", "127.0.0.1:0"),
+            ("BEAMLINE_ADMIN_LISTEN", "127.0.0.1:0"),
             ("BEAMLINE_HEIR_URL", heir),
             ("BEAMLINE_HEIR_TIMEOUT_MS", "1000"),
             ("BEAMLINE_HEIR_HEALTH_INTERVAL_MS", "200"),
@@ -222,8 +222,8 @@ fn process(heir: &str, state: &Path) -> (Process, crate::support::Client, crate:
         ],
     );
     let data = crate::support::Client::new(&process.listen[0]);
-    let ops = crate::support::Client::new(process.ops.unwrap());
-    (process, data, ops)
+    let admin = crate::support::Client::new(process.admin.unwrap());
+    (process, data, admin)
 }
 
 #[tokio::test]
@@ -231,9 +231,9 @@ async fn queued_writes_survive_kill_9() {
     let mut heir = Heir::start(Level::Changes).await;
     heir.client().put_policy("acme/a", "{\"v\":1}").await;
     let state = tempfile::tempdir().unwrap();
-    let (mut first, client, ops) = process(&heir.url(), state.path());
+    let (mut first, client, admin) = process(&heir.url(), state.path());
     eventually("live", || async {
-        ops.get("/ready").await.json()["state"] == "live"
+        admin.get("/ready").await.json()["state"] == "live"
     })
     .await;
     eventually("the snapshot is on disk", || async {
@@ -249,14 +249,14 @@ async fn queued_writes_survive_kill_9() {
     assert!(is_queued(&client.put_policy("acme/b", "{}").await));
     first.kill();
 
-    let (mut second, client, ops) = process(&heir.url(), state.path());
+    let (mut second, client, admin) = process(&heir.url(), state.path());
     assert_eq!(client.policy("acme/a").await.text(), "{\"v\":4}");
     assert_eq!(
         client.policy("acme/a").await.header("x-beamline-source"),
         "journal"
     );
     assert!(is_queued(&client.delete_policy("acme/b").await));
-    assert_eq!(ops.get("/admin/writes").await.json()["queued"], 5);
+    assert_eq!(admin.get("/admin/writes").await.json()["queued"], 5);
     second.kill();
     // One write's file is damaged meanwhile: it costs that write, and says so.
     let mut files: Vec<_> = std::fs::read_dir(state.path().join("journal"))
@@ -268,7 +268,7 @@ async fn queued_writes_survive_kill_9() {
     let damaged = std::fs::read(&files[3]).unwrap();
     std::fs::write(&files[3], &damaged[..damaged.len() / 2]).unwrap();
 
-    let (third, client, ops) = process(&heir.url(), state.path());
+    let (third, client, admin) = process(&heir.url(), state.path());
     eventually("it is reported", || async {
         third.log().iter().any(|line| {
             line.contains("A write in the journal cannot be read.") && line.contains("is damaged")
@@ -279,7 +279,7 @@ async fn queued_writes_survive_kill_9() {
     assert!(files[3].with_extension("damaged").exists());
     heir.back().await;
     eventually("nothing waits", || async {
-        ops.get("/admin/writes").await.json()["queued"] == 0
+        admin.get("/admin/writes").await.json()["queued"] == 0
     })
     .await;
     assert_eq!(heir.client().policy("acme/a").await.text(), "{\"v\":4}");
@@ -355,7 +355,7 @@ async fn a_loss_between_two_refreshes_is_noticed() {
         let state = tempfile::tempdir().unwrap();
         let faulty = Faulty::start(heir.address()).await;
         let yaml = format!(
-            "state_dir: {}\nrefresh: {{interval_ms: 3600000, wait_ms: 60000}}",
+            "state_dir: {}\nrefresh: {{interval_ms: 3600000, long_poll_timeout_ms: 60000}}",
             state.path().display()
         );
         let sidecar = Sidecar::start(&faulty.url(), &yaml);

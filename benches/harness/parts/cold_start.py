@@ -24,7 +24,7 @@ def run(lab):
             begin = time.monotonic()
             # `heir` still names a port, on which nobody listens any more.
             sidecar = servers.sidecar(lab, heir, state=state, wait=False)
-            wait_for_200(sidecar.process, sidecar.ops + "/ready", every_s=0.002)
+            wait_for_200(sidecar.process, sidecar.admin + "/ready", every_s=0.002)
             times.append((time.monotonic() - begin) * 1000)
             status, headers, _ = get(sidecar.url + samples.last_path(count))
             if status != 200:

@@ -13,7 +13,7 @@ EVICTED = "beamline_sidecar_sticky_evictions_total"
 def run(lab):
     wanted = 100_000 if lab.options.quick else 1_000_000
     rows = [_measure(lab, wanted, bound) for bound in (wanted // 10, 2 * wanted)]
-    head = ["decide.sticky_sessions", "asked for", "kept", "evicted", "VmRSS before", "VmRSS after", "per session"]
+    head = ["decide.max_sticky_sessions", "asked for", "kept", "evicted", "VmRSS before", "VmRSS after", "per session"]
     return (
         "Every request is of a session that nobody had before; the values have some 16 bytes. A table that is full\n"
         "forgets the sessions used longest ago.\n\n" + table(head, rows)
@@ -25,7 +25,7 @@ def _measure(lab, wanted, bound):
         heir = servers.store(lab, 1)
         sticky = {"enabled": True, "session_key": "user_id", "ttl": "24h"}
         put(heir.url + samples.path(TENANT, "sticky"), samples.two_providers(sticky=sticky))
-        sidecar = servers.sidecar(lab, heir, decide={"sticky_sessions": bound})
+        sidecar = servers.sidecar(lab, heir, decide={"max_sticky_sessions": bound})
         wait_for_200(sidecar.process, sidecar.url + samples.path(TENANT, "sticky"))
         before = lab_module.settled_resident_bytes(sidecar.process)
         asked, turn = 0, 0
@@ -36,7 +36,7 @@ def _measure(lab, wanted, bound):
             load.wrk(sidecar, DECIDE, lab.options.seconds, script)
             asked = int(_asked(sidecar))
         after = lab_module.settled_resident_bytes(sidecar.process)
-        kept, evicted = metric(sidecar.ops, SESSIONS), metric(sidecar.ops, EVICTED)
+        kept, evicted = metric(sidecar.admin, SESSIONS), metric(sidecar.admin, EVICTED)
         if kept > bound or kept + evicted != asked:
             raise LabError(f"{asked} sessions: {kept:.0f} kept of at most {bound}, {evicted:.0f} evicted")
         each = f"{(after - before) / kept:,.0f} B"
@@ -44,4 +44,4 @@ def _measure(lab, wanted, bound):
 
 
 def _asked(sidecar):
-    return metric(sidecar.ops, f'router_sticky_miss_total{{tenant_id="{TENANT}"}}')
+    return metric(sidecar.admin, f'router_sticky_miss_total{{tenant_id="{TENANT}"}}')

@@ -45,7 +45,7 @@ pub(super) async fn show(
     components: &Path,
     heir: &Address,
     sidecar: &Address,
-    ops: &Address,
+    admin: &Address,
 ) -> io::Result<()> {
     title(
         "4",
@@ -79,7 +79,7 @@ pub(super) async fn show(
         ));
     }
     ask(sidecar, "PUT", POLICY, policy().to_string()).await?;
-    ready(ops, "latency_scorer").await?;
+    ready(admin, "latency_scorer").await?;
     let body = request("Good morning", json!({"detail_level": "verbose"}));
     super::print_decision(
         sidecar,
@@ -136,8 +136,8 @@ fn record(id: &str, kind: &str, digest: &ModuleDigest, config: &Value) -> Value 
 }
 
 /// Waits until an extension can be called.
-async fn ready(ops: &Address, id: &str) -> io::Result<()> {
-    super::until(ops, "/admin/extensions", |answer| {
+async fn ready(admin: &Address, id: &str) -> io::Result<()> {
+    super::until(admin, "/admin/extensions", |answer| {
         // What is no page, an error's say, is not ready yet; the wait has an end.
         serde_json::from_str::<Value>(&answer.body).is_ok_and(|page| {
             let mut listed = page["extensions"].as_array().into_iter().flatten();

@@ -47,9 +47,9 @@ const SAMPLES: [(&str, &str, &str); 3] = [
 /// Everything happens in seconds here that takes minutes in production.
 const CONFIG: &str = "
 listen: 127.0.0.1:0
-ops: {listen: '127.0.0.1:0'}
+admin: {listen: '127.0.0.1:0'}
 heir: {timeout_ms: 1000, health_interval_ms: 500, breaker: {open_ms: 500}}
-refresh: {interval_ms: 500, wait_ms: 500, stale_after_ms: 1500}
+refresh: {interval_ms: 500, long_poll_timeout_ms: 500, stale_after_ms: 1500}
 shutdown: {lame_duck_ms: 0}
 ";
 
@@ -128,13 +128,13 @@ async fn show(components: Option<&Path>) -> io::Result<()> {
         ("BEAMLINE_STATE_DIR", state.as_str()),
     ];
     let mut sidecar = Started::new(&["run", "--config", &config], &variables).await?;
-    let ops = sidecar
-        .ops
+    let admin = sidecar
+        .admin
         .clone()
-        .ok_or_else(|| io::Error::other("the sidecar names no ops address"))?;
-    until(&ops, "/ready", |answer| answer.body.contains("\"live\"")).await?;
+        .ok_or_else(|| io::Error::other("the sidecar names no admin address"))?;
+    until(&admin, "/ready", |answer| answer.body.contains("\"live\"")).await?;
     say(&format!(
-        "   store    http://{heir}\n   sidecar  http://{}   ops http://{ops}",
+        "   store    http://{heir}\n   sidecar  http://{}   admin http://{admin}",
         sidecar.listen
     ));
 
@@ -156,7 +156,7 @@ async fn show(components: Option<&Path>) -> io::Result<()> {
     }
 
     match &components {
-        Some(components) => extensions::show(components, &heir, &sidecar.listen, &ops).await?,
+        Some(components) => extensions::show(components, &heir, &sidecar.listen, &admin).await?,
         None => say("\n   (Extensions are shown by `make demo`, which builds them.)"),
     }
 
@@ -190,7 +190,7 @@ async fn show(components: Option<&Path>) -> io::Result<()> {
         written,
         &ask(&sidecar.listen, "GET", written, "").await?,
     );
-    print(&ops, "GET", "/ready", &ask(&ops, "GET", "/ready", "").await?);
+    print(&admin, "GET", "/ready", &ask(&admin, "GET", "/ready", "").await?);
 
     title(
         "9",
@@ -218,7 +218,7 @@ async fn show(components: Option<&Path>) -> io::Result<()> {
 struct Started {
     child: Child,
     listen: Address,
-    ops: Option<Address>,
+    admin: Option<Address>,
 }
 
 impl Started {
@@ -248,7 +248,7 @@ impl Started {
                 return Ok(Self {
                     child,
                     listen,
-                    ops: address("ops"),
+                    admin: address("admin"),
                 });
             }
             heard.push(line);

@@ -6,15 +6,15 @@ use serde_json::{Map, Value};
 
 use crate::{
     decide::{
-        Circumstances, Context, DecisionId, Effects, Explaining, Inquiry, Message, Moment, Provenance, Rules,
-        Scripted, Seed, decide,
+        Context, DecideContext, DecisionId, DecisionInput, Effects, Explaining, Message, Provenance, Rules,
+        Scripted, Seed, Timestamp, decide,
         memory::{Memory, MemoryLimits},
     },
     policy::{DetailLevel, PolicyId, RoutingPolicy, TenantId},
 };
 
 /// When everything is decided: the first second of 2025.
-const NOW: Moment = Moment::from_unix_ms(1_735_689_600_000);
+const NOW: Timestamp = Timestamp::from_unix_ms(1_735_689_600_000);
 
 #[derive(Debug, Clone)]
 pub(super) struct Request {
@@ -179,7 +179,7 @@ fn decided(policy: &RoutingPolicy, request: &Request, seeds: u64) -> Decided {
         context,
         ..
     } = request;
-    let inquiry = Inquiry {
+    let input = DecisionInput {
         tenant,
         policy_id,
         context,
@@ -187,14 +187,14 @@ fn decided(policy: &RoutingPolicy, request: &Request, seeds: u64) -> Decided {
     };
     let mut all = Decided::default();
     for seed in 0..seeds {
-        let at = Circumstances {
+        let at = DecideContext {
             id: DecisionId(0),
             seed: Seed(seed),
             now: NOW,
             later: &|| NOW,
             effects: Effects::None,
         };
-        let deciding = std::pin::pin!(decide(policy, inquiry, &rules, &memory, &extensions, at));
+        let deciding = std::pin::pin!(decide(policy, input, &rules, &memory, &extensions, at));
         let mut task = std::task::Context::from_waker(std::task::Waker::noop());
         // Scripted extensions never wait.
         let std::task::Poll::Ready(outcome) = deciding.poll(&mut task) else {
@@ -206,7 +206,7 @@ fn decided(policy: &RoutingPolicy, request: &Request, seeds: u64) -> Decided {
                     let explaining = Explaining {
                         decision,
                         policy,
-                        inquiry,
+                        input,
                         at,
                         memory: &memory,
                         provenance: Provenance::default(),

@@ -14,16 +14,16 @@ use serde_json::{Map, Value, json};
 
 use super::{
     anatomy::Anatomy,
-    cases::record,
     engine::{default_timeout_ms, limits, workshop},
     show::{bytes, thousands},
     target::Target,
+    test::record,
 };
 use crate::{
     cli::{EXIT_USAGE, complain, say},
     extensions::{
         BreakerState, Kind, ModuleDigest, Prepared, Raw,
-        cases::{CaseCandidate, CaseDecision, Circumstances, Expect, ExtensionCase, Given, MessageValue},
+        cases::{CaseCandidate, CaseDecision, DecideContext, Expect, ExtensionCase, Given, MessageValue},
     },
 };
 
@@ -139,7 +139,7 @@ fn bench(args: &BenchArgs) -> Result<(), Stopped> {
         .link(&built, kind, &capabilities)
         .map_err(|error| refused(error.to_string()))?;
     let timeout_ms = record.as_ref().and_then(|record| record.base.timeout_ms);
-    let circumstances = Circumstances {
+    let circumstances = DecideContext {
         limits,
         deadline: Duration::from_secs(5),
         remaining_ms: timeout_ms.unwrap_or_else(default_timeout_ms),
@@ -213,7 +213,7 @@ fn bench(args: &BenchArgs) -> Result<(), Stopped> {
 /// One component with one thing to do.
 struct Bench<'a> {
     prepared: &'a Prepared,
-    circumstances: Circumstances,
+    circumstances: DecideContext,
     case: &'a ExtensionCase,
 }
 

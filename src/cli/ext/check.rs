@@ -152,7 +152,7 @@ impl Report {
     }
 
     fn size(&mut self, anatomy: &Anatomy) {
-        let most = ExtensionsConfig::default().module_bytes;
+        let most = ExtensionsConfig::default().max_module_bytes;
         if anatomy.bytes as u64 > most {
             self.problem(
                 "size",
@@ -161,7 +161,7 @@ impl Report {
                     bytes(anatomy.bytes as u64),
                     bytes(most)
                 ),
-                "build it smaller (Rust: opt-level = \"s\", lto, strip), or raise extensions.module_bytes",
+                "build it smaller (Rust: opt-level = \"s\", lto, strip), or raise extensions.max_module_bytes",
             );
         }
     }

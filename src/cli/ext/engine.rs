@@ -26,7 +26,7 @@ pub(super) fn workshop(calls: usize, memory_bytes: usize) -> Result<Workshop, St
     let compiler = Compiler {
         program,
         timeout: COMPILE_TIMEOUT,
-        memory_bytes: config.compile_memory_bytes,
+        memory_bytes: config.max_compile_memory_bytes,
     };
     Ok(Workshop::new(Arc::new(engines), compiler, None::<&Path>))
 }

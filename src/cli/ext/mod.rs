@@ -3,7 +3,6 @@
 mod anatomy;
 mod bench;
 mod build;
-mod cases;
 mod check;
 mod compile;
 mod engine;
@@ -13,6 +12,7 @@ mod new;
 mod show;
 mod target;
 mod template;
+mod test;
 
 use std::process::ExitCode;
 
@@ -39,7 +39,7 @@ enum ExtCommand {
     /// Check a component and its registry record as a sidecar does; report every mistake.
     Check(check::CheckArgs),
     /// Run cases: what the extension is given, and what must come of it.
-    Test(cases::TestArgs),
+    Test(test::TestArgs),
     /// Measure calls, and compare with the run before.
     Bench(bench::BenchArgs),
     /// Say what a component is, without running any of it.
@@ -51,7 +51,7 @@ pub(super) fn run(args: &ExtArgs) -> ExitCode {
         ExtCommand::New(args) => new::run(args),
         ExtCommand::Build(args) => build::run(args),
         ExtCommand::Check(args) => check::run(args),
-        ExtCommand::Test(args) => cases::run(args),
+        ExtCommand::Test(args) => test::run(args),
         ExtCommand::Bench(args) => bench::run(args),
         ExtCommand::Inspect(args) => inspect::run(args),
     }

@@ -199,7 +199,7 @@ fn toml_name(text: &str, table: &str) -> Option<String> {
 /// Reads a file that may be a module: what is no file might never end.
 pub(super) fn read_module(file: &Path) -> Result<Vec<u8>, String> {
     let known = fs::metadata(file).map_err(|error| error.to_string())?;
-    let most = ExtensionsConfig::default().module_bytes;
+    let most = ExtensionsConfig::default().max_module_bytes;
     if !known.is_file() {
         return Err("it is not a file".into());
     }

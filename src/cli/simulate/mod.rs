@@ -10,7 +10,7 @@ use clap::Args;
 use self::world::World;
 use super::{EXIT_USAGE, complain, policy_files, say};
 use crate::{
-    decide::{Moment, Seed},
+    decide::{Seed, Timestamp},
     policy::RoutingPolicy,
 };
 
@@ -45,7 +45,7 @@ pub(super) struct SimulateArgs {
     sessions: u32,
     /// When it begins: Unix milliseconds, or a time such as 2025-01-31T08:30:00Z.
     #[arg(long, value_name = "TIME", default_value = "2025-01-01T00:00:00Z")]
-    at: Moment,
+    at: Timestamp,
     /// 1 to 16 hex digits.
     #[arg(long, value_name = "HEX", default_value = "1")]
     seed: Seed,

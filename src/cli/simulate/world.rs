@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     decide::{
-        Circumstances, Context, Decision, DecisionId, Effects, How, Inquiry, Message, Moment, Refusal, Rules,
-        Scripted, Seed, decide,
+        Context, DecideContext, Decision, DecisionId, DecisionInput, Effects, Mechanism, Message, Refusal,
+        Rules, Scripted, Seed, Timestamp, decide,
         memory::{Memory, MemoryLimits, Transition, classify},
     },
     policy::{PolicyId, ProviderId, RoutingPolicy, TenantId},
@@ -82,7 +82,7 @@ impl<'a> World<'a> {
             let arrives = self.args.at.unix_ms.saturating_add(since);
             self.resume(arrives);
             let request = self.request();
-            self.decide(request, Moment::from_unix_ms(arrives));
+            self.decide(request, Timestamp::from_unix_ms(arrives));
         }
         self.resume(u64::MAX);
         self.report
@@ -110,7 +110,7 @@ impl<'a> World<'a> {
             && entry.key().0 <= until
         {
             let ((at, _), (request, provider)) = entry.remove_entry();
-            let now = Moment::from_unix_ms(at);
+            let now = Timestamp::from_unix_ms(at);
             if let Some(request) = self.call(request, &provider, now) {
                 self.decide(request, now);
             }
@@ -118,7 +118,7 @@ impl<'a> World<'a> {
     }
 
     /// Asks where a request goes, until it is served, given up, or has to wait.
-    fn decide(&mut self, mut request: Request, now: Moment) {
+    fn decide(&mut self, mut request: Request, now: Timestamp) {
         loop {
             let decision = match self.ask(&request.context, now) {
                 Ok(decision) => decision,
@@ -131,7 +131,7 @@ impl<'a> World<'a> {
             let how = decision.selection.how;
             let falls_back = matches!(
                 how,
-                How::Fallback { .. } | How::LastResort | How::BreakerFallback { .. }
+                Mechanism::Fallback { .. } | Mechanism::LastResort | Mechanism::BreakerFallback { .. }
             );
             if falls_back && request.failed.contains(&provider) {
                 self.report.unserved += 1;
@@ -139,18 +139,20 @@ impl<'a> World<'a> {
             }
             let share = self.report.shares.entry(provider.to_string()).or_default();
             match &how {
-                How::Sticky => share.sticky += 1,
-                How::Weighted => share.weighted += 1,
-                How::Retry { .. } => share.retries += 1,
-                How::Fallback { .. } | How::LastResort | How::BreakerFallback { .. } => share.fallbacks += 1,
+                Mechanism::Sticky => share.sticky += 1,
+                Mechanism::Weighted => share.weighted += 1,
+                Mechanism::Retry { .. } => share.retries += 1,
+                Mechanism::Fallback { .. } | Mechanism::LastResort | Mechanism::BreakerFallback { .. } => {
+                    share.fallbacks += 1
+                }
             }
-            if let (Some(session), How::Sticky | How::Weighted) = (request.session, &how)
+            if let (Some(session), Mechanism::Sticky | Mechanism::Weighted) = (request.session, &how)
                 && let Some(last) = self.sessions.get_mut(session)
             {
                 let before = last.replace(provider.clone());
                 self.report.moved_sessions += u64::from(before.is_some_and(|before| before != provider));
             }
-            if let How::Retry {
+            if let Mechanism::Retry {
                 rule_id,
                 attempt,
                 backoff_ms,
@@ -173,7 +175,7 @@ impl<'a> World<'a> {
     }
 
     /// Calls a provider. Gives the request back if that failed and it may be asked about again.
-    fn call(&mut self, mut request: Request, provider: &ProviderId, now: Moment) -> Option<Request> {
+    fn call(&mut self, mut request: Request, provider: &ProviderId, now: Timestamp) -> Option<Request> {
         let failure = self.failure(provider, now);
         self.tell(provider, failure.as_deref(), now);
         let share = self.report.shares.entry(provider.to_string()).or_default();
@@ -200,16 +202,16 @@ impl<'a> World<'a> {
         Some(request)
     }
 
-    fn ask(&mut self, context: &Context, now: Moment) -> Result<Decision, Refusal> {
+    fn ask(&mut self, context: &Context, now: Timestamp) -> Result<Decision, Refusal> {
         let later = move || now;
-        let at = Circumstances {
+        let at = DecideContext {
             id: DecisionId(0),
             seed: Seed(self.chance.u64(..)),
             now,
             later: &later,
             effects: Effects::Remembered,
         };
-        let inquiry = Inquiry {
+        let input = DecisionInput {
             tenant: &self.tenant,
             policy_id: &self.policy_id,
             context,
@@ -218,7 +220,7 @@ impl<'a> World<'a> {
         let polled = {
             let deciding = std::pin::pin!(decide(
                 self.policy,
-                inquiry,
+                input,
                 &self.rules,
                 &self.memory,
                 &self.extensions,
@@ -241,7 +243,7 @@ impl<'a> World<'a> {
     }
 
     /// The status that a call to the provider ends with, if it fails.
-    fn failure(&mut self, provider: &ProviderId, now: Moment) -> Option<String> {
+    fn failure(&mut self, provider: &ProviderId, now: Timestamp) -> Option<String> {
         let second = now.since(self.args.at) as f64 / 1e3;
         let failing = self
             .args
@@ -256,7 +258,7 @@ impl<'a> World<'a> {
         None
     }
 
-    fn tell(&mut self, provider: &ProviderId, failure: Option<&str>, now: Moment) {
+    fn tell(&mut self, provider: &ProviderId, failure: Option<&str>, now: Timestamp) {
         let counted = match failure {
             None => classify("success", None, None, None),
             Some("timeout") => classify("timeout", None, None, None),
@@ -277,7 +279,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn note(&mut self, transitions: impl IntoIterator<Item = Transition>, now: Moment) {
+    fn note(&mut self, transitions: impl IntoIterator<Item = Transition>, now: Timestamp) {
         let at_ms = now.since(self.args.at);
         let changes = transitions.into_iter().map(|transition| Change {
             at_ms,

@@ -7,7 +7,7 @@ use super::{
     window::Window,
 };
 use crate::{
-    decide::Moment,
+    decide::Timestamp,
     policy::{BreakerSettings, ProviderId, TenantId},
 };
 
@@ -92,7 +92,7 @@ pub struct BreakerStatus {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BreakerRecord {
     pub state: State,
-    pub changed_at: Moment,
+    pub changed_at: Timestamp,
     pub settings: BreakerSettings,
     pub failure_count: u32,
     pub success_count: u32,
@@ -157,13 +157,13 @@ fn has_status_500(text: &str) -> bool {
 #[derive(Debug, Clone)]
 struct Breaker {
     state: State,
-    changed_at: Moment,
+    changed_at: Timestamp,
     settings: BreakerSettings,
     failure_count: u32,
     success_count: u32,
     half_open_calls: u32,
     /// Half open: since when no result came and no budget was given.
-    quiet_since: Moment,
+    quiet_since: Timestamp,
     window: Window,
     total_failures: u64,
     total_successes: u64,
@@ -181,7 +181,7 @@ struct Change {
 }
 
 impl Breaker {
-    fn closed(settings: BreakerSettings, now: Moment) -> Self {
+    fn closed(settings: BreakerSettings, now: Timestamp) -> Self {
         Self {
             state: State::Closed,
             changed_at: now,
@@ -197,12 +197,12 @@ impl Breaker {
     }
 
     /// A clock that was set back must not keep a breaker open for as long.
-    fn heed_clock(&mut self, now: Moment) {
+    fn heed_clock(&mut self, now: Timestamp) {
         self.changed_at = self.changed_at.min(now);
         self.quiet_since = self.quiet_since.min(now);
     }
 
-    fn change(&mut self, to: State, trigger: Trigger, now: Moment) -> Change {
+    fn change(&mut self, to: State, trigger: Trigger, now: Timestamp) -> Change {
         self.window.prune(self.settings.error_rate_window_seconds, now);
         let change = Change {
             from: self.state,
@@ -220,7 +220,7 @@ impl Breaker {
         change
     }
 
-    fn admission(&self, now: Moment) -> Admission {
+    fn admission(&self, now: Timestamp) -> Admission {
         let allowed = match self.state {
             State::Closed => true,
             State::Open => now.since(self.changed_at) >= self.settings.timeout_ms,
@@ -234,11 +234,11 @@ impl Breaker {
     }
 
     /// Half open, and whoever was let through never told what came of it.
-    fn is_stuck(&self, now: Moment) -> bool {
+    fn is_stuck(&self, now: Timestamp) -> bool {
         now.since(self.quiet_since) >= self.settings.timeout_ms
     }
 
-    fn admit(&mut self, now: Moment) -> (Admission, Option<Change>) {
+    fn admit(&mut self, now: Timestamp) -> (Admission, Option<Change>) {
         self.heed_clock(now);
         let mut change = None;
         if self.state == State::Open && now.since(self.changed_at) >= self.settings.timeout_ms {
@@ -264,7 +264,7 @@ impl Breaker {
         (admission, change)
     }
 
-    fn record(&mut self, result: CallResult, latency_ms: Option<u64>, now: Moment) -> Option<Change> {
+    fn record(&mut self, result: CallResult, latency_ms: Option<u64>, now: Timestamp) -> Option<Change> {
         self.heed_clock(now);
         self.window
             .push(result, self.settings.error_rate_window_seconds, now);
@@ -334,7 +334,7 @@ impl Breaker {
         self.window = Window::default();
     }
 
-    fn status(&self, now: Moment) -> BreakerStatus {
+    fn status(&self, now: Timestamp) -> BreakerStatus {
         let (window_failures, window_total) =
             self.window.counts(self.settings.error_rate_window_seconds, now);
         let elapsed_ms = now.since(self.changed_at);
@@ -377,7 +377,7 @@ impl Breakers {
     }
 
     /// What `admit` would say, changing nothing.
-    pub fn peek(&self, tenant: &TenantId, provider: &str, now: Moment) -> Admission {
+    pub fn peek(&self, tenant: &TenantId, provider: &str, now: Timestamp) -> Admission {
         self.table
             .read(&ProviderName::new(tenant, provider), |breaker| {
                 breaker.admission(now)
@@ -386,7 +386,12 @@ impl Breakers {
     }
 
     /// Asks to call the provider. Opens half an open breaker whose time has come, and uses the half-open budget.
-    pub fn admit(&self, tenant: &TenantId, provider: &str, now: Moment) -> (Admission, Option<Transition>) {
+    pub fn admit(
+        &self,
+        tenant: &TenantId,
+        provider: &str,
+        now: Timestamp,
+    ) -> (Admission, Option<Transition>) {
         let name = ProviderName::new(tenant, provider);
         let answer = self.table.change(&name, Some(now), |breaker| {
             let (admission, change) = breaker.admit(now);
@@ -402,7 +407,7 @@ impl Breakers {
         tenant: &TenantId,
         provider: &ProviderId,
         settings: BreakerSettings,
-        now: Moment,
+        now: Timestamp,
     ) {
         self.table.change_or_make(
             &ProviderName::new(tenant, provider.as_str()),
@@ -419,7 +424,7 @@ impl Breakers {
         provider: &ProviderId,
         result: CallResult,
         latency_ms: Option<u64>,
-        now: Moment,
+        now: Timestamp,
     ) -> Option<Transition> {
         self.table.change_or_make(
             &ProviderName::new(tenant, provider.as_str()),
@@ -443,14 +448,14 @@ impl Breakers {
     }
 
     /// Everything about a breaker, time not applied to its state.
-    pub fn status(&self, tenant: &TenantId, provider: &str, now: Moment) -> Option<BreakerStatus> {
+    pub fn status(&self, tenant: &TenantId, provider: &str, now: Timestamp) -> Option<BreakerStatus> {
         self.table.read(&ProviderName::new(tenant, provider), |breaker| {
             breaker.status(now)
         })
     }
 
     /// The tenant's breakers, by the names of their providers.
-    pub fn list(&self, tenant: &TenantId, now: Moment) -> Vec<(ProviderId, BreakerStatus)> {
+    pub fn list(&self, tenant: &TenantId, now: Timestamp) -> Vec<(ProviderId, BreakerStatus)> {
         let mut found = Vec::new();
         self.table.each(|key, breaker| {
             if key.0 == *tenant {
@@ -462,7 +467,7 @@ impl Breakers {
     }
 
     /// Closes a breaker; its window stays. Says what it was, or `None` where there is none.
-    pub fn force_recovery(&self, tenant: &TenantId, provider: &str, now: Moment) -> Option<State> {
+    pub fn force_recovery(&self, tenant: &TenantId, provider: &str, now: Timestamp) -> Option<State> {
         self.force(tenant, provider, now, State::Closed, |breaker| {
             breaker.failure_count = 0;
             breaker.success_count = 0;
@@ -474,7 +479,7 @@ impl Breakers {
         &self,
         tenant: &TenantId,
         provider: &str,
-        now: Moment,
+        now: Timestamp,
     ) -> Option<State> {
         self.force(tenant, provider, now, State::HalfOpen, |breaker| {
             breaker.half_open_calls = 0;
@@ -484,7 +489,7 @@ impl Breakers {
     }
 
     /// Closes a breaker and clears everything that it counted. Says what it was.
-    pub fn reset_recovery_state(&self, tenant: &TenantId, provider: &str, now: Moment) -> Option<State> {
+    pub fn reset_recovery_state(&self, tenant: &TenantId, provider: &str, now: Timestamp) -> Option<State> {
         self.force(tenant, provider, now, State::Closed, |breaker| {
             breaker.clear_counts();
             breaker.total_failures = 0;
@@ -496,7 +501,7 @@ impl Breakers {
         &self,
         tenant: &TenantId,
         provider: &str,
-        now: Moment,
+        now: Timestamp,
         to: State,
         clear: impl FnOnce(&mut Breaker),
     ) -> Option<State> {
@@ -544,7 +549,7 @@ impl Breakers {
     }
 
     /// Takes back what an earlier run had, with an empty window.
-    pub fn restore(&self, tenant: TenantId, provider: ProviderId, record: BreakerRecord, now: Moment) {
+    pub fn restore(&self, tenant: TenantId, provider: ProviderId, record: BreakerRecord, now: Timestamp) {
         let breaker = Breaker {
             state: record.state,
             changed_at: record.changed_at.min(now),

@@ -8,8 +8,8 @@ fn tenant() -> TenantId {
     TenantId::parse("acme").unwrap()
 }
 
-fn at(unix_ms: u64) -> Moment {
-    Moment::from_unix_ms(unix_ms)
+fn at(unix_ms: u64) -> Timestamp {
+    Timestamp::from_unix_ms(unix_ms)
 }
 
 /// One breaker with a clock of its own.

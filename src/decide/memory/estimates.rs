@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::table::{ProviderKey, ProviderName, Table};
 use crate::{
-    decide::Moment,
+    decide::Timestamp,
     policy::{ProviderId, TenantId},
 };
 
@@ -69,7 +69,7 @@ impl Estimates {
         latency_ms: Option<u64>,
         cost: Option<f64>,
         failed: bool,
-        now: Moment,
+        now: Timestamp,
     ) {
         self.table.change_or_make(
             &ProviderName::new(tenant, provider.as_str()),
@@ -131,7 +131,7 @@ mod tests {
     fn averages_follow_the_results_and_pass_over_what_is_no_amount() {
         let estimates = Estimates::new(10);
         let tenant = TenantId::parse("acme").unwrap();
-        let (provider, now) = (ProviderId::new("openai"), Moment::from_unix_ms(0));
+        let (provider, now) = (ProviderId::new("openai"), Timestamp::from_unix_ms(0));
         let record = |latency, cost, failed| estimates.record(&tenant, &provider, latency, cost, failed, now);
         let of = || estimates.of(&tenant, "openai").unwrap();
         assert_eq!(estimates.of(&tenant, "openai"), None);
@@ -158,7 +158,7 @@ mod tests {
         let tenant = TenantId::parse("acme").unwrap();
         for index in 0..1_000 {
             let provider = ProviderId::new(&format!("p{index}"));
-            let now = Moment::from_unix_ms(index);
+            let now = Timestamp::from_unix_ms(index);
             estimates.record(&tenant, &provider, Some(1), None, false, now);
         }
         assert_eq!(estimates.len(), 100);

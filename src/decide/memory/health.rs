@@ -2,7 +2,7 @@
 
 use super::table::{ProviderKey, ProviderName, Table};
 use crate::{
-    decide::Moment,
+    decide::Timestamp,
     policy::{ProviderId, TenantId},
 };
 
@@ -35,7 +35,7 @@ impl Health {
             self.unhealthy.remove(&name);
         } else {
             // All were found out at one time, as far as a full table minds.
-            let always = Moment::from_unix_ms(0);
+            let always = Timestamp::from_unix_ms(0);
             let make = || ((tenant.clone(), provider.clone()), ());
             self.unhealthy.change_or_make(&name, always, make, |()| ());
         }

@@ -4,6 +4,7 @@
 mod breaker;
 mod estimates;
 mod health;
+pub mod persist;
 mod rate_limit;
 mod sticky;
 mod table;
@@ -19,7 +20,7 @@ pub use rate_limit::{
 };
 pub use sticky::{Session, SessionRecord, SessionView, StickyTable};
 
-use super::Moment;
+use super::Timestamp;
 use crate::policy::TenantId;
 
 /// Sizes of the tables.
@@ -55,7 +56,7 @@ impl Memory {
     }
 
     /// Forgets what time has made worthless. Once a minute is often enough.
-    pub fn sweep(&self, now: Moment) -> Swept {
+    pub fn sweep(&self, now: Timestamp) -> Swept {
         Swept {
             sessions: self.sticky.clear_expired(now),
             buckets: self.buckets.sweep(now),
@@ -95,7 +96,7 @@ mod tests {
             buckets: 100,
             providers: 100,
         });
-        let now = Moment::from_unix_ms(0);
+        let now = Timestamp::from_unix_ms(0);
         let tenants = ["gone", "stays"].map(|name| TenantId::parse(name).unwrap());
         let (openai, value) = (ProviderId::new("openai"), json!("s"));
         let limit = RateLimit {
@@ -146,7 +147,7 @@ mod tests {
             sessions: 1,
             buckets: 1,
         };
-        assert_eq!(memory.sweep(Moment::from_unix_ms(7_200_000)), swept);
-        assert_eq!(memory.sweep(Moment::from_unix_ms(7_200_000)), Swept::default());
+        assert_eq!(memory.sweep(Timestamp::from_unix_ms(7_200_000)), swept);
+        assert_eq!(memory.sweep(Timestamp::from_unix_ms(7_200_000)), Swept::default());
     }
 }

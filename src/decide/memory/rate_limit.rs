@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::table::Table;
 use crate::{
-    decide::Moment,
+    decide::Timestamp,
     policy::{PolicyId, RateLimit, TenantId},
 };
 
@@ -71,7 +71,7 @@ pub struct BucketStatus {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BucketRecord {
     pub tokens: f64,
-    pub last_tick: Moment,
+    pub last_tick: Timestamp,
     pub requests_per_second: f64,
     pub burst: u32,
     pub window_seconds: u32,
@@ -80,7 +80,7 @@ pub struct BucketRecord {
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
     tokens: f64,
-    last_tick: Moment,
+    last_tick: Timestamp,
     limit: Limit,
 }
 
@@ -107,7 +107,7 @@ impl From<&RateLimit> for Limit {
 }
 
 impl Bucket {
-    fn full(limit: Limit, now: Moment) -> Self {
+    fn full(limit: Limit, now: Timestamp) -> Self {
         Self {
             tokens: f64::from(limit.burst),
             last_tick: now,
@@ -116,7 +116,7 @@ impl Bucket {
     }
 
     /// Brings the bucket up to now, under settings that may have changed.
-    fn catch_up(&mut self, limit: Limit, now: Moment) {
+    fn catch_up(&mut self, limit: Limit, now: Timestamp) {
         let burst = f64::from(limit.burst);
         if self.limit != limit {
             self.limit = limit;
@@ -135,7 +135,7 @@ impl Bucket {
         self.last_tick = if full_before {
             now
         } else {
-            Moment::from_unix_ms(self.last_tick.unix_ms + ticks * TICK_MS)
+            Timestamp::from_unix_ms(self.last_tick.unix_ms + ticks * TICK_MS)
         };
     }
 
@@ -154,7 +154,7 @@ impl Bucket {
             .saturating_add(ticks.saturating_mul(TICK_MS))
     }
 
-    fn take(&mut self, limit: Limit, now: Moment) -> Result<Remaining, Refused> {
+    fn take(&mut self, limit: Limit, now: Timestamp) -> Result<Remaining, Refused> {
         self.catch_up(limit, now);
         if self.tokens + ALMOST < 1.0 {
             let at = self.reaches(1.0);
@@ -172,7 +172,7 @@ impl Bucket {
         })
     }
 
-    fn is_idle(&self, now: Moment) -> bool {
+    fn is_idle(&self, now: Timestamp) -> bool {
         let window = u64::from(self.limit.window_seconds) * 1_000;
         now.since(self.last_tick) > IDLE_MS.max(window)
     }
@@ -193,7 +193,7 @@ impl Buckets {
     }
 
     /// Takes a token, if there is one. A new bucket is full.
-    pub fn take(&self, key: &BucketKey, limit: &RateLimit, now: Moment) -> Result<Remaining, Refused> {
+    pub fn take(&self, key: &BucketKey, limit: &RateLimit, now: Timestamp) -> Result<Remaining, Refused> {
         let limit = Limit::from(limit);
         self.table.change_or_make(
             key,
@@ -204,7 +204,7 @@ impl Buckets {
     }
 
     /// What `take` would say, changing nothing.
-    pub fn peek(&self, key: &BucketKey, limit: &RateLimit, now: Moment) -> Result<Remaining, Refused> {
+    pub fn peek(&self, key: &BucketKey, limit: &RateLimit, now: Timestamp) -> Result<Remaining, Refused> {
         let limit = Limit::from(limit);
         self.table
             .read(key, |bucket| *bucket)
@@ -241,7 +241,7 @@ impl Buckets {
     }
 
     /// Forgets buckets that nobody asked for an hour.
-    pub fn sweep(&self, now: Moment) -> usize {
+    pub fn sweep(&self, now: Timestamp) -> usize {
         self.table.retain(|_, bucket| !bucket.is_idle(now))
     }
 
@@ -280,7 +280,7 @@ impl Buckets {
     }
 
     /// Takes back what an earlier run had.
-    pub fn restore(&self, key: BucketKey, record: BucketRecord, now: Moment) {
+    pub fn restore(&self, key: BucketKey, record: BucketRecord, now: Timestamp) {
         let burst = f64::from(record.burst);
         let bucket = Bucket {
             tokens: if record.tokens.is_finite() {

@@ -18,11 +18,11 @@ fn key(policy: &str) -> BucketKey {
     BucketKey::Policy(TenantId::parse("acme").unwrap(), PolicyId::parse(policy).unwrap())
 }
 
-fn at(unix_ms: u64) -> Moment {
-    Moment::from_unix_ms(unix_ms)
+fn at(unix_ms: u64) -> Timestamp {
+    Timestamp::from_unix_ms(unix_ms)
 }
 
-fn taken(buckets: &Buckets, limit: &RateLimit, attempts: u32, now: Moment) -> u32 {
+fn taken(buckets: &Buckets, limit: &RateLimit, attempts: u32, now: Timestamp) -> u32 {
     (0..attempts)
         .filter(|_| buckets.take(&key("chat"), limit, now).is_ok())
         .count() as u32

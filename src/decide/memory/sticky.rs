@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use super::table::{Apart, lock, parts};
 use crate::{
-    decide::Moment,
+    decide::Timestamp,
     policy::{ProviderId, TenantId},
 };
 
@@ -355,7 +355,7 @@ impl StickyTable {
 
     /// The session's provider, if it is alive under both the time it was stored with and this one. An expired session
     /// is forgotten; a time at or below zero finds nothing and forgets nothing.
-    pub fn lookup(&self, session: Session<'_>, ttl_seconds: i64, now: Moment) -> Option<ProviderId> {
+    pub fn lookup(&self, session: Session<'_>, ttl_seconds: i64, now: Timestamp) -> Option<ProviderId> {
         let ttl_seconds = ttl(ttl_seconds)?;
         let name = Name::new(session);
         let hash = self.hasher.hash_one(&name);
@@ -373,7 +373,7 @@ impl StickyTable {
     }
 
     /// As `lookup`, changing nothing.
-    pub fn peek(&self, session: Session<'_>, ttl_seconds: i64, now: Moment) -> Option<ProviderId> {
+    pub fn peek(&self, session: Session<'_>, ttl_seconds: i64, now: Timestamp) -> Option<ProviderId> {
         let ttl_seconds = ttl(ttl_seconds)?;
         let name = Name::new(session);
         let hash = self.hasher.hash_one(&name);
@@ -387,7 +387,7 @@ impl StickyTable {
     }
 
     /// Gives the session to a provider, from now on. A time at or below zero stores nothing.
-    pub fn store(&self, session: Session<'_>, provider: &ProviderId, ttl_seconds: i64, now: Moment) {
+    pub fn store(&self, session: Session<'_>, provider: &ProviderId, ttl_seconds: i64, now: Timestamp) {
         if let Some(ttl_seconds) = ttl(ttl_seconds) {
             let last_set = u32::try_from(seconds(now)).unwrap_or(u32::MAX);
             self.put(
@@ -493,7 +493,7 @@ impl StickyTable {
     }
 
     /// Forgets sessions whose time is over under the time they were stored with, and says how many.
-    pub fn clear_expired(&self, now: Moment) -> usize {
+    pub fn clear_expired(&self, now: Timestamp) -> usize {
         let now = seconds(now);
         let mut gone = 0;
         for part in &self.parts {
@@ -583,7 +583,7 @@ impl StickyTable {
     }
 
     /// Takes back what an earlier run had. A session whose time is over, or that is none, is passed over.
-    pub fn restore(&self, record: &SessionRecord, now: Moment) {
+    pub fn restore(&self, record: &SessionRecord, now: Timestamp) {
         let now = seconds(now);
         let alive = u64::from(record.last_set) + u64::from(record.ttl_seconds) > now;
         let known_kind = matches!(record.key.as_bytes().first(), Some(b's' | b'j' | b'S' | b'J'));
@@ -611,7 +611,7 @@ impl StickyTable {
 }
 
 /// Whole seconds, as expiry is counted.
-fn seconds(now: Moment) -> u64 {
+fn seconds(now: Timestamp) -> u64 {
     now.unix_ms / 1_000
 }
 

@@ -11,8 +11,8 @@ fn tenant(text: &str) -> TenantId {
     TenantId::parse(text).unwrap()
 }
 
-fn at(seconds: u64) -> Moment {
-    Moment::from_unix_ms(seconds * 1_000)
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_unix_ms(seconds * 1_000)
 }
 
 fn session<'a>(tenant: &'a TenantId, value: &'a Value) -> Session<'a> {
@@ -35,8 +35,8 @@ fn a_session_whose_expiry_is_now_is_dead() {
         assert_eq!(table.len(), usize::from(found), "an expired session is forgotten");
     }
     // Whole seconds count, not what lies between them.
-    table.store(s, &ProviderId::new("a"), 10, Moment::from_unix_ms(100_999));
-    assert!(table.peek(s, 10, Moment::from_unix_ms(109_999)).is_some());
+    table.store(s, &ProviderId::new("a"), 10, Timestamp::from_unix_ms(100_999));
+    assert!(table.peek(s, 10, Timestamp::from_unix_ms(109_999)).is_some());
     assert!(table.peek(s, 10, at(110)).is_none());
 }
 

@@ -15,7 +15,7 @@ use std::{
 use hashbrown::{Equivalent, HashTable, hash_table};
 
 use crate::{
-    decide::Moment,
+    decide::Timestamp,
     policy::{ProviderId, TenantId},
 };
 
@@ -76,7 +76,7 @@ impl Equivalent<ProviderKey> for ProviderName<'_> {
 struct Slot<K, V> {
     key: K,
     value: V,
-    used: Moment,
+    used: Timestamp,
 }
 
 type Part<K, V> = HashTable<Slot<K, V>>;
@@ -130,7 +130,7 @@ impl<K: Hash + Eq, V> Table<K, V> {
     pub(super) fn change<Q, R>(
         &self,
         name: &Q,
-        now: Option<Moment>,
+        now: Option<Timestamp>,
         change: impl FnOnce(&mut V) -> R,
     ) -> Option<R>
     where
@@ -147,7 +147,7 @@ impl<K: Hash + Eq, V> Table<K, V> {
     pub(super) fn change_or_make<Q, R>(
         &self,
         name: &Q,
-        now: Moment,
+        now: Timestamp,
         make: impl FnOnce() -> (K, V),
         change: impl FnOnce(&mut V) -> R,
     ) -> R
@@ -276,7 +276,7 @@ mod tests {
 
     fn set(table: &Table<ProviderKey, u32>, index: u32, value: u32) {
         let key = key(index);
-        let now = Moment::from_unix_ms(index.into());
+        let now = Timestamp::from_unix_ms(index.into());
         table.change_or_make(&key.clone(), now, || (key, 0), |kept| *kept = value);
     }
 

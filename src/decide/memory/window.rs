@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::CallResult;
-use crate::decide::Moment;
+use crate::decide::Timestamp;
 
 #[derive(Debug, Clone, Copy)]
 struct Second {
@@ -30,7 +30,7 @@ pub(super) fn rate(failures: u32, total: u32) -> f64 {
 }
 
 impl Window {
-    pub(super) fn push(&mut self, result: CallResult, length: u32, now: Moment) {
+    pub(super) fn push(&mut self, result: CallResult, length: u32, now: Timestamp) {
         self.prune(length, now);
         let at = now.unix_ms / 1_000;
         // A moment from before the last one, as threads bring them, counts with the last one.
@@ -52,7 +52,7 @@ impl Window {
         }
     }
 
-    pub(super) fn prune(&mut self, length: u32, now: Moment) {
+    pub(super) fn prune(&mut self, length: u32, now: Timestamp) {
         let now = now.unix_ms / 1_000;
         let length = u64::from(length);
         if self
@@ -73,7 +73,7 @@ impl Window {
     }
 
     /// Failures and results, as of now.
-    pub(super) fn counts(&self, length: u32, now: Moment) -> (u32, u32) {
+    pub(super) fn counts(&self, length: u32, now: Timestamp) -> (u32, u32) {
         let from = (now.unix_ms / 1_000).saturating_sub(u64::from(length));
         let old = self.seconds.iter().take_while(|second| second.at < from);
         old.fold((self.failures, self.total), |(failures, total), second| {

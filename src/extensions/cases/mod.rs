@@ -1,7 +1,7 @@
 //! Cases of an extension: what it is called with and what must come of it, written down as data. The same file holds for
 //! an extension whatever it is written in.
 //!
-//! [`read`] reads them and tells every mistake with its place, [`Circumstances::run`] calls the extension, [`judge`]
+//! [`read`] reads them and tells every mistake with its place, [`DecideContext::run`] calls the extension, [`judge`]
 //! compares.
 
 mod judge;
@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 pub use self::{
     judge::{Difference, judge},
     read::{Mistake, read},
-    run::{CaseRun, Circumstances, FailedCall, Given, MessageValue, Outcome},
+    run::{CaseRun, DecideContext, FailedCall, Given, MessageValue, Outcome},
 };
 use super::{BreakerState, Kind};
 

@@ -9,8 +9,8 @@ use super::{
     tree::{Entries, Node, Reader, Tree, value},
 };
 use crate::{
-    cases::read_yaml,
     extensions::{BreakerState, Kind},
+    testing::read_yaml,
 };
 
 /// What is wrong with a file, and where: lines and columns count from 1, 0 where the place is not known.

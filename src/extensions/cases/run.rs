@@ -72,7 +72,7 @@ pub struct CaseRun {
 
 /// What every case of a run has in common.
 #[derive(Debug, Clone, Copy)]
-pub struct Circumstances {
+pub struct DecideContext {
     pub limits: CallLimits,
     /// When a call is ended.
     pub deadline: Duration,
@@ -80,7 +80,7 @@ pub struct Circumstances {
     pub remaining_ms: u32,
 }
 
-impl Circumstances {
+impl DecideContext {
     const fn time(&self) -> Time {
         Time {
             deadline: self.deadline,
@@ -171,7 +171,7 @@ impl<'a> Given<'a> {
     }
 
     /// Calls the extension. The configuration is not checked, nor is the answer.
-    pub fn call(&self, prepared: &Prepared, at: &Circumstances) -> Ran<Raw> {
+    pub fn call(&self, prepared: &Prepared, at: &DecideContext) -> Ran<Raw> {
         let case = self.case;
         let tenant_id = case.context.get("tenant_id").and_then(Value::as_str);
         let record = CallRecord {
@@ -207,7 +207,7 @@ impl<'a> Given<'a> {
     }
 
     /// Has the extension check the configuration.
-    pub fn check_config(&self, prepared: &Prepared, at: &Circumstances) -> Ran<Vec<ConfigProblem>> {
+    pub fn check_config(&self, prepared: &Prepared, at: &DecideContext) -> Ran<Vec<ConfigProblem>> {
         prepared.check_config(&self.config, at.limits, at.time())
     }
 }

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     decide::{
-        Answer, Call, ExtensionError, Extensions, Input, MAX_RETRIES, Moment, Stage, TIMEOUT_MS,
+        Answer, Call, ExtensionError, Extensions, Input, MAX_RETRIES, Stage, TIMEOUT_MS, Timestamp,
         memory::State,
     },
     telemetry::extensions::ExecutionSeries,
@@ -112,7 +112,7 @@ struct Attempt<'a> {
 #[derive(Debug, Clone, Copy)]
 struct Terms {
     ambience: Ambience,
-    now: Moment,
+    now: Timestamp,
     admitted: Admitted,
     /// What it may take where the request leaves it that long.
     own_timeout_ms: u32,
@@ -230,7 +230,7 @@ impl ExtensionHost {
         });
     }
 
-    fn admit(&self, extension: &Extension, now: Moment) -> Result<Admitted, ExtensionError> {
+    fn admit(&self, extension: &Extension, now: Timestamp) -> Result<Admitted, ExtensionError> {
         extension
             .vitals
             .admit(&self.config, now)
@@ -399,14 +399,14 @@ fn check_sizes(call: &Call<'_>, max_payload: usize, max_metadata: usize) -> Resu
 }
 
 /// No call goes on past the request's own deadline.
-fn within_deadline(timeout_ms: u32, call: &Call<'_>, now: Moment) -> u32 {
+fn within_deadline(timeout_ms: u32, call: &Call<'_>, now: Timestamp) -> u32 {
     left_ms(call, now)
         .and_then(|left| u32::try_from(left).ok())
         .map_or(timeout_ms, |left| timeout_ms.min(left.max(1)))
 }
 
 /// What is left until then, where the request has one.
-fn left_ms(call: &Call<'_>, now: Moment) -> Option<u64> {
+fn left_ms(call: &Call<'_>, now: Timestamp) -> Option<u64> {
     let deadline = call.around.context().get("deadline")?.as_u64()?;
     Some(deadline.saturating_sub(now.unix_ms))
 }

@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json, value::RawValue};
 use super::{Router, failure, now, seed};
 use crate::{
     decide::{
-        Circumstances, Context, DecisionId, Effects, Explaining, Inquiry, Message, NoExtensions, Provenance,
-        Refusal, Seed, decide,
+        Context, DecideContext, DecisionId, DecisionInput, Effects, Explaining, Message, NoExtensions,
+        Provenance, Refusal, Seed, decide,
     },
     policy::{self, DetailLevel, PolicyId, RoutingPolicy, Severity, TenantId},
     respond::{self, ErrorCode, Failure, Response},
@@ -79,7 +79,7 @@ impl Router {
             ),
             Tried::Sent(policy) => (&**policy, Provenance::default()),
         };
-        let inquiry = Inquiry {
+        let input = DecisionInput {
             tenant: &request.tenant,
             policy_id: &request.policy_id,
             context: &request.context,
@@ -88,7 +88,7 @@ impl Router {
                 ..Message::default()
             },
         };
-        let at = Circumstances {
+        let at = DecideContext {
             id: DecisionId(fastrand::u128(..)),
             seed,
             now: now(),
@@ -96,14 +96,14 @@ impl Router {
             effects: Effects::None,
         };
         let memory = &self.decider.memory;
-        let decision = decide(policy, inquiry, &self.decider.rules, memory, &NoExtensions, at)
+        let decision = decide(policy, input, &self.decider.rules, memory, &NoExtensions, at)
             .await
             .result
             .map_err(|refusal| failure(&refusal))?;
         let explaining = Explaining {
             decision: &decision,
             policy,
-            inquiry,
+            input,
             at,
             memory,
             provenance,

@@ -20,8 +20,8 @@ use self::results::ResultsMemory;
 use super::{Router, lookup, slow::Job};
 use crate::{
     decide::{
-        Circumstances, Complexity, Context, DecideConfig, Decision, DecisionId, Effects, Explaining,
-        Explanation, Inquiry, Metadata, Moment, Outcome, Provenance, Refusal, Rules, Seed, decide,
+        Complexity, Context, DecideConfig, DecideContext, Decision, DecisionId, DecisionInput, Effects,
+        Explaining, Explanation, Metadata, Outcome, Provenance, Refusal, Rules, Seed, Timestamp, decide,
         detail_level, memory::Memory,
     },
     extensions::{ExtensionHost, Registry},
@@ -32,7 +32,7 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// Largest request for a decision, in bytes; `limits.body_bytes` may be less.
+/// Largest request for a decision, in bytes; `limits.max_body_bytes` may be less.
 const REQUEST_BYTES: usize = 1 << 20;
 
 /// Asks for an explanation: `true`, or the level.
@@ -79,10 +79,10 @@ impl Decider {
 }
 
 /// The time of day, for whoever decides.
-pub fn now() -> Moment {
+pub fn now() -> Timestamp {
     // A clock before 1970 is no clock; the first millisecond is as good.
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Moment::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    Timestamp::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Whether a decision can be answered with what is in memory.
@@ -141,7 +141,7 @@ impl Router {
         };
         match upstream.fetcher.fetch(key).await {
             FetchOutcome::Failed(failure) => Err(failure),
-            FetchOutcome::Taken | FetchOutcome::Absent => Ok(()),
+            FetchOutcome::Stored | FetchOutcome::Absent => Ok(()),
         }
     }
 
@@ -168,14 +168,14 @@ impl Router {
                 return Err(about(failure));
             }
         };
-        let context = request.take_context(&decider.environment);
-        let inquiry = Inquiry {
+        let context = request.into_context(&decider.environment);
+        let input = DecisionInput {
             tenant: &request.tenant,
             policy_id: &request.policy_id,
             context: &context,
             message: request.message(),
         };
-        let at = Circumstances {
+        let at = DecideContext {
             id: DecisionId(fastrand::u128(..)),
             seed,
             now: now(),
@@ -185,7 +185,7 @@ impl Router {
         let policy = found.policy.routing();
         let Outcome { result, transitions } = decide(
             policy,
-            inquiry,
+            input,
             &decider.rules,
             &decider.memory,
             &decider.extensions.calls(&found.registry, &request.request_id),
@@ -196,7 +196,7 @@ impl Router {
         let decision = match result {
             Ok(decision) => decision,
             Err(refusal) => {
-                observe::refusal(self, inquiry, at, &refusal, started);
+                observe::refusal(self, input, at, &refusal, started);
                 let failed = failure(&refusal).about(Some(&request.request_id), request.trace_id.as_deref());
                 return Err(failed
                     .header(DECISION_ID, text(at.id))
@@ -206,7 +206,7 @@ impl Router {
         let explaining = Explaining {
             decision: &decision,
             policy,
-            inquiry,
+            input,
             at,
             memory: &decider.memory,
             provenance: Provenance {
@@ -223,8 +223,8 @@ impl Router {
             decision: ReplyDecision {
                 provider_id: decision.selection.provider.as_str(),
                 priority: decision.selection.how.priority(),
-                expected_latency_ms: decision.expected_latency_ms(inquiry, &decider.memory),
-                expected_cost: decision.expected_cost(inquiry, &decider.memory),
+                expected_latency_ms: decision.expected_latency_ms(input, &decider.memory),
+                expected_cost: decision.expected_cost(input, &decider.memory),
                 reason: decision.selection.how.reason(),
                 metadata: Metadata {
                     context: &context,
@@ -351,7 +351,7 @@ fn failure(refusal: &Refusal) -> Failure {
     }
 }
 
-fn add_headers(headers: &mut HeaderMap, at: Circumstances<'_>, decision: &Decision) {
+fn add_headers(headers: &mut HeaderMap, at: DecideContext<'_>, decision: &Decision) {
     headers.insert(DECISION_ID, text(at.id));
     headers.insert(SEED, text(at.seed));
     if let Some(allowance) = decision.allowance {
@@ -415,12 +415,12 @@ impl Explain {
         rules: &Rules,
         explaining: &Explaining<'_>,
     ) -> Option<Explanation> {
-        let (level, in_vain) = detail_level(context, policy, rules);
+        let (level, unknown_level) = detail_level(context, policy, rules);
         match self {
             Self::IfTheContextAsks => context
                 .contains_key("detail_level")
-                .then(|| explaining.explain(level, in_vain)),
-            Self::AtItsLevel => Some(explaining.explain(level, in_vain)),
+                .then(|| explaining.explain(level, unknown_level)),
+            Self::AtItsLevel => Some(explaining.explain(level, unknown_level)),
             Self::At(level) => Some(explaining.explain(level, None)),
         }
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Router;
 use crate::{
     decide::{
-        Circumstances, Explaining, How, Inquiry, Refusal, StickyCheck, audit_form, is_sensitive,
+        DecideContext, DecisionInput, Explaining, Mechanism, Refusal, StickyCheck, audit_form, is_sensitive,
         memory::{State, Transition},
         redact,
     },
@@ -20,12 +20,12 @@ pub(super) fn decided(router: &Router, explaining: &Explaining<'_>, started: Ins
     let Explaining {
         decision,
         policy,
-        inquiry,
+        input,
         ..
     } = explaining;
     let snapshot = router.store.load();
     let metrics = snapshot
-        .tenant(inquiry.tenant.as_str())
+        .tenant(input.tenant.as_str())
         .map_or_else(|| router.metrics.other_tenant(), |t| t.metrics());
     let metrics = &metrics.decisions;
     metrics.decided(
@@ -42,7 +42,7 @@ pub(super) fn decided(router: &Router, explaining: &Explaining<'_>, started: Ins
     if let Some(allowance) = decision.allowance {
         metrics.limited(allowance.scope.as_str(), true);
     }
-    if let How::BreakerFallback { original } = &decision.selection.how {
+    if let Mechanism::BreakerFallback { original } = &decision.selection.how {
         router
             .metrics
             .decisions
@@ -64,23 +64,23 @@ pub(super) fn refused(router: &Router, tenant: &TenantId, started: Instant) {
 /// Counts a refusal, and writes the line that an operator must see.
 pub(super) fn refusal(
     router: &Router,
-    inquiry: Inquiry<'_>,
-    at: Circumstances<'_>,
+    input: DecisionInput<'_>,
+    at: DecideContext<'_>,
     refusal: &Refusal,
     started: Instant,
 ) {
-    refused(router, inquiry.tenant, started);
+    refused(router, input.tenant, started);
     if let Refusal::RateLimited(limited) = refusal {
         let snapshot = router.store.load();
-        let tenant = snapshot.tenant(inquiry.tenant.as_str());
+        let tenant = snapshot.tenant(input.tenant.as_str());
         let metrics = tenant.map_or_else(|| router.metrics.other_tenant(), |t| t.metrics());
         metrics.decisions.limited(limited.scope.as_str(), false);
     }
     tracing::debug!(
         decision_id = %at.id,
         seed = %at.seed,
-        tenant = inquiry.tenant.as_str(),
-        policy = inquiry.policy_id.as_str(),
+        tenant = input.tenant.as_str(),
+        policy = input.policy_id.as_str(),
         error_type = refusal.error_type(),
         "A request for a decision was refused."
     );
@@ -91,12 +91,12 @@ pub(super) fn log(explaining: &Explaining<'_>) {
     let Explaining {
         decision,
         policy,
-        inquiry,
+        input,
         at,
         ..
     } = explaining;
     let (mechanism, priority) = audit_form(&decision.selection.how);
-    let mut context = redact(inquiry.context);
+    let mut context = redact(input.context);
     // A session's value names a person more often than not.
     if let Some(sticky) = &policy.sticky
         && (is_sensitive(&sticky.session_key) || context.contains_key(&*sticky.session_key))
@@ -110,9 +110,9 @@ pub(super) fn log(explaining: &Explaining<'_>) {
         seed = %at.seed,
         provider_id = decision.selection.provider.as_str(),
         mechanism,
-        policy_id = inquiry.policy_id.as_str(),
+        policy_id = input.policy_id.as_str(),
         policy_version = &*policy.version,
-        tenant_id = inquiry.tenant.as_str(),
+        tenant_id = input.tenant.as_str(),
         priority,
         steps = steps.join("; "),
         context,

@@ -261,7 +261,7 @@ impl<'a> DecideRequest<'a> {
     }
 
     /// The merged context that the decision is made in; taken once.
-    pub fn take_context(&mut self, environment: &str) -> Context {
+    pub fn into_context(&mut self, environment: &str) -> Context {
         let mut context = std::mem::take(&mut self.context);
         context.insert("tenant_id".to_owned(), self.tenant.as_str().into());
         if !environment.is_empty() {

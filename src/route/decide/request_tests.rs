@@ -43,7 +43,7 @@ fn the_context_is_constraints_under_metadata_and_what_the_message_knows() {
         "nothing is copied that need not be"
     );
     assert_eq!(
-        Value::Object(request.take_context("ci")),
+        Value::Object(request.into_context("ci")),
         json!({
             "max_cost": 1, "user_id": "ada", "tenant_id": "acme", "environment": "ci", "message_type": "chat",
             "trace_id": "0123456789abcdef0123456789ABCDEF",
@@ -56,7 +56,7 @@ fn the_context_is_constraints_under_metadata_and_what_the_message_knows() {
         json!({"tenant_id": "evil", "trace_id": "own", "policy_id": "x"}),
     )
     .to_string();
-    let context = DecideRequest::parse(body.as_bytes()).unwrap().take_context("");
+    let context = DecideRequest::parse(body.as_bytes()).unwrap().into_context("");
     assert_eq!(
         (&context["tenant_id"], &context["trace_id"]),
         (&json!("acme"), &json!("own"))
@@ -186,7 +186,7 @@ fn the_older_form_is_taken_as_it_always_was() {
         (&*parsed.request_id, parsed.trace_id.as_deref()),
         ("m-1", Some("trace_1"))
     );
-    let context = parsed.take_context("");
+    let context = parsed.into_context("");
     assert_eq!(
         (&context["user_id"], &context["message_type"]),
         (&json!("ada"), &json!("chat"))

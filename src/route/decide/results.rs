@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::{Router, now, observe};
 use crate::{
     decide::{
-        Moment,
+        Timestamp,
         memory::{CallResult, classify},
     },
     policy::{ProviderId, TenantId},
@@ -31,15 +31,15 @@ pub(super) struct ResultsMemory(Mutex<Seen>);
 
 #[derive(Debug, Default)]
 struct Seen {
-    at: HashMap<(TenantId, Arc<str>), Moment>,
-    order: VecDeque<((TenantId, Arc<str>), Moment)>,
+    at: HashMap<(TenantId, Arc<str>), Timestamp>,
+    order: VecDeque<((TenantId, Arc<str>), Timestamp)>,
 }
 
 impl ResultsMemory {
     /// Whether this is the first time within the hour.
-    fn is_new(&self, tenant: &TenantId, id: &str, now: Moment) -> bool {
+    fn is_new(&self, tenant: &TenantId, id: &str, now: Timestamp) -> bool {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_over = |since: Moment| now.since(since) >= REMEMBERED_MS;
+        let is_over = |since: Timestamp| now.since(since) >= REMEMBERED_MS;
         while seen.order.front().is_some_and(|(_, since)| is_over(*since)) || seen.order.len() >= REMEMBERED {
             let Some((oldest, _)) = seen.order.pop_front() else {
                 break;
@@ -129,7 +129,7 @@ impl Router {
         Ok(respond::json(StatusCode::ACCEPTED, &body))
     }
 
-    fn take_in(&self, result: &ExecResult, now: Moment) {
+    fn take_in(&self, result: &ExecResult, now: Timestamp) {
         let metrics = &self.metrics.decisions;
         metrics.result(&result.status);
         if let Some(latency_ms) = result.latency_ms {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use beamline_sidecar::{
     decide::{
-        How, Rules, Script, Scripted, audit_form,
+        Mechanism, Rules, Script, Scripted, audit_form,
         memory::{Session, State},
     },
     policy::{ProviderId, TenantId},
@@ -497,17 +497,17 @@ pub(super) async fn requests(case: &mut Case) -> Result<(), String> {
     let (mut allowed, mut denied, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
     for (count, after) in bursts {
         world.now.unix_ms += after;
-        let mut let_in = 0;
+        let mut admit = 0;
         for _ in 0..count {
             let got = world.decide(&Object::new()).await;
             match got.get("error").and_then(Value::as_str) {
-                None => let_in += 1,
+                None => admit += 1,
                 Some("rate_limit_exceeded") => refusals.push(got),
                 Some(other) => return Err(format!("the error {other}")),
             }
         }
-        allowed.push(json!(let_in));
-        denied.push(json!(count - let_in));
+        allowed.push(json!(admit));
+        denied.push(json!(count - admit));
     }
     case.expect.check_each("allowed", &allowed);
     case.expect.check_each("denied", &denied);
@@ -546,13 +546,13 @@ pub(super) async fn explanations(case: &mut Case) -> Result<(), String> {
         }
         if let Some(reason) = sketch.remove("reason") {
             let how = match reason.as_str() {
-                Some("circuit_breaker_fallback") => How::BreakerFallback {
+                Some("circuit_breaker_fallback") => Mechanism::BreakerFallback {
                     original: ProviderId::new("a"),
                 },
-                Some("sticky") => How::Sticky,
-                Some("weighted") => How::Weighted,
-                Some("fallback") => How::LastResort,
-                Some("retry") => How::Retry {
+                Some("sticky") => Mechanism::Sticky,
+                Some("weighted") => Mechanism::Weighted,
+                Some("fallback") => Mechanism::LastResort,
+                Some("retry") => Mechanism::Retry {
                     rule_index: 0,
                     rule_id: "0-00000000".into(),
                     attempt: 1,

@@ -2,7 +2,7 @@
 
 use beamline_sidecar::{
     decide::{
-        Moment,
+        Timestamp,
         memory::{Session, StickyTable},
     },
     policy::{ProviderId, TenantId},
@@ -15,8 +15,8 @@ fn tenant(name: &str) -> Result<TenantId, String> {
     TenantId::parse(name).map_err(|error| format!("the tenant {name:?}: {error}"))
 }
 
-const fn at(seconds: i64) -> Moment {
-    Moment::from_unix_ms(seconds.unsigned_abs() * 1_000)
+const fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_unix_ms(seconds.unsigned_abs() * 1_000)
 }
 
 pub(super) fn run(case: &mut Case) -> Result<(), String> {

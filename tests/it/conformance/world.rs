@@ -4,9 +4,9 @@ use std::sync::Mutex;
 
 use beamline_sidecar::{
     decide::{
-        Answer, Call, Circumstances, Decision, DecisionId, Effects, Explaining, ExtensionError, Extensions,
-        Inquiry, Message, Moment, Provenance, Refusal, Rules, Scripted, Seed, Stage, audit_form, decide,
-        detail_level,
+        Answer, Call, DecideContext, Decision, DecisionId, DecisionInput, Effects, Explaining,
+        ExtensionError, Extensions, Message, Provenance, Refusal, Rules, Scripted, Seed, Stage, Timestamp,
+        audit_form, decide, detail_level,
         memory::{BreakerRecord, Memory, MemoryLimits, Session, State},
     },
     policy::{BreakerSettings, PolicyId, ProviderId, RoutingPolicy, TenantId, read_object},
@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use super::Object;
 
 /// Where every case's clock begins.
-pub(super) const START: Moment = Moment::from_unix_ms(1_800_000_000_000);
+pub(super) const START: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
 
 pub(super) struct World {
     pub(super) tenant: TenantId,
@@ -25,7 +25,7 @@ pub(super) struct World {
     pub(super) memory: Memory,
     pub(super) rules: Rules,
     pub(super) extensions: Told,
-    pub(super) now: Moment,
+    pub(super) now: Timestamp,
     decided: u64,
 }
 
@@ -100,7 +100,7 @@ impl World {
             state,
             settings,
             used,
-            Moment::from_unix_ms(self.now.unix_ms - ago_ms),
+            Timestamp::from_unix_ms(self.now.unix_ms - ago_ms),
         );
         let provider = ProviderId::new(provider);
         self.memory
@@ -114,7 +114,7 @@ impl World {
         let mut context = context.clone();
         context.insert("tenant_id".into(), self.tenant.as_str().into());
         let calls_before = self.calls().len();
-        let inquiry = Inquiry {
+        let input = DecisionInput {
             tenant: &self.tenant,
             policy_id: &self.policy_id,
             context: &context,
@@ -122,7 +122,7 @@ impl World {
         };
         let now = self.now;
         let later = move || now;
-        let at = Circumstances {
+        let at = DecideContext {
             id: DecisionId(self.decided.into()),
             seed: Seed(self.decided.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             now,
@@ -131,7 +131,7 @@ impl World {
         };
         let outcome = decide(
             &self.policy,
-            inquiry,
+            input,
             &self.rules,
             &self.memory,
             &self.extensions,
@@ -139,7 +139,7 @@ impl World {
         )
         .await;
         let mut shown = match &outcome.result {
-            Ok(decision) => self.shown(decision, inquiry, at),
+            Ok(decision) => self.shown(decision, input, at),
             Err(refusal) => refused(refusal),
         };
         shown.insert(
@@ -149,22 +149,23 @@ impl World {
         shown
     }
 
-    fn shown(&self, decision: &Decision, inquiry: Inquiry<'_>, at: Circumstances<'_>) -> Object {
-        let (level, in_vain) = detail_level(inquiry.context, &self.policy, &self.rules);
+    fn shown(&self, decision: &Decision, input: DecisionInput<'_>, at: DecideContext<'_>) -> Object {
+        let (level, unknown_level) = detail_level(input.context, &self.policy, &self.rules);
         let explaining = Explaining {
             decision,
             policy: &self.policy,
-            inquiry,
+            input,
             at,
             memory: &self.memory,
             provenance: Provenance::default(),
         };
-        let Ok(Value::Object(mut shown)) = serde_json::to_value(explaining.explain(level, in_vain)) else {
+        let Ok(Value::Object(mut shown)) = serde_json::to_value(explaining.explain(level, unknown_level))
+        else {
             return Map::new();
         };
         shown.entry("warnings").or_insert_with(|| json!([]));
         let extras = decision.extras(&self.policy);
-        let mut metadata = inquiry.context.clone();
+        let mut metadata = input.context.clone();
         metadata.extend(extras.clone());
         for (key, value) in extras {
             shown.entry(key).or_insert(value);
@@ -174,11 +175,11 @@ impl World {
         shown.insert("audit".into(), json!({"reason": reason, "priority": priority}));
         shown.insert("metadata".into(), Value::Object(metadata));
         shown.insert("rule_id".into(), rule_id.unwrap_or_default());
-        let latency = decision.expected_latency_ms(inquiry, &self.memory);
+        let latency = decision.expected_latency_ms(input, &self.memory);
         shown.insert("expected_latency_ms".into(), latency.into());
         shown.insert(
             "expected_cost".into(),
-            decision.expected_cost(inquiry, &self.memory).into(),
+            decision.expected_cost(input, &self.memory).into(),
         );
         shown.insert("message".into(), decision.message.clone());
         shown.insert("executed_extensions".into(), json!(decision.executed));
@@ -193,7 +194,7 @@ pub(super) fn record(
     state: State,
     settings: BreakerSettings,
     used: u32,
-    changed_at: Moment,
+    changed_at: Timestamp,
 ) -> BreakerRecord {
     BreakerRecord {
         state,

@@ -351,7 +351,7 @@ async fn an_extension_that_keeps_crashing_rests_until_it_is_lifted() {
     );
     place.policy("good", json!({"validators": [{"id": "bad"}]}));
     let sidecar =
-        place.start("extensions: {quarantine_after: 3, quarantine_ms: 3600000, quarantine_max_ms: 3600000}");
+        place.start("extensions: {quarantine_after: 3, quarantine_ms: 3600000, max_quarantine_ms: 3600000}");
     let reason = |answer: &Answer| {
         answer.json()["error"]["details"]["reason"]
             .as_str()
@@ -420,7 +420,7 @@ async fn hostile_19_callers_that_leave_do_no_harm() {
         json!({"validators": [{"id": "slow", "on_fail": "ignore", "config": {"do": "loop"}}]}),
     );
     place.policy("plain", json!({}));
-    let sidecar = place.start("extensions: {slow_queue: 1000}");
+    let sidecar = place.start("extensions: {max_queued_calls: 1000}");
     let body = request("acme", "slow", json!({})).to_string();
     let head = format!(
         "POST /api/v1/decide HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
@@ -457,7 +457,7 @@ async fn too_many_at_once_are_refused_at_once() {
         "slow",
         json!({"validators": [{"id": "slow", "config": {"do": "loop"}}]}),
     );
-    let sidecar = place.start("runtime: {workers: 4}\nextensions: {slow_threads: 4}");
+    let sidecar = place.start("runtime: {workers: 4}\nextensions: {worker_threads: 4}");
     // The first two find out that it belongs into the slow lane.
     for _ in 0..2 {
         ask(&sidecar, "slow", "x").await;

@@ -183,7 +183,7 @@ async fn hostile_23_more_calls_than_instances_are_refused_and_the_rest_goes_on()
     );
     place.policy("slow", json!({"validators": [{"id": "slow"}]}));
     guarded(&place, "good", "pii-guard", json!({}));
-    let sidecar = place.start("runtime: {workers: 2}\nextensions: {instances: 4, slow_threads: 12}");
+    let sidecar = place.start("runtime: {workers: 2}\nextensions: {instances: 4, worker_threads: 12}");
     let client = sidecar.client();
     // It finds its lane.
     for _ in 0..2 {
@@ -355,7 +355,7 @@ async fn hostile_29_a_query_of_death_stops_its_extension_and_no_policy() {
     }
     guarded(&place, "good", "pii-guard", json!({}));
     let sidecar =
-        place.start("extensions: {quarantine_after: 3, quarantine_ms: 3600000, quarantine_max_ms: 3600000}");
+        place.start("extensions: {quarantine_after: 3, quarantine_ms: 3600000, max_quarantine_ms: 3600000}");
     let client = sidecar.client();
     for _ in 0..100 {
         ask(&client, "ignore").await;

@@ -113,7 +113,7 @@ async fn hostile_26_what_is_too_large_or_too_deep_is_refused_by_name() {
     let sidecar = place.start("");
     let client = sidecar.client();
     for (id, says) in [
-        ("large", "more than extensions.module_bytes (33554432)"),
+        ("large", "more than extensions.max_module_bytes (33554432)"),
         ("many", "functions"),
         ("deep", "does not export the function `validate`"),
     ] {
@@ -160,10 +160,10 @@ async fn hostile_26_the_compilers_memory_is_limited() {
     let place = Place::quick();
     guard_of(&place, "bomb", &functions(200_000, &[]));
     guard_of(&place, "good", &guest("pii-guard"));
-    let sidecar = place.start("extensions: {compile_memory_bytes: 67108864, compile_timeout_ms: 600000}");
+    let sidecar = place.start("extensions: {max_compile_memory_bytes: 67108864, compile_timeout_ms: 600000}");
     let said = problems(&sidecar, "bomb").await;
     assert!(
-        said.contains("extensions.compile_memory_bytes (67108864)"),
+        said.contains("extensions.max_compile_memory_bytes (67108864)"),
         "{said}"
     );
     assert!(outcome(&ask(&sidecar.client(), "good").await).starts_with("weighted "));
@@ -521,11 +521,14 @@ async fn hostile_25_modules_come_from_the_servers_that_are_named_and_are_what_wa
     let authority = place.path("authority.pem");
     fs::write(&authority, &web.authority).unwrap();
     let config = place.path("sidecar.yaml");
-    let yaml = "log: {format: json}\nextensions: {module_hosts: ['127.0.0.1'], module_bytes: 1000000, compile_timeout_ms: 600000}";
+    let yaml = "log: {format: json}\nextensions: {module_hosts: ['127.0.0.1'], max_module_bytes: 1000000, compile_timeout_ms: 600000}";
     fs::write(&config, place.yaml(yaml)).unwrap();
     let environment = [("SSL_CERT_FILE", authority.to_str().unwrap())];
     let process = Process::start(&["run", "--config", config.to_str().unwrap()], &environment);
-    let (client, admin) = (Client::new(&process.listen[0]), Client::new(process.ops.unwrap()));
+    let (client, admin) = (
+        Client::new(&process.listen[0]),
+        Client::new(process.admin.unwrap()),
+    );
     // What is here is there at once.
     assert!(outcome(&ask(&client, "here").await).starts_with("weighted "));
     eventually("the good one is fetched", || async {

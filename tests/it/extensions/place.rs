@@ -91,7 +91,7 @@ impl Place {
 
     pub(crate) fn yaml(&self, more: &str) -> String {
         format!(
-            "listen: 127.0.0.1:0\nops: {{listen: '127.0.0.1:0'}}\nshutdown: {{lame_duck_ms: 10}}\n\
+            "listen: 127.0.0.1:0\nadmin: {{listen: '127.0.0.1:0'}}\nshutdown: {{lame_duck_ms: 10}}\n\
              heir_policy_store_enabled: false\npolicies_dir: {}\nextensions_dir: {}\nstate_dir: {}\n\
              decide: {{allow_seed: true}}\n{more}",
             self.path("policies").display(),

@@ -435,9 +435,10 @@ async fn a_guard_can_be_held_against_dry_runs_by_metadata() {
     let sidecar = place.start("");
     assert!(ask_for(&sidecar, &dry).await.starts_with("weighted "));
     sidecar.stop().await;
-    let yaml = place
-        .yaml("")
-        .replace("allow_seed: true", "allow_seed: true, dry_run_by_metadata: false");
+    let yaml = place.yaml("").replace(
+        "allow_seed: true",
+        "allow_seed: true, allow_metadata_dry_run: false",
+    );
     let sidecar = Sidecar::try_start(&yaml).unwrap();
     assert_eq!(ask_for(&sidecar, &dry).await, "403 validator_blocked");
 }

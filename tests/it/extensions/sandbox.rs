@@ -98,7 +98,7 @@ fn a_compiler_that_needs_too_much_is_ended() {
         memory_bytes: 24 << 20,
         ..compiler()
     });
-    assert!(little.contains("compile_memory_bytes"), "{little}");
+    assert!(little.contains("max_compile_memory_bytes"), "{little}");
     let hasty = with(Compiler {
         timeout: Duration::ZERO,
         ..compiler()
@@ -128,14 +128,14 @@ async fn modules_come_only_from_where_they_may_and_no_larger_than_they_may() {
         "pii-guard",
         json!({"limits": {"memory_bytes": 1_073_741_824}}),
     );
-    let sidecar = place.start("extensions: {module_bytes: 1024}");
+    let sidecar = place.start("extensions: {max_module_bytes: 1024}");
     let reload = || async {
         let page = sidecar.admin().post("/admin/extensions/reload", "").await.json();
         page["problems"].clone()
     };
     let problems = reload().await;
     for (id, says) in [
-        ("large", "extensions.module_bytes"),
+        ("large", "extensions.max_module_bytes"),
         ("far", "extensions.module_hosts"),
         ("plain", "no scheme that is known"),
         ("root", "leads out"),

@@ -97,7 +97,7 @@ async fn hostile_15_an_answer_without_end_is_cut_off() {
         "GET /api/v1/policies/acme/chat ",
         Say::Endless(body, vec![b'x'; 4096]),
     );
-    let sidecar = Sidecar::start(&heir.url(), "limits: {body_bytes: 65536}");
+    let sidecar = Sidecar::start(&heir.url(), "limits: {max_body_bytes: 65536}");
     sidecar.wait_for("live").await;
     let answer = sidecar.client().policy("acme/chat").await;
     assert_eq!(

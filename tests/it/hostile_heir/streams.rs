@@ -126,7 +126,7 @@ async fn hostile_37_a_long_poll_that_is_never_answered_is_given_up() {
     heir.on(SNAPSHOT, json_answer(stream(1, &[("chat", "{}")])));
     heir.on("GET /api/v1/changes", Say::Silence);
     let sidecar = Sidecar::try_start(&format!(
-        "{QUICK}heir: {{url: '{}', timeout_ms: 200, breaker: {{failures: 1000}}}}\nrefresh: {{interval_ms: 50, wait_ms: 100}}",
+        "{QUICK}heir: {{url: '{}', timeout_ms: 200, breaker: {{failure_threshold: 1000}}}}\nrefresh: {{interval_ms: 50, long_poll_timeout_ms: 100}}",
         heir.url()
     ))
     .unwrap();

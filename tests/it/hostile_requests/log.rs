@@ -11,7 +11,7 @@ async fn hostile_13_nothing_a_client_sends_can_forge_a_log_line() {
     std::fs::write(
         &file,
         format!(
-            "listen: 127.0.0.1:0\nops: {{listen: '127.0.0.1:0'}}\nheir: {{url: '{}'}}\nlog: {{filter: trace}}",
+            "listen: 127.0.0.1:0\nadmin: {{listen: '127.0.0.1:0'}}\nheir: {{url: '{}'}}\nlog: {{filter: trace}}",
             heir.url()
         ),
     )
@@ -60,10 +60,10 @@ async fn hostile_13_nothing_a_client_sends_can_forge_a_log_line() {
             "{answer}"
         );
         // The operator's own filter is logged too.
-        let ops = process.ops.unwrap();
+        let admin = process.admin.unwrap();
         let filter = format!("trace,{value}");
         raw(
-            ops,
+            admin,
             format!(
                 "PUT /admin/log HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{filter}",
                 filter.len()

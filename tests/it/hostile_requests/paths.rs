@@ -128,7 +128,7 @@ async fn hostile_06_only_the_exact_paths_are_open() {
     std::fs::write(&token, "s3cret").unwrap();
     let heir = Heir::start(Level::Changes).await;
     let sidecar = Sidecar::try_start(&format!(
-        "listen: 127.0.0.1:0\nops: {{listen: '127.0.0.1:0', token_file: {}}}\nheir: {{url: '{}'}}\nshutdown: {{lame_duck_ms: 0}}",
+        "listen: 127.0.0.1:0\nadmin: {{listen: '127.0.0.1:0', token_file: {}}}\nheir: {{url: '{}'}}\nshutdown: {{lame_duck_ms: 0}}",
         token.display(),
         heir.url()
     ))
@@ -150,15 +150,15 @@ async fn hostile_06_only_the_exact_paths_are_open() {
         "//live",
         "/Live",
     ] {
-        let answer = raw(sidecar.ops, get(path)).await;
+        let answer = raw(sidecar.admin, get(path)).await;
         assert_eq!(statuses(&answer), ["401"], "{path} {answer}");
     }
-    let answer = raw(sidecar.ops, get("/admin/snapshot?/live")).await;
+    let answer = raw(sidecar.admin, get("/admin/snapshot?/live")).await;
     assert_eq!(statuses(&answer), ["401"]);
     for path in ["/live", "/ready", "/metrics", "/live?x=/admin"] {
-        assert_eq!(statuses(&raw(sidecar.ops, get(path)).await), ["200"], "{path}");
+        assert_eq!(statuses(&raw(sidecar.admin, get(path)).await), ["200"], "{path}");
     }
-    // The ops pages are not on the data plane.
+    // The admin pages are not on the data plane.
     assert_eq!(
         sidecar.client().get("/admin/snapshot").await.status,
         StatusCode::NOT_FOUND

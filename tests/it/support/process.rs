@@ -18,7 +18,7 @@ pub(crate) struct Process {
     log: Arc<Mutex<Vec<String>>>,
     /// Addresses named in the line that says what it listens at.
     pub(crate) listen: Vec<String>,
-    pub(crate) ops: Option<SocketAddr>,
+    pub(crate) admin: Option<SocketAddr>,
 }
 
 impl Process {
@@ -51,9 +51,9 @@ impl Process {
                 let parsed: Value = serde_json::from_str(&line).unwrap_or_default();
                 lines.lock().unwrap().push(line);
                 if let Some(listen) = parsed["listen"].as_str() {
-                    let ops = parsed["ops"].as_str().and_then(|ops| ops.parse().ok());
+                    let admin = parsed["admin"].as_str().and_then(|admin| admin.parse().ok());
                     // Nobody waits for a second such line.
-                    let _heard = listening.send((listen.split(',').map(str::to_owned).collect(), ops));
+                    let _heard = listening.send((listen.split(',').map(str::to_owned).collect(), admin));
                 }
             }
         });
@@ -61,12 +61,12 @@ impl Process {
             child,
             log,
             listen: Vec::new(),
-            ops: None,
+            admin: None,
         };
-        let Ok((listen, ops)) = heard.recv_timeout(Duration::from_secs(30)) else {
+        let Ok((listen, admin)) = heard.recv_timeout(Duration::from_secs(30)) else {
             panic!("it does not listen: {:?}", process.log());
         };
-        (process.listen, process.ops) = (listen, ops);
+        (process.listen, process.admin) = (listen, admin);
         process
     }
 

@@ -14,7 +14,7 @@ use super::{Client, eventually};
 
 pub(crate) struct Sidecar {
     pub(crate) data: SocketAddr,
-    pub(crate) ops: SocketAddr,
+    pub(crate) admin: SocketAddr,
     shutdown: Shutdown,
     reload: mpsc::Sender<()>,
     running: JoinHandle<()>,
@@ -30,8 +30,8 @@ fn tcp(address: &Address) -> SocketAddr {
 /// Keys that make everything happen soon: a test that waits for a default waits for long.
 pub(crate) const QUICK: &str = "
 listen: 127.0.0.1:0
-ops: {listen: '127.0.0.1:0'}
-shutdown: {lame_duck_ms: 50, drain_ms: 2000}
+admin: {listen: '127.0.0.1:0'}
+shutdown: {lame_duck_ms: 50, drain_timeout_ms: 2000}
 ";
 
 impl Sidecar {
@@ -39,7 +39,7 @@ impl Sidecar {
     pub(crate) fn start(heir: &str, yaml: &str) -> Self {
         Self::try_start(&format!(
             "{}\nheir: {{url: '{heir}', timeout_ms: 1000, health_interval_ms: 200, breaker: {{open_ms: 200}}, retry: {{initial_ms: 10}}}}\n{yaml}",
-            if yaml.contains("listen:") { "shutdown: {lame_duck_ms: 50, drain_ms: 2000}" } else { QUICK },
+            if yaml.contains("listen:") { "shutdown: {lame_duck_ms: 50, drain_timeout_ms: 2000}" } else { QUICK },
         ))
         .unwrap_or_else(|error| panic!("{error}"))
     }
@@ -64,13 +64,13 @@ impl Sidecar {
             Address::Tcp(address) => Some(*address),
             Address::Unix(_) => None,
         });
-        let ops = tcp(app.ops_address());
+        let admin = tcp(app.admin_address());
         let shutdown = Shutdown::default();
         let (reload, reloads) = mpsc::channel(1);
         let running = tokio::spawn(app.run(shutdown.clone(), reloads));
         Ok(Self {
-            data: data.unwrap_or(ops),
-            ops,
+            data: data.unwrap_or(admin),
+            admin,
             shutdown,
             reload,
             running,
@@ -82,9 +82,9 @@ impl Sidecar {
         Client::new(self.data)
     }
 
-    /// A client of the ops listener.
+    /// A client of the admin listener.
     pub(crate) fn admin(&self) -> Client {
-        Client::new(self.ops)
+        Client::new(self.admin)
     }
 
     /// Waits until `/ready` says this state: `live`, `degraded` or `not_ready`.

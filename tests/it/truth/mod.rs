@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// The sidecar's keys besides those that every process here has.
-const YAML: &str = "refresh: {interval_ms: 300, wait_ms: 2000, stale_after_ms: 5000}
+const YAML: &str = "refresh: {interval_ms: 300, long_poll_timeout_ms: 2000, stale_after_ms: 5000}
 writes: {max_queued: 1000000}
 ";
 

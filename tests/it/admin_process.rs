@@ -1,4 +1,4 @@
-//! What the ops listener changes in a process and keeps from strangers.
+//! What the admin listener changes in a process and keeps from strangers.
 
 use std::fs;
 
@@ -18,7 +18,7 @@ async fn the_log_filter_is_shown_and_changed_while_the_process_runs() {
     )
     .unwrap();
     let process = Process::start(&["run", "--config", file.to_str().unwrap()], &[]);
-    let admin = Client::new(process.ops.unwrap());
+    let admin = Client::new(process.admin.unwrap());
     let debug_lines = || {
         process
             .log()
@@ -71,7 +71,7 @@ async fn hostile_41_admin_pages_want_the_token_and_no_page_or_line_shows_it() {
     fs::write(
         &config,
         format!(
-            "listen: 127.0.0.1:0\nops: {{listen: '127.0.0.1:0', token_file: {}}}\nheir: {{url: '{}', token_file: {}}}\nlog: {{filter: trace}}",
+            "listen: 127.0.0.1:0\nadmin: {{listen: '127.0.0.1:0', token_file: {}}}\nheir: {{url: '{}', token_file: {}}}\nlog: {{filter: trace}}",
             token.display(),
             heir.url(),
             heir_token.display(),
@@ -86,18 +86,18 @@ async fn hostile_41_admin_pages_want_the_token_and_no_page_or_line_shows_it() {
     assert_eq!(refused.status.code(), Some(64));
     let told = String::from_utf8(refused.stderr).unwrap();
     assert!(
-        told.contains("ops.token_file: ") && told.contains("an empty secret protects nothing"),
+        told.contains("admin.token_file: ") && told.contains("an empty secret protects nothing"),
         "{told}"
     );
 
-    fs::write(&token, "ops-s3cret\n").unwrap();
+    fs::write(&token, "admin-s3cret\n").unwrap();
     let process = Process::start(&run, &[]);
-    let admin = Client::new(process.ops.unwrap());
+    let admin = Client::new(process.admin.unwrap());
     for wrong in [
         None,
-        Some("Bearer ops-s3cre"),
-        Some("ops-s3cret"),
-        Some("Basic ops-s3cret"),
+        Some("Bearer admin-s3cre"),
+        Some("admin-s3cret"),
+        Some("Basic admin-s3cret"),
         Some("Bearer "),
     ] {
         let answer = snapshot_with(&admin, wrong).await;
@@ -112,7 +112,7 @@ async fn hostile_41_admin_pages_want_the_token_and_no_page_or_line_shows_it() {
     }
     // What does not exist is not told to strangers either.
     assert_eq!(admin.get("/admin/nothing").await.status, StatusCode::UNAUTHORIZED);
-    let right = snapshot_with(&admin, Some("Bearer ops-s3cret")).await;
+    let right = snapshot_with(&admin, Some("Bearer admin-s3cret")).await;
     assert_eq!(right.status, StatusCode::OK);
     Client::new(&process.listen[0]).get("/forwarded").await;
     assert!(
@@ -121,13 +121,13 @@ async fn hostile_41_admin_pages_want_the_token_and_no_page_or_line_shows_it() {
             .any(|head| head.contains("authorization: Bearer heir-s3cret"))
     );
 
-    fs::write(&token, "ops-s3cret-2\n").unwrap();
+    fs::write(&token, "admin-s3cret-2\n").unwrap();
     eventually("the new token is taken up", || async {
-        snapshot_with(&admin, Some("Bearer ops-s3cret-2")).await.status == StatusCode::OK
+        snapshot_with(&admin, Some("Bearer admin-s3cret-2")).await.status == StatusCode::OK
     })
     .await;
     assert_eq!(
-        snapshot_with(&admin, Some("Bearer ops-s3cret")).await.status,
+        snapshot_with(&admin, Some("Bearer admin-s3cret")).await.status,
         StatusCode::UNAUTHORIZED
     );
     fs::write(&token, "").unwrap();
@@ -139,7 +139,7 @@ async fn hostile_41_admin_pages_want_the_token_and_no_page_or_line_shows_it() {
     })
     .await;
     assert_eq!(
-        snapshot_with(&admin, Some("Bearer ops-s3cret-2")).await.status,
+        snapshot_with(&admin, Some("Bearer admin-s3cret-2")).await.status,
         StatusCode::OK
     );
     for authorization in [None, Some("Bearer ")] {

@@ -20,7 +20,7 @@ use crate::{
     cli::{EXIT_USAGE, complain, policy_files::Paint, say},
     extensions::{
         Capability, Profile, Record,
-        cases::{self, CaseFile, CaseRun, Circumstances, Difference, ExtensionCase, Outcome},
+        cases::{self, CaseFile, CaseRun, DecideContext, Difference, ExtensionCase, Outcome},
     },
 };
 
@@ -116,7 +116,7 @@ fn run_all(args: &TestArgs) -> Result<ExitCode, String> {
         .as_ref()
         .and_then(|record| record.base.timeout_ms)
         .unwrap_or_else(default_timeout_ms);
-    let circumstances = Circumstances {
+    let circumstances = DecideContext {
         limits,
         deadline: Duration::from_millis(args.timeout_ms.into()),
         remaining_ms: timeout_ms,

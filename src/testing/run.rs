@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     decide::{
-        Circumstances, Context, Decision, DecisionId, Effects, Inquiry, Message, Moment, Outcome, Refusal,
-        Rules, Seed, decide,
+        Context, DecideContext, Decision, DecisionId, DecisionInput, Effects, Message, Outcome, Refusal,
+        Rules, Seed, Timestamp, decide,
         memory::{CallResult, Memory, classify},
     },
     policy::{PolicyId, ProviderId, RoutingPolicy, TenantId, read_object},
@@ -79,7 +79,7 @@ pub fn run(case: &Case) -> Vec<Mismatch> {
         Ok(mut running) => {
             let mut mismatches = Vec::new();
             for (index, step) in case.steps.iter().enumerate() {
-                running.now = Moment::from_unix_ms(running.now.unix_ms.saturating_add(step.after_ms));
+                running.now = Timestamp::from_unix_ms(running.now.unix_ms.saturating_add(step.after_ms));
                 for time in 1..=step.repeat {
                     let differences = running.step(step);
                     if differences.is_empty() {
@@ -118,7 +118,7 @@ struct Running<'c> {
     rules: Rules,
     memory: Memory,
     seed: Seed,
-    now: Moment,
+    now: Timestamp,
 }
 
 impl<'c> Running<'c> {
@@ -260,7 +260,7 @@ impl<'c> Running<'c> {
             .and_then(|payload| to_raw_value(payload).ok());
         let (tenant, policy_id, context, message) = match &mut request {
             Some(request) => {
-                let context = request.take_context("");
+                let context = request.into_context("");
                 (
                     request.tenant.clone(),
                     request.policy_id.clone(),
@@ -286,7 +286,7 @@ impl<'c> Running<'c> {
                 (tenant, self.policy_id.clone(), context, message)
             }
         };
-        let inquiry = Inquiry {
+        let input = DecisionInput {
             tenant: &tenant,
             policy_id: &policy_id,
             context: &context,
@@ -294,7 +294,7 @@ impl<'c> Running<'c> {
         };
         let now = self.now;
         let later = move || now;
-        let at = Circumstances {
+        let at = DecideContext {
             id: DecisionId(0),
             seed,
             now,
@@ -304,7 +304,7 @@ impl<'c> Running<'c> {
         // Scripted extensions never wait, so neither does the decision.
         let deciding = std::pin::pin!(decide(
             &self.policy,
-            inquiry,
+            input,
             &self.rules,
             &self.memory,
             &self.case.extensions,
@@ -316,7 +316,7 @@ impl<'c> Running<'c> {
         };
         let explain = Explain {
             policy: &self.policy,
-            inquiry,
+            input,
             at,
             memory: &self.memory,
         };

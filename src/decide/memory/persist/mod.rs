@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::line::Line;
 use crate::{
-    decide::{Moment, memory::Memory},
+    decide::{Timestamp, memory::Memory},
     telemetry::chain,
 };
 
@@ -130,7 +130,7 @@ fn write(memory: &Memory, out: impl Write) -> io::Result<Written> {
 
 /// Fills the memory from the directory's file. Where there is none, there is nothing to fill it with; where there is
 /// an error, nothing was filled in.
-pub fn load(memory: &Memory, dir: &Path, now: Moment) -> Result<Loaded, RememberError> {
+pub fn load(memory: &Memory, dir: &Path, now: Timestamp) -> Result<Loaded, RememberError> {
     let path = dir.join(NAME);
     let failed = |source| RememberError::Read {
         path: path.clone(),

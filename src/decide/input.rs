@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt};
 
 use serde_json::{Map, Value, json, value::RawValue};
 
-use super::{Moment, Seed};
+use super::{Seed, Timestamp};
 use crate::policy::{ConditionRules, DetailLevel, PolicyId, RateLimit, TenantId};
 
 /// What conditions, session keys and counters are read from.
@@ -12,7 +12,7 @@ pub type Context = Map<String, Value>;
 
 /// One request for a decision.
 #[derive(Debug, Clone, Copy)]
-pub struct Inquiry<'a> {
+pub struct DecisionInput<'a> {
     pub tenant: &'a TenantId,
     pub policy_id: &'a PolicyId,
     /// The merged context: the request's, with `tenant_id`, `environment`, `trace_id` and `message_type` added.
@@ -74,16 +74,16 @@ impl fmt::Display for DecisionId {
 
 /// When, by what chance, and with what effect a decision is made.
 #[derive(Clone, Copy)]
-pub struct Circumstances<'a> {
+pub struct DecideContext<'a> {
     pub id: DecisionId,
     pub seed: Seed,
-    pub now: Moment,
+    pub now: Timestamp,
     /// The time after an extension has run; `now` where time stands still.
-    pub later: &'a (dyn Fn() -> Moment + Sync),
+    pub later: &'a (dyn Fn() -> Timestamp + Sync),
     pub effects: Effects,
 }
 
-impl fmt::Debug for Circumstances<'_> {
+impl fmt::Debug for DecideContext<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             id,
@@ -117,7 +117,7 @@ pub struct Rules {
     pub allowed_tenants: Option<BTreeSet<TenantId>>,
     pub fallback_evaluation: FallbackEvaluation,
     /// Whether `dry_run` in the context makes a dry run of a request.
-    pub dry_run_by_metadata: bool,
+    pub allow_metadata_dry_run: bool,
     pub conditions: ConditionRules,
     /// Where neither request nor policy names a level.
     pub detail_level: DetailLevel,
@@ -133,7 +133,7 @@ impl Default for Rules {
         Self {
             allowed_tenants: None,
             fallback_evaluation: FallbackEvaluation::OnFailure,
-            dry_run_by_metadata: true,
+            allow_metadata_dry_run: true,
             conditions: ConditionRules::default(),
             detail_level: DetailLevel::Detailed,
             tenant_limit: None,

@@ -3,7 +3,7 @@
 use super::{Case, CaseMemory};
 use crate::{
     decide::{
-        FallbackEvaluation, Moment, Rules,
+        FallbackEvaluation, Rules, Timestamp,
         memory::{CallResult, Memory, MemoryLimits, Session, State},
     },
     policy::{BreakerSettings, LimitScope, ProviderId, RateLimit, RoutingPolicy, TenantId},
@@ -33,14 +33,14 @@ pub(super) fn rules(case: &Case) -> Rules {
 }
 
 /// A memory that holds what a case says, for one tenant.
-pub fn remembered(wanted: &CaseMemory, tenant: &TenantId, policy: &RoutingPolicy, now: Moment) -> Memory {
+pub fn remembered(wanted: &CaseMemory, tenant: &TenantId, policy: &RoutingPolicy, now: Timestamp) -> Memory {
     let memory = Memory::new(MemoryLimits {
         sessions: 10_000,
         buckets: 1_000,
         providers: 1_000,
     });
     for session in &wanted.sticky {
-        let then = Moment::from_unix_ms(
+        let then = Timestamp::from_unix_ms(
             now.unix_ms
                 .saturating_sub(session.age_seconds.saturating_mul(1_000)),
         );

@@ -22,7 +22,7 @@ pub use self::{
     setting::remembered,
 };
 use crate::{
-    decide::{FallbackEvaluation, Moment, Scripted, Seed, memory::State},
+    decide::{FallbackEvaluation, Scripted, Seed, Timestamp, memory::State},
     policy::{DetailLevel, PolicyId, TenantId},
     route::DecideRequest,
 };
@@ -43,7 +43,7 @@ pub struct Case {
     pub policy_id: String,
     /// When the first step is: Unix milliseconds, or a time such as `2025-01-31T08:30:00Z`.
     #[serde(default = "default_time", deserialize_with = "moment")]
-    pub at: Moment,
+    pub at: Timestamp,
     /// 1 to 16 hex digits.
     #[serde(default = "default_seed", deserialize_with = "seed")]
     pub seed: Seed,
@@ -67,11 +67,11 @@ fn default_policy() -> String {
 }
 
 /// The first second of 2025.
-fn default_time() -> Moment {
-    Moment::from_unix_ms(1_735_689_600_000)
+fn default_time() -> Timestamp {
+    Timestamp::from_unix_ms(1_735_689_600_000)
 }
 
-fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Moment, D::Error> {
+fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
     let value = Value::deserialize(deserializer)?;
     let text = value
         .as_str()

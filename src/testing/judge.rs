@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     decide::{
-        Circumstances, Decision, Explaining, Inquiry, Provenance,
+        DecideContext, Decision, DecisionInput, Explaining, Provenance,
         memory::{Memory, Session},
     },
     policy::{DetailLevel, RoutingPolicy},
@@ -17,14 +17,14 @@ use crate::{
 /// What an explanation is made of, but for the decision.
 pub(super) struct Explain<'a> {
     pub(super) policy: &'a RoutingPolicy,
-    pub(super) inquiry: Inquiry<'a>,
-    pub(super) at: Circumstances<'a>,
+    pub(super) input: DecisionInput<'a>,
+    pub(super) at: DecideContext<'a>,
     pub(super) memory: &'a Memory,
 }
 
 /// Looks up what is wanted of the memory. Looking changes nothing in it.
 pub(super) fn recall(want: &WantedMemory, explain: &Explain<'_>, differences: &mut Vec<Difference>) {
-    let (tenant, memory) = (explain.inquiry.tenant, explain.memory);
+    let (tenant, memory) = (explain.input.tenant, explain.memory);
     let ttl_seconds = explain
         .policy
         .sticky
@@ -84,7 +84,7 @@ pub(super) fn judge(
         how.reason().into(),
     );
     compare("priority", want.priority.map(Into::into), how.priority().into());
-    let mut metadata = explain.inquiry.context.clone();
+    let mut metadata = explain.input.context.clone();
     metadata.extend(decision.extras(explain.policy));
     compare(
         "metadata",
@@ -103,14 +103,14 @@ pub(super) fn judge(
         .unwrap_or(DetailLevel::Detailed);
     let Explain {
         policy,
-        inquiry,
+        input,
         at,
         memory,
     } = *explain;
     let explaining = Explaining {
         decision,
         policy,
-        inquiry,
+        input,
         at,
         memory,
         provenance: Provenance::default(),

@@ -4,11 +4,11 @@ use std::str::FromStr;
 
 /// A moment, in milliseconds since the Unix epoch. Never read from a clock in here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment {
+pub struct Timestamp {
     pub unix_ms: u64,
 }
 
-impl Moment {
+impl Timestamp {
     pub const fn from_unix_ms(unix_ms: u64) -> Self {
         Self { unix_ms }
     }
@@ -22,17 +22,17 @@ impl Moment {
 /// A text that names no moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("is neither Unix milliseconds nor a time such as 2025-01-31T08:30:00Z, from 1970 on")]
-pub struct InvalidMoment;
+pub struct InvalidTimestamp;
 
-impl FromStr for Moment {
-    type Err = InvalidMoment;
+impl FromStr for Timestamp {
+    type Err = InvalidTimestamp;
 
     /// Reads Unix milliseconds, or a time as RFC 3339 writes it. What is finer than a millisecond is cut off.
-    fn from_str(text: &str) -> Result<Self, InvalidMoment> {
+    fn from_str(text: &str) -> Result<Self, InvalidTimestamp> {
         if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-            return text.parse().map(Self::from_unix_ms).map_err(|_| InvalidMoment);
+            return text.parse().map(Self::from_unix_ms).map_err(|_| InvalidTimestamp);
         }
-        rfc_3339(text).map(Self::from_unix_ms).ok_or(InvalidMoment)
+        rfc_3339(text).map(Self::from_unix_ms).ok_or(InvalidTimestamp)
     }
 }
 
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     fn ms(text: &str) -> Option<u64> {
-        text.parse().ok().map(|moment: Moment| moment.unix_ms)
+        text.parse().ok().map(|moment: Timestamp| moment.unix_ms)
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::{
     policy::{BreakerSettings, LimitScope, PolicyId, ProviderId, RateLimit, TenantId},
 };
 
-const NOW: Moment = Moment::from_unix_ms(1_000_000_000);
+const NOW: Timestamp = Timestamp::from_unix_ms(1_000_000_000);
 
 fn empty() -> Memory {
     Memory::new(MemoryLimits {
@@ -74,7 +74,7 @@ fn what_was_saved_is_there_after_a_restart() {
     assert_eq!(load(&empty(), dir.path(), NOW).unwrap(), Loaded::default());
     save(&filled(), dir.path()).unwrap();
     let memory = empty();
-    let later = Moment::from_unix_ms(NOW.unix_ms + 100_000);
+    let later = Timestamp::from_unix_ms(NOW.unix_ms + 100_000);
     let loaded = Loaded {
         sessions: 1_000,
         breakers: 1,

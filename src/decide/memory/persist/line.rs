@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Loaded;
 use crate::{
     decide::{
-        Moment,
+        Timestamp,
         memory::{BreakerRecord, BucketKey, BucketRecord, Memory, SessionRecord, State},
     },
     policy::{BreakerSettings, PolicyId, ProviderId, TenantId},
@@ -105,7 +105,7 @@ impl<'a> Line<'a> {
     }
 
     /// Takes the entry into memory.
-    pub(super) fn restore(self, memory: &Memory, now: Moment, loaded: &mut Loaded) {
+    pub(super) fn restore(self, memory: &Memory, now: Timestamp, loaded: &mut Loaded) {
         match self {
             Self::Session {
                 tenant,
@@ -136,7 +136,7 @@ impl<'a> Line<'a> {
             } => {
                 let record = BreakerRecord {
                     state,
-                    changed_at: Moment::from_unix_ms(changed_at),
+                    changed_at: Timestamp::from_unix_ms(changed_at),
                     settings,
                     failure_count,
                     success_count,
@@ -163,7 +163,7 @@ impl<'a> Line<'a> {
                 };
                 let record = BucketRecord {
                     tokens,
-                    last_tick: Moment::from_unix_ms(last_tick),
+                    last_tick: Timestamp::from_unix_ms(last_tick),
                     requests_per_second,
                     burst,
                     window_seconds,

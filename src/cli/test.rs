@@ -10,7 +10,7 @@ use super::{
     policy_files::{Paint, collect},
     say,
 };
-use crate::cases::{self, Mismatch};
+use crate::testing::{self, Mismatch};
 
 #[derive(Debug, Args)]
 #[command(
@@ -119,7 +119,7 @@ fn run_all(args: &TestArgs) -> Result<Vec<Ran>, Vec<io::Error>> {
     let (mut ran, mut unreadable) = (Vec::new(), Vec::new());
     for path in files {
         let file = path.display().to_string();
-        let cases = cases::load(&path).unwrap_or_else(|error| {
+        let cases = testing::load(&path).unwrap_or_else(|error| {
             unreadable.push(io::Error::other(error));
             Vec::new()
         });
@@ -127,7 +127,7 @@ fn run_all(args: &TestArgs) -> Result<Vec<Ran>, Vec<io::Error>> {
             let wanted = |text: &String| file.contains(text) || case.description.contains(text);
             if args.filter.as_ref().is_none_or(wanted) {
                 let started = Instant::now();
-                let mismatches = cases::run(&case);
+                let mismatches = testing::run(&case);
                 let seconds = started.elapsed().as_secs_f64();
                 ran.push(Ran {
                     file: file.clone(),
