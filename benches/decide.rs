@@ -7,8 +7,6 @@
 
 use std::{
     hint::black_box,
-    pin::pin,
-    task::{Context, Poll, Waker},
     thread,
     time::{Duration, Instant},
 };
@@ -16,7 +14,7 @@ use std::{
 use beamline_sidecar::{
     decide::{
         DecideContext, Decision, DecisionId, DecisionInput, Effects, Explaining, Message, NoExtensions,
-        Provenance, Rules, Seed, Timestamp, decide,
+        Provenance, Rules, Seed, Timestamp, decide_now,
         memory::{Memory, MemoryLimits},
     },
     policy::{DetailLevel, PolicyId, RoutingPolicy, TenantId, read, read_object},
@@ -57,18 +55,15 @@ impl Asking {
 
     /// A policy without extensions waits for nothing: its future is ready when it is first asked.
     fn decide(&self, memory: &Memory, seed: u64) -> Decision {
-        let decided = pin!(decide(
+        let outcome = decide_now(
             &self.policy,
             self.input(),
             &self.rules,
             memory,
             &NoExtensions,
-            at(seed)
-        ));
-        match decided.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(outcome) => outcome.result.unwrap(),
-            Poll::Pending => unreachable!("there are no extensions"),
-        }
+            at(seed),
+        );
+        outcome.result.unwrap()
     }
 }
 

@@ -18,12 +18,15 @@
 pub mod admin;
 pub mod app;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod decide;
 pub mod extensions;
+pub mod failure;
 pub mod forward;
 pub mod health_check;
 pub mod heir;
+pub mod intake;
 pub mod listener;
 pub mod policy;
 pub mod readiness;

@@ -12,8 +12,9 @@ use http::StatusCode;
 use serde::Serialize;
 
 use crate::{
+    failure::{ErrorCode, Failure},
     refresh::{RefreshState, Refresher},
-    respond::{self, ErrorCode, Failure, Response},
+    respond::{self, Response},
     snapshot::{Age, Origin, SnapshotStore},
 };
 
@@ -118,9 +119,8 @@ impl Readiness {
         let judgement = self.judge();
         // A sidecar that is stopping still answers; it is `/ready` that sends clients elsewhere.
         if judgement.state == State::NotReady && !self.stopping.load(Relaxed) {
-            return Failure::new(ErrorCode::HeirUnavailable, judgement.reason)
-                .retry_after_seconds(1)
-                .response();
+            let failure = Failure::new(ErrorCode::HeirUnavailable, judgement.reason).retry_after_seconds(1);
+            return respond::failure(failure);
         }
         respond::json(
             StatusCode::OK,

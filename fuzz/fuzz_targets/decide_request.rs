@@ -10,7 +10,7 @@ use beamline_sidecar::{
         memory::{CallResult, Memory, MemoryLimits},
     },
     policy::{DetailLevel, ProviderId, RoutingPolicy, read},
-    route::DecideRequest,
+    intake::DecideRequest,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -51,7 +51,7 @@ fn answer(policy: &RoutingPolicy, body: &[u8], effects: Effects) -> Option<Resul
         }
         memory.health.set(&request.tenant, &ProviderId::new("b"), false);
     }
-    let context = request.into_context("fuzz");
+    let context = request.take_context("fuzz");
     let input = DecisionInput {
         tenant: &request.tenant,
         policy_id: &request.policy_id,
@@ -99,7 +99,7 @@ fn answer(policy: &RoutingPolicy, body: &[u8], effects: Effects) -> Option<Resul
             serde_json::to_vec(&metadata).expect("metadata is JSON");
         }
         Err(refusal) => {
-            assert!(!refusal.message().is_empty() && !refusal.wire_code().is_empty());
+            assert!(!refusal.message().is_empty() && !refusal.code().as_str().is_empty());
             let _ = refusal.details();
         }
     }

@@ -9,8 +9,8 @@ use subtle::ConstantTimeEq;
 
 use super::AdminConfig;
 use crate::{
+    failure::{ErrorCode, Failure},
     listener::Peer,
-    respond::{ErrorCode, Failure},
 };
 
 /// The check of `/admin/*`.
@@ -68,8 +68,7 @@ impl Access {
                 Err(Failure::new(
                     ErrorCode::Unauthorized,
                     "send the token of admin.token_file: Authorization: Bearer …",
-                )
-                .header(header::WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer")))
+                ))
             }
             None if peer.is_local() && names_this_machine(request) => Ok(()),
             None => Err(Failure::new(

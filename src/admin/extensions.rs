@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 
 use super::{Admin, Query};
 use crate::{
+    clock::now,
     extensions::{Extension, ExtensionHost, Wanted},
-    respond::{self, ErrorCode, Failure, Response},
-    route::now,
+    failure::{ErrorCode, Failure},
+    respond::{self, Response},
 };
 
 impl Admin {
@@ -119,7 +120,7 @@ impl Admin {
             "lift" => match registry.get(id) {
                 Some(extension) => {
                     extension.vitals.lift();
-                    self.metrics.extensions.barred(id, None);
+                    self.extension_metrics.barred(id, None);
                     true
                 }
                 None => return Err(unknown(id)),

@@ -7,8 +7,10 @@ use serde_json::json;
 
 use super::Admin;
 use crate::{
+    failure::{ErrorCode, Failure},
     readiness::State,
-    respond::{self, ErrorCode, Failure, Response},
+    respond::{self, Response},
+    telemetry::registry::scrape,
 };
 
 /// The process runs and answers; nothing more, so that an outage elsewhere restarts nobody.
@@ -29,9 +31,9 @@ impl Admin {
 
     pub(super) fn scrape(&self) -> Response {
         let (age_ms, _) = self.store.freshness().at(Instant::now());
-        self.metrics.snapshot_age_seconds.set(age_ms as f64 / 1e3);
+        self.store.metrics().age_seconds.set(age_ms as f64 / 1e3);
         let memory = &self.memory;
-        self.metrics.decisions.memory(
+        self.intake_metrics.memory(
             memory.sticky.len(),
             memory.sticky.evicted(),
             memory.buckets.evicted(),
@@ -39,15 +41,15 @@ impl Admin {
         if let Some(host) = self.store.extensions() {
             let (waiting, running) = host.load();
             let count = |count| i64::try_from(count).unwrap_or(i64::MAX);
-            self.metrics.extensions.slow_waiting.set(count(waiting));
-            self.metrics.extensions.running.set(count(running));
+            self.extension_metrics.slow_waiting.set(count(waiting));
+            self.extension_metrics.running.set(count(running));
         }
-        match self.metrics.scrape() {
+        match scrape(&self.registry) {
             Ok(text) => {
                 let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
                 respond::with_body(StatusCode::OK, kind, text.into())
             }
-            Err(error) => Failure::new(ErrorCode::InternalError, error.to_string()).response(),
+            Err(error) => respond::failure(Failure::new(ErrorCode::InternalError, error.to_string())),
         }
     }
 }

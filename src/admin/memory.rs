@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use super::{Admin, Query};
 use crate::{
+    clock::now,
     decide::memory::{BreakerStatus, BucketKey, Session},
+    failure::{ErrorCode, Failure},
     policy::{PolicyId, TenantId},
-    respond::{self, ErrorCode, Failure, Response},
-    route::now,
-    telemetry::decisions,
+    respond::{self, Response},
 };
 
 /// Entries that a page shows where it is not asked for fewer.
@@ -115,7 +115,7 @@ impl Admin {
         tracing::warn!(
             tenant = tenant.as_str(),
             provider = &*provider,
-            was = decisions::state(was),
+            was = was.as_str(),
             "A breaker was changed on request."
         );
         let status = breakers.status(&tenant, &provider, now());

@@ -22,13 +22,15 @@ pub use openapi::document as openapi;
 
 use crate::{
     decide::memory::Memory,
+    failure::{ErrorCode, Failure},
     heir::HeirClient,
+    intake::IntakeMetrics,
     listener::{Handler, Peer, Reply},
     readiness::Readiness,
     refresh::{Directory, Refresher},
-    respond::{ErrorCode, Failure, Response},
+    respond::{self, Response},
     snapshot::SnapshotStore,
-    telemetry::{Logs, Metrics},
+    telemetry::{Logs, extensions::ExtensionMetrics},
     write::Writer,
 };
 
@@ -61,7 +63,9 @@ pub struct Admin {
     pub refresher: Option<Arc<Refresher>>,
     pub writer: Arc<Writer>,
     pub readiness: Arc<Readiness>,
-    pub metrics: Arc<Metrics>,
+    pub registry: prometheus::Registry,
+    pub intake_metrics: Arc<IntakeMetrics>,
+    pub extension_metrics: Arc<ExtensionMetrics>,
     pub logs: Logs,
     pub directory: Option<Arc<Directory>>,
     pub memory: Arc<Memory>,
@@ -79,11 +83,11 @@ impl Handler for Admin {
             _ => {}
         }
         if let Err(failure) = self.access.check(&request, peer) {
-            return Reply::Ready(failure.response());
+            return Reply::Ready(respond::failure(failure));
         }
         let this = self.clone();
         Reply::Later(Box::pin(async move {
-            this.page(request).await.unwrap_or_else(Failure::response)
+            this.page(request).await.unwrap_or_else(respond::failure)
         }))
     }
 }
@@ -116,28 +120,27 @@ impl Admin {
             (&Method::GET, ["admin", "extensions", id]) => self.extension(id),
             (&Method::POST, ["admin", "extensions", id, action]) => self.change_extension(id, action).await,
             (_, ["admin", "extensions", "reload"] | ["admin", "extensions", _, _]) => {
-                Err(method_not_allowed("POST"))
+                Err(Failure::method_not_allowed("POST"))
             }
-            (_, ["admin", "extensions"] | ["admin", "extensions", _]) => Err(method_not_allowed("GET")),
-            (_, ["admin", "sticky" | "rate-limits"]) => Err(method_not_allowed("GET, DELETE")),
-            (_, ["admin", "providers"]) => Err(method_not_allowed("GET, POST")),
-            (_, ["admin", "openapi.json"] | ["admin", "policies", _, _]) => Err(method_not_allowed("GET")),
+            (_, ["admin", "extensions"] | ["admin", "extensions", _]) => {
+                Err(Failure::method_not_allowed("GET"))
+            }
+            (_, ["admin", "sticky" | "rate-limits"]) => Err(Failure::method_not_allowed("GET, DELETE")),
+            (_, ["admin", "providers"]) => Err(Failure::method_not_allowed("GET, POST")),
+            (_, ["admin", "openapi.json"] | ["admin", "policies", _, _]) => {
+                Err(Failure::method_not_allowed("GET"))
+            }
             (_, ["live" | "ready" | "metrics"] | ["admin", "snapshot" | "policies" | "writes"]) => {
-                Err(method_not_allowed("GET"))
+                Err(Failure::method_not_allowed("GET"))
             }
-            (_, ["admin", "log"]) => Err(method_not_allowed("GET, PUT, POST")),
-            (_, ["admin", "refresh"] | ["admin", "writes", _, _]) => Err(method_not_allowed("POST")),
+            (_, ["admin", "log"]) => Err(Failure::method_not_allowed("GET, PUT, POST")),
+            (_, ["admin", "refresh"] | ["admin", "writes", _, _]) => Err(Failure::method_not_allowed("POST")),
             _ => Err(Failure::new(
                 ErrorCode::NotFound,
                 "there is no such page; see docs/operations.md",
             )),
         }
     }
-}
-
-fn method_not_allowed(allow: &'static str) -> Failure {
-    Failure::new(ErrorCode::MethodNotAllowed, format!("this path takes {allow}"))
-        .header(http::header::ALLOW, http::HeaderValue::from_static(allow))
 }
 
 /// The parameters of a query. Values are names and flags that need no decoding.

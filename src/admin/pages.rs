@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use super::{Admin, Query};
 use crate::{
+    failure::{ErrorCode, Failure},
     refresh::RefreshError,
-    respond::{self, ErrorCode, Failure, Response},
+    respond::{self, Response},
     snapshot::Snapshot,
 };
 

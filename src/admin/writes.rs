@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::Admin;
 use crate::{
-    respond::{self, ErrorCode, Failure, Response},
+    failure::{ErrorCode, Failure},
+    respond::{self, Response},
     write::{Entry, EntryId, JournalError, Operation},
 };
 

@@ -2,6 +2,7 @@
 //! Running does not fail: it serves until told to stop, and then finishes what was begun.
 
 mod data_runtime;
+mod metrics;
 mod reload;
 mod tasks;
 mod upkeep;
@@ -21,22 +22,24 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use reload::ConfigSource;
 
-use self::{data_runtime::DataRuntime, reload::Reloader, tasks::Tasks};
+use self::{data_runtime::DataRuntime, metrics::Metrics, reload::Reloader, tasks::Tasks};
 use crate::{
     admin::{Access, Admin},
+    clock,
     config::Config,
     decide::memory::{Memory, persist},
     extensions::ExtensionHost,
     forward::Forwarder,
     health_check::{CheckerError, HealthChecker},
     heir::{BaseUrl, ConnectError, HeirClient, InvalidBaseUrl},
+    intake::{Intake, WaitingRequests},
     listener::{Address, Bound, ConnectionLimits, InvalidAddress, Stop, serve},
     policy::TenantId,
     readiness::Readiness,
     refresh::{Directory, DiskSnapshot, Fetcher, Refresher, Restored},
-    route::{Decider, Router, Upstream, now},
+    route::{Router, Upstream},
     snapshot::SnapshotStore,
-    telemetry::{Logs, Metrics, chain},
+    telemetry::{Logs, chain},
     write::{Journal, JournalError, Writer},
 };
 
@@ -124,12 +127,12 @@ pub struct Shutdown {
 impl App {
     /// Builds from a configuration that was checked.
     pub fn build(config: Config, source: ConfigSource, logs: Logs) -> Result<Self, BuildError> {
-        let metrics = Metrics::new(config.metrics.max_tenant_labels)?;
+        let metrics = Arc::new(Metrics::register(config.metrics.max_tenant_labels)?);
         let state_dir = Some(config.state_dir.as_path()).filter(|dir| !dir.as_os_str().is_empty());
         let state_lock = state_dir.map(lock_state_dir).transpose()?;
         let host = extension_host(&config, state_dir, &source, &metrics)?;
-        let store =
-            SnapshotStore::start_with(metrics.clone(), Some(host.clone())).map_err(BuildError::Thread)?;
+        let store = SnapshotStore::start_with(metrics.snapshot.clone(), Some(host.clone()))
+            .map_err(BuildError::Thread)?;
         let store = Arc::new(store);
         let refresh = &config.refresh;
         store.freshness().set_limits(
@@ -158,9 +161,9 @@ impl App {
         let writer = Arc::new(Writer::new(
             client.clone(),
             store.clone(),
-            fetcher,
+            fetcher.clone(),
             journal,
-            metrics.clone(),
+            metrics.write.clone(),
         ));
         writer.configure(&config.writes);
         let readiness = Arc::new(Readiness::new(store.clone(), refresher.clone()));
@@ -169,16 +172,30 @@ impl App {
         let checker = config
             .health_checks
             .enabled
-            .then(|| HealthChecker::connect(config.health_checks.clone(), metrics.clone()))
+            .then(|| HealthChecker::connect(config.health_checks.clone(), metrics.health_check.clone()))
             .transpose()?;
+        let waiting = Arc::new(WaitingRequests::new(
+            config.limits.max_waiting_requests,
+            metrics.intake.waiting_requests.clone(),
+        ));
+        let intake = Arc::new(Intake::new(
+            &config.decide,
+            store.clone(),
+            fetcher,
+            waiting.clone(),
+            memory.clone(),
+            host,
+            metrics.intake.clone(),
+        ));
         let router = Router::new(
             store.clone(),
             upstream,
             writer.clone(),
             readiness.clone(),
             config.limits.clone(),
-            metrics.clone(),
-            Decider::new(&config.decide, memory.clone(), host, metrics.clone()),
+            metrics.route.clone(),
+            intake,
+            waiting,
         );
         let admin = Arc::new(Admin {
             access: Access::load(&config.admin).map_err(BuildError::Token)?,
@@ -187,7 +204,9 @@ impl App {
             refresher: refresher.clone(),
             writer: writer.clone(),
             readiness: readiness.clone(),
-            metrics: metrics.clone(),
+            registry: metrics.registry.clone(),
+            intake_metrics: metrics.intake.clone(),
+            extension_metrics: metrics.extensions.clone(),
             logs: logs.clone(),
             directory: directory.clone(),
             memory: memory.clone(),
@@ -251,7 +270,7 @@ impl App {
                 Address::Tcp(_) => "data",
                 Address::Unix(_) => "data_unix",
             };
-            let metrics = self.metrics.listener(name);
+            let metrics = self.metrics.listeners.listener(name);
             let served = serve(
                 bound,
                 self.router.clone(),
@@ -271,7 +290,7 @@ impl App {
             self.admin_listener,
             self.admin.clone(),
             admin_limits,
-            self.metrics.listener("admin"),
+            self.metrics.listeners.listener("admin"),
             admin_stop.clone(),
             admin_connections.clone(),
         ));
@@ -431,7 +450,7 @@ fn extension_host(
         dir,
         state_dir,
         program,
-        metrics.clone(),
+        metrics.extensions.clone(),
     );
     if let Some(path) = dir {
         let records = host
@@ -450,7 +469,7 @@ fn extension_host(
 fn remembered(config: &Config, state_dir: Option<&Path>) -> Arc<Memory> {
     let memory = Memory::new(config.decide.memory_limits());
     if let Some(dir) = state_dir.filter(|_| config.decide.persist) {
-        match persist::load(&memory, dir, now()) {
+        match persist::load(&memory, dir, clock::now()) {
             Ok(loaded) => tracing::info!(?loaded, "Read what decisions remember."),
             Err(error) => tracing::error!(error = chain(&error), "Decisions begin with an empty memory."),
         }
@@ -510,7 +529,7 @@ fn connect(
         config.heir.clone(),
         BaseUrl::parse(&url)?,
         timeout,
-        metrics.clone(),
+        metrics.heir.clone(),
     )?);
     let policy_bytes = config.limits.max_body_bytes;
     let fetcher = Fetcher::new(
@@ -533,7 +552,7 @@ fn connect(
         tenants,
         policy_bytes,
         config.heir.max_answer_bytes,
-        metrics.clone(),
+        metrics.refresh.clone(),
         restores,
     );
     Ok(Some(Upstream {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::metrics::Metrics;
 use super::watch::Watched;
 use crate::{
     admin::Admin,
@@ -19,7 +20,7 @@ use crate::{
     readiness::Readiness,
     refresh::{Directory, RefreshConfig, Refresher},
     snapshot::SnapshotStore,
-    telemetry::{Logs, Metrics},
+    telemetry::Logs,
     write::Writer,
 };
 

@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clock,
     decide::memory::Memory,
     extensions::Wanted,
     heir::HeirClient,
-    route,
     snapshot::{Coverage, SnapshotStore},
 };
 
@@ -51,7 +51,7 @@ pub(super) async fn run(store: Arc<SnapshotStore>, memory: Arc<Memory>, stop: Ca
         let prune = snapshot.generation() != seen && snapshot.coverage() == Coverage::Whole;
         seen = snapshot.generation();
         let swept = tokio::task::spawn_blocking(move || {
-            memory.sweep(route::now());
+            memory.sweep(clock::now());
             if prune {
                 memory.prune(&mut |tenant| snapshot.tenant(tenant.as_str()).is_some());
             }

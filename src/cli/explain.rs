@@ -13,12 +13,13 @@ use serde_json::{Value, json};
 
 use super::{EXIT_USAGE, complain, policy_files, policy_files::Paint, say};
 use crate::{
+    clock::now,
     decide::{
         Context, DecideContext, DecisionId, DecisionInput, Effects, Explaining, Explanation, Outcome,
-        Provenance, Rules, Scripted, Seed, Timestamp, decide,
+        Provenance, Rules, Scripted, Seed, Timestamp, decide, memory::State,
     },
+    intake::DecideRequest,
     policy::{DetailLevel, PolicyId, TenantId},
-    route::{DecideRequest, now},
     testing::{self, CaseMemory},
 };
 
@@ -99,7 +100,7 @@ pub(super) fn context(body: &[u8], tenant: &str) -> io::Result<(TenantId, Policy
     if tree.get("task").is_some() || tree.get("message").is_some() {
         let mut request = DecideRequest::parse(body)
             .map_err(|refused| invalid(format!("{} ({})", refused.message, refused.reason)))?;
-        let context = request.into_context("");
+        let context = request.take_context("");
         return Ok((request.tenant, request.policy_id, context));
     }
     let Value::Object(mut context) = tree else {
@@ -195,7 +196,7 @@ fn explain(args: &ExplainArgs) -> io::Result<ExitCode> {
         }
         Err(refusal) => {
             if args.json {
-                let error = json!({"code": refusal.wire_code(), "error_type": refusal.error_type(), "message": refusal.message(), "details": refusal.details()});
+                let error = json!({"code": refusal.code().as_str(), "error_type": refusal.error_type(), "message": refusal.message(), "details": refusal.details()});
                 say(&json!({"ok": false, "error": error}).to_string());
             } else {
                 say(&format!(
@@ -241,7 +242,7 @@ fn show(explanation: &Explanation) {
         let weight = candidate
             .weight
             .map_or_else(|| "-".to_owned(), |weight| format!("{weight:.2}"));
-        let breaker = candidate.breaker.map_or("-", crate::telemetry::decisions::state);
+        let breaker = candidate.breaker.map_or("-", State::as_str);
         let removed = candidate.removed_by.unwrap_or("");
         let line = format!(
             "  {:width$}  {weight:>6}  {breaker:<9}  {removed}",

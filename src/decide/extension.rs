@@ -8,11 +8,14 @@ use serde_json::{Map, Value, json};
 use super::{DecideContext, Envelope, RequestContext, Stage, memory::State};
 use crate::policy::{PolicyId, ProviderId, TenantId};
 
-/// Runs extensions. Implemented by [`NoExtensions`], by [`Scripted`] for authors' tests, and by whoever has real ones.
+/// Runs extensions. Implemented by [`NoExtensions`], by [`Scripted`] for authors' tests, and by the host of real ones.
 pub trait Extensions: Sync {
     /// Runs one extension to its end or its limit.
     fn call(&self, call: &Call<'_>) -> impl Future<Output = Result<Answer, ExtensionError>> + Send;
 }
+
+/// Extensions whose calls never wait, so that a decision with them can be had [now](super::decide_now).
+pub trait Immediate: Extensions {}
 
 /// One call.
 #[derive(Debug, Clone, Copy)]
@@ -289,6 +292,8 @@ pub enum Status {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoExtensions;
 
+impl Immediate for NoExtensions {}
+
 impl Extensions for NoExtensions {
     async fn call(&self, _: &Call<'_>) -> Result<Answer, ExtensionError> {
         Err(ExtensionError::NotFound)
@@ -318,6 +323,8 @@ pub enum Script {
     /// It fails, for this reason.
     Fails(String),
 }
+
+impl Immediate for Scripted {}
 
 impl Extensions for Scripted {
     async fn call(&self, call: &Call<'_>) -> Result<Answer, ExtensionError> {

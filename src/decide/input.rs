@@ -92,7 +92,7 @@ impl fmt::Debug for DecideContext<'_> {
             later: _,
             effects,
         } = self;
-        f.debug_struct("Circumstances")
+        f.debug_struct("DecideContext")
             .field("id", id)
             .field("seed", seed)
             .field("now", now)

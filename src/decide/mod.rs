@@ -6,6 +6,8 @@
 //!  select: caller's provider open? ─► rules after a failure ─► session ─► scorers, weights ─► rules ─► last resort
 //! ```
 
+use std::{future::Future, pin::pin, task};
+
 mod admit;
 mod backoff;
 mod complexity;
@@ -22,9 +24,9 @@ mod redact;
 mod refusal;
 mod seed;
 mod select;
-mod timestamp;
 mod weights;
 
+pub use crate::clock::{InvalidTimestamp, Timestamp};
 pub use admit::{Allowance, check_depth};
 pub use backoff::backoff_ms;
 pub use complexity::Complexity;
@@ -36,8 +38,9 @@ pub use explanation::{
     StickyEvidence, audit_form, detail_level,
 };
 pub use extension::{
-    Answer, Call, Executed, ExtensionError, Extensions, Input, MAX_METADATA_BYTES, MAX_PAYLOAD_BYTES,
-    MAX_RETRIES, NoExtensions, ScoredProvider, Script, Scripted, Status, TIMEOUT_MS, Verdict, check_call,
+    Answer, Call, Executed, ExtensionError, Extensions, Immediate, Input, MAX_METADATA_BYTES,
+    MAX_PAYLOAD_BYTES, MAX_RETRIES, NoExtensions, ScoredProvider, Script, Scripted, Status, TIMEOUT_MS,
+    Verdict, check_call,
 };
 pub use input::{
     Context, DecideContext, DecisionId, DecisionInput, Effects, FallbackEvaluation, Message, PipelineLimits,
@@ -48,7 +51,6 @@ pub use refusal::{RateLimited, Refusal, Stage};
 pub use seed::Seed;
 use seed::{Choices, Purpose};
 pub use select::{Exclusion, Mechanism, Selection, StickyCheck};
-pub use timestamp::{InvalidTimestamp, Timestamp};
 pub use weights::Draw;
 
 use self::{
@@ -61,7 +63,7 @@ use crate::policy::RoutingPolicy;
 #[derive(Debug)]
 pub struct Jitter(Choices);
 
-/// What came of an inquiry.
+/// What came of a request for a decision.
 #[derive(Debug)]
 pub struct Outcome {
     pub result: Result<Decision, Refusal>,
@@ -110,6 +112,25 @@ pub async fn decide<E: Extensions>(
         None => decide_alone(policy, input, rules, memory, at, &mut transitions),
     };
     Outcome { result, transitions }
+}
+
+/// Decides with extensions that answer at once.
+pub fn decide_now<E: Immediate>(
+    policy: &RoutingPolicy,
+    input: DecisionInput<'_>,
+    rules: &Rules,
+    memory: &Memory,
+    extensions: &E,
+    at: DecideContext<'_>,
+) -> Outcome {
+    let mut deciding = pin!(decide(policy, input, rules, memory, extensions, at));
+    let mut task = task::Context::from_waker(task::Waker::noop());
+    loop {
+        // Ready the first time: nothing in there waits but an extension.
+        if let task::Poll::Ready(outcome) = deciding.as_mut().poll(&mut task) {
+            return outcome;
+        }
+    }
 }
 
 /// A decision that no extension takes part in; it waits for nothing.

@@ -21,7 +21,7 @@ pub(super) struct Run<'a, E> {
     pub(super) extensions: &'a E,
     pub(super) executed: Vec<Executed>,
     pub(super) message: Envelope<'a>,
-    /// The inquiry's, until a pre-processor adds to it.
+    /// The input's, until a pre-processor adds to it.
     pub(super) around: RequestContext<'a>,
 }
 

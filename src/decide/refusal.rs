@@ -3,7 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::{Executed, ExtensionError, memory::Refused};
-use crate::policy::{LimitScope, PolicyId, RateLimit, TenantId};
+use crate::{
+    failure::{ErrorCode, Failure, LimitState},
+    policy::{LimitScope, PolicyId, RateLimit, TenantId},
+};
 
 /// Every way in which a request for a decision is refused.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,20 +111,39 @@ impl Refusal {
         }
     }
 
-    /// `error.code` on the wire.
-    pub fn wire_code(&self) -> &'static str {
+    /// The row of the table of failures.
+    pub const fn code(&self) -> ErrorCode {
         match self {
-            Self::TenantNotAllowed { .. } => "unauthorized",
-            Self::PolicyNotFound { .. } => "policy_not_found",
-            Self::RateLimited(_) => "rate_limit_exceeded",
-            Self::DeadlineExceeded { .. } => "internal",
-            Self::TooDeep { .. } | Self::TooMany { .. } => "invalid_request",
+            Self::TenantNotAllowed { .. } => ErrorCode::TenantForbidden,
+            Self::PolicyNotFound { .. } => ErrorCode::PolicyNotFound,
+            Self::RateLimited(_) => ErrorCode::RateLimitExceeded,
+            Self::DeadlineExceeded { .. } => ErrorCode::DeadlineExceeded,
+            Self::TooDeep { .. } | Self::TooMany { .. } => ErrorCode::PipelineTooLong,
             Self::ProcessorFailed {
                 stage: Stage::Post, ..
-            } => "post_processor_failed",
-            Self::ProcessorFailed { .. } => "extension_error",
-            Self::Blocked { .. } => "validator_blocked",
-            Self::NoProvider { .. } => "decision_failed",
+            } => ErrorCode::PostProcessorFailed,
+            Self::ProcessorFailed { .. } => ErrorCode::ExtensionError,
+            Self::Blocked { .. } => ErrorCode::ValidatorBlocked,
+            Self::NoProvider { .. } => ErrorCode::DecisionFailed,
+        }
+    }
+
+    /// The refusal on its way to the caller.
+    pub fn failure(&self) -> Failure {
+        let mut failure = Failure::new(self.code(), self.message());
+        failure.details = self.details();
+        failure = failure.detail("error_type", self.error_type());
+        match self {
+            Self::RateLimited(limited) => failure
+                .retry_after_seconds(limited.refused.retry_after_seconds)
+                .limit(LimitState {
+                    limit: limited.limit.per_window(),
+                    remaining: 0,
+                    reset_unix_seconds: limited.refused.reset_unix_seconds,
+                }),
+            // Breakers open again in seconds, and a client that asks at once is part of the stampede.
+            Self::NoProvider { .. } => failure.retry_after_seconds(1),
+            _ => failure,
         }
     }
 

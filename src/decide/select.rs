@@ -105,7 +105,7 @@ impl Exclusion {
     }
 }
 
-/// Chooses. `context` is the inquiry's, as the pre-processors left it.
+/// Chooses. `context` is the input's, as the pre-processors left it.
 pub(super) fn select(
     policy: &RoutingPolicy,
     input: DecisionInput<'_>,

@@ -95,9 +95,7 @@ impl ExtensionHost {
             }
         }
         self.forget_unused(&registry);
-        self.metrics
-            .extensions
-            .registered(registry.len(), registry.problems.len());
+        self.metrics.registered(registry.len(), registry.problems.len());
         for (id, problems) in registry
             .problems
             .iter()

@@ -23,10 +23,7 @@ use super::{
     module::{ModuleDigest, ModuleSource},
     record::Module,
 };
-use crate::{
-    heir::{Fetched, HeirClient, TlsConfig, client_config},
-    telemetry::HeirCall,
-};
+use crate::heir::{Fetched, HeirCall, HeirClient, TlsConfig, client_config};
 
 /// What fetching one module may take.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -29,7 +29,10 @@ use super::{
     vitals::Vitals,
     workshop::{Built, Workshop},
 };
-use crate::{heir::HeirClient, snapshot::ExtensionRecords, telemetry::Metrics, thread_priority::Priority};
+use crate::{
+    heir::HeirClient, snapshot::ExtensionRecords, telemetry::extensions::ExtensionMetrics,
+    thread_priority::Priority,
+};
 
 /// Modules that are fetched at a time.
 const FETCHES: usize = 8;
@@ -38,7 +41,7 @@ const FETCHES: usize = 8;
 #[derive(Debug)]
 pub struct ExtensionHost {
     pub(super) config: ExtensionsConfig,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<ExtensionMetrics>,
     compiler: Compiler,
     /// Below `state_dir`; `None`: nothing is kept on disk.
     state: Option<PathBuf>,
@@ -86,7 +89,7 @@ impl ExtensionHost {
         dir: Option<&Path>,
         state_dir: Option<&Path>,
         program: PathBuf,
-        metrics: Arc<Metrics>,
+        metrics: Arc<ExtensionMetrics>,
     ) -> Self {
         let compiler = Compiler {
             program,
@@ -318,7 +321,7 @@ impl ExtensionHost {
             let is_new = workshop.known(&digest).is_none();
             let built = workshop.build(&bytes).map_err(|error| error.to_string())?;
             if let Some(took) = built.compiled_in.filter(|_| is_new) {
-                self.metrics.extensions.compiled(took);
+                self.metrics.compiled(took);
             }
             Ok(built)
         });

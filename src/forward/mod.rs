@@ -11,9 +11,9 @@ pub use headers::Via;
 pub(crate) use headers::strip_hop_by_hop;
 
 use crate::{
-    heir::{HeirClient, HeirError},
-    respond::{Body, ErrorCode, Failure, Response},
-    telemetry::HeirCall,
+    failure::{ErrorCode, Failure},
+    heir::{HeirCall, HeirClient, HeirError},
+    respond::{Body, Response},
 };
 
 /// The reverse proxy for everything else.

@@ -6,6 +6,7 @@
 
 mod address;
 mod config;
+mod metrics;
 mod runner;
 mod targets;
 
@@ -22,14 +23,12 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+pub use metrics::HealthCheckMetrics;
 use tokio::time::timeout;
 
 pub use self::address::InvalidAddress;
 use self::targets::Rules;
-use crate::{
-    heir::tls::{self, TlsError},
-    telemetry::Metrics,
-};
+use crate::heir::tls::{self, TlsError};
 
 /// Bytes of an answer's body that are read, so that its connection can be used again.
 const MOST_BODY: usize = 64 << 10;
@@ -75,12 +74,15 @@ pub struct HealthChecker {
     config: HealthChecksConfig,
     rules: Rules,
     asker: Arc<Asker>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<HealthCheckMetrics>,
 }
 
 impl HealthChecker {
     /// Checks the addresses and reads the TLS files. No connection is made yet.
-    pub fn connect(config: HealthChecksConfig, metrics: Arc<Metrics>) -> Result<Self, CheckerError> {
+    pub fn connect(
+        config: HealthChecksConfig,
+        metrics: Arc<HealthCheckMetrics>,
+    ) -> Result<Self, CheckerError> {
         let mut rules = Rules::default();
         for (provider, text) in &config.endpoints {
             let uri = address::parse(text).map_err(|source| CheckerError::Endpoint {

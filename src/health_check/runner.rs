@@ -107,7 +107,7 @@ impl HealthChecker {
                 Some(answered) = running.join_next(), if !running.is_empty() => {
                     match answered {
                         Ok(answered) => {
-                            self.metrics.health_check(answered.outcome.as_str());
+                            self.metrics.check(answered.outcome.as_str());
                             schedule.take_in(&answered, &memory, &mut random);
                         }
                         Err(error) => {

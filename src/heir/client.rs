@@ -23,14 +23,11 @@ use tokio::{
 };
 
 use super::{
-    Backoff, BaseUrl, Breaker, BreakerState, HeirConfig, HeirError,
+    Backoff, BaseUrl, Breaker, BreakerState, HeirCall, HeirConfig, HeirError,
+    metrics::HeirMetrics,
     tls::{self, TlsError},
 };
-use crate::{
-    policy::ETag,
-    respond::Body,
-    telemetry::{HeirCall, Metrics, chain},
-};
+use crate::{policy::ETag, respond::Body, telemetry::chain};
 
 type Http = Client<hyper_rustls::HttpsConnector<HttpConnector>, Body>;
 
@@ -76,7 +73,7 @@ pub struct HeirClient {
     permits: Semaphore,
     breaker: Breaker,
     up: watch::Sender<bool>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<HeirMetrics>,
 }
 
 /// Why no client could be made.
@@ -94,7 +91,7 @@ impl HeirClient {
         config: HeirConfig,
         base: BaseUrl,
         timeout: Duration,
-        metrics: Arc<Metrics>,
+        metrics: Arc<HeirMetrics>,
     ) -> Result<Self, ConnectError> {
         let tls_digest = tls::content_digest(&config.tls);
         let http = build_http(&config, &base, timeout)?;
@@ -382,7 +379,7 @@ impl HeirClient {
         if call != HeirCall::Health
             && let Err(retry_in) = self.breaker.admit(Instant::now())
         {
-            self.metrics.heir_request(call, "paused", None);
+            self.metrics.request(call, "paused", None);
             return Err(HeirError::Paused { retry_in });
         }
         let started = Instant::now();
@@ -395,7 +392,7 @@ impl HeirClient {
                     retry_after,
                 };
                 self.metrics
-                    .heir_request(call, error.outcome(), Some(started.elapsed().as_secs_f64()));
+                    .request(call, error.outcome(), Some(started.elapsed().as_secs_f64()));
                 self.note_failure(&error);
                 if let Some(pause) = retry_after {
                     self.breaker.pause(Instant::now(), pause);
@@ -403,11 +400,11 @@ impl HeirClient {
             }
             Ok(_) => {
                 let seconds = (call != HeirCall::Changes).then(|| started.elapsed().as_secs_f64());
-                self.metrics.heir_request(call, "ok", seconds);
+                self.metrics.request(call, "ok", seconds);
                 self.note_success();
             }
             Err(error) => {
-                self.metrics.heir_request(call, error.outcome(), None);
+                self.metrics.request(call, error.outcome(), None);
                 self.note_failure(error);
             }
         }
@@ -465,14 +462,14 @@ impl HeirClient {
     }
 
     fn note_failure_of(&self, call: HeirCall, error: HeirError) -> HeirError {
-        self.metrics.heir_request(call, error.outcome(), None);
+        self.metrics.request(call, error.outcome(), None);
         self.note_failure(&error);
         error
     }
 
     fn note_state(&self, up: bool) {
         self.metrics.breaker_state.set(self.breaker.state().as_number());
-        self.metrics.heir_up.set(i64::from(up));
+        self.metrics.up.set(i64::from(up));
         self.up.send_if_modified(|was| std::mem::replace(was, up) != up);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::respond::{ErrorCode, Failure};
+use crate::failure::{ErrorCode, Failure};
 
 /// A call to HEIR that brought nothing usable.
 #[derive(Debug, thiserror::Error)]

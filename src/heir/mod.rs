@@ -11,6 +11,7 @@ mod config;
 mod error;
 mod level;
 mod listed;
+mod metrics;
 pub(crate) mod tls;
 pub mod wire;
 
@@ -23,4 +24,5 @@ pub use config::{BreakerConfig, HeirConfig, PoolConfig, RetryConfig, TlsConfig};
 pub use error::HeirError;
 pub use level::Level;
 pub use listed::listed;
+pub use metrics::{HeirCall, HeirMetrics};
 pub(crate) use tls::client_config;

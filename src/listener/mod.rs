@@ -7,15 +7,16 @@ mod address;
 mod connection;
 mod discard;
 mod limits;
+mod metrics;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 pub use address::{Address, Bound, InvalidAddress, Peer};
 pub use discard::discard;
 pub use limits::LimitsConfig;
+pub use metrics::{ListenerMetrics, ListenersMetrics};
 
 use hyper::body::Incoming;
-use prometheus::{IntCounter, IntGauge};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -52,13 +53,6 @@ pub struct ConnectionLimits {
     pub header_timeout: Duration,
     /// A connection without requests is closed after this.
     pub idle_timeout: Duration,
-}
-
-/// What a listener reports of itself.
-#[derive(Debug, Clone)]
-pub struct ListenerMetrics {
-    pub connections: IntGauge,
-    pub accept_errors: IntCounter,
 }
 
 /// How a listener ends, in two steps: `draining` tells clients to go elsewhere (every answer carries

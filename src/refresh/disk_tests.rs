@@ -5,12 +5,17 @@ use proptest::prelude::*;
 use bytes::Bytes;
 
 use super::*;
-use crate::{snapshot::Guarded, telemetry::Metrics};
+use crate::{snapshot::Guarded, snapshot::SnapshotMetrics};
 
 type Documents = Vec<(String, String, String, Option<u64>)>;
 
 fn store(documents: &Documents) -> SnapshotStore {
-    let store = SnapshotStore::start(Metrics::new(10).unwrap()).unwrap();
+    let store = SnapshotStore::start(
+        SnapshotMetrics::register(&prometheus::Registry::new(), 10)
+            .unwrap()
+            .into(),
+    )
+    .unwrap();
     let position = Position {
         revision: Some(7),
         chain: Some("ab".into()),

@@ -12,10 +12,9 @@ use tokio_util::task::TaskTracker;
 
 use super::{RefreshConfig, levels::log_problem, stream::too_large};
 use crate::{
-    heir::{Fetched, HeirClient, HeirError},
-    respond::Failure,
+    failure::Failure,
+    heir::{Fetched, HeirCall, HeirClient, HeirError},
     snapshot::{Key, SnapshotStore, check},
-    telemetry::HeirCall,
 };
 
 /// Most "no"s that are remembered. Who asks for more different policies asks HEIR again.

@@ -15,9 +15,8 @@ use super::{
 };
 use crate::{
     extensions::Wanted,
-    heir::{Fetched, HeirError, Level},
+    heir::{Fetched, HeirCall, HeirError, Level},
     snapshot::{Activation, Coverage, FetchStart, Guarded, Incoming, Key, Withheld},
-    telemetry::HeirCall,
 };
 
 /// Most bytes of one answer with changes.
@@ -375,7 +374,7 @@ impl Refresher {
 
     pub(super) fn note_activation(&self, began: Instant, activation: Activation) {
         let seconds = began.elapsed().as_secs_f64();
-        self.metrics.refresh_duration_seconds.observe(seconds);
+        self.metrics.duration_seconds.observe(seconds);
         self.metrics.load_time_ms.set(seconds * 1e3);
         let Activation { loaded, removed, .. } = activation;
         tracing::debug!(loaded, removed, seconds, "Published another snapshot.");

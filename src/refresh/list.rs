@@ -9,10 +9,9 @@ use super::{
     runner::{Detected, Outcome, RefreshError, Refresher},
 };
 use crate::{
-    heir::{Fetched, HeirError, wire},
+    heir::{Fetched, HeirCall, HeirError, wire},
     policy::{ETag, PolicyId, TenantId},
     snapshot::{Coverage, Guarded, Incoming, Key, Position, Scope, Snapshot, check},
-    telemetry::HeirCall,
 };
 
 /// What each element of the list that was activated last looked like, and the tag of the document that was then

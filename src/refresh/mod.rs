@@ -7,6 +7,7 @@ mod disk;
 mod fetch;
 mod levels;
 mod list;
+mod metrics;
 mod runner;
 mod stream;
 
@@ -15,5 +16,6 @@ pub use directory::Directory;
 pub use disk::{DiskSnapshot, LoadedFromDisk};
 pub use fetch::{FetchOutcome, Fetcher};
 pub(crate) use fetch::{Retry, fetch_policy};
+pub use metrics::RefreshMetrics;
 pub(crate) use runner::unix_ms;
 pub use runner::{Outcome, RefreshError, RefreshState, Refresher, Restored, Status};

@@ -11,12 +11,11 @@ use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{RefreshConfig, list::Fingerprints};
+use super::{RefreshConfig, list::Fingerprints, metrics::RefreshMetrics};
 use crate::{
     heir::{Backoff, HeirClient, HeirError, Level, RetryConfig},
     policy::TenantId,
     snapshot::{FetchStart, Position, Snapshot, SnapshotStore, Withheld},
-    telemetry::Metrics,
 };
 
 /// What a refresh came to.
@@ -117,7 +116,7 @@ pub struct Refresher {
     pub(super) tenants: Vec<TenantId>,
     pub(super) policy_bytes: usize,
     pub(super) max_answer_bytes: u64,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<RefreshMetrics>,
     /// Held while a refresh runs that does not wait for changes; such refreshes come one after the other.
     pub(super) detected: tokio::sync::Mutex<Detected>,
     status: Mutex<Status>,
@@ -138,7 +137,7 @@ impl Refresher {
         tenants: Vec<TenantId>,
         policy_bytes: usize,
         max_answer_bytes: u64,
-        metrics: Arc<Metrics>,
+        metrics: Arc<RefreshMetrics>,
         restored: mpsc::Sender<Restored>,
     ) -> Self {
         let status = Status {

@@ -1,14 +1,16 @@
 //! Outcomes as HTTP responses.
 
 mod body;
-mod error;
+mod failure;
 
 pub use body::{Body, Response};
-pub use error::{ErrorCode, Failure};
+pub use failure::{DECISION_ID, HEIR_REVISION, SEED, failure, limit_headers, text};
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
+
+use crate::failure::{ErrorCode, Failure};
 
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -17,7 +19,7 @@ pub fn json(status: StatusCode, document: &impl Serialize) -> Response {
     match serde_json::to_vec(document) {
         Ok(body) => with_body(status, JSON, body.into()),
         // Only a map with keys that are not strings fails to serialise; our documents have none.
-        Err(error) => Failure::new(ErrorCode::InternalError, error.to_string()).response(),
+        Err(error) => failure(Failure::new(ErrorCode::InternalError, error.to_string())),
     }
 }
 

@@ -3,8 +3,8 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 
 use crate::{
+    failure::{ErrorCode, Failure},
     policy::check_id,
-    respond::{ErrorCode, Failure},
 };
 
 /// Who a request is from, or says it is for.

@@ -4,15 +4,14 @@ use std::time::Instant;
 
 use http::{HeaderValue, StatusCode, header};
 
-use super::{
-    Router, STALE,
-    lookup::{describe, expired},
-};
+use super::{Router, STALE, lookup::describe};
 use crate::{
+    failure::{ErrorCode, Failure},
     heir::{HeirError, Level, listed},
+    intake::expired,
     policy::TenantId,
     refresh::RefreshError,
-    respond::{self, ErrorCode, Failure, JSON, Response},
+    respond::{self, JSON, Response},
     snapshot::Coverage,
 };
 
@@ -77,7 +76,7 @@ impl Router {
         body.extend_from_slice(b"]}");
         let mut response = respond::with_body(StatusCode::OK, JSON, body.into());
         let headers = response.headers_mut();
-        describe(headers, &snapshot, age_ms, age);
+        describe(headers, snapshot.position().revision, age_ms, age);
         let level = self
             .upstream
             .as_ref()

@@ -7,10 +7,12 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{FRESHNESS, Router, SNAPSHOT_AGE_MS, SNAPSHOT_REVISION, SOURCE, STALE};
 use crate::{
+    failure::{ErrorCode, Failure},
+    intake::{SnapshotStamp, expired},
     policy::{PolicyId, TenantId},
     refresh::FetchOutcome,
-    respond::{Body, ErrorCode, Failure, JSON, Response},
-    snapshot::{Age, Found, Key, Lookup, Snapshot, Source},
+    respond::{Body, JSON, Response},
+    snapshot::{Age, Found, Key, Lookup, Snapshot},
 };
 
 /// Whether a lookup can be answered from memory.
@@ -24,7 +26,7 @@ impl Router {
     pub(super) fn lookup(&self, tenant: &str, policy: &str, headers: &HeaderMap, started: Instant) -> Answer {
         let snapshot = self.store.load();
         let (lookup, known) = snapshot.lookup(tenant, policy);
-        let metrics = known.map_or_else(|| self.metrics.other_tenant(), |tenant| tenant.metrics());
+        let metrics = known.map_or_else(|| self.store.metrics().other_tenant(), |tenant| tenant.metrics());
         let response = match lookup {
             Lookup::Found(found) => {
                 metrics.hits.inc();
@@ -65,7 +67,7 @@ impl Router {
         let snapshot = self.store.load();
         let metrics = snapshot
             .tenant(key.0.as_str())
-            .map_or_else(|| self.metrics.other_tenant(), |t| t.metrics());
+            .map_or_else(|| self.store.metrics().other_tenant(), |t| t.metrics());
         metrics.misses.inc();
         metrics.latency_ms.observe(started.elapsed().as_secs_f64() * 1e3);
         match (snapshot.lookup(key.0.as_str(), key.1.as_str()).0, outcome) {
@@ -81,7 +83,12 @@ impl Router {
             return self.fail(expired(age_ms));
         }
         let document = &found.policy.document;
-        let mut answer = head(snapshot, found.source(snapshot.origin()), age_ms, age);
+        let mut answer = head(SnapshotStamp {
+            revision: snapshot.position().revision,
+            source: found.source(snapshot.origin()),
+            age_ms,
+            age,
+        });
         if let Some(etag) = answer.get_mut(header::ETAG) {
             *etag = document.etag().header();
         }
@@ -105,7 +112,7 @@ impl Router {
         }
         let mut response = self.fail(Failure::new(ErrorCode::NotFound, "there is no such policy"));
         let headers = response.headers_mut();
-        describe(headers, snapshot, age_ms, age);
+        describe(headers, snapshot.position().revision, age_ms, age);
         if age != Age::Fresh
             || self
                 .upstream
@@ -118,57 +125,33 @@ impl Router {
     }
 }
 
-/// The answer to whoever asks for policies that are too old to be given.
-pub(super) fn expired(age_ms: u64) -> Failure {
-    let message = "HEIR has not confirmed the policies for longer than refresh.expired_after_ms allows";
-    Failure::new(ErrorCode::PolicyExpired, message)
-        .detail("age_ms", age_ms)
-        .retry_after_seconds(1)
-}
-
 /// The headers of a lookup's answer, with a place for the entity tag.
 ///
 /// Hashing the names costs more than copying the values, and at a hundred answers per millisecond ninety-nine of them
 /// differ in nothing but the tag: the last head is kept, by each thread for itself.
-pub(super) fn head(snapshot: &Snapshot, source: Source, age_ms: u64, age: Age) -> HeaderMap {
-    struct Head {
-        source: Source,
-        age_ms: u64,
-        age: Age,
-        revision: HeaderValue,
-        headers: HeaderMap,
-    }
+pub(super) fn head(stamp: SnapshotStamp) -> HeaderMap {
     thread_local! {
-        static LAST: RefCell<Option<Head>> = const { RefCell::new(None) };
+        static LAST: RefCell<Option<(SnapshotStamp, HeaderMap)>> = const { RefCell::new(None) };
     }
     LAST.with_borrow_mut(|last| {
-        if let Some(last) = last
-            && (last.source, last.age_ms, last.age) == (source, age_ms, age)
-            && last.revision == snapshot.revision_header()
+        if let Some((of, headers)) = last
+            && *of == stamp
         {
-            return last.headers.clone();
+            return headers.clone();
         }
         let mut headers = HeaderMap::with_capacity(8);
         headers.insert(header::CONTENT_TYPE, JSON);
         headers.insert(header::ETAG, HeaderValue::from_static("\"\""));
-        describe(&mut headers, snapshot, age_ms, age);
-        headers.insert(SOURCE, source.header());
-        let revision = snapshot.revision_header().clone();
-        last.insert(Head {
-            source,
-            age_ms,
-            age,
-            revision,
-            headers,
-        })
-        .headers
-        .clone()
+        describe(&mut headers, stamp.revision, stamp.age_ms, stamp.age);
+        headers.insert(SOURCE, stamp.source.header());
+        last.insert((stamp, headers)).1.clone()
     })
 }
 
 /// Says which snapshot answered, and how old it is.
-pub(super) fn describe(headers: &mut HeaderMap, snapshot: &Snapshot, age_ms: u64, age: Age) {
-    headers.insert(SNAPSHOT_REVISION, snapshot.revision_header().clone());
+pub(super) fn describe(headers: &mut HeaderMap, revision: Option<u64>, age_ms: u64, age: Age) {
+    let revision = revision.map_or(HeaderValue::from_static("none"), HeaderValue::from);
+    headers.insert(SNAPSHOT_REVISION, revision);
     headers.insert(SNAPSHOT_AGE_MS, HeaderValue::from(age_ms));
     headers.insert(FRESHNESS, age.header());
 }

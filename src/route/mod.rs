@@ -7,28 +7,28 @@ mod decide;
 mod guard;
 mod list;
 mod lookup;
+mod metrics;
 mod path;
-mod slow;
 mod write;
 
 use std::{sync::Arc, time::Instant};
 
-use http::{HeaderName, HeaderValue, Method, Request, header};
+use http::{HeaderName, Method, Request};
 use hyper::body::Incoming;
 
-pub use decide::{DecideRequest, Decider, Intake, Refused, now};
+pub use metrics::RouteMetrics;
 pub use path::{InvalidPath, PathId, Target};
 
-use self::slow::{Job, Slow};
 use crate::{
+    failure::{ErrorCode, Failure},
     forward::Forwarder,
     heir::HeirClient,
+    intake::{Intake, WaitingRequests},
     listener::{Handler, LimitsConfig, Peer, Reply, discard},
     readiness::Readiness,
     refresh::{Fetcher, Refresher},
-    respond::{ErrorCode, Failure, Response},
+    respond::{self, Response},
     snapshot::{Key, SnapshotStore},
-    telemetry::Metrics,
     write::Writer,
 };
 
@@ -62,9 +62,9 @@ pub struct Router {
     writer: Arc<Writer>,
     readiness: Arc<Readiness>,
     limits: LimitsConfig,
-    metrics: Arc<Metrics>,
-    decider: Decider,
-    slow: Slow,
+    metrics: Arc<RouteMetrics>,
+    intake: Arc<Intake>,
+    waiting: Arc<WaitingRequests>,
 }
 
 impl Router {
@@ -74,10 +74,10 @@ impl Router {
         writer: Arc<Writer>,
         readiness: Arc<Readiness>,
         limits: LimitsConfig,
-        metrics: Arc<Metrics>,
-        decider: Decider,
+        metrics: Arc<RouteMetrics>,
+        intake: Arc<Intake>,
+        waiting: Arc<WaitingRequests>,
     ) -> Arc<Self> {
-        let slow = Slow::new(limits.max_waiting_requests);
         Arc::new(Self {
             store,
             upstream,
@@ -85,8 +85,8 @@ impl Router {
             readiness,
             limits,
             metrics,
-            decider,
-            slow,
+            intake,
+            waiting,
         })
     }
 
@@ -109,23 +109,24 @@ impl Router {
                 match self.lookup(tenant.as_str(), policy.as_str(), request.headers(), started) {
                     lookup::Answer::Now(response) => Ok(Reply::Ready(response)),
                     lookup::Answer::AskHeir => {
-                        let job = Job::Fetch(key(&tenant, &policy)?, request.headers().clone(), started);
-                        Ok(self.later(job))
+                        let (key, headers) = (key(&tenant, &policy)?, request.headers().clone());
+                        Ok(self
+                            .later(|this| async move { this.lookup_in_heir(&key, &headers, started).await }))
                     }
                 }
             }
             (&Method::PUT | &Method::DELETE, Target::Policy { tenant, policy }) => {
                 let key = key(&tenant, &policy)?;
-                Ok(self.later(Job::Write(key, request)))
+                Ok(self.later(|this| async move { this.write(&key, request).await }))
             }
-            (_, Target::Policy { .. }) => Err(method_not_allowed("GET, HEAD, PUT, DELETE")),
+            (_, Target::Policy { .. }) => Err(Failure::method_not_allowed("GET, HEAD, PUT, DELETE")),
             (&Method::GET | &Method::HEAD, Target::Tenant(tenant)) => {
                 let tenant = tenant.tenant().map_err(|error| invalid(&error))?;
-                Ok(self.later(Job::List(tenant, started)))
+                Ok(self.later(|this| async move { this.list(&tenant, started).await }))
             }
-            (_, Target::Tenant(_)) => Err(method_not_allowed("GET, HEAD")),
+            (_, Target::Tenant(_)) => Err(Failure::method_not_allowed("GET, HEAD")),
             (&Method::GET | &Method::HEAD, Target::Health) => Ok(Reply::Ready(self.readiness.health())),
-            (_, Target::Health) => Err(method_not_allowed("GET, HEAD")),
+            (_, Target::Health) => Err(Failure::method_not_allowed("GET, HEAD")),
             (&Method::POST, Target::Decide) => {
                 Ok(self.answer(|this| async move { this.decide(request).await }))
             }
@@ -135,26 +136,26 @@ impl Router {
             (&Method::POST, Target::DryRun) => {
                 Ok(self.answer(|this| async move { this.dry_run(request).await }))
             }
-            (_, Target::Decide | Target::Results | Target::DryRun) => Err(method_not_allowed("POST")),
+            (_, Target::Decide | Target::Results | Target::DryRun) => {
+                Err(Failure::method_not_allowed("POST"))
+            }
             (&Method::GET | &Method::HEAD, Target::Complexity { tenant, policy }) => {
                 let key = key(&tenant, &policy)?;
-                match self.complexity(&key)? {
-                    Some(response) => Ok(Reply::Ready(response)),
-                    None => Ok(self.later(Job::Complexity(key))),
-                }
+                Ok(self.answer(|this| async move { this.complexity(&key).await }))
             }
-            (_, Target::Complexity { .. }) => Err(method_not_allowed("GET, HEAD")),
+            (_, Target::Complexity { .. }) => Err(Failure::method_not_allowed("GET, HEAD")),
             // A tunnel is not ours to open, and an echo would show the token that this sidecar adds for HEIR.
             (&Method::CONNECT | &Method::TRACE, Target::Other) => Err(Failure::new(
                 ErrorCode::MethodNotAllowed,
                 "CONNECT and TRACE are not passed on",
             )
             .closing()),
-            (_, Target::Other) => Ok(self.later(Job::Forward(request))),
+            (_, Target::Other) => Ok(self.later(|this| async move { this.forward(request).await })),
         }
     }
 
-    /// An answer from memory that has to wait for the request's body only.
+    /// An answer that waits for the request's body and for extensions, and takes a place among the requests that wait
+    /// for HEIR only if it has to.
     fn answer<F>(self: &Arc<Self>, handle: impl FnOnce(Arc<Self>) -> F) -> Reply
     where
         F: Future<Output = Result<Response, Failure>> + Send + 'static,
@@ -165,17 +166,31 @@ impl Router {
         }))
     }
 
-    fn later(self: &Arc<Self>, job: Job) -> Reply {
-        let this = self.clone();
-        Reply::Later(Box::pin(async move {
-            let answered = this.slow.run(this.clone(), job).await;
-            answered.unwrap_or_else(|failure| this.fail(failure))
-        }))
+    /// An answer that waits for HEIR or the disk.
+    fn later<F>(self: &Arc<Self>, handle: impl FnOnce(Arc<Self>) -> F) -> Reply
+    where
+        F: Future<Output = Result<Response, Failure>> + Send + 'static,
+    {
+        let waiting = self.waiting.clone();
+        self.answer(|this| {
+            let answering = handle(this);
+            async move { waiting.admit(answering).await }
+        })
+    }
+
+    async fn forward(&self, request: Request<Incoming>) -> Result<Response, Failure> {
+        match &self.upstream {
+            Some(upstream) => upstream.forwarder.forward(request).await,
+            None => Err(Failure::new(
+                ErrorCode::NotFound,
+                "there is no such path here, and no HEIR to forward to",
+            )),
+        }
     }
 
     fn fail(&self, failure: Failure) -> Response {
         self.metrics.error(failure.code);
-        failure.response()
+        respond::failure(failure)
     }
 }
 
@@ -195,9 +210,4 @@ fn key(tenant: &PathId<'_>, policy: &PathId<'_>) -> Result<Key, Failure> {
 
 fn invalid(error: &dyn std::error::Error) -> Failure {
     Failure::new(ErrorCode::InvalidRequest, error.to_string())
-}
-
-fn method_not_allowed(allow: &'static str) -> Failure {
-    Failure::new(ErrorCode::MethodNotAllowed, format!("this path takes {allow}"))
-        .header(header::ALLOW, HeaderValue::from_static(allow))
 }

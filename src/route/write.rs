@@ -9,8 +9,9 @@ use hyper::body::Incoming;
 
 use super::{Router, WRITE};
 use crate::{
+    failure::{ErrorCode, Failure},
     forward::strip_hop_by_hop,
-    respond::{self, ErrorCode, Failure, JSON, Response},
+    respond::{self, JSON, Response},
     snapshot::Key,
     write::{Change, Written},
 };

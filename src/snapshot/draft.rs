@@ -6,12 +6,12 @@ use hashbrown::HashMap;
 use http::HeaderValue;
 
 use super::{
-    Coverage, Entry, ExtensionRecords, Key, Origin, Policy, Position, Problems, Queued, Snapshot, Tenant,
+    Coverage, Entry, ExtensionRecords, Key, Origin, Policy, Position, Problems, Queued, Snapshot,
+    SnapshotMetrics, Tenant,
 };
 use crate::{
     extensions::ExtensionHost,
     policy::{PolicyId, TenantId},
-    telemetry::Metrics,
 };
 
 /// Policies that a line is logged for at a time.
@@ -21,12 +21,12 @@ const LOGGED: usize = 20;
 #[derive(Debug)]
 pub struct Draft<'a> {
     next: Snapshot,
-    metrics: &'a Metrics,
+    metrics: &'a SnapshotMetrics,
     touched: BTreeSet<TenantId>,
 }
 
 impl<'a> Draft<'a> {
-    pub(super) fn of(base: &Snapshot, metrics: &'a Metrics) -> Self {
+    pub(super) fn of(base: &Snapshot, metrics: &'a SnapshotMetrics) -> Self {
         let next = Snapshot {
             tenants: base.tenants.clone(),
             coverage: base.coverage,

@@ -6,6 +6,7 @@
 mod draft;
 mod freshness;
 mod incoming;
+mod metrics;
 mod policy;
 mod store;
 
@@ -16,6 +17,7 @@ pub use freshness::{Age, Freshness, WhenExpired};
 use hashbrown::HashMap;
 use http::HeaderValue;
 pub use incoming::{ChangeSet, Incoming, Operation, Scope, check};
+pub use metrics::{SnapshotMetrics, TenantMetrics};
 pub use policy::{Entry, Found, Policy, Queued, Source};
 use serde::{Deserialize, Serialize};
 pub use store::{Activation, FetchStart, Guarded, SnapshotStore, Withheld};
@@ -23,7 +25,6 @@ pub use store::{Activation, FetchStart, Guarded, SnapshotStore, Withheld};
 use crate::{
     extensions::Registry,
     policy::{PolicyId, Problem, TenantId},
-    telemetry::TenantMetrics,
 };
 
 /// How much absence means.

@@ -15,12 +15,11 @@ use tokio::sync::watch;
 
 use super::{
     ChangeSet, Coverage, Draft, Freshness, Incoming, Key, Operation, Origin, Policy, Position, Snapshot,
-    incoming::Scope,
+    SnapshotMetrics, incoming::Scope,
 };
 use crate::{
     extensions::{ExtensionHost, Wanted},
     heir::HeirClient,
-    telemetry::Metrics,
 };
 
 /// Smallest number of policies that the shrink guard looks at.
@@ -93,17 +92,20 @@ pub struct SnapshotStore {
     published: watch::Sender<u64>,
     freshness: Freshness,
     extensions: Option<Arc<ExtensionHost>>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<SnapshotMetrics>,
 }
 
 impl SnapshotStore {
     /// Starts empty, with the thread that drops what was replaced.
-    pub fn start(metrics: Arc<Metrics>) -> io::Result<Self> {
+    pub fn start(metrics: Arc<SnapshotMetrics>) -> io::Result<Self> {
         Self::start_with(metrics, None)
     }
 
     /// As [`start`](Self::start), for snapshots whose extensions can be called.
-    pub fn start_with(metrics: Arc<Metrics>, extensions: Option<Arc<ExtensionHost>>) -> io::Result<Self> {
+    pub fn start_with(
+        metrics: Arc<SnapshotMetrics>,
+        extensions: Option<Arc<ExtensionHost>>,
+    ) -> io::Result<Self> {
         let (retired, retiring) = mpsc::channel();
         std::thread::Builder::new()
             .name("retire".into())
@@ -158,6 +160,11 @@ impl SnapshotStore {
         read?.map(|_| ())
     }
 
+    /// The metrics of the snapshots and their tenants.
+    pub fn metrics(&self) -> &SnapshotMetrics {
+        &self.metrics
+    }
+
     pub fn freshness(&self) -> &Freshness {
         &self.freshness
     }
@@ -204,9 +211,9 @@ impl SnapshotStore {
             .policy_warnings
             .set(i64::try_from(noted).unwrap_or(i64::MAX));
         self.metrics
-            .snapshot_problems
+            .problems
             .set(i64::try_from(next.problems.len() + next.config_problems.len()).unwrap_or(i64::MAX));
-        self.metrics.snapshot_revision.set(
+        self.metrics.revision.set(
             next.position
                 .revision
                 .map_or(-1, |revision| i64::try_from(revision).unwrap_or(i64::MAX)),

@@ -27,7 +27,12 @@ fn guarded() -> Guarded {
 
 /// Tenants `t0` to `t9` with this many policies each.
 fn filled(each: usize) -> SnapshotStore {
-    let store = SnapshotStore::start(Metrics::new(100).unwrap()).unwrap();
+    let store = SnapshotStore::start(
+        SnapshotMetrics::register(&prometheus::Registry::new(), 100)
+            .unwrap()
+            .into(),
+    )
+    .unwrap();
     store
         .activate(store.fetch_start(), full(&store, 1, each), guarded())
         .unwrap();

@@ -13,8 +13,8 @@ use super::{
     snapshot::{raw, text_of},
 };
 use crate::{
+    failure::{ErrorCode, Failure},
     heir::wire::{Change, Changes, inline},
-    respond::{ErrorCode, Failure},
 };
 
 /// Longest wait for a change.

@@ -1,11 +1,9 @@
 //! What goes wrong in the store, and what a client is told of it.
 
-use http::header;
-
 use super::db::Place;
 use crate::{
+    failure::{ErrorCode, Failure},
     listener::Address,
-    respond::{ErrorCode, Failure},
 };
 
 /// Why a store could not start.
@@ -149,9 +147,7 @@ pub(super) fn not_found(message: &str) -> CallError {
 
 /// 405 with the methods that there are.
 pub(super) fn method_not_allowed(allow: &'static str) -> CallError {
-    Failure::new(ErrorCode::MethodNotAllowed, format!("allowed here: {allow}"))
-        .header(header::ALLOW, http::HeaderValue::from_static(allow))
-        .into()
+    Failure::method_not_allowed(allow).into()
 }
 
 #[cfg(test)]

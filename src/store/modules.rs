@@ -15,8 +15,9 @@ use super::{
     routes::Service,
 };
 use crate::{
+    failure::{ErrorCode, Failure},
     policy::ETag,
-    respond::{self, ErrorCode, Failure, Response},
+    respond::{self, Response},
 };
 
 const WASM: HeaderValue = HeaderValue::from_static("application/wasm");

@@ -10,8 +10,8 @@ use tokio::time::timeout;
 
 use super::error::{CallError, invalid};
 use crate::{
+    failure::{ErrorCode, Failure},
     listener::discard,
-    respond::{ErrorCode, Failure},
 };
 
 /// Longest pause of a client in the middle of a body.

@@ -20,9 +20,10 @@ use super::{
     write::{Keyed, Recalled, Write, Written},
 };
 use crate::{
+    failure::{ErrorCode, Failure},
     heir::{listed, wire::REVISION_HEADER},
     policy::{ETag, PolicyDocument, Problem, TenantId},
-    respond::{self, ErrorCode, Failure, JSON, Response},
+    respond::{self, JSON, Response},
 };
 
 /// The body of the answer to a `PUT`.
@@ -231,9 +232,7 @@ async fn decide(write: &mut Write<'_>, order: &Order) -> Result<Written, CallErr
         let message = "the document is not, or no longer, the version that the request is meant for";
         let mut failure = Failure::new(ErrorCode::PreconditionFailed, message);
         if let Some(current) = current {
-            failure = failure
-                .header(header::ETAG, current.etag.header())
-                .header(REVISION, HeaderValue::from(current.revision));
+            failure = failure.current(current.etag.to_string(), Some(current.revision));
         }
         return Err(failure.into());
     }

@@ -20,10 +20,11 @@ use super::{
     snapshot::{self, Snapshots},
 };
 use crate::{
+    failure::{ErrorCode, Failure},
     heir::Level,
     listener::{Handler, Peer, Reply},
     policy::TenantId,
-    respond::{self, ErrorCode, Failure, JSON, Response},
+    respond::{self, JSON, Response},
     route::Target,
 };
 
@@ -127,7 +128,7 @@ impl Handler for Service {
             service
                 .answer(request)
                 .await
-                .unwrap_or_else(|error| error.into_failure().response())
+                .unwrap_or_else(|error| respond::failure(error.into_failure()))
         }))
     }
 }
@@ -179,7 +180,6 @@ impl Service {
             ErrorCode::Unauthorized,
             "send the store's token: `Authorization: Bearer …`",
         )
-        .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
         .into())
     }
 

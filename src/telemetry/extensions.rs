@@ -10,7 +10,7 @@ use prometheus::{
     CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use super::metrics::{counters, gauge, gauges, histograms};
+use super::registry::{counters, gauge, gauges, histograms};
 
 /// Label sets of an extension, a tenant and a policy.
 const LABEL_SETS: usize = 1_000;
@@ -70,7 +70,7 @@ pub struct Execution<'a> {
 }
 
 impl ExtensionMetrics {
-    pub(super) fn new(r: &Registry) -> Result<Self, prometheus::Error> {
+    pub fn register(r: &Registry) -> Result<Self, prometheus::Error> {
         let extension = &["extension_id"];
         let compile = HistogramOpts::new(
             "beamline_sidecar_extension_compile_seconds",

@@ -1,10 +1,8 @@
-//! Logs and metrics.
+//! Logs, and the registration of metrics.
 
-pub mod decisions;
 mod escape;
 pub mod extensions;
 mod logs;
-mod metrics;
+pub mod registry;
 
 pub use logs::{LogConfig, LogFormat, Logs, chain, parse_filter};
-pub use metrics::{HeirCall, Metrics, TenantMetrics};

@@ -23,8 +23,8 @@ pub use self::{
 };
 use crate::{
     decide::{FallbackEvaluation, Scripted, Seed, Timestamp, memory::State},
+    intake::DecideRequest,
     policy::{DetailLevel, PolicyId, TenantId},
-    route::DecideRequest,
 };
 
 /// One case.

@@ -13,11 +13,11 @@ use super::{
 use crate::{
     decide::{
         Context, DecideContext, Decision, DecisionId, DecisionInput, Effects, Message, Outcome, Refusal,
-        Rules, Seed, Timestamp, decide,
+        Rules, Seed, Timestamp, decide_now,
         memory::{CallResult, Memory, classify},
     },
+    intake::DecideRequest,
     policy::{PolicyId, ProviderId, RoutingPolicy, TenantId, read_object},
-    route::DecideRequest,
 };
 
 /// A step that came to something else than wanted.
@@ -222,7 +222,7 @@ impl<'c> Running<'c> {
                         );
                     }
                     for (path, wanted, got) in [
-                        ("code", &want.code, refusal.wire_code().to_owned()),
+                        ("code", &want.code, refusal.code().as_str().to_owned()),
                         ("message", &want.message, refusal.message()),
                     ] {
                         if let Some(wanted) = wanted {
@@ -260,7 +260,7 @@ impl<'c> Running<'c> {
             .and_then(|payload| to_raw_value(payload).ok());
         let (tenant, policy_id, context, message) = match &mut request {
             Some(request) => {
-                let context = request.into_context("");
+                let context = request.take_context("");
                 (
                     request.tenant.clone(),
                     request.policy_id.clone(),
@@ -301,19 +301,14 @@ impl<'c> Running<'c> {
             later: &later,
             effects,
         };
-        // Scripted extensions never wait, so neither does the decision.
-        let deciding = std::pin::pin!(decide(
+        let Outcome { result, .. } = decide_now(
             &self.policy,
             input,
             &self.rules,
             &self.memory,
             &self.case.extensions,
-            at
-        ));
-        let mut task = std::task::Context::from_waker(std::task::Waker::noop());
-        let std::task::Poll::Ready(Outcome { result, .. }) = deciding.poll(&mut task) else {
-            return;
-        };
+            at,
+        );
         let explain = Explain {
             policy: &self.policy,
             input,

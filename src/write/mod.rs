@@ -5,6 +5,7 @@
 
 mod journal;
 mod ledger;
+mod metrics;
 mod replay;
 
 use std::{
@@ -23,14 +24,14 @@ use tokio::sync::Notify;
 
 pub use journal::{Base, Entry, EntryId, Journal, JournalError, Operation, Reason, State};
 pub use ledger::Ledger;
+pub use metrics::WriteMetrics;
 
 use crate::{
-    heir::{Fetched, HeirClient, HeirError, Replied, wire},
+    failure::{ErrorCode, Failure},
+    heir::{Fetched, HeirCall, HeirClient, HeirError, Replied, wire},
     policy::{ETag, PolicyDocument, Problem, Severity, read},
     refresh::Fetcher,
-    respond::{ErrorCode, Failure},
     snapshot::{Key, Policy, Queued, SnapshotStore},
-    telemetry::{HeirCall, Metrics},
 };
 
 /// What becomes of a write while HEIR is away.
@@ -106,7 +107,7 @@ pub struct Writer {
     strict: AtomicBool,
     locks: Vec<tokio::sync::Mutex<()>>,
     replay_wanted: Notify,
-    metrics: Arc<Metrics>,
+    metrics: Arc<WriteMetrics>,
 }
 
 impl Writer {
@@ -115,7 +116,7 @@ impl Writer {
         store: Arc<SnapshotStore>,
         fetcher: Option<Arc<Fetcher>>,
         journal: Journal,
-        metrics: Arc<Metrics>,
+        metrics: Arc<WriteMetrics>,
     ) -> Self {
         let writer = Self {
             client,
@@ -468,7 +469,7 @@ fn check_preconditions(headers: &HeaderMap, current: Option<&ETag>) -> Result<()
         "the policy is not in the version that was named",
     );
     if let Some(etag) = current {
-        failure = failure.header(header::ETAG, etag.header());
+        failure = failure.current(etag.to_string(), None);
     }
     Err(failure)
 }

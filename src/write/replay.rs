@@ -15,11 +15,10 @@ use super::{
     policy_path, send,
 };
 use crate::{
-    heir::{Backoff, Fetched, HeirClient, HeirError, Replied, RetryConfig},
+    heir::{Backoff, Fetched, HeirCall, HeirClient, HeirError, Replied, RetryConfig},
     policy::ETag,
     refresh::{Restored, Retry, fetch_policy},
     snapshot::{Coverage, Key, Policy},
-    telemetry::HeirCall,
 };
 
 /// Attempts after which a write that HEIR fails on, while it answers otherwise, is left to the operator: it must

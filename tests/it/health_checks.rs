@@ -8,11 +8,12 @@ use std::{collections::HashMap, sync::Arc};
 
 use beamline_sidecar::{
     decide::memory::{Memory, MemoryLimits},
-    health_check::{CheckerError, HealthChecker, HealthChecksConfig},
+    health_check::{CheckerError, HealthCheckMetrics, HealthChecker, HealthChecksConfig},
     policy::{HealthCheck, PolicyDocument, PolicyId, Provider, ProviderId, RoutingPolicy, TenantId},
-    snapshot::{Policy, SnapshotStore},
-    telemetry::Metrics,
+    snapshot::{Policy, SnapshotMetrics, SnapshotStore},
+    telemetry::registry::scrape,
 };
+use prometheus::Registry;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -65,15 +66,17 @@ fn policy(whole: Option<Box<HealthCheck>>, providers: &[(&str, Option<Box<Health
 struct Running {
     store: Arc<SnapshotStore>,
     memory: Arc<Memory>,
-    metrics: Arc<Metrics>,
+    registry: Registry,
     stop: CancellationToken,
     running: JoinHandle<()>,
 }
 
 impl Running {
     fn start(config: HealthChecksConfig, policies: Vec<(&str, &str, RoutingPolicy)>) -> Self {
-        let metrics = Metrics::new(10).unwrap();
-        let store = Arc::new(SnapshotStore::start(metrics.clone()).unwrap());
+        let registry = Registry::new();
+        let metrics = Arc::new(HealthCheckMetrics::register(&registry).unwrap());
+        let store =
+            Arc::new(SnapshotStore::start(SnapshotMetrics::register(&registry, 10).unwrap().into()).unwrap());
         let memory = Arc::new(Memory::new(MemoryLimits {
             sessions: 10,
             buckets: 10,
@@ -93,7 +96,7 @@ impl Running {
         Self {
             store,
             memory,
-            metrics,
+            registry,
             stop,
             running,
         }
@@ -111,7 +114,7 @@ impl Running {
     }
 
     fn metric(&self, series: &str) -> f64 {
-        let scrape = String::from_utf8(self.metrics.scrape().unwrap()).unwrap();
+        let scrape = String::from_utf8(scrape(&self.registry).unwrap()).unwrap();
         let line = scrape
             .lines()
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
@@ -369,8 +372,10 @@ async fn nothing_is_asked_unless_it_is_turned_on() {
 async fn a_policy_as_it_is_stored_is_read_for_its_checks() {
     let server = Scripted::start().await;
     server.on("GET /bad", status(500));
-    let metrics = Metrics::new(1).unwrap();
-    let store = Arc::new(SnapshotStore::start(metrics.clone()).unwrap());
+    let registry = Registry::new();
+    let metrics = Arc::new(HealthCheckMetrics::register(&registry).unwrap());
+    let store =
+        Arc::new(SnapshotStore::start(SnapshotMetrics::register(&registry, 10).unwrap().into()).unwrap());
     let text = format!(
         r#"{{"providers": [{{"name": "openai", "weight": 100}}], "health_check":
             {{"enabled": true, "url": "{}/bad", "interval_ms": 1000, "unhealthy_threshold": 1}}}}"#,
@@ -406,7 +411,8 @@ async fn a_policy_as_it_is_stored_is_read_for_its_checks() {
 
 #[test]
 fn a_configuration_that_cannot_be_meant_is_refused() {
-    let metrics = Metrics::new(1).unwrap();
+    let registry = Registry::new();
+    let metrics = Arc::new(HealthCheckMetrics::register(&registry).unwrap());
     let mut config = HealthChecksConfig::default();
     config.endpoints.insert("openai".into(), "ftp://a/".into());
     let refused = HealthChecker::connect(config, metrics.clone()).unwrap_err();

@@ -114,7 +114,7 @@ fn answer(
             })
         }
         Err(refusal) => {
-            let internal = refusal.wire_code() == "internal";
+            let internal = refusal.code().as_str() == "internal";
             assert!(
                 !internal || matches!(refusal, Refusal::DeadlineExceeded { .. }),
                 "{refusal:?}"

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::{
     decide::{
         Context, DecideContext, DecisionId, DecisionInput, Effects, Explaining, Message, Provenance, Rules,
-        Scripted, Seed, Timestamp, decide,
+        Scripted, Seed, Timestamp, decide_now,
         memory::{Memory, MemoryLimits},
     },
     policy::{DetailLevel, PolicyId, RoutingPolicy, TenantId},
@@ -194,12 +194,7 @@ fn decided(policy: &RoutingPolicy, request: &Request, seeds: u64) -> Decided {
             later: &|| NOW,
             effects: Effects::None,
         };
-        let deciding = std::pin::pin!(decide(policy, input, &rules, &memory, &extensions, at));
-        let mut task = std::task::Context::from_waker(std::task::Waker::noop());
-        // Scripted extensions never wait.
-        let std::task::Poll::Ready(outcome) = deciding.poll(&mut task) else {
-            continue;
-        };
+        let outcome = decide_now(policy, input, &rules, &memory, &extensions, at);
         let outcome = match &outcome.result {
             Ok(decision) => {
                 if all.steps.is_empty() {

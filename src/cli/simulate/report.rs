@@ -9,7 +9,6 @@ use crate::{
     cli::{policy_files::Paint, say},
     decide::memory::State,
     policy::ProviderId,
-    telemetry::decisions,
 };
 
 /// Columns of the bars and of the timelines.
@@ -175,9 +174,7 @@ impl Report {
             };
             let line = timeline(of_this(), seconds);
             let opened = of_this().filter(|change| change.to == State::Open).count();
-            let last = of_this()
-                .next_back()
-                .map_or("", |change| decisions::state(change.to));
+            let last = of_this().next_back().map_or("", |change| change.to.as_str());
             say(&format!(
                 "{name:width$}  {}  opened {opened} times, now {last}",
                 paint.color("31", &line)

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     decide::{
         Context, DecideContext, Decision, DecisionId, DecisionInput, Effects, Mechanism, Message, Refusal,
-        Rules, Scripted, Seed, Timestamp, decide,
+        Rules, Scripted, Seed, Timestamp, decide_now,
         memory::{Memory, MemoryLimits, Transition, classify},
     },
     policy::{PolicyId, ProviderId, RoutingPolicy, TenantId},
@@ -217,29 +217,16 @@ impl<'a> World<'a> {
             context,
             message: Message::default(),
         };
-        let polled = {
-            let deciding = std::pin::pin!(decide(
-                self.policy,
-                input,
-                &self.rules,
-                &self.memory,
-                &self.extensions,
-                at
-            ));
-            let mut task = std::task::Context::from_waker(std::task::Waker::noop());
-            deciding.poll(&mut task)
-        };
-        match polled {
-            std::task::Poll::Ready(outcome) => {
-                self.note(outcome.transitions, now);
-                outcome.result
-            }
-            // Scripted extensions never wait.
-            std::task::Poll::Pending => Err(Refusal::NoProvider {
-                tenant: self.tenant.clone(),
-                policy_id: self.policy_id.clone(),
-            }),
-        }
+        let outcome = decide_now(
+            self.policy,
+            input,
+            &self.rules,
+            &self.memory,
+            &self.extensions,
+            at,
+        );
+        self.note(outcome.transitions, now);
+        outcome.result
     }
 
     /// The status that a call to the provider ends with, if it fails.

@@ -19,6 +19,17 @@ pub enum State {
     HalfOpen,
 }
 
+impl State {
+    /// As labels and log lines have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+}
+
 /// Whether a provider may be called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
@@ -43,6 +54,20 @@ pub enum Trigger {
     HalfOpenFailure,
     TimeoutElapsed,
     SuccessThresholdMet,
+}
+
+impl Trigger {
+    /// As labels and log lines have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::LatencyThresholdExceeded => "latency_threshold_exceeded",
+            Self::FailureThresholdExceeded => "failure_threshold_exceeded",
+            Self::ErrorRateThresholdExceeded => "error_rate_threshold_exceeded",
+            Self::HalfOpenFailure => "half_open_failure",
+            Self::TimeoutElapsed => "timeout_elapsed",
+            Self::SuccessThresholdMet => "success_threshold_met",
+        }
+    }
 }
 
 /// A change of state, for whoever logs and counts it.

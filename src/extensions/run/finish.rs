@@ -75,7 +75,7 @@ impl Attempt<'_> {
     pub(super) fn moved(&self, to: Option<Place>) {
         let Some(to) = to else { return };
         let (id, lane) = (&*self.extension.id, to.as_str());
-        self.host.metrics.extensions.moved(id, lane, to != Place::Fast);
+        self.host.metrics.moved(id, lane, to != Place::Fast);
         tracing::info!(extension_id = id, lane, "An extension changed lanes.");
     }
 
@@ -109,15 +109,15 @@ impl Attempt<'_> {
             }
         }
         let dropped = said.dropped + (said.lines.len() - allowed) as u64;
-        self.host.metrics.extensions.logged(id, allowed as u64, dropped);
+        self.host.metrics.logged(id, allowed as u64, dropped);
         for (name, amount) in &said.counters {
-            self.host.metrics.extensions.counted(id, name, *amount);
+            self.host.metrics.counted(id, name, *amount);
         }
     }
 
     fn tell(&self, change: Change) {
         let id = &*self.extension.id;
-        let metrics = &self.host.metrics.extensions;
+        let metrics = &self.host.metrics;
         match change {
             Change::BreakerOpened => {
                 metrics.barred(id, Some("breaker_open"));

@@ -76,14 +76,14 @@ impl Extensions for Calls<'_> {
         let Some(extension) = self.registry.get(call.id) else {
             return Err(ExtensionError::NotFound);
         };
-        let series = extension.series(&self.host.metrics.extensions, call.tenant, call.policy_id);
+        let series = extension.series(&self.host.metrics, call.tenant, call.policy_id);
         let result = self.host.call(extension, call, self.request_id, &series).await;
         series.latency_ms.observe(began.elapsed().as_secs_f64() * 1e3);
         match &result {
             Ok(_) => series.success.inc(),
             Err(error) => {
                 series.error.inc();
-                self.host.metrics.extensions.failed(&extension.id, error.name());
+                self.host.metrics.failed(&extension.id, error.name());
                 tracing::debug!(
                     extension_id = &*extension.id,
                     extension_type = extension.kind.as_str(),

@@ -203,7 +203,7 @@ pub(super) fn counts(case: &mut Case) -> Result<(), String> {
         results.push(match check_depth(&pipeline, PipelineLimits::default()) {
             Ok(()) => json!("ok"),
             Err(refusal) => {
-                codes.push(json!(refusal.wire_code()));
+                codes.push(json!(refusal.code().as_str()));
                 let details = refusal.details();
                 let number = |key: &str| details.get(key).cloned().unwrap_or_default();
                 let (count, max) = match details.get("depth") {

@@ -212,7 +212,7 @@ fn refused(refusal: &Refusal) -> Object {
     let mut shown = Map::new();
     shown.insert("error".into(), refusal.error_type().into());
     shown.insert("error_type".into(), refusal.error_type().into());
-    shown.insert("wire_code".into(), refusal.wire_code().into());
+    shown.insert("wire_code".into(), refusal.code().as_str().into());
     shown.insert("message".into(), refusal.message().into());
     for (key, value) in &details {
         shown.insert(key.clone(), value.clone());

@@ -1,8 +1,11 @@
-//! Time as an argument.
+//! The time of day, as a value that is passed along: decisions take it as an argument, so that a test owns it.
 
-use std::str::FromStr;
+use std::{
+    str::FromStr,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-/// A moment, in milliseconds since the Unix epoch. Never read from a clock in here.
+/// A point in time, in milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp {
     pub unix_ms: u64,
@@ -13,13 +16,20 @@ impl Timestamp {
         Self { unix_ms }
     }
 
-    /// Milliseconds since another moment; zero if that one is later, as after a clock that was set back.
+    /// Milliseconds since an earlier time; zero if that one is later, as after a clock that was set back.
     pub const fn since(self, earlier: Self) -> u64 {
         self.unix_ms.saturating_sub(earlier.unix_ms)
     }
 }
 
-/// A text that names no moment.
+/// The time now. The only place that reads the system's clock for decisions.
+pub fn now() -> Timestamp {
+    // A clock before 1970 is no clock; the first millisecond is as good.
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A text that is not a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("is neither Unix milliseconds nor a time such as 2025-01-31T08:30:00Z, from 1970 on")]
 pub struct InvalidTimestamp;

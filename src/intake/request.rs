@@ -10,6 +10,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
     decide::{Context, Message},
+    failure::{ErrorCode, Failure, IntakeCode},
     policy::{PolicyId, TenantId},
 };
 
@@ -31,6 +32,14 @@ pub struct DecideRequest<'a> {
     pub trace_id: Option<Cow<'a, str>>,
     /// The request's own part of the context.
     pub context: Context,
+    /// Names the request, so that it takes effect once however often it is sent; 1 to 256 bytes.
+    pub idempotency_key: Option<Cow<'a, str>>,
+    /// Whether the decision is to be published as an assignment.
+    pub push_assignment: bool,
+    /// The subject to publish it on, in place of the configured one.
+    pub assignment_subject: Option<Cow<'a, str>>,
+    /// Options of the assignment, a JSON object; they win over the generated ones.
+    pub options: Option<&'a RawValue>,
     message_type: Cow<'a, str>,
     payload_ref: Option<Cow<'a, str>>,
     payload: Option<&'a RawValue>,
@@ -39,36 +48,16 @@ pub struct DecideRequest<'a> {
     step_id: Option<Cow<'a, str>>,
 }
 
-/// Why a request is refused before anybody looks for a policy.
+/// Why a request is refused before its policy is looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    pub intake: Intake,
+pub struct InvalidDecideRequest {
+    pub intake: IntakeCode,
     /// The contract's name for it; `details.reason`.
     pub reason: &'static str,
     pub message: String,
     /// As far as they could be found.
     pub request_id: Option<String>,
     pub trace_id: Option<String>,
-}
-
-/// The family of a refusal, `error.intake_error_code`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Intake {
-    SchemaValidationFailed,
-    VersionUnsupported,
-    CorrelationFieldsInvalid,
-    TenantForbidden,
-}
-
-impl Intake {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::SchemaValidationFailed => "SCHEMA_VALIDATION_FAILED",
-            Self::VersionUnsupported => "VERSION_UNSUPPORTED",
-            Self::CorrelationFieldsInvalid => "CORRELATION_FIELDS_INVALID",
-            Self::TenantForbidden => "TENANT_FORBIDDEN",
-        }
-    }
 }
 
 /// A text, borrowed from the body unless it holds an escape.
@@ -115,6 +104,12 @@ struct Wire<'a> {
     #[serde(borrow)]
     idempotency_key: Option<Text<'a>>,
     #[serde(borrow)]
+    push_assignment: Option<&'a RawValue>,
+    #[serde(borrow)]
+    assignment_subject: Option<&'a RawValue>,
+    #[serde(borrow)]
+    options: Option<&'a RawValue>,
+    #[serde(borrow)]
     task: Option<Task<'a>>,
     #[serde(borrow)]
     message: Option<OlderMessage<'a>>,
@@ -151,7 +146,7 @@ struct OlderMessage<'a> {
 
 impl<'a> DecideRequest<'a> {
     /// Reads a body.
-    pub fn parse(body: &'a [u8]) -> Result<Self, Refused> {
+    pub fn parse(body: &'a [u8]) -> Result<Self, InvalidDecideRequest> {
         let parsed = match serde_json::from_slice::<Wire<'a>>(body) {
             Ok(wire) if wire.message.is_some() && wire.task.is_none() => Self::from_message(wire),
             Ok(wire) => Self::from_task(wire),
@@ -160,7 +155,7 @@ impl<'a> DecideRequest<'a> {
         parsed.map_err(|refused| refused.recover(body))
     }
 
-    fn from_task(wire: Wire<'a>) -> Result<Self, Refused> {
+    fn from_task(wire: Wire<'a>) -> Result<Self, InvalidDecideRequest> {
         match &wire.version {
             None => return Err(schema("missing_version", "Missing version field")),
             Some(version) if version.0 != VERSION => {
@@ -168,7 +163,11 @@ impl<'a> DecideRequest<'a> {
                     "Unsupported version: {}; supported: [\"{VERSION}\"]",
                     shown(&version.0)
                 );
-                return Err(refuse(Intake::VersionUnsupported, "unsupported_version", message));
+                return Err(refuse(
+                    IntakeCode::VersionUnsupported,
+                    "unsupported_version",
+                    message,
+                ));
             }
             Some(_) => {}
         }
@@ -201,6 +200,10 @@ impl<'a> DecideRequest<'a> {
             request_id,
             trace_id: wire.trace_id.map(|id| id.0),
             context,
+            idempotency_key: wire.idempotency_key.map(|key| key.0),
+            push_assignment: is_true(wire.push_assignment),
+            assignment_subject: string(wire.assignment_subject),
+            options: object(wire.options),
             message_type: kind,
             payload_ref: task.payload_ref.map(|text| text.0),
             payload: task.payload,
@@ -211,7 +214,7 @@ impl<'a> DecideRequest<'a> {
     }
 
     /// The older form has no version, and takes any short text for its ids.
-    fn from_message(wire: Wire<'a>) -> Result<Self, Refused> {
+    fn from_message(wire: Wire<'a>) -> Result<Self, InvalidDecideRequest> {
         let Some(message) = wire.message else {
             return Err(field("missing_task", "task is required"));
         };
@@ -249,6 +252,10 @@ impl<'a> DecideRequest<'a> {
             request_id,
             trace_id,
             context,
+            idempotency_key: wire.idempotency_key.map(|key| key.0),
+            push_assignment: is_true(wire.push_assignment),
+            assignment_subject: string(wire.assignment_subject),
+            options: object(wire.options),
             message_type: message
                 .message_type
                 .map_or(Cow::Borrowed("unknown"), |kind| kind.0),
@@ -260,8 +267,8 @@ impl<'a> DecideRequest<'a> {
         })
     }
 
-    /// The merged context that the decision is made in; taken once.
-    pub fn into_context(&mut self, environment: &str) -> Context {
+    /// The merged context that the decision is made in. The request's own part moves into it.
+    pub fn take_context(&mut self, environment: &str) -> Context {
         let mut context = std::mem::take(&mut self.context);
         context.insert("tenant_id".to_owned(), self.tenant.as_str().into());
         if !environment.is_empty() {
@@ -293,8 +300,22 @@ impl<'a> DecideRequest<'a> {
     }
 }
 
-fn refuse(intake: Intake, reason: &'static str, message: impl Into<String>) -> Refused {
-    Refused {
+/// `true`, `"true"` and `1` are true; everything else is false (contract: messaging 2.1).
+fn is_true(value: Option<&RawValue>) -> bool {
+    value.is_some_and(|value| matches!(value.get(), "true" | "\"true\"" | "1"))
+}
+
+fn string(value: Option<&RawValue>) -> Option<Cow<'_, str>> {
+    let text: Text<'_> = serde_json::from_str(value?.get()).ok()?;
+    Some(text.0)
+}
+
+fn object(value: Option<&RawValue>) -> Option<&RawValue> {
+    value.filter(|value| value.get().starts_with('{'))
+}
+
+fn refuse(intake: IntakeCode, reason: &'static str, message: impl Into<String>) -> InvalidDecideRequest {
+    InvalidDecideRequest {
         intake,
         reason,
         message: message.into(),
@@ -303,15 +324,27 @@ fn refuse(intake: Intake, reason: &'static str, message: impl Into<String>) -> R
     }
 }
 
-fn schema(reason: &'static str, message: impl Into<String>) -> Refused {
-    refuse(Intake::SchemaValidationFailed, reason, message)
+fn schema(reason: &'static str, message: impl Into<String>) -> InvalidDecideRequest {
+    refuse(IntakeCode::SchemaValidationFailed, reason, message)
 }
 
-fn field(reason: &'static str, message: impl Into<String>) -> Refused {
-    refuse(Intake::CorrelationFieldsInvalid, reason, message)
+fn field(reason: &'static str, message: impl Into<String>) -> InvalidDecideRequest {
+    refuse(IntakeCode::CorrelationFieldsInvalid, reason, message)
 }
 
-impl Refused {
+impl InvalidDecideRequest {
+    /// The refusal on its way to the caller.
+    pub fn failure(self) -> Failure {
+        let failure = Failure::new(ErrorCode::InvalidDecideRequest, self.message)
+            .intake(self.intake)
+            .detail("reason", self.reason);
+        let failure = match self.intake {
+            IntakeCode::VersionUnsupported => failure.detail("supported_versions", vec![VERSION]),
+            _ => failure,
+        };
+        failure.about(self.request_id.as_deref(), self.trace_id.as_deref())
+    }
+
     /// Finds the ids that the answer is to name, as far as the body has them.
     fn recover(mut self, body: &[u8]) -> Self {
         let Ok(Value::Object(body)) = serde_json::from_slice(body) else {
@@ -338,7 +371,7 @@ fn shown(text: &str) -> String {
     format!("{:?}", text.chars().take(32).collect::<String>())
 }
 
-fn tenant(text: Option<&Text<'_>>) -> Result<TenantId, Refused> {
+fn tenant(text: Option<&Text<'_>>) -> Result<TenantId, InvalidDecideRequest> {
     match text {
         None => Err(field("missing_tenant_id", "tenant_id is required")),
         Some(text) if text.0.is_empty() => Err(field("empty_tenant_id", "tenant_id is empty")),
@@ -348,7 +381,7 @@ fn tenant(text: Option<&Text<'_>>) -> Result<TenantId, Refused> {
 }
 
 /// The request's own, the context's, or `default`.
-fn policy_id(text: Option<&Text<'_>>, context: &Context) -> Result<PolicyId, Refused> {
+fn policy_id(text: Option<&Text<'_>>, context: &Context) -> Result<PolicyId, InvalidDecideRequest> {
     let text = match (text, context.get("policy_id")) {
         (Some(text), _) => &text.0,
         (None, Some(Value::String(text))) => text.as_str(),
@@ -357,7 +390,7 @@ fn policy_id(text: Option<&Text<'_>>, context: &Context) -> Result<PolicyId, Ref
     PolicyId::parse(text).map_err(|error| schema("invalid_policy_id", format!("policy_id {error}")))
 }
 
-fn check_correlation(wire: &Wire<'_>) -> Result<(), Refused> {
+fn check_correlation(wire: &Wire<'_>) -> Result<(), InvalidDecideRequest> {
     let (run, flow, step) = (&wire.run_id, &wire.flow_id, &wire.step_id);
     for (has, needs, reason) in [
         (run, flow, "flow_id_required_when_run_id_present"),
@@ -398,7 +431,10 @@ fn check_correlation(wire: &Wire<'_>) -> Result<(), Refused> {
     }
 }
 
-fn check_payload(payload: Option<&RawValue>, payload_ref: Option<&Text<'_>>) -> Result<(), Refused> {
+fn check_payload(
+    payload: Option<&RawValue>,
+    payload_ref: Option<&Text<'_>>,
+) -> Result<(), InvalidDecideRequest> {
     match (payload, payload_ref) {
         (None, None) => Err(field(
             "missing_task_payload",
@@ -440,7 +476,7 @@ fn is_ulid(text: &str) -> bool {
 }
 
 /// Says what is wrong with a body that the typed reading gave up on.
-fn unreadable(body: &[u8], error: &serde_json::Error) -> Refused {
+fn unreadable(body: &[u8], error: &serde_json::Error) -> InvalidDecideRequest {
     let Ok(tree) = serde_json::from_slice::<Value>(body) else {
         return schema("invalid_json", format!("Failed to parse JSON: {error}"));
     };
@@ -453,43 +489,47 @@ fn unreadable(body: &[u8], error: &serde_json::Error) -> Refused {
             .is_some_and(|value| !value.is_string() && !value.is_null())
     };
     for (key, reason, intake) in [
-        ("version", "unsupported_version", Intake::VersionUnsupported),
+        ("version", "unsupported_version", IntakeCode::VersionUnsupported),
         (
             "tenant_id",
             "tenant_invalid_format",
-            Intake::CorrelationFieldsInvalid,
+            IntakeCode::CorrelationFieldsInvalid,
         ),
         (
             "run_id",
             "invalid_run_id_format",
-            Intake::CorrelationFieldsInvalid,
+            IntakeCode::CorrelationFieldsInvalid,
         ),
         (
             "flow_id",
             "invalid_flow_id_format",
-            Intake::CorrelationFieldsInvalid,
+            IntakeCode::CorrelationFieldsInvalid,
         ),
         (
             "step_id",
             "invalid_step_id_format",
-            Intake::CorrelationFieldsInvalid,
+            IntakeCode::CorrelationFieldsInvalid,
         ),
         (
             "trace_id",
             "invalid_trace_id_format",
-            Intake::CorrelationFieldsInvalid,
+            IntakeCode::CorrelationFieldsInvalid,
         ),
         (
             "idempotency_key",
             "invalid_idempotency_key_format",
-            Intake::CorrelationFieldsInvalid,
+            IntakeCode::CorrelationFieldsInvalid,
         ),
         (
             "request_id",
             "invalid_request_id_format",
-            Intake::CorrelationFieldsInvalid,
+            IntakeCode::CorrelationFieldsInvalid,
         ),
-        ("policy_id", "invalid_policy_id", Intake::SchemaValidationFailed),
+        (
+            "policy_id",
+            "invalid_policy_id",
+            IntakeCode::SchemaValidationFailed,
+        ),
     ] {
         if is_wrong(&tree, key) {
             return refuse(intake, reason, format!("{key} must be a string"));

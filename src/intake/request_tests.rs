@@ -43,7 +43,7 @@ fn the_context_is_constraints_under_metadata_and_what_the_message_knows() {
         "nothing is copied that need not be"
     );
     assert_eq!(
-        Value::Object(request.into_context("ci")),
+        Value::Object(request.take_context("ci")),
         json!({
             "max_cost": 1, "user_id": "ada", "tenant_id": "acme", "environment": "ci", "message_type": "chat",
             "trace_id": "0123456789abcdef0123456789ABCDEF",
@@ -56,7 +56,7 @@ fn the_context_is_constraints_under_metadata_and_what_the_message_knows() {
         json!({"tenant_id": "evil", "trace_id": "own", "policy_id": "x"}),
     )
     .to_string();
-    let context = DecideRequest::parse(body.as_bytes()).unwrap().into_context("");
+    let context = DecideRequest::parse(body.as_bytes()).unwrap().take_context("");
     assert_eq!(
         (&context["tenant_id"], &context["trace_id"]),
         (&json!("acme"), &json!("own"))
@@ -186,7 +186,7 @@ fn the_older_form_is_taken_as_it_always_was() {
         (&*parsed.request_id, parsed.trace_id.as_deref()),
         ("m-1", Some("trace_1"))
     );
-    let context = parsed.into_context("");
+    let context = parsed.take_context("");
     assert_eq!(
         (&context["user_id"], &context["message_type"]),
         (&json!("ada"), &json!("chat"))
@@ -202,5 +202,52 @@ proptest::proptest! {
     #[test]
     fn no_body_panics(body in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
         let _parsed = DecideRequest::parse(&body);
+    }
+}
+
+#[test]
+fn what_an_assignment_needs_is_kept() {
+    let mut request = good();
+    let fields = json!({
+        "idempotency_key": "k-1", "push_assignment": 1, "assignment_subject": "caf.assign",
+        "options": {"priority": "high"},
+    });
+    request
+        .as_object_mut()
+        .unwrap()
+        .extend(fields.as_object().unwrap().clone());
+    let body = request.to_string().replace("caf.assign", r"caf.\u0061ssign");
+    let parsed = DecideRequest::parse(body.as_bytes()).unwrap();
+    assert_eq!(parsed.idempotency_key.as_deref(), Some("k-1"));
+    assert!(parsed.push_assignment);
+    assert_eq!(parsed.assignment_subject.as_deref(), Some("caf.assign"));
+    assert_eq!(parsed.options.map(RawValue::get), Some(r#"{"priority":"high"}"#));
+
+    // Fields of another type mean nothing, as before an assignment could be asked for.
+    for (push, subject, options) in [
+        (json!(true), json!(5), json!([1])),
+        (json!("true"), json!(null), json!(7)),
+    ] {
+        request["push_assignment"] = push;
+        request["assignment_subject"] = subject;
+        request["options"] = options;
+        let body = request.to_string();
+        let parsed = DecideRequest::parse(body.as_bytes()).unwrap();
+        assert!(parsed.push_assignment && parsed.assignment_subject.is_none() && parsed.options.is_none());
+    }
+    for push in [
+        json!(false),
+        json!("yes"),
+        json!(0),
+        json!(1.5),
+        json!({}),
+        json!(null),
+    ] {
+        request["push_assignment"] = push;
+        let body = request.to_string();
+        assert!(
+            !DecideRequest::parse(body.as_bytes()).unwrap().push_assignment,
+            "{body}"
+        );
     }
 }

@@ -1,79 +1,54 @@
-//! `POST /api/v1/policies/dry-run`: what would be decided, without anything being remembered or called.
+//! A dry run: what would be decided, without anything being remembered or called.
 
-use std::sync::Arc;
+use serde_json::{Map, Value, value::RawValue};
 
-use bytes::Bytes;
-use http::{Request, StatusCode};
-use hyper::body::Incoming;
-use serde_json::{Map, Value, json, value::RawValue};
-
-use super::{Router, failure, now, seed};
+use super::{entry::Intake, find::Found};
 use crate::{
+    clock,
     decide::{
-        Context, DecideContext, DecisionId, DecisionInput, Effects, Explaining, Message, NoExtensions,
-        Provenance, Refusal, Seed, decide,
+        Context, DecideContext, DecisionId, DecisionInput, Effects, Executed, Explaining, Explanation,
+        Message, NoExtensions, Provenance, Seed, decide_now,
     },
-    policy::{self, DetailLevel, PolicyId, RoutingPolicy, Severity, TenantId},
-    respond::{self, ErrorCode, Failure, Response},
-    route::slow::Job,
-    snapshot::Policy,
+    failure::{ErrorCode, Failure},
+    policy::{self, DetailLevel, PolicyId, ProviderId, RoutingPolicy, Severity, TenantId},
     write::invalid_policy,
 };
 
+/// What a dry run decided.
+#[derive(Debug)]
+pub struct DryRun {
+    pub provider: ProviderId,
+    pub reason: &'static str,
+    pub priority: u8,
+    pub executed_extensions: Vec<Executed>,
+    /// The payload as the pre-processors left it.
+    pub final_payload: Value,
+    pub explanation: Explanation,
+}
+
 /// The policy that is tried.
 enum Tried {
-    Stored(Arc<Policy>, Option<u64>),
+    Stored(Found),
     Sent(Box<RoutingPolicy>),
 }
 
-impl Router {
-    /// Reads the request, and answers it where the policy is in memory or in the request.
-    pub(in crate::route) async fn dry_run(
-        self: &Arc<Self>,
-        request: Request<Incoming>,
-    ) -> Result<Response, Failure> {
-        let (parts, body) = request.into_parts();
-        let body = self.read(body).await?;
-        let seed = seed(&parts.headers, self.decider.allow_seed)?;
-        match self.try_policy(&body, seed, false).await? {
-            Ok(response) => Ok(response),
-            Err(key) => self.slow.run(self.clone(), Job::DryRun { key, seed, body }).await,
-        }
-    }
-
-    /// A dry run of a policy that only HEIR knows.
-    pub(in crate::route) async fn dry_run_with_heir(
-        &self,
-        key: &crate::snapshot::Key,
-        seed: Seed,
-        body: &Bytes,
-    ) -> Result<Response, Failure> {
-        self.fetch_for(key).await?;
-        self.try_policy(body, seed, true)
-            .await?
-            .map_err(|(tenant, policy_id)| failure(&Refusal::PolicyNotFound { tenant, policy_id }))
-    }
-
-    async fn try_policy(
-        &self,
-        body: &Bytes,
-        seed: Seed,
-        asked: bool,
-    ) -> Result<Result<Response, crate::snapshot::Key>, Failure> {
+impl Intake {
+    /// Tries the policy that the request sends, or else the one that it names.
+    ///
+    /// # Errors
+    /// A request of another form, mistakes in the policy that was sent, and what a decision fails with.
+    pub async fn dry_run(&self, body: &[u8], seed: Option<Seed>) -> Result<DryRun, Failure> {
         let request = Trial::parse(body)?;
         let tried = match &request.policy {
             Some(document) => Tried::Sent(Box::new(sent(document)?)),
-            None => match self.find(&request.tenant, request.policy_id.as_str(), asked)? {
-                Some(found) => Tried::Stored(found.policy, found.snapshot_revision),
-                None => return Ok(Err((request.tenant, request.policy_id))),
-            },
+            None => Tried::Stored(self.find(&request.tenant, &request.policy_id).await?),
         };
         let (policy, provenance) = match &tried {
-            Tried::Stored(policy, snapshot_revision) => (
-                policy.routing(),
+            Tried::Stored(found) => (
+                found.policy.routing(),
                 Provenance {
-                    policy_revision: policy.revision,
-                    snapshot_revision: *snapshot_revision,
+                    policy_revision: found.policy.revision,
+                    snapshot_revision: found.stamp.revision,
                     ..Provenance::default()
                 },
             ),
@@ -90,38 +65,32 @@ impl Router {
         };
         let at = DecideContext {
             id: DecisionId(fastrand::u128(..)),
-            seed,
-            now: now(),
-            later: &now,
+            seed: seed.unwrap_or_else(|| Seed(fastrand::u64(..))),
+            now: clock::now(),
+            later: &clock::now,
             effects: Effects::None,
         };
-        let memory = &self.decider.memory;
-        let decision = decide(policy, input, &self.decider.rules, memory, &NoExtensions, at)
-            .await
+        let decision = decide_now(policy, input, &self.rules, &self.memory, &NoExtensions, at)
             .result
-            .map_err(|refusal| failure(&refusal))?;
+            .map_err(|refusal| refusal.failure())?;
         let explaining = Explaining {
             decision: &decision,
             policy,
             input,
             at,
-            memory,
+            memory: &self.memory,
             provenance,
         };
-        let result = json!({
-            "decision": {
-                "provider_id": decision.selection.provider,
-                "reason": decision.selection.how.reason(),
-                "priority": decision.selection.how.priority(),
-            },
-            "executed_extensions": decision.executed,
-            "final_payload": decision.message.get("payload").cloned().unwrap_or_else(|| request.payload_tree()),
-            "explanation": explaining.explain(DetailLevel::Verbose, None),
-        });
-        Ok(Ok(respond::json(
-            StatusCode::OK,
-            &json!({"ok": true, "result": result}),
-        )))
+        let explanation = explaining.explain(DetailLevel::Verbose, None);
+        let payload = decision.message.get("payload").cloned();
+        Ok(DryRun {
+            provider: decision.selection.provider.clone(),
+            reason: decision.selection.how.reason(),
+            priority: decision.selection.how.priority(),
+            final_payload: payload.unwrap_or_else(|| request.payload_tree()),
+            executed_extensions: decision.executed,
+            explanation,
+        })
     }
 }
 
@@ -150,7 +119,7 @@ struct Trial {
 
 impl Trial {
     /// Reads `{tenant_id, policy_id, payload?, context?, policy?}`; a whole request for a decision has the same names.
-    fn parse(body: &Bytes) -> Result<Self, Failure> {
+    fn parse(body: &[u8]) -> Result<Self, Failure> {
         let refuse = |message: String| Failure::new(ErrorCode::InvalidRequest, message);
         let body: Map<String, Value> =
             serde_json::from_slice(body).map_err(|error| refuse(format!("Failed to parse JSON: {error}")))?;

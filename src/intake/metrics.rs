@@ -1,46 +1,29 @@
-//! Metrics of decisions, breakers, limits and results. Tenants are bounded as elsewhere; providers too, because a result
+//! Metrics of breakers, results and memory; those of a tenant's decisions are with its snapshot. Tenants are bounded as elsewhere; providers too, because a result
 //! may name any.
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
-use super::metrics::{counter, counters, float_gauges, gauge, gauges, histograms};
-use crate::decide::memory::{CallResult, State, Transition, Trigger};
+use crate::{
+    decide::memory::{CallResult, State, Transition, Trigger},
+    telemetry::registry::{counter, counters, float_gauges, gauge, gauges, histograms},
+};
 
 /// Providers that get a label of their own; all further ones share `other`.
 const PROVIDER_LABELS: usize = 200;
 
-const DECISION_MS: &[f64] = &[
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 50.0, 500.0, 5000.0,
-];
 const RESULT_MS: &[f64] = &[
     10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0, 30_000.0, 60_000.0, 300_000.0,
 ];
 
-/// The reasons of decisions, as labels; `error` is for those that were refused.
-pub const REASONS: [&str; 6] = [
-    "sticky",
-    "weighted",
-    "retry",
-    "fallback",
-    "circuit_breaker_fallback",
-    "error",
-];
-
 /// All of them.
 #[derive(Debug)]
-pub struct DecisionMetrics {
-    decisions: IntCounterVec,
-    latency_ms: HistogramVec,
-    sticky_hits: IntCounterVec,
-    sticky_misses: IntCounterVec,
-    fallbacks: IntCounterVec,
-    limits_allowed: IntCounterVec,
-    limits_exceeded: IntCounterVec,
+pub struct IntakeMetrics {
+    pub waiting_requests: IntGauge,
     breaker_events: IntCounterVec,
     breaker_state: IntGaugeVec,
     breaker_transitions: IntCounterVec,
@@ -61,50 +44,20 @@ pub struct DecisionMetrics {
     bucket_evictions: IntCounter,
 }
 
-impl DecisionMetrics {
-    pub(super) fn new(r: &Registry) -> Result<Self, prometheus::Error> {
-        let tenant = &["tenant_id"];
-        let scoped = &["scope", "tenant_id"];
+impl IntakeMetrics {
+    /// Registers the families.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn register(r: &Registry) -> Result<Self, prometheus::Error> {
         let provider = &["tenant_id", "provider_id"];
+        let waiting = gauge(
+            r,
+            "beamline_sidecar_waiting_requests",
+            "Requests that wait for HEIR or the disk.",
+        )?;
         Ok(Self {
-            decisions: counters(
-                r,
-                "router_policy_decisions_total",
-                "Decisions by what they were made by; refusals are not among them.",
-                &["tenant_id", "reason"],
-            )?,
-            latency_ms: histograms(
-                r,
-                "router_policy_decision_latency_ms",
-                "Time from the request's complete body to the finished answer of a decision, in milliseconds.",
-                &["tenant_id", "reason"],
-                DECISION_MS,
-            )?,
-            sticky_hits: counters(r, "router_sticky_hits_total", "Sessions that were known.", tenant)?,
-            sticky_misses: counters(
-                r,
-                "router_sticky_miss_total",
-                "Sessions that were not known, where the policy has sticky sessions.",
-                tenant,
-            )?,
-            fallbacks: counters(
-                r,
-                "router_fallback_activation_total",
-                "Decisions that went to a fallback.",
-                tenant,
-            )?,
-            limits_allowed: counters(
-                r,
-                "router_rate_limit_allowed_total",
-                "Requests that a limit let pass, by the narrowest that applied.",
-                scoped,
-            )?,
-            limits_exceeded: counters(
-                r,
-                "router_rate_limit_exceeded_total",
-                "Requests that a limit refused.",
-                scoped,
-            )?,
+            waiting_requests: waiting,
             breaker_events: counters(
                 r,
                 "router_circuit_breaker_events_total",
@@ -208,15 +161,6 @@ impl DecisionMetrics {
         })
     }
 
-    pub(super) fn tenant(self: &Arc<Self>, label: &str) -> TenantDecisions {
-        TenantDecisions {
-            all: self.clone(),
-            label: label.into(),
-            by_reason: Default::default(),
-            sticky: Default::default(),
-        }
-    }
-
     /// The label of a provider.
     fn provider<'p>(&self, provider: &'p str) -> &'p str {
         let mut known = self.providers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -251,7 +195,7 @@ impl DecisionMetrics {
     /// A breaker that changed; `tenant` is the tenant's label.
     pub fn transition(&self, tenant: &str, transition: &Transition) {
         let provider = self.provider(transition.provider.as_str());
-        let (from, to) = (state(transition.from), state(transition.to));
+        let (from, to) = (transition.from.as_str(), transition.to.as_str());
         let both = &[tenant, provider];
         self.breaker_transitions
             .with_label_values(&[tenant, provider, from, to, to])
@@ -265,7 +209,7 @@ impl DecisionMetrics {
                 let _absent = self.breaker_state.remove_label_values(labels);
             }
         }
-        let reason = trigger(transition.trigger);
+        let reason = transition.trigger.as_str();
         self.breaker_trigger
             .with_label_values(&[tenant, provider, reason])
             .set(1);
@@ -310,84 +254,5 @@ impl DecisionMetrics {
         ] {
             counter.inc_by(now.saturating_sub(counter.get()));
         }
-    }
-}
-
-/// A breaker's state as labels and log lines have it.
-pub const fn state(state: State) -> &'static str {
-    match state {
-        State::Closed => "closed",
-        State::Open => "open",
-        State::HalfOpen => "half_open",
-    }
-}
-
-/// A trigger as labels and log lines have it.
-pub const fn trigger(trigger: Trigger) -> &'static str {
-    match trigger {
-        Trigger::LatencyThresholdExceeded => "latency_threshold_exceeded",
-        Trigger::FailureThresholdExceeded => "failure_threshold_exceeded",
-        Trigger::ErrorRateThresholdExceeded => "error_rate_threshold_exceeded",
-        Trigger::HalfOpenFailure => "half_open_failure",
-        Trigger::TimeoutElapsed => "timeout_elapsed",
-        Trigger::SuccessThresholdMet => "success_threshold_met",
-    }
-}
-
-/// The counters that a tenant's decisions touch, each found once.
-#[derive(Debug)]
-pub struct TenantDecisions {
-    all: Arc<DecisionMetrics>,
-    label: Box<str>,
-    /// A refusal is timed and not counted: the errors have a counter of their own.
-    by_reason: [OnceLock<(Option<IntCounter>, Histogram)>; REASONS.len()],
-    sticky: [OnceLock<IntCounter>; 2],
-}
-
-impl TenantDecisions {
-    /// The tenant's label.
-    pub fn label(&self) -> &str {
-        &self.label
-    }
-
-    /// A decision that was made, or refused for the reason `error`.
-    pub fn decided(&self, reason: &'static str, milliseconds: f64) {
-        let Some(index) = REASONS.iter().position(|known| *known == reason) else {
-            return;
-        };
-        let labels = &[&*self.label, reason];
-        let (count, latency) = self.by_reason[index].get_or_init(|| {
-            let count = (reason != "error").then(|| self.all.decisions.with_label_values(labels));
-            (count, self.all.latency_ms.with_label_values(labels))
-        });
-        latency.observe(milliseconds);
-        if let Some(count) = count {
-            count.inc();
-        }
-        if matches!(reason, "fallback" | "circuit_breaker_fallback") {
-            self.all.fallbacks.with_label_values(&[&self.label]).inc();
-        }
-    }
-
-    /// A session that was looked for.
-    pub fn session(&self, hit: bool) {
-        let vec = if hit {
-            &self.all.sticky_hits
-        } else {
-            &self.all.sticky_misses
-        };
-        self.sticky[usize::from(hit)]
-            .get_or_init(|| vec.with_label_values(&[&self.label]))
-            .inc();
-    }
-
-    /// A request that met a limit of this scope.
-    pub fn limited(&self, scope: &str, allowed: bool) {
-        let vec = if allowed {
-            &self.all.limits_allowed
-        } else {
-            &self.all.limits_exceeded
-        };
-        vec.with_label_values(&[scope, &self.label]).inc();
     }
 }

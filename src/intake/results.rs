@@ -1,62 +1,18 @@
-//! `POST /api/v1/results`: what became of calls to providers. Breakers and estimates learn from it.
+//! Results: what became of calls to providers. Breakers and estimates learn from them.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
-};
+use serde_json::{Map, Value};
 
-use http::{Request, StatusCode};
-use hyper::body::Incoming;
-use serde_json::{Map, Value, json};
-
-use super::{Router, now, observe};
+use super::{entry::Intake, record::Recorder};
 use crate::{
-    decide::{
-        Timestamp,
-        memory::{CallResult, classify},
-    },
+    clock::{self, Timestamp},
+    decide::memory::{CallResult, classify},
+    failure::{ErrorCode, Failure},
     policy::{ProviderId, TenantId},
-    respond::{self, ErrorCode, Failure, Response},
 };
 
 /// Most results of one request.
-const MOST: usize = 100;
-/// Results that are remembered, so that one which is sent again is not counted again, and for how long.
-const REMEMBERED: usize = 10_000;
-const REMEMBERED_MS: u64 = 3_600_000;
-
-/// Results that were taken in lately.
-#[derive(Debug, Default)]
-pub(super) struct ResultsMemory(Mutex<Seen>);
-
-#[derive(Debug, Default)]
-struct Seen {
-    at: HashMap<(TenantId, Arc<str>), Timestamp>,
-    order: VecDeque<((TenantId, Arc<str>), Timestamp)>,
-}
-
-impl ResultsMemory {
-    /// Whether this is the first time within the hour.
-    fn is_new(&self, tenant: &TenantId, id: &str, now: Timestamp) -> bool {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_over = |since: Timestamp| now.since(since) >= REMEMBERED_MS;
-        while seen.order.front().is_some_and(|(_, since)| is_over(*since)) || seen.order.len() >= REMEMBERED {
-            let Some((oldest, _)) = seen.order.pop_front() else {
-                break;
-            };
-            seen.at.remove(&oldest);
-        }
-        let key: (TenantId, Arc<str>) = (tenant.clone(), id.into());
-        if seen.at.contains_key(&key) {
-            return false;
-        }
-        seen.at.insert(key.clone(), now);
-        seen.order.push_back((key, now));
-        true
-    }
-}
-
-/// One result that can be taken in.
+const MAX_RESULTS: usize = 100;
+/// One valid result.
 #[derive(Debug)]
 struct ExecResult {
     tenant: TenantId,
@@ -70,15 +26,25 @@ struct ExecResult {
     error_message: Option<String>,
 }
 
-/// Why a result is not taken in: the reason, the platform's code, and a sentence.
+/// Why a result is refused: the reason, the platform's code, and a sentence.
 #[derive(Debug)]
 struct Invalid(&'static str, &'static str, String);
 
-impl Router {
-    /// Takes in one result, or a list of them: all or, if one is wrong, none.
-    pub(in crate::route) async fn results(&self, request: Request<Incoming>) -> Result<Response, Failure> {
-        let body = self.read(request.into_body()).await?;
-        let metrics = &self.metrics.decisions;
+/// How many results of a request were new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Accepted {
+    pub accepted: u32,
+    /// Results that had been counted before.
+    pub duplicates: u32,
+}
+
+impl Intake {
+    /// Counts one result, or a list of them: all or, if one is invalid, none.
+    ///
+    /// # Errors
+    /// `invalid_request` names the first invalid result, by its path.
+    pub fn results(&self, body: &[u8]) -> Result<Accepted, Failure> {
+        let metrics = &self.metrics;
         let refuse = |at: String, Invalid(reason, code, message): Invalid| {
             metrics.result_refused(reason, code);
             Failure::new(ErrorCode::InvalidRequest, message)
@@ -86,7 +52,7 @@ impl Router {
                 .detail("error_code", code)
                 .detail("path", at)
         };
-        let parsed: Value = serde_json::from_slice(&body).map_err(|error| {
+        let parsed: Value = serde_json::from_slice(body).map_err(|error| {
             refuse(
                 "$".into(),
                 Invalid(
@@ -97,8 +63,8 @@ impl Router {
             )
         })?;
         let list = match parsed {
-            Value::Array(list) if list.len() > MOST => {
-                let message = format!("one request brings at most {MOST} results");
+            Value::Array(list) if list.len() > MAX_RESULTS => {
+                let message = format!("one request brings at most {MAX_RESULTS} results");
                 return Err(refuse(
                     "$".into(),
                     Invalid("too_many_results", "PARSE_ERROR", message),
@@ -114,23 +80,22 @@ impl Router {
                 ExecResult::parse(result).map_err(|invalid| refuse(format!("$[{index}]"), invalid))
             })
             .collect();
-        let (mut accepted, mut duplicates) = (0_u32, 0_u32);
-        let now = now();
+        let mut counts = Accepted::default();
+        let now = clock::now();
         for result in results? {
-            if self.decider.results.is_new(&result.tenant, &result.id, now) {
-                self.take_in(&result, now);
-                accepted += 1;
+            if self.results.is_new(&result.tenant, &result.id, now) {
+                self.count(&result, now);
+                counts.accepted += 1;
             } else {
                 metrics.results_duplicate.inc();
-                duplicates += 1;
+                counts.duplicates += 1;
             }
         }
-        let body = json!({"ok": true, "accepted": accepted, "duplicates": duplicates});
-        Ok(respond::json(StatusCode::ACCEPTED, &body))
+        Ok(counts)
     }
 
-    fn take_in(&self, result: &ExecResult, now: Timestamp) {
-        let metrics = &self.metrics.decisions;
+    fn count(&self, result: &ExecResult, now: Timestamp) {
+        let metrics = &self.metrics;
         metrics.result(&result.status);
         if let Some(latency_ms) = result.latency_ms {
             metrics.result_latency_ms.observe(latency_ms as f64);
@@ -146,7 +111,7 @@ impl Router {
         ) else {
             return;
         };
-        let memory = &self.decider.memory;
+        let memory = &self.memory;
         let failed = counted == CallResult::Failure;
         memory.estimates.record(
             &result.tenant,
@@ -157,14 +122,14 @@ impl Router {
             now,
         );
         metrics.breaker_event(
-            self.metrics.tenant_label(&result.tenant),
+            self.store.metrics().tenant_label(&result.tenant),
             provider.as_str(),
             counted,
         );
         let transition = memory
             .breakers
             .record(&result.tenant, provider, counted, result.latency_ms, now);
-        observe::transitions(&self.metrics, transition.as_slice());
+        Recorder::new(&self.store, metrics).transitions(transition.as_slice());
     }
 }
 

@@ -1,0 +1,135 @@
+//! The policy that a request is decided by: from the snapshot, or from HEIR where only HEIR knows it.
+
+use std::{sync::Arc, time::Instant};
+
+use super::entry::Intake;
+use crate::{
+    decide::Complexity,
+    extensions::Registry,
+    failure::{ErrorCode, Failure},
+    policy::{PolicyId, TenantId},
+    refresh::FetchOutcome,
+    snapshot::{Age, Key, Lookup, Policy, Snapshot, Source},
+};
+
+/// Which snapshot answered, and how old it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotStamp {
+    /// HEIR's revision; `None` where HEIR has none.
+    pub revision: Option<u64>,
+    /// Where the policy came from.
+    pub source: Source,
+    /// Milliseconds since HEIR last confirmed the snapshot.
+    pub age_ms: u64,
+    pub age: Age,
+}
+
+/// A policy as a decision takes it.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) policy: Arc<Policy>,
+    /// The extensions that belong to it.
+    pub(super) registry: Arc<Registry>,
+    pub(super) stamp: SnapshotStamp,
+    /// Whether HEIR did not have to be asked.
+    pub(super) cached: bool,
+}
+
+impl Intake {
+    /// The policy, from HEIR if need be.
+    ///
+    /// # Errors
+    /// `policy_not_found`, `policy_expired`, and what HEIR failed with.
+    pub(super) async fn find(&self, tenant: &TenantId, policy_id: &PolicyId) -> Result<Found, Failure> {
+        if let Some(found) = self.find_in_memory(tenant, policy_id)? {
+            return Ok(found);
+        }
+        let key = (tenant.clone(), policy_id.clone());
+        self.waiting.admit(self.fetch(&key)).await?;
+        let found = self.look_up(&self.store.load(), tenant, policy_id)?;
+        let found = found.ok_or_else(|| not_found(tenant, policy_id))?;
+        Ok(Found {
+            cached: false,
+            ..found
+        })
+    }
+
+    /// The policy, or `None` where only HEIR can say.
+    fn find_in_memory(&self, tenant: &TenantId, policy_id: &PolicyId) -> Result<Option<Found>, Failure> {
+        let snapshot = self.store.load();
+        match self.look_up(&snapshot, tenant, policy_id)? {
+            None if self.may_have(&snapshot, tenant, policy_id) => Ok(None),
+            None => Err(not_found(tenant, policy_id)),
+            found => Ok(found),
+        }
+    }
+
+    fn look_up(
+        &self,
+        snapshot: &Snapshot,
+        tenant: &TenantId,
+        policy_id: &PolicyId,
+    ) -> Result<Option<Found>, Failure> {
+        let Lookup::Found(found) = snapshot.lookup(tenant.as_str(), policy_id.as_str()).0 else {
+            return Ok(None);
+        };
+        let (age_ms, age) = self.store.freshness().at(Instant::now());
+        if self.store.freshness().refuses(age) {
+            return Err(expired(age_ms));
+        }
+        Ok(Some(Found {
+            policy: found.policy.clone(),
+            registry: snapshot.registry().clone(),
+            stamp: SnapshotStamp {
+                revision: snapshot.position().revision,
+                source: found.source(snapshot.origin()),
+                age_ms,
+                age,
+            },
+            cached: true,
+        }))
+    }
+
+    /// Whether HEIR may have a policy that memory does not have.
+    fn may_have(&self, snapshot: &Snapshot, tenant: &TenantId, policy_id: &PolicyId) -> bool {
+        let Some(fetcher) = &self.fetcher else {
+            return false;
+        };
+        let lookup = snapshot.lookup(tenant.as_str(), policy_id.as_str()).0;
+        matches!(lookup, Lookup::Unknown) && !fetcher.is_known_absent(&(tenant.clone(), policy_id.clone()))
+    }
+
+    async fn fetch(&self, key: &Key) -> Result<(), Failure> {
+        let Some(fetcher) = &self.fetcher else {
+            return Ok(());
+        };
+        match fetcher.fetch(key).await {
+            FetchOutcome::Failed(failure) => Err(failure),
+            FetchOutcome::Stored | FetchOutcome::Absent => Ok(()),
+        }
+    }
+
+    /// How heavy a policy's pipeline is.
+    ///
+    /// # Errors
+    /// As for a decision by the policy.
+    pub async fn complexity(&self, tenant: &TenantId, policy_id: &PolicyId) -> Result<Complexity, Failure> {
+        let found = self.find(tenant, policy_id).await?;
+        Ok(Complexity::of(found.policy.routing().pipeline.as_deref()))
+    }
+}
+
+fn not_found(tenant: &TenantId, policy_id: &PolicyId) -> Failure {
+    let message = format!("Policy '{tenant}/{policy_id}' not found");
+    Failure::new(ErrorCode::PolicyNotFound, message)
+        .detail("tenant_id", tenant.as_str())
+        .detail("policy_id", policy_id.as_str())
+}
+
+/// The failure of a request for policies that are too old to be given out.
+pub fn expired(age_ms: u64) -> Failure {
+    let message = "HEIR has not confirmed the policies for longer than refresh.expired_after_ms allows";
+    Failure::new(ErrorCode::PolicyExpired, message)
+        .detail("age_ms", age_ms)
+        .retry_after_seconds(1)
+}

@@ -1,0 +1,28 @@
+//! The use cases of decisions, free of any transport: a request is read, admitted, decided on and recorded here, and
+//! HTTP, gRPC or NATS translate what comes in and goes out.
+//!
+//! ```text
+//!  request (bytes ─► typed) ─► entry: admit ─► find: the policy, from memory or HEIR ─► decide ─► record ─► reply
+//!  dry_run: the same without effects        results: what became of calls, once each (idempotency)
+//! ```
+
+mod decide;
+mod dry_run;
+mod entry;
+mod find;
+mod idempotency;
+mod metrics;
+mod record;
+mod reply;
+mod request;
+mod results;
+mod waiting;
+
+pub use decide::{Decided, Explain, Options};
+pub use dry_run::DryRun;
+pub use entry::Intake;
+pub use find::{SnapshotStamp, expired};
+pub use metrics::IntakeMetrics;
+pub use request::{DecideRequest, InvalidDecideRequest};
+pub use results::Accepted;
+pub use waiting::WaitingRequests;

@@ -1,0 +1,65 @@
+//! A decision as JSON, the same for every transport that answers in JSON (contract: messaging 2.2).
+
+use serde::Serialize;
+
+use super::decide::Decided;
+use crate::{
+    decide::{Explanation, Metadata},
+    failure::{ErrorCode, Failure},
+};
+
+#[derive(Serialize)]
+struct Reply<'a> {
+    ok: bool,
+    decision: ReplyDecision<'a>,
+    context: ReplyContext<'a>,
+}
+
+#[derive(Serialize)]
+struct ReplyDecision<'a> {
+    provider_id: &'a str,
+    priority: u8,
+    expected_latency_ms: u64,
+    expected_cost: f64,
+    reason: &'static str,
+    metadata: Metadata<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explanation: Option<&'a Explanation>,
+}
+
+#[derive(Serialize)]
+struct ReplyContext<'a> {
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<&'a str>,
+}
+
+impl Decided<'_> {
+    /// `{"ok":true,"decision":{…},"context":{…}}`.
+    ///
+    /// # Errors
+    /// `internal_error` where the answer cannot be written, which only a bug can cause.
+    pub fn to_json(&self) -> Result<Vec<u8>, Failure> {
+        let how = &self.decision.selection.how;
+        let reply = Reply {
+            ok: true,
+            decision: ReplyDecision {
+                provider_id: self.decision.selection.provider.as_str(),
+                priority: how.priority(),
+                expected_latency_ms: self.expected_latency_ms,
+                expected_cost: self.expected_cost,
+                reason: how.reason(),
+                metadata: Metadata {
+                    context: &self.context,
+                    extras: &self.extras,
+                },
+                explanation: self.explanation.as_ref(),
+            },
+            context: ReplyContext {
+                request_id: &self.request.request_id,
+                trace_id: self.request.trace_id.as_deref(),
+            },
+        };
+        serde_json::to_vec(&reply).map_err(|error| Failure::new(ErrorCode::InternalError, error.to_string()))
+    }
+}
