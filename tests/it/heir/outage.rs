@@ -12,10 +12,7 @@ use beamline_sidecar::store::Level;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::{
-    faults::{Fault, Faulty},
-    support::{Heir, Sidecar, eventually},
-};
+use crate::support::{Fault, Faulty, Heir, Sidecar, eventually};
 
 const SOON: &str = "refresh: {interval_ms: 100, long_poll_timeout_ms: 1000}";
 

@@ -18,7 +18,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::processes::{SidecarProcess, StoreProcess, within};
+use crate::support::{SidecarProcess, StoreProcess, within};
 
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}

@@ -5,6 +5,7 @@
 )]
 
 mod framing;
+mod limits;
 mod log;
 mod paths;
 

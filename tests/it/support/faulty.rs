@@ -1,8 +1,4 @@
 //! A proxy in front of a HEIR that counts what passes and does to it what a test says.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests fail the test that called them"
-)]
 
 use std::{
     convert::Infallible,
@@ -24,7 +20,7 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 
-use crate::support::{Answer, Client};
+use super::{Answer, Client};
 
 /// One request as HEIR would see it.
 #[derive(Debug, Clone)]

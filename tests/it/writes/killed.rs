@@ -5,10 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use http::StatusCode;
 use tokio::task::JoinSet;
 
-use crate::{
-    processes::{SidecarProcess, StoreProcess, within},
-    support::Client,
-};
+use crate::support::{Client, SidecarProcess, StoreProcess, within};
 
 /// What a policy was acknowledged to be: this body, or deleted.
 type Acknowledged = BTreeMap<String, Option<String>>;
@@ -44,7 +41,7 @@ async fn queued_writes_outlive_every_kill_at_any_moment() {
     const ROUNDS: usize = 20;
     let folder = tempfile::tempdir().unwrap();
     let mut store = StoreProcess::start(&folder.path().join("heir.db"), None).await;
-    let heir = crate::processes::Proxy::start(store.address()).await;
+    let heir = crate::support::Proxy::start(store.address()).await;
     let mut sidecar = SidecarProcess::start(folder.path(), heir.address, "").await;
     sidecar.wait_for("live").await;
     within(30, "the sidecar has a snapshot on disk", || async {

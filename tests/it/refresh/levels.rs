@@ -6,10 +6,7 @@ use beamline_sidecar::store::Level;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::{
-    faults::{Fault, Faulty},
-    support::{Client, Heir, Say, Scripted, Sidecar, eventually},
-};
+use crate::support::{Client, Fault, Faulty, Heir, Say, Scripted, Sidecar, eventually};
 
 const SOON: &str =
     "refresh: {interval_ms: 50, long_poll_timeout_ms: 2000, negative_ttl_ms: 50, jitter_seed: 1}";

@@ -12,10 +12,7 @@ use beamline_sidecar::store::Level;
 use http::StatusCode;
 use serde_json::Value;
 
-use crate::{
-    faults::{Fault, Faulty},
-    support::{Heir, Sidecar, eventually},
-};
+use crate::support::{Fault, Faulty, Heir, Sidecar, eventually};
 
 const SOON: &str = "refresh: {interval_ms: 50, long_poll_timeout_ms: 2000, jitter_seed: 1}";
 

@@ -10,10 +10,7 @@ use std::{
 use http::StatusCode;
 use tokio::task::JoinSet;
 
-use crate::{
-    processes::{SidecarProcess, StoreProcess, within},
-    support::{Client, Say, Scripted},
-};
+use crate::support::{Client, Say, Scripted, SidecarProcess, StoreProcess, within};
 
 fn import(folder: &Path, tenants: usize, policies: usize, serial: u64) {
     for index in 0..policies {

@@ -15,9 +15,9 @@ use std::{
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::{compatibility::kept, place::Place};
 use crate::{
     decide::{decide, outcome, request},
+    extensions::{compatibility::kept, place::Place},
     support::{Client, Process},
 };
 

@@ -8,10 +8,7 @@ use std::{
 use beamline_sidecar::store::Level;
 use http::StatusCode;
 
-use crate::{
-    faults::{Fault, Faulty},
-    support::{Client, Heir, Sidecar, eventually},
-};
+use crate::support::{Client, Fault, Faulty, Heir, Sidecar, eventually};
 
 const SOON: &str =
     "refresh: {interval_ms: 50, long_poll_timeout_ms: 2000, negative_ttl_ms: 50, jitter_seed: 1}";

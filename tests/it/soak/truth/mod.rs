@@ -33,10 +33,7 @@ use tokio::{
 };
 
 use self::{faults::Stage, plan::Scale, world::World};
-use crate::{
-    processes::{Proxy, SidecarProcess, StoreProcess, within},
-    support::Client,
-};
+use crate::support::{Client, Proxy, SidecarProcess, StoreProcess, within};
 
 /// The sidecar's keys besides those that every process here has.
 const YAML: &str = "refresh: {interval_ms: 300, long_poll_timeout_ms: 2000, stale_after_ms: 5000}

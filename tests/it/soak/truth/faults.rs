@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 use http::StatusCode;
 
 use super::{plan::Fault, world::World};
-use crate::processes::{Copy, Proxy, SidecarProcess, StoreProcess, within};
+use crate::support::{Copy, Proxy, SidecarProcess, StoreProcess, within};
 
 /// Everything that runs.
 pub(super) struct Stage {

@@ -11,10 +11,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{
-    faults::{Fault, Faulty},
-    support::{Answer, Heir, Sidecar, eventually},
-};
+use crate::support::{Answer, Fault, Faulty, Heir, Sidecar, eventually};
 
 const SOON: &str = "refresh: {interval_ms: 50, long_poll_timeout_ms: 1000, negative_ttl_ms: 50}";
 const A: &str = "/api/v1/policies/acme/a";

@@ -10,10 +10,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::{faults::Stage, world::World};
-use crate::{
-    processes::within,
-    support::{Answer, Client},
-};
+use crate::support::{Answer, Client, within};
 
 /// Writes that wait for an operator: which write of which policy, by its tag.
 type Reported = HashMap<(String, String), Vec<Option<String>>>;

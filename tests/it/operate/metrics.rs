@@ -14,11 +14,11 @@ use serde_json::json;
 use crate::extensions::place::Place;
 use crate::support::{Heir, Sidecar, eventually};
 
-const DOCUMENT: &str = include_str!("../../docs/metrics.md");
+const DOCUMENT: &str = include_str!("../../../docs/metrics.md");
 const SOURCES: [&str; 3] = [
-    include_str!("../../src/telemetry/metrics.rs"),
-    include_str!("../../src/telemetry/decisions.rs"),
-    include_str!("../../src/telemetry/extensions.rs"),
+    include_str!("../../../src/telemetry/metrics.rs"),
+    include_str!("../../../src/telemetry/decisions.rs"),
+    include_str!("../../../src/telemetry/extensions.rs"),
 ];
 
 /// A metric's type, and what each of its labels may be.

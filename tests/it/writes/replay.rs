@@ -11,9 +11,8 @@ use http::StatusCode;
 use serde_json::json;
 
 use crate::{
-    faults::{Fault, Faulty},
-    support::{Heir, Process, Sidecar, eventually},
-    writes::{is_queued, pair, replayed, with_state, writes},
+    support::{Fault, Faulty, Heir, Process, Sidecar, eventually},
+    writes::put_delete::{is_queued, pair, replayed, with_state, writes},
 };
 
 #[tokio::test]

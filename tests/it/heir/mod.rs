@@ -6,7 +6,9 @@
 )]
 
 mod answers;
+mod outage;
 mod streams;
+mod tls;
 
 use http::StatusCode;
 use serde_json::{Value, json};

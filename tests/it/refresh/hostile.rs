@@ -16,10 +16,7 @@ use beamline_sidecar::store::Level;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::{
-    faults::{Fault, Faulty},
-    support::{Heir, Say, Scripted, Sidecar, eventually},
-};
+use crate::support::{Fault, Faulty, Heir, Say, Scripted, Sidecar, eventually};
 
 const SOON: &str = "refresh: {interval_ms: 50, long_poll_timeout_ms: 2000, jitter_seed: 1}";
 /// The next refresh comes when it is asked for.

@@ -20,10 +20,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::{
-    faults::{Fault, Faulty},
-    support::{Heir, Process, Sidecar, eventually},
-};
+use crate::support::{Fault, Faulty, Heir, Process, Sidecar, eventually};
 
 /// An authority that signs for both sides.
 struct Authority {
