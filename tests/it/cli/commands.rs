@@ -4,26 +4,17 @@
     reason = "helpers of tests fail the test that called them"
 )]
 
-use std::{fs, process::Command};
+use std::fs;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Process, QUICK, Sidecar};
+use crate::support::{Ended, Process, QUICK, Sidecar, program};
 
 /// Runs a command that ends by itself. Its exit code and what it printed.
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_beamline-sidecar"))
-        .args(arguments)
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code().unwrap(),
-        text(output.stdout),
-        text(output.stderr),
-    )
+    let ended = Ended::of(program().args(arguments).envs(variables.iter().copied()));
+    (ended.code, ended.out, ended.errors)
 }
 
 fn file(folder: &TempDir, name: &str, text: &str) -> String {

@@ -13,31 +13,21 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::extensions::guest_path;
+use crate::{
+    extensions::guest_path,
+    support::{Ended, program},
+};
 
 /// Far more than any case takes that ends by itself.
 const PATIENCE: [&str; 2] = ["--timeout-ms", "60000"];
-
-/// What a command came to.
-struct Ended {
-    code: i32,
-    out: String,
-    errors: String,
-}
-
-impl Ended {
-    /// What it printed, as JSON.
-    fn report(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.errors))
-    }
-}
 
 fn ext(arguments: &[&str]) -> Ended {
     ext_in(Path::new(env!("CARGO_MANIFEST_DIR")), arguments)
 }
 
 fn ext_in(dir: &Path, arguments: &[&str]) -> Ended {
-    let output = Command::new(env!("CARGO_BIN_EXE_beamline-sidecar"))
+    let mut command = program();
+    command
         .arg("ext")
         .args(arguments)
         .current_dir(dir)
@@ -47,15 +37,8 @@ fn ext_in(dir: &Path, arguments: &[&str]) -> Ended {
         .env(
             "CARGO_TARGET_DIR",
             Path::new(env!("CARGO_TARGET_TMPDIR")).join("ext"),
-        )
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Ended {
-        code: output.status.code().unwrap(),
-        out: text(output.stdout),
-        errors: text(output.stderr),
-    }
+        );
+    Ended::of(&mut command)
 }
 
 fn guest(name: &str) -> String {

@@ -5,33 +5,18 @@
     reason = "helpers of tests fail the test that called them"
 )]
 
-use std::{
-    fs,
-    io::Write,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{fs, path::Path, process::Command};
 
 use serde_json::{Value, json};
 
+use crate::support::{Ended, program};
+
 /// Exit code, standard output and standard error.
 fn run(arguments: &[&str], input: &str) -> (i32, String, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_beamline-sidecar"))
-        .args(arguments)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code().unwrap(),
-        text(output.stdout),
-        text(output.stderr),
-    )
+    let mut command = program();
+    command.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let ended = Ended::with_input(&mut command, input);
+    (ended.code, ended.out, ended.errors)
 }
 
 fn parsed(text: &str) -> Value {

@@ -5,8 +5,8 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{GOOD, converse, get, start, statuses};
-use crate::support::{Say, Scripted, Sidecar, raw};
+use super::{GOOD, get, start, statuses};
+use crate::support::{Say, Scripted, Sidecar, converse, raw};
 
 #[tokio::test]
 async fn hostile_07_a_request_whose_length_is_in_doubt_ends_the_connection() {
@@ -36,7 +36,7 @@ async fn hostile_07_a_request_whose_length_is_in_doubt_ends_the_connection() {
     ] {
         let chunks = "fffffffffffffffff1\r\n{}\r\n0\r\n\r\n";
         for body in ["{}", chunks] {
-            let (answer, closed) = converse(&sidecar, format!("{head}{headers}\r\n{body}{GOOD}")).await;
+            let (answer, closed) = converse(sidecar.data, format!("{head}{headers}\r\n{body}{GOOD}")).await;
             assert_eq!(statuses(&answer), [status], "{headers:?} {answer}");
             assert!(closed, "{headers:?}");
         }
@@ -45,7 +45,7 @@ async fn hostile_07_a_request_whose_length_is_in_doubt_ends_the_connection() {
     assert_eq!(untouched.text(), "{\"of\":\"acme\"}");
     // Twice the same number is one number, and so it is passed on (RFC 9110, section 8.6).
     let twice = format!("{head}content-length: 2\r\ncontent-length: 2\r\n\r\n{{}}{GOOD}");
-    let (answer, _) = converse(&sidecar, twice).await;
+    let (answer, _) = converse(sidecar.data, twice).await;
     assert_eq!(statuses(&answer), ["200", "200"], "{answer}");
     assert!(answer.ends_with("\r\n\r\n{}"), "{answer}");
     sidecar.stop().await;
@@ -73,7 +73,7 @@ async fn hostile_08_an_upgrade_opens_no_tunnel() {
         assert!(!head.to_lowercase().contains("upgrade"), "{head}");
     }
     let pipelined = format!("{}{}", upgrade("/switch"), get("/plain"));
-    let (answer, _) = converse(&sidecar, pipelined).await;
+    let (answer, _) = converse(sidecar.data, pipelined).await;
     assert_eq!(statuses(&answer)[0], "502", "{answer}");
     assert!(!answer.contains("TUNNEL"), "{answer}");
     let lookups = format!("{}{}", upgrade("/api/v1/policies/acme/chat"), get("/health"));
@@ -87,7 +87,7 @@ async fn hostile_09_a_body_that_ends_with_the_connection_is_refused() {
     for version in ["1.0", "1.1"] {
         for method in ["PUT", "POST", "PATCH"] {
             let (answer, closed) = converse(
-                &sidecar,
+                sidecar.data,
                 format!("{method} /api/v1/policies/acme/chat HTTP/{version}\r\nhost: a\r\n\r\n{{\"x\":1}}"),
             )
             .await;
@@ -112,7 +112,7 @@ async fn hostile_10_a_body_nobody_reads_is_never_taken_for_a_request() {
     // Answered at once, from memory: the body, a request by its looks, has not been read.
     for path in ["/api/v1/policies/acme/chat", "/health"] {
         let (answer, closed) = converse(
-            &sidecar,
+            sidecar.data,
             format!(
                 "GET {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{smuggled}{}",
                 smuggled.len(),

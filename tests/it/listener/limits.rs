@@ -4,7 +4,7 @@
     reason = "helpers of tests fail the test that called them"
 )]
 
-use std::{os::unix::fs::PermissionsExt, time::Duration};
+use std::os::unix::fs::PermissionsExt;
 
 use beamline_sidecar::store::Level;
 use http::StatusCode;
@@ -13,17 +13,11 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use crate::support::{Heir, QUICK, Say, Scripted, Sidecar, eventually};
+use crate::support::{Heir, QUICK, Say, Scripted, Sidecar, eventually, until_closed};
 
-/// Sends these bytes and reads until the server closes.
-async fn until_closed(address: std::net::SocketAddr, bytes: &str) -> String {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(bytes.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
-    // A reset ends a connection as well as an end does.
-    let _end_or_reset = read.unwrap();
-    String::from_utf8(answer).unwrap()
+/// What comes until the server closes. A reset ends a connection as well as an end does.
+async fn answer(address: std::net::SocketAddr, bytes: &str) -> String {
+    until_closed(address, bytes).await.0
 }
 
 #[tokio::test]
@@ -36,10 +30,10 @@ async fn who_stops_talking_is_hung_up_on() {
     sidecar.wait_for("live").await;
     let head = "PUT /api/v1/policies/acme/chat HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n";
     let (half_a_head, half_a_body, nothing, idle) = tokio::join!(
-        until_closed(sidecar.data, "GET /health HTTP/1.1\r\nhos"),
-        until_closed(sidecar.data, head),
-        until_closed(sidecar.data, ""),
-        until_closed(sidecar.data, "GET /health HTTP/1.1\r\nhost: a\r\n\r\n"),
+        answer(sidecar.data, "GET /health HTTP/1.1\r\nhos"),
+        answer(sidecar.data, head),
+        answer(sidecar.data, ""),
+        answer(sidecar.data, "GET /health HTTP/1.1\r\nhost: a\r\n\r\n"),
     );
     assert_eq!(half_a_head, "");
     assert!(
@@ -129,7 +123,7 @@ async fn connections_beyond_the_limit_wait_for_one_that_ends() {
     let _second = TcpStream::connect(sidecar.data).await.unwrap();
     let series = "beamline_sidecar_connections{listener=\"data\"}";
     eventually("both are taken", || async { sidecar.metric(series).await == 2.0 }).await;
-    let third = tokio::spawn(until_closed(
+    let third = tokio::spawn(answer(
         sidecar.data,
         "GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
     ));

@@ -9,15 +9,9 @@ mod limits;
 mod log;
 mod paths;
 
-use std::time::Duration;
-
 use beamline_sidecar::store::Level;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
 
-use crate::support::{Heir, Say, Scripted, Sidecar};
+use crate::support::{Heir, Say, Scripted, Sidecar, converse};
 
 const GOOD: &str = "GET /api/v1/policies/acme/chat HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -28,22 +22,6 @@ async fn start() -> (Heir, Sidecar) {
     let sidecar = Sidecar::start(&heir.url(), "");
     sidecar.wait_for("live").await;
     (heir, sidecar)
-}
-
-/// Sends the bytes and returns what came back, and whether the server closed the connection by itself.
-async fn converse(sidecar: &Sidecar, bytes: impl AsRef<[u8]>) -> (String, bool) {
-    let mut stream = TcpStream::connect(sidecar.data).await.unwrap();
-    stream.write_all(bytes.as_ref()).await.unwrap();
-    let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
-    let closed = loop {
-        match tokio::time::timeout(Duration::from_millis(500), stream.read(&mut buffer)).await {
-            Ok(Ok(read @ 1..)) => answer.extend_from_slice(&buffer[..read]),
-            // A reset is a close as well: bytes of ours were still unread.
-            Ok(_) => break true,
-            Err(_silence) => break false,
-        }
-    };
-    (String::from_utf8_lossy(&answer).into_owned(), closed)
 }
 
 /// The statuses of all answers in the text.
@@ -68,7 +46,7 @@ async fn refuses(targets: &[&str]) {
     for target in targets {
         for method in ["GET", "PUT", "DELETE"] {
             let (answer, closed) = converse(
-                &sidecar,
+                sidecar.data,
                 format!("{method} {target} HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{{}}{GOOD}"),
             )
             .await;

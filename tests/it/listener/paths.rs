@@ -3,8 +3,8 @@
 use beamline_sidecar::store::Level;
 use http::StatusCode;
 
-use super::{GOOD, converse, get, refuses, start, statuses};
-use crate::support::{Heir, Sidecar, raw};
+use super::{GOOD, get, refuses, start, statuses};
+use crate::support::{Heir, Sidecar, converse, raw};
 
 #[tokio::test]
 async fn hostile_01_a_path_with_empty_segments_is_never_read_as_a_url() {
@@ -105,7 +105,7 @@ async fn hostile_05_an_identity_given_twice_is_refused() {
     ] {
         for path in ["/api/v1/policies/acme/chat", "/health", "/other"] {
             let request = format!("GET {path} HTTP/1.1\r\n{headers}\r\n{GOOD}");
-            let (answer, closed) = converse(&sidecar, request).await;
+            let (answer, closed) = converse(sidecar.data, request).await;
             assert_eq!(statuses(&answer), ["400"], "{headers:?} {answer}");
             assert!(answer.contains("\"code\":\"invalid_request\""), "{answer}");
             assert!(closed, "{headers:?}");
@@ -170,7 +170,7 @@ async fn hostile_06_only_the_exact_paths_are_open() {
 async fn hostile_14_a_request_without_host_is_refused() {
     let (_heir, sidecar) = start().await;
     for path in ["/api/v1/policies/acme/chat", "/health", "/other"] {
-        let (answer, closed) = converse(&sidecar, format!("GET {path} HTTP/1.1\r\n\r\n{GOOD}")).await;
+        let (answer, closed) = converse(sidecar.data, format!("GET {path} HTTP/1.1\r\n\r\n{GOOD}")).await;
         assert_eq!(statuses(&answer), ["400"], "{path} {answer}");
         assert!(closed);
     }

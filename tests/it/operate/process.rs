@@ -4,7 +4,7 @@ use std::fs;
 
 use http::StatusCode;
 
-use crate::support::{Answer, Client, Process, QUICK, Say, Scripted, eventually};
+use crate::support::{Answer, Client, Ended, Process, QUICK, Say, Scripted, eventually, program};
 
 #[tokio::test]
 async fn the_log_filter_is_shown_and_changed_while_the_process_runs() {
@@ -79,12 +79,9 @@ async fn hostile_41_admin_pages_want_the_token_and_no_page_or_line_shows_it() {
     )
     .unwrap();
     let run = ["run", "--config", config.to_str().unwrap()];
-    let refused = std::process::Command::new(env!("CARGO_BIN_EXE_beamline-sidecar"))
-        .args(run)
-        .output()
-        .unwrap();
-    assert_eq!(refused.status.code(), Some(64));
-    let told = String::from_utf8(refused.stderr).unwrap();
+    let refused = Ended::of(program().args(run));
+    assert_eq!(refused.code, 64);
+    let told = refused.errors;
     assert!(
         told.contains("admin.token_file: ") && told.contains("an empty secret protects nothing"),
         "{told}"

@@ -25,10 +25,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use client::{Answer, Client, raw};
+pub(crate) use client::{Answer, Client, converse, raw, until_closed};
 pub(crate) use faulty::{Fault, Faulty};
 pub(crate) use heir::Heir;
-pub(crate) use process::Process;
+pub(crate) use process::{Ended, Process, program};
 pub(crate) use processes::{Copy, SidecarProcess, StoreProcess};
 pub(crate) use proxy::Proxy;
 pub(crate) use scripted::{Say, Scripted};
