@@ -3,8 +3,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
 SOAK_SECONDS ?= 600
-# Which tests soak, as nextest filters by name.
-SOAK_FILTER ?= truth extensions::reloads
+# Which tests soak: nextest filters by name.
+SOAK_FILTER ?= soak::
 # How often extensions and policies are exchanged meanwhile.
 SOAK_RELOADS ?= 10000
 # How long each fuzzer runs.

@@ -37,7 +37,7 @@ const KEPT: [(&str, &str); 5] = [
     ),
 ];
 
-pub(super) fn kept(name: &str) -> Vec<u8> {
+pub(crate) fn kept(name: &str) -> Vec<u8> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/extensions/0.1.0");
     std::fs::read(dir.join(format!("{name}.wasm"))).unwrap()
 }

@@ -6,14 +6,13 @@
     reason = "helpers of tests fail the test that called them"
 )]
 
-mod compatibility;
+pub(crate) mod compatibility;
 mod decide;
 mod host;
 mod hostile;
 mod hostile_modules;
 pub(crate) mod place;
 mod registry;
-mod reloads;
 mod sandbox;
 
 use std::{

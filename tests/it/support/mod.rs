@@ -12,8 +12,11 @@
 )]
 
 mod client;
+mod faulty;
 mod heir;
 mod process;
+mod processes;
+mod proxy;
 mod scripted;
 mod sidecar;
 
@@ -22,9 +25,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use client::{Answer, Client, raw};
+pub(crate) use client::{Answer, Client, converse, raw, until_closed};
+pub(crate) use faulty::{Fault, Faulty};
 pub(crate) use heir::Heir;
-pub(crate) use process::Process;
+pub(crate) use process::{Ended, Process, program};
+pub(crate) use processes::{Copy, SidecarProcess, StoreProcess};
+pub(crate) use proxy::Proxy;
 pub(crate) use scripted::{Say, Scripted};
 pub(crate) use sidecar::{QUICK, Sidecar};
 
@@ -34,5 +40,18 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut conditi
     while !condition().await {
         assert!(Instant::now() < deadline, "in vain: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Waits for a condition for so many seconds.
+pub(crate) async fn within<F: Future<Output = bool>>(
+    seconds: u64,
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    while !condition().await {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -1,7 +1,7 @@
-//! The program as a process of its own, which can be paused and killed.
+//! The program as a process of its own: one that serves can be paused and killed, one that ends says how.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     net::SocketAddr,
     path::Path,
     process::{Child, Command, Stdio},
@@ -11,6 +11,48 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+
+/// The program, to be run with arguments.
+pub(crate) fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_beamline-sidecar"))
+}
+
+/// What a command that ends by itself came to.
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) errors: String,
+}
+
+impl Ended {
+    /// Runs a command to its end.
+    pub(crate) fn of(command: &mut Command) -> Self {
+        Self::with_input(command, "")
+    }
+
+    /// Runs a command to its end, with this on its standard input.
+    pub(crate) fn with_input(command: &mut Command, input: &str) -> Self {
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // One that does not read its input may have ended before.
+        let _unread = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self {
+            code: output.status.code().unwrap(),
+            out: text(output.stdout),
+            errors: text(output.stderr),
+        }
+    }
+
+    /// What it printed, as JSON.
+    pub(crate) fn report(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.errors))
+    }
+}
 
 /// A child that is killed when dropped. Its log, JSON lines on standard error, is kept.
 pub(crate) struct Process {
@@ -29,7 +71,7 @@ impl Process {
 
     /// Starts it in a directory, which relative paths of its configuration are in.
     pub(crate) fn start_in(dir: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_beamline-sidecar"));
+        let mut command = program();
         // Most tests are about bytes that arrive as they were sent, whatever they mean.
         command.env("BEAMLINE_WRITES_VALIDATE", "lenient");
         command

@@ -1,0 +1,6 @@
+//! The commands, as processes.
+
+mod commands;
+mod ext;
+mod policies;
+mod tutorial;

@@ -1,0 +1,11 @@
+//! Decisions: over HTTP, from files of cases, and for every policy and request that can be generated.
+
+mod conformance;
+mod golden;
+mod hostile;
+mod policy_files;
+mod properties;
+mod requests;
+mod results;
+
+pub(crate) use requests::{decide, outcome, request, with_policies};

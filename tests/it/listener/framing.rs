@@ -1,0 +1,148 @@
+//! Rows 7 to 10: where a request ends and the next begins.
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::{GOOD, get, start, statuses};
+use crate::support::{Say, Scripted, Sidecar, converse, raw};
+
+#[tokio::test]
+async fn hostile_07_a_request_whose_length_is_in_doubt_ends_the_connection() {
+    let (_heir, sidecar) = start().await;
+    let head = "PUT /api/v1/policies/acme/chat HTTP/1.1\r\nhost: a\r\n";
+    for (headers, status) in [
+        ("content-length: 2\r\ntransfer-encoding: chunked\r\n", "411"),
+        ("transfer-encoding: chunked\r\ncontent-length: 2\r\n", "411"),
+        ("transfer-encoding: chunked\r\n", "411"),
+        ("transfer-encoding: gzip, chunked\r\n", "411"),
+        ("transfer-encoding: xchunked\r\n", "400"),
+        ("content-length: 2\r\ncontent-length: 3\r\n", "400"),
+        ("content-length: 2, 2\r\n", "400"),
+        ("content-length: +2\r\n", "400"),
+        ("content-length: -2\r\n", "400"),
+        ("content-length: 0x2\r\n", "400"),
+        ("content-length: 2 2\r\n", "400"),
+        ("content-length: 99999999999999999999999\r\n", "400"),
+        // The largest number means "no length" inside hyper, which refuses it in its own way.
+        ("content-length: 18446744073709551615\r\n", "431"),
+        ("content-length: 1048577\r\n", "413"),
+        ("content-length : 2\r\n", "400"),
+        ("x: 1\r\n content-length: 2\r\n", "400"),
+        ("x: 1\r\n\tfolded\r\ncontent-length: 2\r\n", "400"),
+        ("x: a\0b\r\ncontent-length: 2\r\n", "400"),
+        ("", "411"),
+    ] {
+        let chunks = "fffffffffffffffff1\r\n{}\r\n0\r\n\r\n";
+        for body in ["{}", chunks] {
+            let (answer, closed) = converse(sidecar.data, format!("{head}{headers}\r\n{body}{GOOD}")).await;
+            assert_eq!(statuses(&answer), [status], "{headers:?} {answer}");
+            assert!(closed, "{headers:?}");
+        }
+    }
+    let untouched = sidecar.client().policy("acme/chat").await;
+    assert_eq!(untouched.text(), "{\"of\":\"acme\"}");
+    // Twice the same number is one number, and so it is passed on (RFC 9110, section 8.6).
+    let twice = format!("{head}content-length: 2\r\ncontent-length: 2\r\n\r\n{{}}{GOOD}");
+    let (answer, _) = converse(sidecar.data, twice).await;
+    assert_eq!(statuses(&answer), ["200", "200"], "{answer}");
+    assert!(answer.ends_with("\r\n\r\n{}"), "{answer}");
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn hostile_08_an_upgrade_opens_no_tunnel() {
+    let heir = Scripted::start().await;
+    heir.on("GET /plain", Say::Json(200, "", "{\"plain\":1}".into()));
+    let switched =
+        b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nTUNNEL".to_vec();
+    heir.on("GET /switch", Say::Bytes(switched));
+    let sidecar = Sidecar::start(&heir.url(), "");
+    let upgrade =
+        |path: &str| format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n");
+    // The second request is a request and not the first bytes of a tunnel.
+    let pipelined = format!("{}{}", upgrade("/plain"), get("/plain"));
+    let answer = raw(sidecar.data, pipelined).await;
+    assert_eq!(statuses(&answer), ["200", "200"], "{answer}");
+    for head in heir
+        .requests()
+        .iter()
+        .filter(|head| head.starts_with("GET /plain"))
+    {
+        assert!(!head.to_lowercase().contains("upgrade"), "{head}");
+    }
+    let pipelined = format!("{}{}", upgrade("/switch"), get("/plain"));
+    let (answer, _) = converse(sidecar.data, pipelined).await;
+    assert_eq!(statuses(&answer)[0], "502", "{answer}");
+    assert!(!answer.contains("TUNNEL"), "{answer}");
+    let lookups = format!("{}{}", upgrade("/api/v1/policies/acme/chat"), get("/health"));
+    assert_eq!(statuses(&raw(sidecar.data, lookups).await).len(), 2);
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn hostile_09_a_body_that_ends_with_the_connection_is_refused() {
+    let (_heir, sidecar) = start().await;
+    for version in ["1.0", "1.1"] {
+        for method in ["PUT", "POST", "PATCH"] {
+            let (answer, closed) = converse(
+                sidecar.data,
+                format!("{method} /api/v1/policies/acme/chat HTTP/{version}\r\nhost: a\r\n\r\n{{\"x\":1}}"),
+            )
+            .await;
+            assert!(answer.contains(" 411 Length Required\r\n"), "{answer}");
+            assert!(answer.contains("\"code\":\"length_required\""), "{answer}");
+            assert!(closed);
+        }
+    }
+    let old = raw(sidecar.data, "GET /api/v1/policies/acme/chat HTTP/1.0\r\n\r\n").await;
+    assert!(old.starts_with("HTTP/1.0 200 OK\r\n"), "{old}");
+    assert_eq!(
+        sidecar.client().policy("acme/chat").await.text(),
+        "{\"of\":\"acme\"}"
+    );
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn hostile_10_a_body_nobody_reads_is_never_taken_for_a_request() {
+    let (_heir, sidecar) = start().await;
+    let smuggled = get("/api/v1/policies/acme/smuggled");
+    // Answered at once, from memory: the body, a request by its looks, has not been read.
+    for path in ["/api/v1/policies/acme/chat", "/health"] {
+        let (answer, closed) = converse(
+            sidecar.data,
+            format!(
+                "GET {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{smuggled}{}",
+                smuggled.len(),
+                get("/health"),
+            ),
+        )
+        .await;
+        let seen = statuses(&answer);
+        assert!(
+            seen == ["200", "200"] || (seen == ["200"] && closed),
+            "{path} {answer}"
+        );
+    }
+    // A body that is announced and does not come holds nobody up and leaves nothing open.
+    let mut slow = TcpStream::connect(sidecar.data).await.unwrap();
+    slow.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\nonly this")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(
+        statuses(&answer),
+        ["200"],
+        "answered, then closed by the server: {answer}"
+    );
+    assert_eq!(
+        sidecar
+            .metric("beamline_sidecar_errors_total{code=\"not_found\"}")
+            .await,
+        0.0
+    );
+    sidecar.stop().await;
+}

@@ -1,0 +1,6 @@
+//! What an operator sees and does.
+
+mod admin;
+mod metrics;
+mod openapi;
+mod process;

@@ -1,0 +1,316 @@
+//! Keeping memory like HEIR, whatever HEIR can do.
+
+use std::time::{Duration, Instant};
+
+use beamline_sidecar::store::Level;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::support::{Client, Fault, Faulty, Heir, Say, Scripted, Sidecar, eventually};
+
+const SOON: &str =
+    "refresh: {interval_ms: 50, long_poll_timeout_ms: 2000, negative_ttl_ms: 50, jitter_seed: 1}";
+
+async fn admin(sidecar: &Sidecar) -> Value {
+    sidecar.admin().get("/admin/snapshot").await.json()
+}
+
+/// Waits until a lookup answers with this text, or with 404 for none.
+async fn waits_for(client: &Client, name: &str, text: Option<&str>) {
+    eventually(&format!("{name} is {text:?}"), || async {
+        let answer = client.policy(name).await;
+        match text {
+            Some(text) => answer.status == 200 && answer.text() == text,
+            None => answer.status == 404,
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_level_is_detected_and_keeps_memory_like_heir() {
+    for (level, name, coverage) in [
+        (Level::Single, "single", "keys"),
+        (Level::List, "list", "tenants"),
+        (Level::Snapshot, "snapshot", "whole"),
+        (Level::Changes, "changes", "whole"),
+    ] {
+        let heir = Heir::start(level).await;
+        heir.client().put_policy("acme/a", "{\"v\":1}").await;
+        heir.client().put_policy("acme/b", "{\"v\":1}").await;
+        let sidecar = Sidecar::start(&heir.url(), SOON);
+        sidecar.wait_for("live").await;
+        let client = sidecar.client();
+        assert_eq!(client.policy("acme/a").await.text(), "{\"v\":1}", "{name}");
+        assert_eq!(client.policy("acme/b").await.text(), "{\"v\":1}", "{name}");
+        eventually(&format!("the level is {name}"), || async {
+            let page = admin(&sidecar).await;
+            page["level"] == name && page["coverage"] == coverage
+        })
+        .await;
+        let page = admin(&sidecar).await;
+        assert_eq!(page["policies"], 2, "{name}");
+        assert_eq!(page["tenants"], 1, "{name}");
+        assert_eq!(page["source"], "heir", "{name}");
+        assert_eq!(page["problems"], json!([]), "{name}");
+        assert_eq!(page["refresh"]["state"], "live", "{name}");
+        assert_eq!(page["heir"]["up"], true, "{name}");
+        assert_eq!(page["heir"]["breaker"], "closed", "{name}");
+        let revision = if coverage == "whole" {
+            json!(2)
+        } else {
+            Value::Null
+        };
+        assert_eq!(page["revision"], revision, "{name}");
+
+        heir.client().put_policy("acme/a", "{\"v\":2}").await;
+        waits_for(&client, "acme/a", Some("{\"v\":2}")).await;
+        heir.client().put_policy("acme/c", "{\"v\":3}").await;
+        waits_for(&client, "acme/c", Some("{\"v\":3}")).await;
+        heir.client().delete_policy("acme/b").await;
+        waits_for(&client, "acme/b", None).await;
+        let list = client.get("/api/v1/policies/acme").await;
+        assert_eq!(list.status, StatusCode::OK);
+        assert_eq!(
+            list.json(),
+            json!({"policies": [{"policy_id": "a", "v": 2}, {"policy_id": "c", "v": 3}]}),
+            "{name}"
+        );
+        sidecar.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn another_level_is_found_out_after_a_reconnect() {
+    let levels = [
+        (Level::Changes, "changes"),
+        (Level::Single, "single"),
+        (Level::List, "list"),
+        (Level::Single, "single"),
+        (Level::Snapshot, "snapshot"),
+        (Level::List, "list"),
+        (Level::Changes, "changes"),
+    ];
+    let mut heir = Heir::start(Level::Changes).await;
+    heir.client().put_policy("acme/a", "{}").await;
+    let sidecar = Sidecar::start(&heir.url(), SOON);
+    let client = sidecar.client();
+    for (turn, (level, name)) in levels.into_iter().enumerate() {
+        heir.gone().await;
+        eventually("the outage is noticed", || async {
+            admin(&sidecar).await["refresh"]["state"] != "live"
+        })
+        .await;
+        heir.set_level(level);
+        heir.back().await;
+        eventually(&format!("the level is {name}, turn {turn}"), || async {
+            let page = admin(&sidecar).await;
+            page["level"] == name && page["refresh"]["state"] == "live"
+        })
+        .await;
+        // What appears in HEIR now is found whatever the level before it claimed to know.
+        let text = format!("{{\"v\":{turn}}}");
+        heir.client()
+            .put_policy(&format!("acme/new-{turn}"), text.clone())
+            .await;
+        waits_for(&client, &format!("acme/new-{turn}"), Some(&text)).await;
+        heir.client().put_policy("acme/a", text.clone()).await;
+        waits_for(&client, "acme/a", Some(&text)).await;
+    }
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_that_heir_does_not_have_is_not_asked_again_until_the_next_reconnect() {
+    for status in [404, 405, 501] {
+        let heir = Heir::start(Level::Changes).await;
+        heir.client().put_policy("acme/a", "{\"v\":1}").await;
+        let faulty = Faulty::start(heir.address()).await;
+        faulty.rule(move |seen| {
+            if seen.is("GET /api/v1/changes") {
+                Fault::Say(status, &[], "{}".into())
+            } else {
+                Fault::None
+            }
+        });
+        let sidecar = Sidecar::start(&faulty.url(), SOON);
+        eventually(&format!("{status}: the level is snapshot"), || async {
+            admin(&sidecar).await["level"] == "snapshot"
+        })
+        .await;
+        let polls = faulty.count("GET /api/v1/snapshot");
+        eventually("some more polls", || async {
+            faulty.count("GET /api/v1/snapshot") >= polls + 5
+        })
+        .await;
+        assert_eq!(faulty.count("GET /api/v1/changes"), 1, "{status}");
+        heir.client().put_policy("acme/a", "{\"v\":2}").await;
+        waits_for(&sidecar.client(), "acme/a", Some("{\"v\":2}")).await;
+        assert_eq!(faulty.count("GET /api/v1/changes"), 1, "{status}");
+
+        // The connection breaks, and what comes back has changes.
+        faulty.rule(|_| Fault::Refuse);
+        sidecar.wait_for("degraded").await;
+        faulty.rule(|_| Fault::None);
+        eventually(&format!("{status}: the level is changes"), || async {
+            let page = admin(&sidecar).await;
+            page["level"] == "changes" && page["refresh"]["state"] == "live"
+        })
+        .await;
+        sidecar.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_heir_without_snapshots_or_lists_is_asked_for_them_once() {
+    for status in [404, 405, 501] {
+        let heir = Heir::start(Level::Single).await;
+        heir.client().put_policy("acme/a", "{\"v\":1}").await;
+        let faulty = Faulty::start(heir.address()).await;
+        faulty.rule(move |seen| {
+            if seen.is("GET /api/v1/snapshot")
+                || (seen.is("GET /api/v1/policies/acme") && !seen.path.contains("acme/"))
+            {
+                Fault::Say(status, &[], "{}".into())
+            } else {
+                Fault::None
+            }
+        });
+        let sidecar = Sidecar::start(&faulty.url(), SOON);
+        sidecar.wait_for("live").await;
+        waits_for(&sidecar.client(), "acme/a", Some("{\"v\":1}")).await;
+        eventually(&format!("{status}: the level is single"), || async {
+            admin(&sidecar).await["level"] == "single"
+        })
+        .await;
+        let polls = faulty.count("GET /api/v1/policies/acme/a");
+        eventually("some more polls", || async {
+            faulty.count("GET /api/v1/policies/acme/a") >= polls + 5
+        })
+        .await;
+        assert_eq!(faulty.count("GET /api/v1/snapshot"), 1, "{status}");
+        assert_eq!(
+            faulty.count("GET /api/v1/policies/acme") - faulty.count("GET /api/v1/policies/acme/"),
+            1,
+            "{status}"
+        );
+        sidecar.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn polls_are_conditional() {
+    let heir = Heir::start(Level::Snapshot).await;
+    heir.client().put_policy("acme/a", "{}").await;
+    let faulty = Faulty::start(heir.address()).await;
+    let sidecar = Sidecar::start(&faulty.url(), SOON);
+    eventually("some polls", || async {
+        faulty.count("GET /api/v1/snapshot") >= 5
+    })
+    .await;
+    let polls: Vec<_> = faulty
+        .seen()
+        .into_iter()
+        .filter(|seen| seen.is("GET /api/v1/snapshot"))
+        .collect();
+    let tag = heir
+        .client()
+        .get("/api/v1/snapshot")
+        .await
+        .header("etag")
+        .to_owned();
+    assert!(!tag.is_empty());
+    assert_eq!(polls[0].header("if-none-match"), "");
+    for poll in &polls[1..] {
+        assert_eq!(poll.header("if-none-match"), tag);
+    }
+    let page = admin(&sidecar).await;
+    let generation = page["generation"].as_u64();
+    eventually("some more polls", || async {
+        faulty.count("GET /api/v1/snapshot") >= 10
+    })
+    .await;
+    assert_eq!(
+        admin(&sidecar).await["generation"].as_u64(),
+        generation,
+        "304 publishes nothing"
+    );
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn polls_of_single_policies_are_conditional_where_heir_has_tags() {
+    let heir = Scripted::start().await;
+    heir.on("GET /health", Say::Json(200, "", "{}".into()));
+    heir.on(
+        "GET /api/v1/policies/acme/a",
+        Say::Json(200, "etag: \"t1\"\r\n", "{\"v\":1}".into()),
+    );
+    let sidecar = Sidecar::start(&heir.url(), SOON);
+    sidecar.wait_for("live").await;
+    assert_eq!(sidecar.client().policy("acme/a").await.header("etag"), "\"t1\"");
+    heir.on("GET /api/v1/policies/acme/a", Say::Json(304, "", String::new()));
+    let conditional = |head: &String| {
+        head.starts_with("GET /api/v1/policies/acme/a")
+            && head.to_ascii_lowercase().contains("if-none-match: \"t1\"")
+    };
+    eventually("conditional polls", || async {
+        heir.requests().iter().filter(|head| conditional(head)).count() >= 3
+    })
+    .await;
+    assert_eq!(sidecar.client().policy("acme/a").await.text(), "{\"v\":1}");
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_is_visible_within_the_long_poll() {
+    let heir = Heir::start(Level::Changes).await;
+    heir.client().put_policy("acme/a", "{\"v\":0}").await;
+    let faulty = Faulty::start(heir.address()).await;
+    // A poll would come after an hour: what is seen sooner came by the long poll.
+    let sidecar = Sidecar::start(
+        &faulty.url(),
+        "refresh: {interval_ms: 3600000, long_poll_timeout_ms: 20000, expired_after_ms: 86400000}",
+    );
+    sidecar.wait_for("live").await;
+    eventually("the long poll waits", || async {
+        faulty.count("GET /api/v1/changes?since=1&wait_ms=20000") == 1
+    })
+    .await;
+    let client = sidecar.client();
+    for turn in 1..=10 {
+        let text = format!("{{\"v\":{turn}}}");
+        let put = Instant::now();
+        heir.client().put_policy("acme/a", text.clone()).await;
+        waits_for(&client, "acme/a", Some(&text)).await;
+        assert!(put.elapsed() < Duration::from_secs(2), "{:?}", put.elapsed());
+    }
+    assert_eq!(faulty.count("GET /api/v1/snapshot"), 1);
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn a_local_file_does_not_hide_what_heir_has() {
+    for level in [Level::Single, Level::List, Level::Snapshot, Level::Changes] {
+        let heir = Heir::start(level).await;
+        heir.client().put_policy("acme/a", "{\"from\":\"heir\"}").await;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("acme")).unwrap();
+        for id in ["a", "b"] {
+            std::fs::write(
+                folder.path().join(format!("acme/{id}.json")),
+                "{\"from\":\"file\"}",
+            )
+            .unwrap();
+        }
+        let yaml = format!("policies_dir: {}\n{SOON}", folder.path().display());
+        let sidecar = Sidecar::start(&heir.url(), &yaml);
+        waits_for(&sidecar.client(), "acme/a", Some("{\"from\":\"heir\"}")).await;
+        let file = sidecar.client().policy("acme/b").await;
+        assert_eq!(
+            (file.text(), file.header("x-beamline-source")),
+            ("{\"from\":\"file\"}", "file")
+        );
+        sidecar.stop().await;
+    }
+}

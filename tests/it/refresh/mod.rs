@@ -1,0 +1,9 @@
+//! Keeping memory like HEIR, and what is served when that is not possible.
+
+mod cold_start;
+mod disk;
+mod history;
+mod hostile;
+mod levels;
+mod races;
+mod restore;

@@ -1,0 +1,168 @@
+//! The database: shared, lost, missing, and filled from files.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use beamline_sidecar::store::{Store, StoreConfig};
+
+use super::{
+    P, policy,
+    running::config,
+    scratch::{Scratch, everywhere, on_server, postgres},
+};
+
+#[tokio::test]
+async fn a_store_connects_again_when_its_database_comes_back() {
+    let Some(server) = postgres() else { return };
+    let scratch = Scratch::postgres(server.clone(), "template0").await;
+    let store = scratch.start().await;
+    store.put(P, "{}").await;
+    let sql = format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'",
+        scratch.name()
+    );
+    on_server(&server, sql).await;
+    assert_eq!(store.get(P).await.body, "{}");
+    assert_eq!(store.put(P, "{\"n\":2}").await.revision(), 2);
+    store.stop().await;
+    scratch.remove().await;
+}
+
+#[tokio::test]
+async fn stores_that_share_a_database_take_turns_and_hear_of_each_other() {
+    everywhere(async |scratch| {
+        let (one, two) = tokio::join!(scratch.start(), async {
+            // Not at the same instant: which of two processes creates the tables is the operator's choice.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            scratch.start().await
+        });
+        let waiting = {
+            let client = two.client.clone();
+            tokio::spawn(async move { client.get("/api/v1/changes?since=0&wait_ms=30000").await })
+        };
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let written = Instant::now();
+        one.put(P, "{}").await;
+        assert_eq!(waiting.await.unwrap().json()["to"], 1);
+        assert!(written.elapsed() < Duration::from_secs(3));
+
+        let writers: Vec<_> = (0..8)
+            .map(|writer| {
+                let client = if writer % 2 == 0 { &one } else { &two }.client.clone();
+                tokio::spawn(async move {
+                    let mut revisions = Vec::new();
+                    for n in 0..10 {
+                        let put = client.put(&policy(format!("{writer}-{n}")), "{}").await;
+                        assert_eq!(put.status, 201);
+                        revisions.push(put.revision());
+                    }
+                    revisions
+                })
+            })
+            .collect();
+        let mut revisions = Vec::new();
+        for writer in writers {
+            revisions.extend(writer.await.unwrap());
+        }
+        revisions.sort_unstable();
+        assert_eq!(revisions, (2..=81).collect::<Vec<_>>());
+        assert_eq!(one.position().await, two.position().await);
+        one.stop().await;
+        two.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn good_files_are_imported_and_bad_ones_named() {
+    everywhere(async |scratch| {
+        let folder = scratch.folder.path().join("policies");
+        let write = |name: &str, text: &str| {
+            let path = folder.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, text).unwrap();
+        };
+        write("acme/chat.json", "{\n}");
+        write("acme/same.json", "{}");
+        write("acme/torn.json", "{\"a\":");
+        write("acme/twice.json", "{\"a\":1,\"a\":2,\"b\":1,\"b\":2}");
+        write("acme/notes.txt", "not a policy");
+        write("acme/b d.json", "{}");
+        write("acme/large.json", &format!("{{\"a\":\"{}\"}}", "x".repeat(2000)));
+        write("no tenant/p.json", "{}");
+        write("README.md", "hello");
+        write("..data/p.json", "{}");
+        let start = async || {
+            let config = StoreConfig {
+                database: scratch.database.clone(),
+                import: Some(folder.clone()),
+                max_body_bytes: 1000,
+                ..config()
+            };
+            let store = Store::build(config).await.unwrap();
+            store.import().unwrap().clone()
+        };
+        let import = start().await;
+        assert_eq!((import.created, import.replaced, import.unchanged), (2, 0, 0));
+        let bad: Vec<(PathBuf, usize)> = import
+            .bad
+            .iter()
+            .map(|bad| {
+                (
+                    bad.path.strip_prefix(&folder).unwrap().to_owned(),
+                    bad.problems.len(),
+                )
+            })
+            .collect();
+        let expected = [
+            ("README.md", 1),
+            ("acme/b d.json", 1),
+            ("acme/large.json", 1),
+            ("acme/notes.txt", 1),
+            ("acme/torn.json", 1),
+            ("acme/twice.json", 2),
+            ("no tenant", 1),
+        ];
+        assert_eq!(
+            bad,
+            expected.map(|(path, problems)| (PathBuf::from(path), problems))
+        );
+
+        write("acme/chat.json", "{\"n\":2}");
+        let import = start().await;
+        assert_eq!((import.created, import.replaced, import.unchanged), (0, 1, 1));
+        let store = scratch.start().await;
+        assert_eq!(store.get(P).await.body, "{\"n\":2}");
+        assert_eq!(store.position().await.0, 3);
+        store.stop().await;
+    })
+    .await;
+    let missing = StoreConfig {
+        import: Some("/nowhere/at all".into()),
+        ..config()
+    };
+    let error = Store::build(missing).await.unwrap_err().to_string();
+    assert_eq!(error, "cannot import the policies in /nowhere/at all");
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_opened_is_named_without_its_password() {
+    let broken = StoreConfig {
+        database: "/nowhere/at/all.db".to_owned(),
+        ..config()
+    };
+    let error = Store::build(broken).await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "cannot open the policy store's database (/nowhere/at/all.db)"
+    );
+    let broken = StoreConfig {
+        database: "postgres://me:s3cret@127.0.0.1:1/db".to_owned(),
+        ..config()
+    };
+    assert!(!format!("{broken:?}").contains("s3cret"));
+    let error = Store::build(broken).await.unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("s3cret"));
+}
