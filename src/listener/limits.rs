@@ -5,8 +5,6 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ConnectionLimits;
-
 /// Limits on everything that comes in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -43,6 +41,19 @@ impl Default for LimitsConfig {
             idle_timeout_ms: 300_000,
         }
     }
+}
+
+/// What one listener grants its clients.
+#[derive(Debug, Clone)]
+pub struct ConnectionLimits {
+    /// Open connections; further clients wait in the kernel's backlog.
+    pub max_connections: usize,
+    /// Bytes of one request's head; a longer one is answered 431.
+    pub max_header_bytes: usize,
+    /// A request head that takes longer than this (up to twice this) to arrive ends the connection.
+    pub header_timeout: Duration,
+    /// A connection without requests is closed after this.
+    pub idle_timeout: Duration,
 }
 
 impl LimitsConfig {

@@ -1,13 +1,9 @@
-//! One connection: HTTP/1.1 with keep-alive, until the client goes, goes quiet, or the listener stops.
+//! HTTP/1.1 with keep-alive on accepted connections, until the client goes, goes quiet, or the listener stops.
 
 use std::{
     future::Future,
-    io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
     time::Duration,
 };
@@ -15,13 +11,20 @@ use std::{
 use http::{HeaderValue, header};
 use hyper::{body::Incoming, server::conn::http1, service::Service};
 use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, MissedTickBehavior, interval_at},
-};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{ConnectionLimits, Handler, Peer, Reply, Stop, address::Stream};
+use super::{
+    accept::accept,
+    activity::{Activity, ConnectionTimeouts, Verdict, Watched},
+    address::Peer,
+    bind::Bound,
+    handler::{Handler, Reply},
+    limits::ConnectionLimits,
+    metrics::ListenerMetrics,
+    stop::Stop,
+    stream::Stream,
+};
 use crate::respond::Response;
 
 /// hyper refuses a read buffer smaller than this.
@@ -31,7 +34,23 @@ const SMALLEST_BUFFER: usize = 8 * 1024;
 /// been connected, and be sending, a moment before. Others were told by their last answer to go elsewhere.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-pub(super) async fn serve<H: Handler>(
+/// Accepts until `stop.closing`. Connections run on `tasks`, so that their owner can wait for the last.
+pub async fn serve<H: Handler>(
+    bound: Bound,
+    handler: Arc<H>,
+    limits: ConnectionLimits,
+    metrics: ListenerMetrics,
+    stop: Stop,
+    tasks: TaskTracker,
+) {
+    let (max_connections, limits) = (limits.max_connections, Arc::new(limits));
+    let stopping = stop.clone();
+    let serve =
+        move |stream, peer| serve_connection(stream, peer, handler.clone(), limits.clone(), stopping.clone());
+    accept(bound, max_connections, metrics, stop, tasks, serve).await;
+}
+
+async fn serve_connection<H: Handler>(
     stream: Stream,
     peer: Peer,
     handler: Arc<H>,
@@ -57,7 +76,7 @@ pub(super) async fn serve<H: Handler>(
         .writev(false)
         .serve_connection(io, service);
     let mut connection = std::pin::pin!(connection);
-    let mut patience = Patience::new(&limits);
+    let mut timeouts = ConnectionTimeouts::new(&limits);
     let mut ticks = interval_at(Instant::now() + limits.header_timeout, limits.header_timeout);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let asked = activity.clone();
@@ -77,7 +96,7 @@ pub(super) async fn serve<H: Handler>(
                 }
                 return;
             }
-            _ = ticks.tick() => match patience.judge(&activity) {
+            _ = ticks.tick() => match timeouts.check(&activity) {
                 Verdict::Keep => {}
                 Verdict::Finish => connection.as_mut().graceful_shutdown(),
                 Verdict::Drop => return,
@@ -86,77 +105,6 @@ pub(super) async fn serve<H: Handler>(
                 is_closing = true;
                 connection.as_mut().graceful_shutdown();
             }
-        }
-    }
-}
-
-/// What the connection's task can see of its own traffic. Written on every request, so nothing but relaxed stores.
-#[derive(Debug, Default)]
-struct Activity {
-    /// Requests whose head was read.
-    requests: AtomicU64,
-    /// Requests not yet answered.
-    active: AtomicU32,
-    /// Bytes came in that do not yet make a request.
-    partial: AtomicBool,
-    /// Bytes went out since the last tick: a long answer to a slow reader is progress too.
-    wrote: AtomicBool,
-}
-
-impl Activity {
-    fn note_write(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if matches!(written, Poll::Ready(Ok(1..))) {
-            self.wrote.store(true, Relaxed);
-        }
-        written
-    }
-}
-
-/// Decides at each tick whether a connection is still worth keeping.
-struct Patience {
-    seen: u64,
-    quiet_ticks: u32,
-    idle_ticks: u32,
-}
-
-enum Verdict {
-    Keep,
-    /// Close after what is being answered.
-    Finish,
-    /// Close at once.
-    Drop,
-}
-
-impl Patience {
-    fn new(limits: &ConnectionLimits) -> Self {
-        let ticks = limits
-            .idle_timeout
-            .as_millis()
-            .div_ceil(limits.header_timeout.as_millis().max(1));
-        Self {
-            seen: 0,
-            quiet_ticks: 0,
-            idle_ticks: u32::try_from(ticks).unwrap_or(u32::MAX).max(1),
-        }
-    }
-
-    fn judge(&mut self, activity: &Activity) -> Verdict {
-        let requests = activity.requests.load(Relaxed);
-        let wrote = activity.wrote.swap(false, Relaxed);
-        if requests != self.seen || activity.active.load(Relaxed) > 0 || wrote {
-            self.seen = requests;
-            self.quiet_ticks = 0;
-            return Verdict::Keep;
-        }
-        self.quiet_ticks = self.quiet_ticks.saturating_add(1);
-        // The first quiet tick may have come right after the first byte of a head; the second is a full period.
-        if self.quiet_ticks > self.idle_ticks + 1 || (activity.partial.load(Relaxed) && self.quiet_ticks > 1)
-        {
-            Verdict::Drop
-        } else if self.quiet_ticks >= self.idle_ticks {
-            Verdict::Finish
-        } else {
-            Verdict::Keep
         }
     }
 }
@@ -241,57 +189,5 @@ impl Future for Answer {
                 .poll(context)
                 .map(|response| Ok(say_goodbye(response, draining.is_cancelled()))),
         }
-    }
-}
-
-/// The stream, noting that bytes came in.
-struct Watched {
-    stream: Stream,
-    activity: Arc<Activity>,
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut this.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            this.activity.partial.store(true, Relaxed);
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        this.activity
-            .note_write(Pin::new(&mut this.stream).poll_write(context, bytes))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        this.activity
-            .note_write(Pin::new(&mut this.stream).poll_write_vectored(context, slices))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }
