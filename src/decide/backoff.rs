@@ -1,6 +1,6 @@
 //! How long the caller of a retry waits. Reported, never slept here.
 
-use super::seed::Choices;
+use super::seed::Jitter;
 use crate::policy::{Backoff, Strategy};
 
 /// No wait is longer, whatever a policy says: the language's largest `max_ms`.
@@ -15,7 +15,7 @@ const DEFAULT: Backoff = Backoff {
 };
 
 /// Milliseconds before the attempt with this number, counted from 1. Jitter is added before the cap.
-pub fn backoff_ms(backoff: Option<&Backoff>, attempt: u64, choices: &mut super::Jitter) -> u64 {
+pub fn backoff_ms(backoff: Option<&Backoff>, attempt: u64, choices: &mut Jitter) -> u64 {
     let backoff = backoff.unwrap_or(&DEFAULT);
     let delay = match backoff.strategy {
         Strategy::Exponential => {
@@ -26,7 +26,7 @@ pub fn backoff_ms(backoff: Option<&Backoff>, attempt: u64, choices: &mut super::
         Strategy::Fixed => backoff.base_ms,
     };
     let jitter = if backoff.jitter {
-        choices.0.below(delay / 10)
+        choices.below(delay / 10)
     } else {
         0
     };
@@ -36,12 +36,6 @@ pub fn backoff_ms(backoff: Option<&Backoff>, attempt: u64, choices: &mut super::
 /// The strategy that a rule's retries use.
 pub(super) fn strategy(backoff: Option<&Backoff>) -> Strategy {
     backoff.unwrap_or(&DEFAULT).strategy
-}
-
-impl super::Jitter {
-    pub fn new(seed: super::Seed) -> Self {
-        Self(Choices::new(seed, super::seed::Purpose::Jitter))
-    }
 }
 
 #[cfg(test)]

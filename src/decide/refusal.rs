@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Executed, ExtensionError, memory::Refused};
+use super::{Executed, ExtensionError, memory::Refused, stage::Stage};
 use crate::{
     failure::{ErrorCode, Failure, LimitState},
     policy::{LimitScope, PolicyId, RateLimit, TenantId},
@@ -64,17 +64,6 @@ pub struct RateLimited {
     pub policy_id: PolicyId,
     pub limit: RateLimit,
     pub refused: Refused,
-}
-
-/// The lists of extensions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Stage {
-    Pre,
-    Validator,
-    /// Ours: weighs the providers before one is drawn.
-    Scorer,
-    Post,
 }
 
 impl Refusal {

@@ -65,6 +65,22 @@ impl Choices {
     }
 }
 
+/// The random part of backoffs.
+#[derive(Debug)]
+pub struct Jitter(Choices);
+
+impl Jitter {
+    /// The jitter of the decision with this seed.
+    pub fn new(seed: Seed) -> Self {
+        Self(Choices::new(seed, Purpose::Jitter))
+    }
+
+    /// Below or at the bound, as [`Choices::below`].
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        self.0.below(bound)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,10 +4,10 @@
 use serde_json::Value;
 
 use super::{
-    Choices, Context, DecideContext, DecisionInput, Draw, Effects, FallbackEvaluation, Jitter, Purpose,
-    Refusal, Rules,
+    Context, DecideContext, DecisionInput, Draw, Effects, FallbackEvaluation, Jitter, Refusal, Rules,
     fallbacks::{Asked, Verdict, matching},
     memory::{Admission, Memory, Session, Transition},
+    seed::{Choices, Purpose},
     weights::draw,
 };
 use crate::policy::{BreakerSettings, ProviderId, RoutingPolicy, Sticky, TenantId};

@@ -436,7 +436,7 @@ fn results_count_by_their_words() {
         ("error", None, None, Some("bad request 400"), None),
     ] {
         assert_eq!(
-            classify(status, code, kind, message),
+            crate::decide::memory::classify(status, code, kind, message),
             wanted,
             "{status} {code:?} {kind:?} {message:?}"
         );

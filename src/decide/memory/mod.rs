@@ -2,6 +2,7 @@
 //! estimates, health. Every table is bounded; none is shared by tenants under one lock.
 
 mod breaker;
+mod classify;
 mod estimates;
 mod health;
 pub mod persist;
@@ -10,9 +11,8 @@ mod sticky;
 mod table;
 mod window;
 
-pub use breaker::{
-    Admission, BreakerRecord, BreakerStatus, Breakers, CallResult, State, Transition, Trigger, classify,
-};
+pub use breaker::{Admission, BreakerRecord, BreakerStatus, Breakers, State, Transition, Trigger};
+pub use classify::{CallResult, classify};
 pub use estimates::{Estimate, Estimates};
 pub use health::Health;
 pub use rate_limit::{

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::CallResult;
+use super::classify::CallResult;
 use crate::decide::Timestamp;
 
 #[derive(Debug, Clone, Copy)]

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::Loaded;
 use crate::{
     decide::{
         Timestamp,
@@ -12,6 +11,14 @@ use crate::{
     },
     policy::{BreakerSettings, PolicyId, ProviderId, TenantId},
 };
+
+/// What a file brought back. Sessions count whether they were still alive or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Loaded {
+    pub sessions: usize,
+    pub breakers: usize,
+    pub buckets: usize,
+}
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -24,6 +24,7 @@ use crate::{
     decide::{Timestamp, memory::Memory},
     telemetry::chain,
 };
+pub use line::Loaded;
 
 const FORMAT: u32 = 1;
 const NAME: &str = "decisions";
@@ -60,14 +61,6 @@ struct Header {
 #[derive(Debug, Serialize, Deserialize)]
 struct Trailer {
     sha256: String,
-}
-
-/// What a file brought back. Sessions count whether they were still alive or not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Loaded {
-    pub sessions: usize,
-    pub breakers: usize,
-    pub buckets: usize,
 }
 
 /// The content of a file, by name.
