@@ -1,32 +1,75 @@
 //! Background tasks, by name, so that one that dies is missed.
 
-use std::{future::Future, time::Duration};
+use std::{fmt, future::Future, pin::Pin, time::Duration};
 
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+type Start = Box<dyn FnOnce(CancellationToken) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+
+/// A task that is not running yet: a part that is built returns it, and it starts once everything is.
+pub(super) struct Task {
+    name: &'static str,
+    start: Start,
+}
+
+impl Task {
+    /// A task that runs until its token is cancelled.
+    pub(super) fn new<F>(
+        name: &'static str,
+        start: impl FnOnce(CancellationToken) -> F + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self {
+            name,
+            start: Box::new(|stop| Box::pin(start(stop))),
+        }
+    }
+}
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Task").field(&self.name).finish()
+    }
+}
+
+/// Tasks that run.
 #[derive(Debug)]
-pub(super) struct Tasks(TaskTracker);
+pub(super) struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
 
 impl Tasks {
-    pub(super) fn new() -> Self {
-        Self(TaskTracker::new())
+    /// Starts them.
+    pub(super) fn start(tasks: Vec<Task>) -> Self {
+        let running = Self {
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        for task in tasks {
+            running.spawn(task);
+        }
+        running
     }
 
-    pub(super) fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let running = tokio::spawn(task);
-        self.0.spawn(async move {
+    fn spawn(&self, task: Task) {
+        let running = tokio::spawn((task.start)(self.stop.clone()));
+        self.tracker.spawn(async move {
             if let Err(error) = running.await {
-                tracing::error!(task = name, %error, "A background task died; what it did stays undone until a restart.");
+                tracing::error!(task = task.name, %error, "A background task died; what it did stays undone until a restart.");
             }
         });
     }
 
-    /// Waits for all of them, which were told to stop.
-    pub(super) async fn finish(&self, patience: Duration) {
-        self.0.close();
-        if tokio::time::timeout(patience, self.0.wait()).await.is_err() {
+    /// Tells all of them to stop, and waits for them.
+    pub(super) async fn stop(&self, timeout: Duration) {
+        self.stop.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(timeout, self.tracker.wait()).await.is_err() {
             tracing::warn!(
-                tasks = self.0.len(),
+                tasks = self.tracker.len(),
                 "Some background tasks did not finish in time."
             );
         }

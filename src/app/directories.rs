@@ -1,0 +1,69 @@
+//! The local directories of policies and extensions.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{error::BuildError, reload::ConfigSource};
+use crate::{
+    config::Config, extensions::ExtensionHost, readiness::Readiness, refresh::Directory,
+    snapshot::SnapshotStore, telemetry::extensions::ExtensionMetrics,
+};
+
+/// The host of extensions, with those of the local directory read and compiled.
+pub(super) fn extension_host(
+    config: &Config,
+    state_dir: Option<&Path>,
+    source: &ConfigSource,
+    metrics: &Arc<ExtensionMetrics>,
+) -> Result<Arc<ExtensionHost>, BuildError> {
+    let dir = Some(config.extensions_dir.as_path()).filter(|dir| !dir.as_os_str().is_empty());
+    let program = if source.program.as_os_str().is_empty() {
+        PathBuf::from("/proc/self/exe")
+    } else {
+        source.program.clone()
+    };
+    let host = ExtensionHost::new(
+        config.extensions.clone(),
+        dir,
+        state_dir,
+        program,
+        metrics.clone(),
+    );
+    if let Some(path) = dir {
+        let records = host
+            .read_directory()
+            .map_err(|source| BuildError::ExtensionsDirectory {
+                path: path.to_owned(),
+                source,
+            })?;
+        tracing::info!(records, path = %path.display(), "Read the local extensions.");
+        host.obtain_here(&crate::snapshot::ExtensionRecords::new());
+    }
+    Ok(Arc::new(host))
+}
+
+/// The local policies, published.
+pub(super) fn load_directory(
+    config: &Config,
+    store: &SnapshotStore,
+    readiness: &Readiness,
+) -> Result<Option<Arc<Directory>>, BuildError> {
+    let path = &config.policies_dir;
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let directory = Directory::new(path, config.limits.max_body_bytes);
+    let policies = directory
+        .load_into(store)
+        .map_err(|source| BuildError::Directory {
+            path: path.clone(),
+            source,
+        })?;
+    tracing::info!(policies, path = %path.display(), "Read the local policies.");
+    if policies > 0 {
+        readiness.has_files();
+    }
+    Ok(Some(Arc::new(directory)))
+}

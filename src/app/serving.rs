@@ -1,0 +1,149 @@
+//! The listeners: bound while the sidecar is built, served until it stops.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::task::TaskTracker;
+
+use super::{data_runtime::DataRuntime, error::BuildError, metrics::Metrics};
+use crate::{
+    admin::Admin,
+    config::Config,
+    listener::{Address, Bound, ConnectionLimits, ListenerMetrics, Stop, serve},
+    route::Router,
+};
+
+/// Connections of the admin listener: probes, a scraper, some operators.
+const MAX_ADMIN_CONNECTIONS: usize = 256;
+
+/// How long the last answers of probes are waited for.
+const LAST_PROBES: Duration = Duration::from_millis(200);
+
+/// Sockets that are bound.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    data_runtime: DataRuntime,
+    data: Vec<(Bound, ListenerMetrics)>,
+    admin: (Bound, ListenerMetrics),
+    limits: ConnectionLimits,
+}
+
+/// Listeners that are served.
+#[derive(Debug)]
+pub(super) struct Serving {
+    /// Ends with the value.
+    _data_runtime: DataRuntime,
+    stop: Stop,
+    connections: TaskTracker,
+    admin_stop: Stop,
+    admin_connections: TaskTracker,
+}
+
+impl Listeners {
+    /// Binds every socket.
+    pub(super) fn bind(config: &Config, metrics: &Metrics) -> Result<Self, BuildError> {
+        let data_runtime = DataRuntime::start(config.runtime.workers).map_err(BuildError::Thread)?;
+        let data = data_runtime.within(|| {
+            let addresses = config.listen_addresses();
+            let bind = |address: &Address| {
+                let name = match address {
+                    Address::Tcp(_) => "data",
+                    Address::Unix(_) => "data_unix",
+                };
+                Ok::<_, BuildError>((bind(config, address)?, metrics.listeners.listener(name)))
+            };
+            addresses.iter().map(bind).collect::<Result<Vec<_>, _>>()
+        })?;
+        let admin = bind(config, &config.admin.listen.parse()?)?;
+        Ok(Self {
+            data_runtime,
+            data,
+            admin: (admin, metrics.listeners.listener("admin")),
+            limits: config.limits.connection(),
+        })
+    }
+
+    /// Where the Router reaches this sidecar; ports that were 0 are now what the kernel chose.
+    pub(super) fn addresses(&self) -> Vec<Address> {
+        self.data
+            .iter()
+            .map(|(bound, _)| bound.address().clone())
+            .collect()
+    }
+
+    /// Where the admin listener is.
+    pub(super) fn admin_address(&self) -> &Address {
+        self.admin.0.address()
+    }
+
+    /// Begins to serve. Data connections run on threads of their own.
+    pub(super) fn serve(self, router: &Arc<Router>, admin: &Arc<Admin>) -> Serving {
+        let (stop, connections) = (Stop::default(), TaskTracker::new());
+        for (bound, metrics) in self.data {
+            let served = serve(
+                bound,
+                router.clone(),
+                self.limits.clone(),
+                metrics,
+                stop.clone(),
+                connections.clone(),
+            );
+            connections.spawn_on(served, self.data_runtime.handle());
+        }
+        let (admin_stop, admin_connections) = (Stop::default(), TaskTracker::new());
+        let (bound, metrics) = self.admin;
+        admin_connections.spawn(serve(
+            bound,
+            admin.clone(),
+            ConnectionLimits {
+                max_connections: MAX_ADMIN_CONNECTIONS,
+                ..self.limits
+            },
+            metrics,
+            admin_stop.clone(),
+            admin_connections.clone(),
+        ));
+        Serving {
+            _data_runtime: self.data_runtime,
+            stop,
+            connections,
+            admin_stop,
+            admin_connections,
+        }
+    }
+}
+
+fn bind(config: &Config, address: &Address) -> Result<Bound, BuildError> {
+    Bound::bind(address, config.unix_mode_bits(), config.reuse_port).map_err(|source| BuildError::Listen {
+        address: address.clone(),
+        source,
+    })
+}
+
+impl Serving {
+    /// Tells clients with every answer to go elsewhere, while everything is still served.
+    pub(super) fn drain(&self) {
+        self.stop.draining.cancel();
+    }
+
+    /// Accepts no more data connections, and waits for the answers under way.
+    pub(super) async fn close(&self, timeout: Duration) {
+        self.stop.closing.cancel();
+        self.connections.close();
+        if tokio::time::timeout(timeout, self.connections.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                connections = self.connections.len(),
+                "Some clients did not finish in time."
+            );
+        }
+    }
+
+    /// Closes the admin listener. A probe that is still reading its answer gets it; nothing else is worth waiting for.
+    pub(super) async fn close_admin(&self) {
+        self.admin_stop.closing.cancel();
+        self.admin_connections.close();
+        let _late = tokio::time::timeout(LAST_PROBES, self.admin_connections.wait()).await;
+    }
+}

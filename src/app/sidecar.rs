@@ -1,0 +1,212 @@
+//! The whole: built from its parts, run, and shut down in order.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    directories::{extension_host, load_directory},
+    error::BuildError,
+    memory,
+    metrics::Metrics,
+    reload::{ConfigSource, Reloader, Targets},
+    serving::Listeners,
+    state_dir::StateDir,
+    tasks::{Task, Tasks},
+    upkeep, upstream,
+};
+use crate::{
+    admin::{Access, Admin},
+    config::{Config, ShutdownConfig},
+    intake::{Intake, WaitingRequests},
+    listener::Address,
+    readiness::Readiness,
+    route::Router,
+    snapshot::SnapshotStore,
+    telemetry::Logs,
+    write::{Journal, Writer},
+};
+
+/// A sidecar that is ready to run: its state read, its sockets bound.
+#[derive(Debug)]
+pub struct App {
+    shutdown: ShutdownConfig,
+    /// Held until the process ends.
+    _state: Option<StateDir>,
+    listeners: Listeners,
+    router: Arc<Router>,
+    admin: Arc<Admin>,
+    readiness: Arc<Readiness>,
+    reloader: (Reloader, Targets),
+    tasks: Vec<Task>,
+}
+
+/// How a process tells the sidecar to stop.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    /// Finish what is under way, then end.
+    pub gracefully: CancellationToken,
+    /// End now.
+    pub at_once: CancellationToken,
+}
+
+impl App {
+    /// Builds from a configuration that was checked: reads, connects what can be connected, and binds every socket.
+    ///
+    /// # Errors
+    /// Everything that can keep a sidecar from starting; nothing of it can happen later.
+    pub fn build(config: Config, source: ConfigSource, logs: Logs) -> Result<Self, BuildError> {
+        let metrics = Arc::new(Metrics::register(config.metrics.max_tenant_labels)?);
+        let state = StateDir::take(&config)?;
+        let state_path = state.as_ref().map(StateDir::path);
+        let host = extension_host(&config, state_path, &source, &metrics.extensions)?;
+        let store = SnapshotStore::start_with(metrics.snapshot.clone(), Some(host.clone()))
+            .map_err(BuildError::Thread)?;
+        let store = Arc::new(store);
+        let refresh = &config.refresh;
+        store.freshness().set_limits(
+            refresh.stale_after_ms,
+            refresh.expired_after_ms,
+            refresh.when_expired,
+        );
+        let mut tasks = Vec::new();
+        let journal = match &state {
+            Some(state) => {
+                tasks.push(state.restore_snapshot(&store));
+                state.open_journal()?
+            }
+            None => Journal::in_memory(),
+        };
+        let live = Arc::new(ArcSwap::from_pointee(refresh.clone()));
+        let (heir, heir_tasks) = upstream::build(&config, &store, &live, &metrics)?;
+        tasks.extend(heir_tasks);
+        let (upstream, restored) = match heir {
+            Some(part) => (Some(part.upstream), Some(part.restored)),
+            None => (None, None),
+        };
+        let client = upstream.as_ref().map(|upstream| upstream.client.clone());
+        let fetcher = upstream.as_ref().map(|upstream| upstream.fetcher.clone());
+        let refresher = upstream.as_ref().map(|upstream| upstream.refresher.clone());
+        let writer = Arc::new(Writer::new(
+            client.clone(),
+            store.clone(),
+            fetcher.clone(),
+            journal,
+            metrics.write.clone(),
+        ));
+        writer.configure(&config.writes);
+        if let Some(restored) = restored {
+            let writer = writer.clone();
+            tasks.push(Task::new("replay", async move |stop| {
+                writer.run(restored, stop).await;
+            }));
+        }
+        let readiness = Arc::new(Readiness::new(store.clone(), refresher.clone()));
+        let directory = load_directory(&config, &store, &readiness)?;
+        let (memory, memory_tasks) = memory::build(&config, state.as_ref(), &store, &metrics)?;
+        tasks.extend(memory_tasks);
+        let (fetched_for, heir) = (store.clone(), client.clone());
+        tasks.push(Task::new("modules", move |stop| {
+            upkeep::fetch_modules(fetched_for, heir, stop)
+        }));
+        let waiting = Arc::new(WaitingRequests::new(
+            config.limits.max_waiting_requests,
+            metrics.intake.waiting_requests.clone(),
+        ));
+        let intake = Arc::new(Intake::new(
+            &config.decide,
+            store.clone(),
+            fetcher,
+            waiting.clone(),
+            memory.clone(),
+            host,
+            metrics.intake.clone(),
+        ));
+        let router = Router::new(
+            store.clone(),
+            upstream,
+            writer.clone(),
+            readiness.clone(),
+            config.limits.clone(),
+            metrics.route.clone(),
+            intake,
+            waiting,
+        );
+        let admin = Arc::new(Admin {
+            access: Access::load(&config.admin).map_err(BuildError::Token)?,
+            store: store.clone(),
+            client: client.clone(),
+            refresher: refresher.clone(),
+            writer: writer.clone(),
+            readiness: readiness.clone(),
+            registry: metrics.registry.clone(),
+            intake_metrics: metrics.intake.clone(),
+            extension_metrics: metrics.extensions.clone(),
+            logs: logs.clone(),
+            directory: directory.clone(),
+            memory,
+        });
+        let listeners = Listeners::bind(&config, &metrics)?;
+        let targets = Targets {
+            store,
+            client,
+            refresher,
+            writer,
+            admin: admin.clone(),
+            readiness: readiness.clone(),
+            directory,
+        };
+        let shutdown = config.shutdown.clone();
+        let reloader = Reloader::new(source, config, live, logs, metrics);
+        Ok(Self {
+            shutdown,
+            _state: state,
+            listeners,
+            router,
+            admin,
+            readiness,
+            reloader: (reloader, targets),
+            tasks,
+        })
+    }
+
+    /// Where the Router reaches this sidecar; ports that were 0 are now what the kernel chose.
+    pub fn addresses(&self) -> Vec<Address> {
+        self.listeners.addresses()
+    }
+
+    /// Where the admin listener is.
+    pub fn admin_address(&self) -> &Address {
+        self.listeners.admin_address()
+    }
+
+    /// Serves until told to stop. `reload` wakes a re-read of the configuration, besides changes of the files.
+    pub async fn run(self, shutdown: Shutdown, reload: mpsc::Receiver<()>) {
+        let serving = self.listeners.serve(&self.router, &self.admin);
+        let mut tasks = self.tasks;
+        let (reloader, targets) = self.reloader;
+        tasks.push(Task::new("reload", move |stop| {
+            reloader.run(targets, reload, stop)
+        }));
+        let tasks = Tasks::start(tasks);
+
+        shutdown.gracefully.cancelled().await;
+        let graceful = async {
+            tracing::info!("Stopping: clients are told to go elsewhere.");
+            self.readiness.stop();
+            serving.drain();
+            tokio::time::sleep(Duration::from_millis(self.shutdown.lame_duck_ms)).await;
+            let drain = Duration::from_millis(self.shutdown.drain_timeout_ms);
+            serving.close(drain).await;
+            tasks.stop(drain).await;
+            serving.close_admin().await;
+            tracing::info!("Stopped.");
+        };
+        tokio::select! {
+            () = graceful => {}
+            () = shutdown.at_once.cancelled() => tracing::warn!("Stopped at once, on a second signal."),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The state directory: what an earlier run left in it, and what keeps it current.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{error::BuildError, tasks::Task};
+use crate::{config::Config, refresh::DiskSnapshot, snapshot::SnapshotStore, write::Journal};
+
+/// The directory, this process's alone.
+#[derive(Debug)]
+pub(super) struct StateDir {
+    path: PathBuf,
+    /// Held for as long as this process uses the directory.
+    _lock: File,
+}
+
+impl StateDir {
+    /// Takes the directory; `None` where none is configured.
+    pub(super) fn take(config: &Config) -> Result<Option<Self>, BuildError> {
+        let path = &config.state_dir;
+        if path.as_os_str().is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            _lock: lock(path)?,
+            path: path.clone(),
+        }))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Publishes the snapshot that an earlier run left, and returns the task that writes the later ones.
+    pub(super) fn restore_snapshot(&self, store: &Arc<SnapshotStore>) -> Task {
+        load_disk(&self.path, store);
+        let (disk, store) = (DiskSnapshot::new(&self.path), store.clone());
+        Task::new("disk", |stop| disk.run(store, stop))
+    }
+
+    /// The journal, with the writes that an earlier run left in it.
+    pub(super) fn open_journal(&self) -> Result<Journal, BuildError> {
+        open_journal(&self.path)
+    }
+}
+
+/// The directory is private, and one process's at a time.
+fn lock(dir: &Path) -> Result<File, BuildError> {
+    let failed = |source| BuildError::StateDir {
+        path: dir.to_owned(),
+        source,
+    };
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(failed)?;
+    let lock = match File::create(dir.join("lock")) {
+        Ok(lock) => lock,
+        // What is on a disk that went read-only, or is full, is still worth reading; the directory locks as well.
+        Err(error) if cannot_write(&error) => {
+            tracing::error!(%error, path = %dir.display(), "state_dir cannot be written; what is in it is used.");
+            File::open(dir).map_err(failed)?
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(fs::TryLockError::WouldBlock) => Err(BuildError::StateDirInUse { path: dir.to_owned() }),
+        Err(fs::TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+fn cannot_write(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | StorageFull)
+}
+
+fn load_disk(dir: &Path, store: &SnapshotStore) {
+    let (loaded, refused) = DiskSnapshot::new(dir).load();
+    for reason in refused {
+        tracing::error!(reason, "A disk snapshot cannot be used.");
+    }
+    if let Some(loaded) = loaded {
+        let (policies, revision) = (loaded.incoming.len(), loaded.incoming.position.revision);
+        tracing::info!(policies, revision, "Read the disk snapshot.");
+        if let Some(host) = store.extensions() {
+            host.obtain_here(&loaded.incoming.extensions);
+        }
+        store.restore(loaded.incoming, &loaded.listed, loaded.confirmed);
+    }
+}
+
+fn open_journal(dir: &Path) -> Result<Journal, BuildError> {
+    let (journal, refused) = Journal::open(dir)?;
+    for reason in refused {
+        tracing::error!(reason, "A write in the journal cannot be read.");
+    }
+    let (queued, conflicts) = journal.counts();
+    if queued + conflicts > 0 {
+        tracing::warn!(queued, conflicts, "The journal holds writes of an earlier run.");
+    }
+    Ok(journal)
+}

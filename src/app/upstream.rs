@@ -1,0 +1,116 @@
+//! Everything that speaks to HEIR.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{error::BuildError, metrics::Metrics, tasks::Task};
+use crate::{
+    config::Config,
+    forward::Forwarder,
+    heir::{BaseUrl, HeirClient},
+    policy::TenantId,
+    refresh::{Fetcher, RefreshConfig, Refresher, Restored},
+    route::Upstream,
+    snapshot::{Coverage, SnapshotStore},
+};
+
+/// The way to HEIR, and what keeps the snapshot like it.
+#[derive(Debug)]
+pub(super) struct HeirPart {
+    pub(super) upstream: Upstream,
+    /// Reports restores of HEIR, for writes that have to be made again.
+    pub(super) restored: mpsc::Receiver<Restored>,
+}
+
+/// Connects to HEIR, if there is one. Without, what is in the local directory is the truth.
+pub(super) fn build(
+    config: &Config,
+    store: &Arc<SnapshotStore>,
+    live: &Arc<ArcSwap<RefreshConfig>>,
+    metrics: &Metrics,
+) -> Result<(Option<HeirPart>, Vec<Task>), BuildError> {
+    let fetches = TaskTracker::new();
+    let (restores, restored) = mpsc::channel(4);
+    let Some(upstream) = connect(config, store, live, metrics, &fetches, restores)? else {
+        store.freshness().set_authoritative();
+        store.edit(|draft| draft.set_coverage(Coverage::Whole));
+        return Ok((None, Vec::new()));
+    };
+    let (refresher, client) = (upstream.refresher.clone(), upstream.client.clone());
+    let interval = Duration::from_millis(config.heir.health_interval_ms);
+    let tasks = vec![
+        Task::new("refresh", async move |stop| refresher.run(stop).await),
+        Task::new("health", move |stop| check_health(client, interval, stop)),
+    ];
+    let part = HeirPart { upstream, restored };
+    Ok((Some(part), tasks))
+}
+
+fn connect(
+    config: &Config,
+    store: &Arc<SnapshotStore>,
+    live: &Arc<ArcSwap<RefreshConfig>>,
+    metrics: &Metrics,
+    fetches: &TaskTracker,
+    restores: mpsc::Sender<Restored>,
+) -> Result<Option<Upstream>, BuildError> {
+    let Some(url) = config.heir_url() else {
+        return Ok(None);
+    };
+    let timeout = Duration::from_millis(config.heir_timeout_ms());
+    let client = Arc::new(HeirClient::connect(
+        config.heir.clone(),
+        BaseUrl::parse(&url)?,
+        timeout,
+        metrics.heir.clone(),
+    )?);
+    let policy_bytes = config.limits.max_body_bytes;
+    let fetcher = Fetcher::new(
+        client.clone(),
+        store.clone(),
+        live.clone(),
+        policy_bytes,
+        fetches.clone(),
+    );
+    let tenants = config
+        .heir
+        .tenants
+        .iter()
+        .filter_map(|tenant| TenantId::parse(tenant).ok())
+        .collect();
+    let refresher = Refresher::new(
+        client.clone(),
+        store.clone(),
+        live.clone(),
+        tenants,
+        policy_bytes,
+        config.heir.max_answer_bytes,
+        metrics.refresh.clone(),
+        restores,
+    );
+    Ok(Some(Upstream {
+        forwarder: Forwarder::new(client.clone()),
+        client,
+        fetcher: Arc::new(fetcher),
+        refresher: Arc::new(refresher),
+    }))
+}
+
+/// Asks HEIR's health from time to time, and re-reads the files that it is reached with where they have changed.
+async fn check_health(client: Arc<HeirClient>, interval: Duration, stop: CancellationToken) {
+    loop {
+        client.reread_files();
+        if let Err(error) = client.check_health().await {
+            tracing::debug!(error = error.chain(), "HEIR is not healthy.");
+        }
+        let pause = crate::heir::jittered(interval, &mut fastrand::Rng::new());
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
