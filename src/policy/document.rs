@@ -12,7 +12,7 @@ use serde::{
     de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor},
 };
 
-use super::ETag;
+use super::{ETag, json_path::At};
 
 /// Deepest nesting of objects and arrays in a policy. The platform's own documents use five levels.
 pub const MAX_DEPTH: usize = 64;
@@ -129,7 +129,7 @@ fn check_object(bytes: &[u8]) -> Result<(), Vec<Problem>> {
         Err(error) => problems.push(Problem::error(
             "$",
             format!("{NOT_JSON}{error}"),
-            "mend the text at the place named",
+            "fix the text at the line and column given",
         )),
     }
     if problems.is_empty() {
@@ -152,29 +152,6 @@ impl Findings {
             list.push(problem);
         }
     }
-}
-
-/// Where in the document we are; linked through the stack so that a path costs nothing until it is needed.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum At<'a> {
-    Root,
-    Key(&'a At<'a>, &'a str),
-    Index(&'a At<'a>, usize),
-}
-
-impl fmt::Display for At<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            At::Root => f.write_str("$"),
-            At::Key(parent, key) if check_plain(key) => write!(f, "{parent}.{key}"),
-            At::Key(parent, key) => write!(f, "{parent}[{key:?}]"),
-            At::Index(parent, index) => write!(f, "{parent}[{index}]"),
-        }
-    }
-}
-
-fn check_plain(key: &str) -> bool {
-    !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 enum Kind {

@@ -15,13 +15,10 @@ impl ETag {
     /// The tag that the embedded HEIR gives these bytes, and that the sidecar gives a document which came
     /// without one: the first 128 bits of their SHA-256 in lower-case hex. The same bytes always have the same tag.
     pub fn of_bytes(bytes: &[u8]) -> Self {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
         let digest = Sha256::digest(bytes);
         let mut text = [b'"'; 34];
-        for (i, byte) in digest.iter().take(16).enumerate() {
-            text[1 + 2 * i] = HEX[usize::from(byte >> 4)];
-            text[2 + 2 * i] = HEX[usize::from(byte & 15)];
-        }
+        // Sixteen bytes are 32 digits, so this cannot fail.
+        let _infallible = hex::encode_to_slice(&digest[..16], &mut text[1..33]);
         // Hex digits and quotes are valid in a header; an empty value could only follow a change of this function.
         Self(HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("\"\"")))
     }

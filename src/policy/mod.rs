@@ -7,6 +7,7 @@ mod condition;
 mod document;
 mod etag;
 mod ids;
+pub mod json_path;
 mod position;
 mod read;
 mod refusal;

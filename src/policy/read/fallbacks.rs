@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{At, Notes, weights::check_name};
-use crate::policy::{Backoff, Condition, FallbackRule, ProviderId, Strategy};
+use super::{notes::Notes, weights::check_name};
+use crate::policy::{Backoff, Condition, FallbackRule, ProviderId, Strategy, json_path::At};
 
 /// The rules, and the provider of last resort. A `fallback` without `fallbacks` is both.
 pub(super) fn fallbacks(
@@ -200,7 +200,6 @@ fn number(
     };
     // The keys of a `Map` are in order, and nothing is written between them: the canonical form.
     let digest = Sha256::digest(Value::Object(rule.to_json()).to_string());
-    let [a, b, c, d] = [digest[0], digest[1], digest[2], digest[3]];
-    rule.id = format!("{index}-{a:02x}{b:02x}{c:02x}{d:02x}").into();
+    rule.id = format!("{index}-{}", hex::encode(&digest[..4])).into();
     rule
 }

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{At, Notes};
-use crate::policy::{BreakerSettings, HealthCheck, LimitScope, RateLimit, Sticky};
+use super::notes::Notes;
+use crate::policy::{BreakerSettings, HealthCheck, LimitScope, RateLimit, Sticky, json_path::At};
 
 /// How long a session lasts where the policy does not say.
 const TTL_SECONDS: i64 = 3_600;

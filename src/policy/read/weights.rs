@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Number, Value};
 
-use super::{At, Notes, settings};
-use crate::policy::{InvalidId, Provider, ProviderId};
+use super::{notes::Notes, settings};
+use crate::policy::{InvalidId, Provider, ProviderId, json_path::At};
 
 const KEYS: [&str; 7] = [
     "name",
