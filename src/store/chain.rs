@@ -10,7 +10,7 @@ use super::key::Key;
 
 /// The chain of an empty store.
 pub(super) fn genesis(store_id: &str) -> String {
-    hex(&Sha256::digest(store_id.as_bytes()))
+    hex::encode(Sha256::digest(store_id.as_bytes()))
 }
 
 /// The chain after one more change.
@@ -38,17 +38,7 @@ pub(super) fn digest_of(parts: &[&[u8]]) -> String {
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part);
     }
-    hex(&digest.finalize())
-}
-
-/// Lower-case hex digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .map(|digit| char::from(DIGITS[usize::from(digit)]))
-        .collect()
+    hex::encode(digest.finalize())
 }
 
 #[cfg(test)]

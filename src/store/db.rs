@@ -161,7 +161,7 @@ impl Db {
             .secure_random
             .fill(&mut random)
             .map_err(|_no_details| DbError::Random)?;
-        let store_id = chain::hex(&random);
+        let store_id = hex::encode(random);
         sqlx::query(
             "INSERT INTO head (id, store_id, revision, chain, floor_revision, floor_chain)
              VALUES (1, $1, 0, $2, 0, $2) ON CONFLICT (id) DO NOTHING",

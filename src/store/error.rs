@@ -1,6 +1,5 @@
 //! What goes wrong in the store, and what a client is told of it.
 
-use super::db::Place;
 use crate::{
     failure::{ErrorCode, Failure},
     listener::Address,
@@ -37,7 +36,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    pub(super) fn database(place: &Place, source: DbError) -> Self {
+    pub(super) fn database(place: &impl std::fmt::Display, source: DbError) -> Self {
         Self::Database {
             place: place.to_string(),
             source: source.into(),

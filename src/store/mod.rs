@@ -16,6 +16,7 @@ mod pages;
 mod receive;
 mod records;
 mod routes;
+mod service;
 mod snapshot;
 mod write;
 
@@ -31,7 +32,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     db::{Db, Place},
-    routes::Service,
+    service::Service,
     snapshot::Snapshots,
 };
 use crate::listener::{self, Address, Bound, ConnectionLimits, ListenerMetrics, Stop};

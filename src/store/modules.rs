@@ -6,13 +6,12 @@ use hyper::body::Incoming;
 use sha2::{Digest, Sha256};
 
 use super::{
-    chain::hex,
     conditions::Conditions,
     error::{CallError, DbError, not_found},
     key::ModuleDigest,
     receive::{check_length, receive},
     records::stamped,
-    routes::Service,
+    service::Service,
 };
 use crate::{
     failure::{ErrorCode, Failure},
@@ -64,7 +63,7 @@ impl Service {
         let bytes = receive(headers, body, self.max_module_bytes).await?;
         let hashed = bytes.clone();
         // Tens of megabytes take too long for a thread that serves others.
-        let found = tokio::task::spawn_blocking(move || hex(&Sha256::digest(&hashed)))
+        let found = tokio::task::spawn_blocking(move || hex::encode(Sha256::digest(&hashed)))
             .await
             .map_err(DbError::from)?;
         if found != digest.as_str() {

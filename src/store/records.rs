@@ -15,7 +15,7 @@ use super::{
     key::Key,
     pages::{self, Record},
     receive::{check_length, idempotency_key, receive},
-    routes::Service,
+    service::Service,
     snapshot::text_of,
     write::{Keyed, Recalled, Write, Written},
 };

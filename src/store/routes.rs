@@ -4,20 +4,19 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use hyper::body::Incoming;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     changes::{self, Since},
     conditions::Conditions,
-    db::Db,
-    error::{CallError, DbError, invalid, method_not_allowed, not_found},
+    error::{CallError, invalid, method_not_allowed, not_found},
     key::{ExtensionId, Key, ModuleDigest},
     receive::check_length,
     records::stamped,
-    snapshot::{self, Snapshots},
+    service::Service,
+    snapshot,
 };
 use crate::{
     failure::{ErrorCode, Failure},
@@ -29,18 +28,6 @@ use crate::{
 };
 
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
-
-/// What answers the requests.
-pub(super) struct Service {
-    pub(super) db: Arc<Db>,
-    pub(super) snapshots: Arc<Snapshots>,
-    pub(super) level: Level,
-    pub(super) token: Option<SecretString>,
-    pub(super) max_body_bytes: usize,
-    pub(super) max_module_bytes: usize,
-    pub(super) stopping: CancellationToken,
-    pub(super) tasks: TaskTracker,
-}
 
 /// A call of the API.
 #[derive(Debug, PartialEq, Eq)]
@@ -211,13 +198,5 @@ impl Service {
         let since = Since::parse(uri.query())?;
         let body = changes::wait(&self.db, &since, &self.stopping).await?;
         Ok(respond::with_body(StatusCode::OK, JSON, body))
-    }
-
-    /// Does this whether or not the client stays to hear of it. A write, above all, must not stop half-way.
-    pub(super) async fn to_the_end<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = Result<T, CallError>> + Send + 'static,
-    ) -> Result<T, CallError> {
-        self.tasks.spawn(work).await.map_err(DbError::from)?
     }
 }
