@@ -39,3 +39,4 @@ pub mod telemetry;
 pub mod testing;
 mod thread_priority;
 pub mod write;
+pub mod yaml;

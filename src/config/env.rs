@@ -7,7 +7,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::check::{Keys, Mistake};
+use super::{
+    check::Keys,
+    mistake::Mistake,
+    renamed::{RENAMED, renamed},
+};
 
 /// The variables that a process was started with.
 pub type Environment = BTreeMap<String, String>;
@@ -47,6 +51,27 @@ pub(super) fn overlay(
             ));
         }
     }
+}
+
+/// A mistake for each variable of an old key.
+pub(super) fn old_variables(environment: &Environment, keys: &Keys) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    for key in keys.leaves() {
+        for (old, new) in RENAMED {
+            // Empty for the key itself; for a section, the rest of the path.
+            let Some(rest) = key.path.strip_prefix(new) else {
+                continue;
+            };
+            if rest.is_empty() || rest.starts_with('.') {
+                let old_key = format!("{old}{rest}");
+                let name = variable(&old_key);
+                if environment.contains_key(&name) {
+                    mistakes.push(renamed(&old_key, &name, &variable(&key.path)));
+                }
+            }
+        }
+    }
+    mistakes
 }
 
 fn set(document: &mut Value, path: &str, value: Value) -> bool {

@@ -4,8 +4,14 @@ use std::{fs, path::Path};
 
 use serde_json::{Map, Value};
 
-use super::{Config, Environment, Mistake, Mistakes, check::Keys, env::overlay, renamed};
-use crate::{listener::Address, policy::TenantId};
+use super::{
+    check::Keys,
+    env::{self, Environment},
+    mistake::{Mistake, Mistakes},
+    renamed,
+    sections::Config,
+};
+use crate::{listener::Address, policy::TenantId, yaml};
 
 /// A configuration without a mistake.
 #[derive(Debug, Clone)]
@@ -48,14 +54,14 @@ pub fn parse(text: &str, origin: &str, environment: &Environment) -> Result<Load
             return fail(vec![Mistake::new(
                 "",
                 message,
-                "the file is YAML: mend it at the place named",
+                "fix the YAML at the line and column given",
             )]);
         }
     };
     let keys = Keys::of::<Config>();
     let mut mistakes = renamed::in_file(&document);
-    mistakes.extend(renamed::in_environment(environment, &keys));
-    overlay(&mut document, environment, &keys, &mut mistakes);
+    mistakes.extend(env::old_variables(environment, &keys));
+    env::overlay(&mut document, environment, &keys, &mut mistakes);
     mistakes.extend(keys.check(&document));
     if !mistakes.is_empty() {
         return fail(mistakes);
@@ -86,7 +92,7 @@ fn read_yaml(text: &str) -> Result<Value, String> {
     {
         return Ok(Value::Object(Map::new()));
     }
-    match serde_saphyr::from_str::<Value>(text) {
+    match yaml::read_config::<Value>(text) {
         Ok(Value::Null) => Ok(Value::Object(Map::new())),
         Ok(value) => Ok(value),
         Err(error) => Err(error.to_string()),

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::{Config, check, env};
+use super::{check, env, sections::Config};
 
 /// `docs/configuration.md`: every key with its type, bounds, default, environment variable and meaning.
 pub fn reference() -> String {

@@ -331,7 +331,7 @@ fn yaml_that_says_a_thing_twice_or_nothing_is_told_with_its_place() {
         let told = mistake(yaml).to_lowercase();
         assert!(told.contains(part), "{yaml:?}: {told}");
         assert!(
-            told.ends_with("| the file is yaml: mend it at the place named"),
+            told.ends_with("| fix the yaml at the line and column given"),
             "{told}"
         );
     }
