@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::complain;
+use super::output::print_err;
 use crate::extensions::{Profile, compile_here};
 
 #[derive(Debug, Args)]
@@ -23,7 +23,7 @@ pub(super) fn run(args: &CompileArgs) -> ExitCode {
     match compile_here(args.profile, args.memory_bytes, args.seconds) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            complain(&reason);
+            print_err(&reason);
             ExitCode::FAILURE
         }
     }

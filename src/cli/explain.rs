@@ -11,7 +11,11 @@ use clap::{Args, ValueEnum};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{EXIT_USAGE, complain, policy_files, policy_files::Paint, say};
+use super::{
+    output::{EXIT_USAGE, print, print_err},
+    policy_files,
+    policy_files::Paint,
+};
 use crate::{
     clock::now,
     decide::{
@@ -21,6 +25,7 @@ use crate::{
     intake::DecideRequest,
     policy::{DetailLevel, PolicyId, TenantId},
     testing::{self, CaseMemory},
+    yaml,
 };
 
 #[derive(Debug, Args)]
@@ -75,7 +80,7 @@ pub(super) fn run(args: &ExplainArgs) -> ExitCode {
     match explain(args) {
         Ok(code) => code,
         Err(error) => {
-            complain(&error.to_string());
+            print_err(&error.to_string());
             ExitCode::from(EXIT_USAGE)
         }
     }
@@ -115,7 +120,7 @@ pub(super) fn context(body: &[u8], tenant: &str) -> io::Result<(TenantId, Policy
 fn read_yaml<T: DeserializeOwned>(file: &Path) -> io::Result<T> {
     let named = |error: String| io::Error::other(format!("{}: {error}", file.display()));
     let text = fs::read_to_string(file).map_err(|error| named(error.to_string()))?;
-    testing::read_yaml(&text).map_err(|error| named(error.to_string()))
+    yaml::read(&text).map_err(|error| named(error.to_string()))
 }
 
 fn explain(args: &ExplainArgs) -> io::Result<ExitCode> {
@@ -176,7 +181,7 @@ fn explain(args: &ExplainArgs) -> io::Result<ExitCode> {
             if args.json {
                 let report =
                     json!({"ok": true, "explanation": explanation, "executed_extensions": decision.executed});
-                say(&report.to_string());
+                print(&report.to_string());
             } else {
                 show(&explanation);
                 let executed = decision
@@ -185,9 +190,9 @@ fn explain(args: &ExplainArgs) -> io::Result<ExitCode> {
                     .map(|item| format!("  {} {}: {}", json!(item.stage), item.id, json!(item.status)));
                 let executed: Vec<String> = executed.map(|line| line.replace('"', "")).collect();
                 if !executed.is_empty() {
-                    say(&format!("\nExtensions\n{}", executed.join("\n")));
+                    print(&format!("\nExtensions\n{}", executed.join("\n")));
                 }
-                say(&format!(
+                print(&format!(
                     "\nRepeat it with --seed {} --at {}",
                     at.seed, now.unix_ms
                 ));
@@ -197,14 +202,14 @@ fn explain(args: &ExplainArgs) -> io::Result<ExitCode> {
         Err(refusal) => {
             if args.json {
                 let error = json!({"code": refusal.code().as_str(), "error_type": refusal.error_type(), "message": refusal.message(), "details": refusal.details()});
-                say(&json!({"ok": false, "error": error}).to_string());
+                print(&json!({"ok": false, "error": error}).to_string());
             } else {
-                say(&format!(
+                print(&format!(
                     "Refused: {} ({})",
                     refusal.message(),
                     refusal.error_type()
                 ));
-                say(&format!("{:#}", Value::Object(refusal.details())));
+                print(&format!("{:#}", Value::Object(refusal.details())));
             }
             Ok(ExitCode::FAILURE)
         }
@@ -221,12 +226,12 @@ fn show(explanation: &Explanation) {
         evidence,
         ..
     } = explanation;
-    say(&format!(
+    print(&format!(
         "{}   {reason}, priority {priority}\n",
         paint.color("1;32", provider_id.as_str())
     ));
     for step in steps {
-        say(&format!("  {step}"));
+        print(&format!("  {step}"));
     }
     let Some(evidence) = evidence else {
         return;
@@ -237,7 +242,7 @@ fn show(explanation: &Explanation) {
         .map(|candidate| candidate.provider_id.as_str().chars().count())
         .max();
     let width = width.unwrap_or(0).max("provider".len());
-    say(&format!("\n  {:width$}  weight  breaker    left out", "provider"));
+    print(&format!("\n  {:width$}  weight  breaker    left out", "provider"));
     for candidate in &evidence.candidates {
         let weight = candidate
             .weight
@@ -248,9 +253,9 @@ fn show(explanation: &Explanation) {
             "  {:width$}  {weight:>6}  {breaker:<9}  {removed}",
             candidate.provider_id.as_str()
         );
-        say(line.trim_end());
+        print(line.trim_end());
     }
     if let Some(draw) = evidence.draw {
-        say(&format!("\n  drew {:.4} of {:.4}", draw.point, draw.total));
+        print(&format!("\n  drew {:.4} of {:.4}", draw.point, draw.total));
     }
 }

@@ -8,6 +8,7 @@ mod explain;
 #[cfg(feature = "compiler")]
 mod ext;
 mod http;
+mod output;
 mod policy_files;
 mod probe;
 mod run;
@@ -16,12 +17,12 @@ mod simulate;
 mod store;
 mod test;
 
-use std::{io::Write, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Exit code for a configuration or input with mistakes (`EX_USAGE` of sysexits).
-pub const EXIT_USAGE: u8 = 64;
+pub use self::output::EXIT_USAGE;
+use self::output::{print, print_err};
 
 const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
@@ -95,14 +96,4 @@ pub fn main() -> ExitCode {
         Command::Probe(args) => probe::run(&args),
         Command::CompileExtension(args) => compile_extension::run(&args),
     }
-}
-
-/// Prints to standard output; a closed pipe is not worth a complaint.
-fn say(text: &str) {
-    let _closed_pipe = writeln!(std::io::stdout(), "{text}");
-}
-
-/// Prints to standard error.
-fn complain(text: &str) {
-    let _closed_pipe = writeln!(std::io::stderr(), "{text}");
 }

@@ -4,7 +4,10 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-use super::{EXIT_USAGE, complain, http::exchange, say};
+use super::{
+    http::exchange,
+    output::{EXIT_USAGE, print, print_err},
+};
 use crate::{config, listener::Address};
 
 #[derive(Debug, Args)]
@@ -43,7 +46,7 @@ pub(super) fn run(args: &ProbeArgs) -> ExitCode {
                 Err(_) => return ExitCode::from(EXIT_USAGE),
             },
             Err(mistakes) => {
-                complain(&mistakes.to_string());
+                print_err(&mistakes.to_string());
                 return ExitCode::from(EXIT_USAGE);
             }
         },
@@ -60,7 +63,7 @@ pub(super) fn run(args: &ProbeArgs) -> ExitCode {
         Duration::from_millis(args.timeout_ms.max(1)),
     ) {
         Ok(answer) => {
-            say(answer.body.trim());
+            print(answer.body.trim());
             if answer.status == 200 {
                 ExitCode::SUCCESS
             } else {
@@ -68,7 +71,7 @@ pub(super) fn run(args: &ProbeArgs) -> ExitCode {
             }
         }
         Err(error) => {
-            complain(&format!("{address} does not answer: {error}"));
+            print_err(&format!("{address} does not answer: {error}"));
             ExitCode::FAILURE
         }
     }

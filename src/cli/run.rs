@@ -8,7 +8,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{EXIT_USAGE, complain};
+use super::output::{EXIT_USAGE, print_err};
 use crate::{
     app::{App, ConfigSource, Shutdown},
     config,
@@ -36,14 +36,14 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
     let loaded = match config::load(args.config.as_deref(), &environment) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
-            complain(&mistakes.to_string());
+            print_err(&mistakes.to_string());
             return ExitCode::from(EXIT_USAGE);
         }
     };
     let logs = match Logs::start(&loaded.config.log) {
         Ok(logs) => logs,
         Err(error) => {
-            complain(&format!("The log cannot be started: {error}"));
+            print_err(&format!("The log cannot be started: {error}"));
             return ExitCode::FAILURE;
         }
     };

@@ -6,7 +6,10 @@ use clap::Args;
 use secrecy::SecretString;
 use tokio::sync::mpsc;
 
-use super::{EXIT_USAGE, complain, run::Signals};
+use super::{
+    output::{EXIT_USAGE, print_err},
+    run::Signals,
+};
 use crate::{
     app::Shutdown,
     listener::Address,
@@ -51,14 +54,14 @@ pub(super) fn run(args: &StoreArgs) -> ExitCode {
         format,
         ..LogConfig::default()
     }) {
-        complain(&format!("The log cannot be started: {error}"));
+        print_err(&format!("The log cannot be started: {error}"));
         return ExitCode::FAILURE;
     }
     super::run::log_panics();
     let token = match args.token_file.as_deref().map(read_token).transpose() {
         Ok(token) => token,
         Err(reason) => {
-            complain(&reason);
+            print_err(&reason);
             return ExitCode::from(EXIT_USAGE);
         }
     };

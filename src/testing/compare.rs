@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::policy::json_path;
+
 /// A place where the two differ.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Difference {
@@ -16,7 +18,7 @@ pub(super) fn at_least(path: &str, wanted: &Value, got: &Value, differences: &mu
         (Value::Object(wanted), Value::Object(got)) => {
             for (key, wanted) in wanted {
                 at_least(
-                    &format!("{path}.{key}"),
+                    &json_path::member(path, key),
                     wanted,
                     got.get(key).unwrap_or(&Value::Null),
                     differences,

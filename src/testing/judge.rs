@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    Want, WantedMemory, WantedSession,
+    case::{Want, WantedMemory, WantedSession},
     compare::{Difference, at_least},
 };
 use crate::{

@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::{Map, Value, json, value::to_raw_value};
 
 use super::{
-    Case, Step,
+    case::{Case, Step},
     compare::{Difference, at_least},
     judge::{Explain, judge, recall, told},
     setting::{remembered, rules},

@@ -1,6 +1,6 @@
 //! What a case is decided in: the process's rules, and what is remembered.
 
-use super::{Case, CaseMemory};
+use super::case::{Case, CaseLimit, CaseMemory};
 use crate::{
     decide::{
         FallbackEvaluation, Rules, Timestamp,
@@ -11,7 +11,7 @@ use crate::{
 
 /// The rules of the process, as far as the case has its own.
 pub(super) fn rules(case: &Case) -> Rules {
-    let limit = |scope, limit: super::CaseLimit| RateLimit {
+    let limit = |scope, limit: CaseLimit| RateLimit {
         scope,
         requests_per_second: limit.requests_per_second.into(),
         burst: limit.burst,

@@ -13,8 +13,8 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{DECIDE, PATIENCE, ask, say, title};
-use crate::{extensions::ModuleDigest, listener::Address};
+use super::steps::{DECIDE, TIMEOUT, ask, print_decision, title, until};
+use crate::{cli::output::print, extensions::ModuleDigest, listener::Address};
 
 const POLICY: &str = "/api/v1/policies/acme/guarded";
 /// Decisions whose providers are counted.
@@ -71,7 +71,7 @@ pub(super) async fn show(
             record.to_string(),
         )
         .await?;
-        say(&format!(
+        print(&format!(
             "   {id}: {size} bytes of WebAssembly, sha256 {}…   module {}, record {}",
             digest.to_string().chars().take(12).collect::<String>(),
             put.status,
@@ -81,7 +81,7 @@ pub(super) async fn show(
     ask(sidecar, "PUT", POLICY, policy().to_string()).await?;
     ready(admin, "latency_scorer").await?;
     let body = request("Good morning", json!({"detail_level": "verbose"}));
-    super::print_decision(
+    print_decision(
         sidecar,
         &body,
         &ask(sidecar, "POST", DECIDE, body.as_str()).await?,
@@ -94,7 +94,7 @@ pub(super) async fn show(
     ) else {
         return Err(io::Error::other(format!("the guard let a card pass: {blocked}")));
     };
-    say(&format!(
+    print(&format!(
         "   $ curl -d '{{…, \"text\": \"My card is 4111 1111 1111 1111\"}}' http://{sidecar}{DECIDE}\n   {code}: {message}"
     ));
 
@@ -113,13 +113,13 @@ pub(super) async fn show(
         }
     }
     let after = shares(sidecar).await?;
-    say(&format!(
+    print(&format!(
         "   of {COUNTED} decisions, openai had {before} before and has {after} now"
     ));
     let body = request("Good morning", json!({"detail_level": "verbose"}));
     let answer = ask(sidecar, "POST", DECIDE, body).await?;
     let decided: Value = serde_json::from_str(&answer.body)?;
-    say(&format!(
+    print(&format!(
         "   factors: {}",
         decided["decision"]["explanation"]["evidence"]["factors"]
     ));
@@ -137,7 +137,7 @@ fn record(id: &str, kind: &str, digest: &ModuleDigest, config: &Value) -> Value 
 
 /// Waits until an extension can be called.
 async fn ready(admin: &Address, id: &str) -> io::Result<()> {
-    super::until(admin, "/admin/extensions", |answer| {
+    until(admin, "/admin/extensions", |answer| {
         // What is no page, an error's say, is not ready yet; the wait has an end.
         serde_json::from_str::<Value>(&answer.body).is_ok_and(|page| {
             let mut listed = page["extensions"].as_array().into_iter().flatten();
@@ -187,7 +187,7 @@ async fn reload_under_load(components: &Path, heir: &Address, sidecar: &Address)
         let record = record("pii_guard", "validator", &digest, &json!({"kinds": [kind]}));
         ask(heir, "PUT", "/api/v1/extensions/pii_guard", record.to_string()).await?;
         // The sidecar has it when a decision shows it.
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let refused = format!("{kind}: 4111 1111 1111 1111 ada@example.com");
         loop {
             let answer = ask(sidecar, "POST", DECIDE, request(&refused, json!({}))).await?;
@@ -205,7 +205,7 @@ async fn reload_under_load(components: &Path, heir: &Address, sidecar: &Address)
         task.await.map_err(io::Error::other)?;
     }
     let (decided, failed) = (decided.load(Ordering::Relaxed), failed.load(Ordering::Relaxed));
-    say(&format!(
+    print(&format!(
         "   {RELOADS} reloads, each seen in decisions; {decided} decisions meanwhile, {failed} failed"
     ));
     match failed {

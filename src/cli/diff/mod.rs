@@ -1,7 +1,7 @@
 //! `beamline-sidecar diff`.
 
 mod compare;
-mod made_up;
+mod generate;
 mod report;
 
 use std::{
@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 
 use self::compare::{Compared, Request, compare};
 use super::{
-    EXIT_USAGE, complain,
     explain::{context, read_input},
-    policy_files, say,
+    output::{EXIT_USAGE, counted, print, print_err},
+    policy_files,
 };
 use crate::policy::TenantId;
 
@@ -64,7 +64,7 @@ pub(super) fn run(args: &DiffArgs) -> ExitCode {
         Ok(true) if args.fail_on_change => ExitCode::FAILURE,
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&error.to_string());
+            print_err(&error.to_string());
             ExitCode::from(EXIT_USAGE)
         }
     }
@@ -81,7 +81,7 @@ fn diff(args: &DiffArgs) -> io::Result<bool> {
         (false, false) => {
             let compared = files(&args.old, &args.new, TENANT, given.as_deref(), args.seeds)?;
             if args.json {
-                say(&compared.to_json().to_string());
+                print(&compared.to_json().to_string());
             } else {
                 compared.show();
             }
@@ -122,8 +122,8 @@ fn directories(args: &DiffArgs, given: Option<&[Request]>) -> io::Result<bool> {
     if compared.is_empty() && removed.is_empty() && added.is_empty() {
         return Err(io::Error::other("There is no *.json file in either directory."));
     }
-    let otherwise = compared.iter().filter(|(_, compared)| compared.changes()).count();
-    let changes = otherwise > 0 || !removed.is_empty() || !added.is_empty();
+    let differing = compared.iter().filter(|(_, compared)| compared.changes()).count();
+    let changes = differing > 0 || !removed.is_empty() || !added.is_empty();
     if args.json {
         let policies = compared.iter().map(|(name, compared)| {
             let mut report = compared.to_json();
@@ -131,25 +131,25 @@ fn directories(args: &DiffArgs, given: Option<&[Request]>) -> io::Result<bool> {
             report
         });
         let policies = policies.collect::<Value>();
-        say(
+        print(
             &json!({"policies": policies, "added": added, "removed": removed, "changes": changes})
                 .to_string(),
         );
         return Ok(changes);
     }
     for (name, compared) in compared.iter().filter(|(_, compared)| !compared.is_same()) {
-        say(&format!("{name}\n"));
+        print(&format!("{name}\n"));
         compared.show();
-        say("");
+        print("");
     }
     for (what, names) in [("Only in the old: ", &removed), ("Only in the new: ", &added)] {
         for name in names {
-            say(&format!("{what}{name}"));
+            print(&format!("{what}{name}"));
         }
     }
-    say(&format!(
-        "{otherwise} of {} policies decide otherwise; {} removed, {} added.",
-        compared.len(),
+    print(&format!(
+        "Decisions change under {differing} of {}; {} removed, {} added.",
+        counted(compared.len(), "policy", "policies"),
         removed.len(),
         added.len()
     ));
@@ -187,7 +187,7 @@ fn files(
             } else {
                 TENANT
             };
-            let contexts = made_up::contexts(&old, &new);
+            let contexts = generate::contexts(&old, &new);
             let requests: io::Result<Vec<Request>> = contexts
                 .iter()
                 .map(|context| request(context.to_string().as_bytes(), tenant))

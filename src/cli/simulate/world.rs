@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io};
 use serde_json::{Map, Value};
 
 use super::{
-    SimulateArgs,
+    args::SimulateArgs,
     report::{Change, Report},
 };
 use crate::{
