@@ -16,6 +16,7 @@ use crate::{listener::Address, policy::TenantId, yaml};
 /// A configuration without a mistake.
 #[derive(Debug, Clone)]
 pub struct Loaded {
+    /// The configuration, checked as a whole.
     pub config: Config,
     /// What is allowed and yet worth a line in the log.
     pub warnings: Vec<String>,

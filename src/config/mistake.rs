@@ -7,11 +7,14 @@ use std::fmt;
 pub struct Mistake {
     /// The key, such as `refresh.interval_ms`; empty for the whole file.
     pub key: String,
+    /// What is wrong.
     pub message: String,
+    /// What would be valid, or what to do.
     pub remedy: String,
 }
 
 impl Mistake {
+    /// A mistake at a key; an empty key stands for the whole file.
     pub fn new(key: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             key: key.into(),
@@ -37,6 +40,7 @@ impl fmt::Display for Mistake {
 pub struct Mistakes {
     /// Where the configuration came from.
     pub origin: String,
+    /// The mistakes, in the order of the checks.
     pub list: Vec<Mistake>,
 }
 

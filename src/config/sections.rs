@@ -23,17 +23,29 @@ pub struct Config {
     /// Lets a second sidecar listen at the same addresses, so that a successor can be started, and be ready,
     /// before this one is told to stop.
     pub reuse_port: bool,
+    /// Threads.
     pub runtime: RuntimeConfig,
+    /// The admin listener.
     pub admin: AdminConfig,
+    /// The policy store, and how it is asked.
     pub heir: HeirConfig,
+    /// How the snapshot is kept up to date.
     pub refresh: RefreshConfig,
+    /// Writes, and the journal for them.
     pub writes: WritesConfig,
+    /// Decisions, and what they remember.
     pub decide: DecideConfig,
+    /// Extensions: their limits and their modules.
     pub extensions: ExtensionsConfig,
+    /// Limits of the listeners.
     pub limits: LimitsConfig,
+    /// Active health checks of providers.
     pub health_checks: HealthChecksConfig,
+    /// How the sidecar stops.
     pub shutdown: ShutdownConfig,
+    /// What the metrics may cost.
     pub metrics: MetricsConfig,
+    /// The log.
     pub log: LogConfig,
     /// Directory for the disk snapshot and the write journal. Empty: nothing is kept on disk.
     pub state_dir: PathBuf,
@@ -88,11 +100,14 @@ impl Default for Config {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum OneOrMany {
+    /// A single text.
     One(String),
+    /// A list of texts.
     Many(Vec<String>),
 }
 
 impl OneOrMany {
+    /// The texts, one or many.
     pub fn as_slice(&self) -> &[String] {
         match self {
             Self::One(text) => std::slice::from_ref(text),

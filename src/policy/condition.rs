@@ -57,12 +57,14 @@ impl Default for ConditionRules {
 /// What a condition reads: a context, with one key that may be replaced.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
+    /// The context of the request.
     pub context: &'a Map<String, Value>,
     /// Stands for the context's `status` where the decision itself found one.
     pub status: Option<&'a Value>,
 }
 
 impl<'a> Facts<'a> {
+    /// The context as it is.
     pub fn of(context: &'a Map<String, Value>) -> Self {
         Self {
             context,
@@ -70,6 +72,7 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// The value of a key, if there is one.
     pub fn value(&self, key: &str) -> Option<&'a Value> {
         match self.status {
             Some(status) if key == "status" => Some(status),

@@ -32,7 +32,9 @@ pub enum Severity {
 pub struct Problem {
     /// Where, as a JSON path: `$.providers[1].name`; `$` is the whole document.
     pub path: String,
+    /// Whether the document is refused for it.
     pub severity: Severity,
+    /// What is wrong.
     pub message: String,
     /// What to do about it.
     pub remedy: String,
@@ -47,6 +49,7 @@ impl Problem {
         self.message.starts_with(NOT_JSON)
     }
 
+    /// A problem for which the document is refused. `path` is a JSON path.
     pub fn error(path: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             path: path.into(),
@@ -56,6 +59,7 @@ impl Problem {
         }
     }
 
+    /// A problem that is reported and refuses nothing. `path` is a JSON path.
     pub fn warning(path: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             severity: Severity::Warning,
@@ -100,6 +104,7 @@ impl PolicyDocument {
         &self.bytes
     }
 
+    /// The tag of the bytes: HEIR's, or a digest.
     pub fn etag(&self) -> &ETag {
         &self.etag
     }

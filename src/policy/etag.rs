@@ -35,6 +35,7 @@ impl ETag {
             .flatten()
     }
 
+    /// The tag with its quotes, as a header has it.
     pub fn as_str(&self) -> &str {
         self.0.to_str().unwrap_or_default()
     }

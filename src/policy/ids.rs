@@ -14,14 +14,19 @@ pub const MAX_ID_BYTES: usize = 255;
 /// Why a text is not an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
+    /// The text is empty.
     #[error("is empty; an id has 1 to {MAX_ID_BYTES} characters")]
     Empty,
+    /// The text is longer than [`MAX_ID_BYTES`].
     #[error("is longer than {MAX_ID_BYTES} characters")]
     TooLong,
+    /// A character is outside the grammar.
     #[error("has a character outside A-Z a-z 0-9 _ . -")]
     Character,
+    /// `.` or `..`, which would change the path.
     #[error("is `.` or `..`, which are path segments and not ids")]
     DotSegment,
+    /// The name of an operation.
     #[error("is `dry-run` or `complexity`, which are operations and not ids")]
     Reserved,
 }
@@ -61,6 +66,7 @@ macro_rules! id {
                 check_id(text).map(|()| Self(text.into()))
             }
 
+            /// The id as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }

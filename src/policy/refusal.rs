@@ -8,9 +8,12 @@ use super::{PolicyId, RoutingPolicy, TenantId, read_object};
 /// Why a policy is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Refusal {
+    /// The platform's name for what is wrong.
     pub context: &'static str,
+    /// The details, where `context` does not say it all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
+    /// The required fields that are missing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing_fields: Vec<&'static str>,
 }
@@ -19,11 +22,15 @@ pub struct Refusal {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Reason {
+    /// A sentence.
     Text(String),
+    /// A weight that is no fraction.
     Weight {
+        /// The provider whose weight it is.
         provider: String,
         /// As it was judged: a percentage is a fraction by then.
         weight: Value,
+        /// The sentence about it.
         reason: &'static str,
     },
 }

@@ -40,6 +40,7 @@ impl ProviderId {
         }
     }
 
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -68,14 +69,19 @@ pub struct RoutingPolicy {
     pub fallbacks: Box<[FallbackRule]>,
     /// Provider of a legacy `fallback` object: the last resort, whatever its conditions.
     pub last_resort: Option<ProviderId>,
+    /// Session affinity.
     pub sticky: Option<Box<Sticky>>,
+    /// Settings of the breakers of its providers.
     pub circuit_breaker: Option<Box<BreakerSettings>>,
     /// Only where the document enables it.
     pub rate_limit: Option<Box<RateLimit>>,
+    /// Its extensions; `None` where it has none.
     pub pipeline: Option<Box<Pipeline>>,
     /// 1–300 000. What one attempt at a provider may take; a provider's own setting wins.
     pub timeout_ms: Option<u32>,
+    /// Active checks of its providers that have none of their own.
     pub health_check: Option<Box<HealthCheck>>,
+    /// How much explanations say; `None`: as configured.
     pub detail_level: Option<DetailLevel>,
     /// `metadata`, `defaults`, `escalate_on`: kept for whoever reads them, never used for routing.
     pub deprecated: Option<Box<Deprecated>>,
@@ -84,11 +90,13 @@ pub struct RoutingPolicy {
 /// One provider of the weighted set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Provider {
+    /// Its name.
     pub id: ProviderId,
     /// A fraction, usually 0.0–1.0; a stored document may hold anything finite.
     pub weight: f64,
     /// 1–300 000.
     pub timeout_ms: Option<u32>,
+    /// This provider's own active checks.
     pub health_check: Option<Box<HealthCheck>>,
 }
 
@@ -97,9 +105,11 @@ pub struct Provider {
 pub struct FallbackRule {
     /// The index in decimal, `-`, and the first eight hex digits of SHA-256 over the rule's canonical JSON.
     pub id: Box<str>,
+    /// When the rule applies.
     pub when: Condition,
     /// Attempts on the provider that failed before `to` is taken; below zero counts as zero.
     pub retry: i64,
+    /// How long the caller waits before a retry; `None`: not at all.
     pub backoff: Option<Backoff>,
     /// `None`: the rule can retry, and otherwise the next rule is asked.
     pub to: Option<ProviderId>,
@@ -108,17 +118,25 @@ pub struct FallbackRule {
 /// How long the caller waits before a retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
+    /// How the wait grows.
     pub strategy: Strategy,
+    /// Milliseconds before the first retry.
     pub base_ms: u64,
+    /// No wait is longer, in milliseconds.
     pub max_ms: u64,
+    /// Whether up to a tenth is added by chance.
     pub jitter: bool,
 }
 
+/// How a wait grows with the attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Strategy {
+    /// It doubles with each attempt.
     Exponential,
+    /// It grows by the first wait with each attempt.
     Linear,
+    /// It stays the same.
     Fixed,
 }
 
@@ -138,6 +156,7 @@ pub struct Sticky {
 /// Settings of a provider's breaker, clamped to their ranges. Ranges and defaults: policy language, `circuit_breaker`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BreakerSettings {
+    /// Whether the breaker is looked at.
     pub enabled: bool,
     /// 1–100 failures in a row.
     pub failure_threshold: u32,
@@ -187,6 +206,7 @@ impl BreakerSettings {
 /// A policy's own token bucket, each value clamped to 1–1 000 000.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RateLimit {
+    /// Which requests share the bucket.
     pub scope: LimitScope,
     /// Tokens that come back per second. `limit` per `window_seconds` is the same as `limit / window_seconds`.
     pub requests_per_second: f64,
@@ -200,12 +220,16 @@ pub struct RateLimit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LimitScope {
+    /// The requests of one policy.
     Policy,
+    /// The requests of one tenant.
     Tenant,
+    /// All requests of the process.
     Global,
 }
 
 impl LimitScope {
+    /// The name in documents and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Policy => "policy",
@@ -218,36 +242,46 @@ impl LimitScope {
 /// The extensions around the selection, in the order of the document.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Pipeline {
+    /// Before the selection: they may change the message.
     pub pre: Box<[Processor]>,
+    /// Before the selection: they may refuse the request.
     pub validators: Box<[Validator]>,
     /// Ours: they weigh the providers before one is drawn.
     pub scorers: Box<[Processor]>,
+    /// After the selection: they add metadata.
     pub post: Box<[Processor]>,
 }
 
 /// What the three lists have in common. Without an `id` an item is never run, but counts for the limits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {
+    /// The id in the registry.
     pub id: Option<Box<str>>,
+    /// When the item runs; `None`: always.
     pub when: Option<Condition>,
     /// Overrides the registry record's configuration key by key.
     pub config: Map<String, Value>,
     /// Overrides the registry record's.
     pub timeout_ms: Option<u32>,
+    /// Overrides the registry record's: further attempts after a time-out.
     pub retry: Option<u32>,
 }
 
 /// One item of `pre` or `post`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Processor {
+    /// What it has in common with the others.
     pub item: Item,
+    /// What its failure means.
     pub mode: Mode,
 }
 
 /// One item of `validators`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Validator {
+    /// What it has in common with the others.
     pub item: Item,
+    /// What its rejection or failure means.
     pub on_fail: OnFail,
 }
 
@@ -255,7 +289,9 @@ pub struct Validator {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
+    /// The request fails with it.
     Required,
+    /// The decision goes on without it.
     Optional,
 }
 
@@ -263,8 +299,11 @@ pub enum Mode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnFail {
+    /// The request is refused.
     Block,
+    /// The decision goes on, with a warning in the log.
     Warn,
+    /// The decision goes on.
     Ignore,
     /// An unknown text: blocks, and says why.
     Unknown,
@@ -273,6 +312,7 @@ pub enum OnFail {
 /// Active checks of a provider, in either of the two shapes that the language has had.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthCheck {
+    /// Only `true` activates it.
     pub enabled: bool,
     /// What is asked. Without one, the process's configuration may name the provider's address.
     pub url: Option<Box<str>>,
@@ -290,8 +330,11 @@ pub struct HealthCheck {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DetailLevel {
+    /// The provider and the reason.
     Minimal,
+    /// The steps as well.
     Detailed,
+    /// The steps and the evidence.
     Verbose,
 }
 
@@ -310,8 +353,11 @@ impl DetailLevel {
 /// Fields that are parsed and kept, and never used for routing.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Deprecated {
+    /// The field `metadata`.
     pub metadata: Map<String, Value>,
+    /// The field `defaults`.
     pub defaults: Map<String, Value>,
+    /// The field `escalate_on`.
     pub escalate_on: Vec<Value>,
 }
 
@@ -322,6 +368,7 @@ impl RoutingPolicy {
         self.providers.iter().map(|provider| provider.weight).sum::<f64>() + 0.0
     }
 
+    /// The weighted provider of this name.
     pub fn provider(&self, id: &str) -> Option<&Provider> {
         let found = self
             .providers

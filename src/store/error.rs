@@ -13,20 +13,25 @@ pub enum StoreError {
     Database {
         /// The database without its credentials.
         place: String,
+        /// What the database reported.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The directory to import cannot be read, or its policies not written.
     #[error("cannot import the policies in {path}")]
     Import {
+        /// The directory.
         path: std::path::PathBuf,
+        /// What failed.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The address is taken or not ours.
     #[error("cannot listen at {address}")]
     Listen {
+        /// The address that was configured.
         address: Address,
+        /// What the system reported.
         #[source]
         source: std::io::Error,
     },

@@ -29,7 +29,9 @@ pub struct Import {
 /// A file that was not imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadFile {
+    /// The file.
     pub path: PathBuf,
+    /// What is wrong with it; never empty.
     pub problems: Vec<Problem>,
 }
 

@@ -26,8 +26,10 @@ pub struct Case {
     pub policy: Option<Map<String, Value>>,
     /// Or its file, as seen from the case's.
     pub policy_file: Option<PathBuf>,
+    /// The tenant whose requests these are.
     #[serde(default = "default_tenant")]
     pub tenant_id: String,
+    /// The id that the policy has.
     #[serde(default = "default_policy")]
     pub policy_id: String,
     /// When the first step is: Unix milliseconds, or a time such as `2025-01-31T08:30:00Z`.
@@ -36,8 +38,10 @@ pub struct Case {
     /// 1 to 16 hex digits.
     #[serde(default = "default_seed", deserialize_with = "seed")]
     pub seed: Seed,
+    /// The process's rules.
     #[serde(default)]
     pub rules: CaseRules,
+    /// What is remembered before the first step.
     #[serde(default)]
     pub memory: CaseMemory,
     /// What the policy's extensions answer.
@@ -86,16 +90,23 @@ fn seed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Seed, D::Error> {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CaseRules {
+    /// When fallback rules are asked.
     pub fallback_evaluation: Option<FallbackEvaluation>,
+    /// Whether `5xx` stands for every such status.
     pub status_classes: Option<bool>,
+    /// The tenant's limit.
     pub tenant_limit: Option<CaseLimit>,
+    /// The limit of the process.
     pub global_limit: Option<CaseLimit>,
 }
 
+/// A token bucket.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaseLimit {
+    /// Tokens that come back per second.
     pub requests_per_second: u32,
+    /// Tokens that the bucket holds.
     pub burst: u32,
 }
 
@@ -103,20 +114,26 @@ pub struct CaseLimit {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CaseMemory {
+    /// Sticky sessions.
     pub sticky: Vec<CaseSession>,
     /// State by provider: `closed`, `open`, `half_open`.
     pub breakers: BTreeMap<String, State>,
+    /// Providers whose health check fails.
     pub unhealthy: Vec<String>,
 }
 
+/// A sticky session.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaseSession {
     /// The session's value.
     pub session: Value,
+    /// The provider that it is bound to.
     pub provider: String,
+    /// Seconds since it was bound.
     #[serde(default)]
     pub age_seconds: u64,
+    /// Seconds that it lasts.
     #[serde(default = "default_ttl")]
     pub ttl_seconds: i64,
 }
@@ -134,10 +151,12 @@ pub struct Step {
     pub after_ms: u64,
     /// Another tenant than the case's.
     pub tenant_id: Option<String>,
+    /// The request's context.
     #[serde(default)]
     pub context: Map<String, Value>,
     /// Read along with the context, and by extensions.
     pub message_type: Option<String>,
+    /// The message's payload.
     pub payload: Option<Value>,
     /// A whole request as the Router sends it, in place of `context`, `message_type` and `payload`. Its tenant and its
     /// policy id count, not the case's.
@@ -147,6 +166,7 @@ pub struct Step {
     /// How often the same is asked; each time it must come to the same.
     #[serde(default = "once")]
     pub repeat: u32,
+    /// The result that is wanted.
     pub want: Want,
 }
 
@@ -154,13 +174,19 @@ fn once() -> u32 {
     1
 }
 
+/// What a call to a provider came to.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaseResult {
+    /// The provider that was called.
     pub provider_id: String,
+    /// `success`, `error` or `timeout`.
     pub status: String,
+    /// The provider's code, such as `503`.
     pub error_code: Option<String>,
+    /// Milliseconds that the call took.
     pub latency_ms: Option<u64>,
+    /// How often it is reported.
     #[serde(default = "once")]
     pub times: u32,
 }
@@ -169,8 +195,11 @@ pub struct CaseResult {
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Want {
+    /// The provider that is chosen.
     pub provider_id: Option<String>,
+    /// Why it is chosen, such as `weighted`.
     pub reason: Option<String>,
+    /// The priority on the wire.
     pub priority: Option<u8>,
     /// At least these entries.
     pub metadata: Map<String, Value>,
@@ -202,11 +231,13 @@ pub struct Want {
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WantedMemory {
+    /// Sticky sessions.
     pub sticky: Vec<WantedSession>,
     /// States by provider: `closed`, `open`, `half_open`; `null`: it has no breaker.
     pub breakers: BTreeMap<String, Option<State>>,
 }
 
+/// A sticky session that is wanted, or is not.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WantedSession {
@@ -216,21 +247,37 @@ pub struct WantedSession {
     pub provider: Option<String>,
 }
 
+/// How often each provider is to be chosen.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Distribution {
+    /// Decisions, with the seeds from 0.
     pub runs: u64,
+    /// The share of each provider, or of each refusal by its name; others must have none.
     pub shares: BTreeMap<String, f64>,
+    /// How far a share may be off.
     pub tolerance: f64,
 }
 
 /// Why a case cannot be run.
 #[derive(Debug, thiserror::Error)]
 pub enum CaseError {
+    /// The file cannot be read, or a case of it makes no sense.
     #[error("{path}: {reason}")]
-    Unreadable { path: PathBuf, reason: String },
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The file is not YAML of this form.
     #[error("{place}: {reason}")]
-    Invalid { place: String, reason: String },
+    Invalid {
+        /// File, line and column.
+        place: String,
+        /// What the reader expected.
+        reason: String,
+    },
 }
 
 /// Reads the cases of a file: one, or a list of them.

@@ -25,8 +25,11 @@ use crate::{
 pub struct Mismatch {
     /// Counted from 1.
     pub step: usize,
+    /// What differs, such as `metadata.region`.
     pub path: String,
+    /// What the case wants.
     pub wanted: Value,
+    /// What there was.
     pub got: Value,
 }
 
