@@ -30,7 +30,7 @@ pub(super) struct CheckArgs {
     /// Policies to check, as a write would: files, or directories of *.json.
     #[arg(value_name = "POLICY", required_unless_present_any = ["reference", "config"])]
     policies: Vec<PathBuf>,
-    /// The configuration to check; variables of the environment count as they do for `run`.
+    /// The configuration to check; environment variables apply as they do for `run`.
     #[arg(long, value_name = "FILE", conflicts_with = "policies")]
     config: Option<PathBuf>,
     /// Treat warnings about policies as errors.
@@ -39,7 +39,7 @@ pub(super) struct CheckArgs {
     /// Print JSON, for machines.
     #[arg(long)]
     json: bool,
-    /// Print the reference of all keys instead.
+    /// Print the reference of all keys and check nothing.
     #[arg(long, conflicts_with_all = ["config", "json", "policies"])]
     reference: bool,
 }
@@ -135,7 +135,7 @@ fn check_policies(args: &CheckArgs) -> ExitCode {
     }
 }
 
-/// What is wrong with the policies of `policies_dir`.
+/// The problems of the policies in `policies_dir`.
 fn policy_mistakes(config: &config::Config) -> Vec<Mistake> {
     if config.policies_dir.as_os_str().is_empty() {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! `compile-extension`: hidden, the sidecar calls it.
+//! `compile-extension`: hidden; the sidecar runs it as a process of its own.
 
 use std::process::ExitCode;
 
@@ -11,10 +11,10 @@ use crate::extensions::{Profile, compile_here};
 pub(super) struct CompileArgs {
     #[arg(long)]
     profile: Profile,
-    /// Memory of this process.
+    /// The most memory that this process may use, in bytes.
     #[arg(long)]
     memory_bytes: u64,
-    /// Processor time of this process.
+    /// The most processor time that this process may use, in seconds.
     #[arg(long)]
     seconds: u64,
 }

@@ -32,7 +32,7 @@ use crate::{
 #[command(
     after_help = "The request is a request for a decision as the Router sends it, or the context alone: {\"user_id\": \"ada\"}.
 
-Exits 0 with a decision, 1 with a refusal, 64 for what cannot be read.
+Exits 0 with a decision, 1 with a refusal, 64 if an input cannot be read.
 
 Examples:
   beamline-sidecar explain --policy examples/policies/acme/chat.json --request request.json
@@ -46,22 +46,23 @@ pub(super) struct ExplainArgs {
     /// The request; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     request: PathBuf,
-    /// 1 to 16 hex digits: the same seed decides the same. Unset: one at random, which is printed.
+    /// 1 to 16 hex digits: the same seed gives the same decision. Unset: a random one, which is printed.
     #[arg(long, value_name = "HEX")]
     seed: Option<Seed>,
-    /// When: a time such as 2025-01-31T08:30:00Z, or Unix milliseconds; unset: now.
+    /// The time of the decision, such as 2025-01-31T08:30:00Z, or Unix milliseconds. Unset: now.
     #[arg(long, value_name = "TIME")]
     at: Option<Timestamp>,
-    /// How much to say.
+    /// How much to explain.
     #[arg(long, value_enum, default_value = "verbose")]
     level: Level,
-    /// The tenant, where the request names none.
+    /// The tenant, if the request names none.
     #[arg(long, default_value = "tenant")]
     tenant: String,
     /// What the policy's extensions answer, in YAML: {answers: {guard: {answers: {valid: false}}}}. Unset: all succeed.
     #[arg(long, value_name = "FILE")]
     extensions: Option<PathBuf>,
-    /// What is remembered, in YAML as in decision cases: {breakers: {openai: open}, unhealthy: [local_llm]}. Unset: nothing.
+    /// What is remembered, in YAML as in decision cases: {breakers: {openai: open}, unhealthy: [local_llm]}. Unset:
+    /// nothing.
     #[arg(long, value_name = "FILE")]
     memory: Option<PathBuf>,
     /// Print JSON, for machines.
@@ -109,7 +110,7 @@ pub(super) fn context(body: &[u8], tenant: &str) -> io::Result<(TenantId, Policy
         return Ok((request.tenant, request.policy_id, context));
     }
     let Value::Object(mut context) = tree else {
-        return Err(invalid("it is no JSON object".to_owned()));
+        return Err(invalid("it is not a JSON object".to_owned()));
     };
     let tenant = TenantId::parse(tenant).map_err(|error| io::Error::other(format!("--tenant {error}")))?;
     let policy = PolicyId::parse("default").map_err(io::Error::other)?;

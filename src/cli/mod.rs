@@ -51,23 +51,23 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Stand in front of HEIR and answer the Router.
+    /// Run the sidecar: a caching proxy in front of HEIR that answers the Router.
     Run(run::RunArgs),
-    /// Serve a HEIR: a policy store on SQLite or Postgres.
+    /// Run a HEIR: a policy store on SQLite or Postgres.
     Store(store::StoreArgs),
-    /// Show all of it at work on this machine, in half a minute: a store, a sidecar, an outage, a recovery.
+    /// Show everything at work on this machine, in half a minute: a store, a sidecar, an outage, a recovery.
     Demo(demo::DemoArgs),
     /// Check policies, or a configuration and the policies it names; report every mistake.
     Check(check::CheckArgs),
-    /// Say what a policy decides about a request, and why.
+    /// Explain what a policy decides about a request, and why.
     Explain(explain::ExplainArgs),
-    /// Try a policy on many requests, with providers that fail: who gets what.
+    /// Try a policy on many requests, with providers that fail: which provider gets which share.
     Simulate(simulate::SimulateArgs),
-    /// Compare two versions of a policy: whose decision changes.
+    /// Compare two versions of a policy: which decisions change.
     Diff(diff::DiffArgs),
-    /// Run decision cases: policies, requests, and what must come of them.
+    /// Run decision cases: policies, requests, and the results that are wanted.
     Test(test::TestArgs),
-    /// Make extensions of your own: new, build, check, test, bench, inspect.
+    /// Develop extensions: new, build, check, test, bench, inspect.
     #[cfg(feature = "compiler")]
     Ext(ext::ExtArgs),
     /// Print the JSON Schema of the policy language, for editors: `beamline-sidecar schema > policy.schema.json`.
@@ -79,7 +79,7 @@ enum Command {
     CompileExtension(compile_extension::CompileArgs),
 }
 
-/// Runs what the command line asks for.
+/// Runs the command that the command line names.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run::run(&args),

@@ -11,15 +11,17 @@ use super::{
 use crate::{config, listener::Address};
 
 #[derive(Debug, Args)]
-#[command(after_help = "Exits 0 if the answer is 200 and 1 if it is not or none comes.
+#[command(
+    after_help = "Exits 0 if the answer is 200, and 1 if it is another or there is none.
 
 Examples:
   beamline-sidecar probe ready --config /etc/beamline/sidecar.yaml
-  beamline-sidecar probe live --admin 127.0.0.1:9901")]
+  beamline-sidecar probe live --admin 127.0.0.1:9901"
+)]
 pub(super) struct ProbeArgs {
-    /// What to ask.
+    /// The probe.
     what: What,
-    /// Where the admin listener is; else it is read from the configuration.
+    /// The address of the admin listener. Unset: the one in the configuration.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
     admin: Option<Address>,
     /// The sidecar's configuration.
@@ -40,7 +42,7 @@ pub(super) fn run(args: &ProbeArgs) -> ExitCode {
     let address = match &args.admin {
         Some(address) => address.clone(),
         None => match config::load(args.config.as_deref(), &config::environment()) {
-            // A checked configuration has an address here.
+            // A checked configuration always has a valid address here.
             Ok(loaded) => match loaded.config.admin.listen.parse() {
                 Ok(address) => address,
                 Err(_) => return ExitCode::from(EXIT_USAGE),

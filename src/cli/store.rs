@@ -30,10 +30,10 @@ pub(super) struct StoreArgs {
     /// A file for SQLite, `:memory:`, or the URL of a Postgres database.
     #[arg(long, value_name = "FILE|:memory:|URL", default_value = "heir.db")]
     db: String,
-    /// How much of the API is served; the lower levels are HEIRs that a sidecar must cope with.
+    /// How much of the API is served; the lower levels stand for simpler HEIRs, which a sidecar supports too.
     #[arg(long, value_enum, default_value_t)]
     level: Level,
-    /// A directory of TENANT/POLICY.json to take in at the start.
+    /// A directory of TENANT/POLICY.json to import at the start.
     #[arg(long, value_name = "DIR")]
     import: Option<PathBuf>,
     /// File with the bearer token that clients must send.

@@ -27,7 +27,7 @@ pub(super) struct TestArgs {
     /// Case files, or directories of *.yaml and *.yml.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Run only the cases whose file or description has this text in it.
+    /// Run only the cases whose file or description contains this text.
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
     /// Print JSON, for machines.
@@ -109,7 +109,7 @@ pub(super) fn run(args: &TestArgs) -> ExitCode {
     }
 }
 
-/// Runs them all, unless any cannot be read: a case that is passed over would be taken for one that holds.
+/// Runs all cases, unless one cannot be read: a case that is skipped would seem to have passed.
 fn run_all(args: &TestArgs) -> Result<Vec<Ran>, Vec<io::Error>> {
     let mut files = Vec::new();
     for path in &args.paths {
@@ -170,7 +170,7 @@ fn junit(ran: &[Ran]) -> String {
     xml
 }
 
-/// Text as XML has it; what XML cannot hold at all becomes a question mark.
+/// Escapes text for XML; characters that XML does not allow become question marks.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {

@@ -1,4 +1,4 @@
-//! Checks a configuration against the schema of its types and names every mistake with its remedy.
+//! Checks a configuration against the schema of its types and reports every mistake with its remedy.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// What this key's type makes of a variable's text.
+    /// A variable's text as a value of this key's type.
     pub(super) fn value_from_text(&self, text: &str) -> Value {
         if self.takes("array") && text.contains(',') || self.takes("array") && !self.takes("string") {
             return text
@@ -57,7 +57,7 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) fn of<T: schemars::JsonSchema>() -> Self {
-        // Subschemas inlined: then a key's schema stands where the key is.
+        // Subschemas are inlined, so that each key has its schema in place.
         let settings =
             schemars::generate::SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
         let schema = settings.into_generator().into_root_schema_for::<T>().to_value();
@@ -93,7 +93,7 @@ impl Keys {
         self.leaves.values()
     }
 
-    /// Every mistake that the schema can name.
+    /// Every mistake that the schema can find.
     pub(super) fn check(&self, document: &Value) -> Vec<Mistake> {
         match jsonschema::validator_for(&self.schema) {
             Ok(validator) => validator
@@ -133,7 +133,7 @@ impl Keys {
             (None, None) => "see docs/configuration.md".to_owned(),
         };
         let message = match error.kind() {
-            // Said in terms of the schema, which the reader has not seen.
+            // The message is about the schema, which the reader has not seen.
             ValidationErrorKind::AnyOf { .. } | ValidationErrorKind::OneOfNotValid { .. } => {
                 format!("{} is not a value of this key", error.instance())
             }

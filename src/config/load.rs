@@ -1,4 +1,4 @@
-//! Reads the file, lays the environment over it, and checks the whole before anything is started.
+//! Reads the file, applies the environment to it, and checks the whole before anything is started.
 
 use std::{fs, path::Path};
 
@@ -18,11 +18,11 @@ use crate::{listener::Address, policy::TenantId, yaml};
 pub struct Loaded {
     /// The configuration, checked as a whole.
     pub config: Config,
-    /// What is allowed and yet worth a line in the log.
+    /// Settings that are allowed and yet deserve a warning in the log.
     pub warnings: Vec<String>,
 }
 
-/// Reads and checks. Without a file the defaults and the environment are used.
+/// Reads and checks the configuration. Without a file the defaults and the environment are used.
 pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Loaded, Mistakes> {
     let Some(file) = file else {
         return parse("", "the environment", environment);
@@ -100,7 +100,7 @@ fn read_yaml(text: &str) -> Result<Value, String> {
     }
 }
 
-/// What no schema can say: values that are wrong only together.
+/// Checks that no schema can express: values that are wrong only in combination.
 fn cross_check(config: &Config, mistakes: &mut Vec<Mistake>, warnings: &mut Vec<String>) {
     check_listeners(config, mistakes);
     check_heir(config, mistakes);
@@ -223,7 +223,7 @@ fn check_heir(config: &Config, mistakes: &mut Vec<Mistake>) {
             {
                 mistakes.push(Mistake::new(
                     key,
-                    format!("{url} is where the sidecar itself listens: it would ask itself for ever"),
+                    format!("{url} is where the sidecar itself listens: it would send requests to itself"),
                     "give HEIR another port, or the sidecar another `listen`",
                 ));
             }

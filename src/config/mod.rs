@@ -1,8 +1,8 @@
 //! The configuration: one YAML file, environment variables over it, every mistake reported at once.
 //!
-//! Each section's struct lives beside the code that it configures; this module puts them together. The JSON Schema
-//! that is generated from the structs is what the file is checked against, what names the environment variables,
-//! and what the reference in `docs/configuration.md` is written from, so the three cannot disagree.
+//! Each section's struct lives beside the code that it configures; this module composes them. The file is checked
+//! against the JSON Schema that is generated from the structs; the names of the environment variables and the reference
+//! in `docs/configuration.md` are derived from it too, so the three cannot disagree.
 
 mod check;
 mod env;

@@ -1,5 +1,5 @@
-//! Keys that earlier versions knew by another name. Each is an error that names the new key, so that a limit or a
-//! listener is never silently back at its default.
+//! Keys that had another name in earlier versions. Each is an error that names the new key, so that no limit and no
+//! listener silently returns to its default.
 
 use serde_json::Value;
 
@@ -44,7 +44,7 @@ pub(super) fn new_name(path: &str) -> Option<&'static str> {
     RENAMED.iter().find(|(old, _)| *old == path).map(|(_, new)| *new)
 }
 
-/// A mistake for each old key in the file; [`Keys::check`] reports them no second time.
+/// A mistake for each old key in the file; the check against the schema does not report them again.
 pub(super) fn in_file(document: &Value) -> Vec<Mistake> {
     RENAMED
         .iter()

@@ -21,13 +21,13 @@ pub struct Config {
     #[schemars(regex(pattern = "^0?[0-7]{3}$"))]
     pub unix_mode: String,
     /// Lets a second sidecar listen at the same addresses, so that a successor can be started, and be ready,
-    /// before this one is told to stop.
+    /// before this one stops.
     pub reuse_port: bool,
     /// Threads.
     pub runtime: RuntimeConfig,
     /// The admin listener.
     pub admin: AdminConfig,
-    /// The policy store, and how it is asked.
+    /// The policy store, and the requests to it.
     pub heir: HeirConfig,
     /// How the snapshot is kept up to date.
     pub refresh: RefreshConfig,
@@ -62,7 +62,7 @@ pub struct Config {
     /// The Router's own key: HEIR's port. Needs `heir_policy_store_enabled: true`, and `heir.url` unset.
     #[schemars(range(min = 1))]
     pub heir_policy_store_port: Option<u16>,
-    /// The Router's own key: the same as `heir.timeout_ms`, which wins where both are given.
+    /// The Router's own key: the same as `heir.timeout_ms`, which wins if both are set.
     #[schemars(range(min = 1, max = 600_000))]
     pub heir_policy_store_timeout: Option<u64>,
 }
@@ -120,8 +120,8 @@ impl OneOrMany {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RuntimeConfig {
-    /// Threads that answer the Router. One serves over 100 000 lookups a second; a second pays only where one is
-    /// busy for more than a third of its time.
+    /// Threads that answer the Router. One serves over 100 000 lookups a second; a second one pays off only if one
+    /// is busy for more than a third of its time.
     #[schemars(range(min = 1, max = 64))]
     pub workers: usize,
 }
@@ -137,10 +137,10 @@ impl Default for RuntimeConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct ShutdownConfig {
     /// Keep serving for this long while `/ready` already fails and every answer carries `Connection: close`, so
-    /// that clients go elsewhere by themselves.
+    /// that clients move elsewhere by themselves.
     #[schemars(range(max = 600_000))]
     pub lame_duck_ms: u64,
-    /// Wait this long for answers under way, then end all the same.
+    /// Wait this long for requests in progress, then end in any case.
     #[schemars(range(min = 1, max = 600_000))]
     pub drain_timeout_ms: u64,
 }
@@ -158,7 +158,7 @@ impl Default for ShutdownConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MetricsConfig {
-    /// Tenants that get a `tenant_id` label of their own; all further ones share the label `other`.
+    /// Tenants that get a `tenant_id` label of their own; all others share the label `other`.
     #[schemars(range(max = 10_000))]
     pub max_tenant_labels: usize,
 }
@@ -172,7 +172,7 @@ impl Default for MetricsConfig {
 }
 
 impl Config {
-    /// Where to listen. Only for a configuration that was checked.
+    /// The addresses to listen at; an address that is not valid is left out, which the check reports.
     pub fn listen_addresses(&self) -> Vec<Address> {
         self.listen
             .as_slice()
@@ -186,7 +186,7 @@ impl Config {
         u32::from_str_radix(&self.unix_mode, 8).unwrap_or(0o660)
     }
 
-    /// HEIR's address and port, or none where the sidecar works without one.
+    /// HEIR's base URL; `None` if the sidecar works without HEIR.
     pub fn heir_url(&self) -> Option<String> {
         match (&self.heir.url, self.heir_policy_store_enabled) {
             (Some(url), _) => Some(url.clone()),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A place in a document; linked through the stack, so that a path costs nothing until it is written.
+/// A place in a document, linked through the stack: a path costs nothing until it is written.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum At<'a> {
     Root,
@@ -26,7 +26,7 @@ pub fn member(path: &str, key: &str) -> String {
 }
 
 /// The path that a JSON Pointer (RFC 6901) means below the value at `path`: `/allow/0` below `$.config` is
-/// `$.config.allow[0]`. A segment of digits is taken for an index.
+/// `$.config.allow[0]`. A segment of digits counts as an index.
 pub fn below(path: &str, pointer: &str) -> String {
     let mut below = path.to_owned();
     for segment in pointer.split('/').skip(1) {

@@ -1,8 +1,8 @@
 //! The chain: one digest that stands for a store's whole history.
 //!
-//! Every write folds itself into it. Two stores with the same revision and the same chain went through the same
-//! writes; a store that was restored from a copy and then written to again reaches the old revision numbers with
-//! another chain, which is how a sidecar that followed the first one can tell.
+//! Every write is hashed into it. Two stores with the same revision and the same chain have had the same writes; a
+//! store that was restored from a copy and then written to reaches the old revision numbers with another chain, by
+//! which a sidecar recognises the restore.
 
 use sha2::{Digest, Sha256};
 
@@ -34,7 +34,7 @@ pub(super) fn link(previous: &str, revision: u64, op: &str, key: &Key, etag: &st
 pub(super) fn digest_of(parts: &[&[u8]]) -> String {
     let mut digest = Sha256::new();
     for part in parts {
-        // With its length in front, no part can pass for the end of one and the beginning of the next.
+        // With its length in front, the boundary between two parts cannot be moved.
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part);
     }

@@ -1,4 +1,4 @@
-//! From a request to the call it means, and who may make it.
+//! From a request to its call, and the authorisation of the caller.
 
 use std::sync::Arc;
 
@@ -42,10 +42,10 @@ enum Call {
 }
 
 impl Call {
-    /// What the request's target means.
+    /// The call that the request's target names.
     fn parse(uri: &Uri) -> Result<Self, CallError> {
         let target = Target::parse(uri).map_err(|why| invalid(why.to_string()))?;
-        // The parser has checked the ids; asked again, it says the same.
+        // The parser has checked the ids already, so this never fails.
         let bad_id = |why: crate::policy::InvalidId| invalid(format!("the id {why}"));
         Ok(match target {
             Target::Health => Self::Health,
@@ -54,7 +54,7 @@ impl Call {
                 tenant: tenant.tenant().map_err(bad_id)?,
                 policy: policy.policy().map_err(bad_id)?,
             }),
-            // What a sidecar answers by itself, a store has not.
+            // Only a sidecar answers these; a store does not have them.
             Target::Decide | Target::Results | Target::DryRun | Target::Complexity { .. } => {
                 return Err(unknown());
             }
@@ -81,7 +81,7 @@ impl Call {
         })
     }
 
-    /// The least level that has this call.
+    /// The lowest level that has this call.
     fn level(&self) -> Level {
         match self {
             Self::Health | Self::Record(Key::Policy { .. }) => Level::Single,
@@ -93,7 +93,7 @@ impl Call {
         }
     }
 
-    /// The methods that the call is made with.
+    /// The methods of the call.
     fn allow(&self) -> &'static str {
         match self {
             Self::Record(_) => "GET, HEAD, PUT, DELETE",
@@ -126,7 +126,7 @@ impl Service {
         let headers = &head.headers;
         check_length(headers, false)?;
         let call = Call::parse(&head.uri);
-        // Health is for whoever looks after the process; everything else, known or not, for who has the token.
+        // Health is open to the supervisor of the process; all other paths, known or not, need the token.
         if !matches!(call, Ok(Call::Health)) {
             self.authorize(headers)?;
         }
@@ -158,7 +158,7 @@ impl Service {
             .and_then(|value| value.split_once(' '))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map_or("", |(_, given)| given.trim());
-        // Digests have one length, so the time taken tells nothing about the token's either.
+        // Digests have one length, so the time taken reveals nothing about the length of the token either.
         let is_same = Sha256::digest(given).ct_eq(&Sha256::digest(token.expose_secret()));
         if bool::from(is_same) {
             return Ok(());
@@ -170,7 +170,7 @@ impl Service {
         .into())
     }
 
-    /// Healthy is a store whose database answers.
+    /// Healthy if the database answers.
     async fn health(&self) -> Result<Response, CallError> {
         self.db.head().await?;
         Ok(respond::json(StatusCode::OK, &serde_json::json!({"ok": true})))
@@ -184,7 +184,7 @@ impl Service {
             let response = respond::empty(StatusCode::NOT_MODIFIED);
             return Ok(stamped(response, Some(&etag), Some(head.revision)));
         }
-        // Made to the end even if this client gives up: the others wait for the same one.
+        // Completed even if this client gives up: other clients wait for the same snapshot.
         let snapshots = self.snapshots.clone();
         let snapshot = self
             .to_the_end(async move { Ok(snapshots.current().await?) })

@@ -1,4 +1,4 @@
-//! What the calls of the API share.
+//! The state that all calls of the API share.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::heir::Level;
 
-/// What answers the requests.
+/// The service that answers the requests.
 pub(super) struct Service {
     pub(super) db: Arc<Db>,
     pub(super) snapshots: Arc<Snapshots>,
@@ -25,7 +25,7 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// Does this whether or not the client stays to hear of it. A write, above all, must not stop half-way.
+    /// Completes the work even if the client disconnects. A write, above all, must not stop half-way.
     pub(super) async fn to_the_end<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, CallError>> + Send + 'static,

@@ -20,11 +20,11 @@ use crate::{
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
-    /// What it shows, in a sentence.
+    /// What the case shows, in one sentence.
     pub description: String,
     /// The policy itself.
     pub policy: Option<Map<String, Value>>,
-    /// Or its file, as seen from the case's.
+    /// Or its file, relative to the case's.
     pub policy_file: Option<PathBuf>,
     /// The tenant whose requests these are.
     #[serde(default = "default_tenant")]
@@ -32,7 +32,7 @@ pub struct Case {
     /// The id that the policy has.
     #[serde(default = "default_policy")]
     pub policy_id: String,
-    /// When the first step is: Unix milliseconds, or a time such as `2025-01-31T08:30:00Z`.
+    /// The time of the first step: Unix milliseconds, or a time such as `2025-01-31T08:30:00Z`.
     #[serde(default = "default_time", deserialize_with = "moment")]
     pub at: Timestamp,
     /// 1 to 16 hex digits.
@@ -86,7 +86,7 @@ fn seed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Seed, D::Error> {
         .map_err(|_| serde::de::Error::custom(format!("seed {text} is not 1 to 16 hex digits in quotes")))
 }
 
-/// The process's rules, where they matter.
+/// The process's rules, as far as the case sets them.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CaseRules {
@@ -142,28 +142,28 @@ fn default_ttl() -> i64 {
     3_600
 }
 
-/// One request, and what must come of it.
+/// One request, and the result that is wanted.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
     /// Milliseconds since the step before.
     #[serde(default)]
     pub after_ms: u64,
-    /// Another tenant than the case's.
+    /// The tenant, if it is not the case's.
     pub tenant_id: Option<String>,
     /// The request's context.
     #[serde(default)]
     pub context: Map<String, Value>,
-    /// Read along with the context, and by extensions.
+    /// The message's type, for the context and for extensions.
     pub message_type: Option<String>,
     /// The message's payload.
     pub payload: Option<Value>,
-    /// A whole request as the Router sends it, in place of `context`, `message_type` and `payload`. Its tenant and its
-    /// policy id count, not the case's.
+    /// A whole request as the Router sends it, in place of `context`, `message_type` and `payload`. Its tenant and
+    /// policy id replace the case's.
     pub request: Option<Value>,
-    /// A result that is taken in before the request.
+    /// A result that is reported before the request.
     pub result: Option<CaseResult>,
-    /// How often the same is asked; each time it must come to the same.
+    /// How often the request is repeated; each must have the same result.
     #[serde(default = "once")]
     pub repeat: u32,
     /// The result that is wanted.
@@ -174,7 +174,7 @@ fn once() -> u32 {
     1
 }
 
-/// What a call to a provider came to.
+/// The result of a call to a provider.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaseResult {
@@ -191,7 +191,7 @@ pub struct CaseResult {
     pub times: u32,
 }
 
-/// What must come of a step. What is not named may be anything.
+/// The wanted result of a step. Fields that are not set may have any value.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Want {
@@ -243,7 +243,7 @@ pub struct WantedMemory {
 pub struct WantedSession {
     /// The session's value.
     pub session: Value,
-    /// `null`: there is no such session any more.
+    /// `null`: there must be no such session.
     pub provider: Option<String>,
 }
 
@@ -288,7 +288,7 @@ pub fn load(path: &Path) -> Result<Vec<Case>, CaseError> {
     };
     let text = fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
     let cases = parse(&text).map_err(|error| CaseError::Invalid {
-        // Where it is, the way compilers write it, for editors to jump to.
+        // The place in the form of compiler messages, for editors to jump to.
         place: match error.location() {
             Some(at) => format!("{}:{}:{}", path.display(), at.line(), at.column()),
             None => path.display().to_string(),
@@ -322,7 +322,7 @@ fn parse(text: &str) -> Result<Vec<Case>, serde_saphyr::Error> {
     }
 }
 
-/// Refuses what could hold whatever the policy does, or means two things at once.
+/// Refuses cases that would pass whatever the policy decides, and cases with two meanings.
 fn check(case: &Case) -> Result<(), String> {
     if case.steps.is_empty() {
         return Err("has no steps".to_owned());
@@ -345,10 +345,10 @@ fn check(case: &Case) -> Result<(), String> {
                 format!("step {number}: request: {} ({})", refused.message, refused.reason)
             })?;
         }
-        let told = !step.context.is_empty() || step.message_type.is_some() || step.payload.is_some();
-        if step.request.is_some() && (told || step.tenant_id.is_some()) {
+        let described = !step.context.is_empty() || step.message_type.is_some() || step.payload.is_some();
+        if step.request.is_some() && (described || step.tenant_id.is_some()) {
             return Err(format!(
-                "step {number} has a request, which says the tenant, context, message_type and payload itself"
+                "step {number} has a request, which has its own tenant, context, message_type and payload"
             ));
         }
         let refused = step.want.refusal.is_some();
@@ -373,7 +373,7 @@ fn check(case: &Case) -> Result<(), String> {
             };
             if others != Want::default() {
                 return Err(format!(
-                    "step {number} wants a distribution and something else; make two steps of it"
+                    "step {number} wants a distribution and something else; split it into two steps"
                 ));
             }
             if wanted.runs == 0 {

@@ -1,4 +1,4 @@
-//! `beamline-sidecar demo`: a store and a sidecar as processes of their own, extensions, an outage, and what the Router
+//! `beamline-sidecar demo`: a store and a sidecar as separate processes, extensions, an outage, and what the Router
 //! sees of it.
 
 mod extensions;
@@ -40,7 +40,7 @@ const SAMPLES: [(&str, &str, &str); 3] = [
     ),
 ];
 
-/// Everything happens in seconds here that takes minutes in production.
+/// Short intervals: what takes minutes in production happens in seconds here.
 const CONFIG: &str = "
 listen: 127.0.0.1:0
 admin: {listen: '127.0.0.1:0'}
@@ -71,7 +71,7 @@ pub(super) fn run(args: &DemoArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    // Whichever way this ends, the children and the directory go with what is dropped here.
+    // However this ends, dropping it stops the children and removes the directory.
     let shown = runtime.block_on(async {
         tokio::select! {
             shown = show(args.extensions.as_deref()) => shown,
@@ -235,7 +235,7 @@ impl Started {
             let parsed: Value = serde_json::from_str(&line).unwrap_or_default();
             let address = |name: &str| parsed[name].as_str().and_then(|text| text.parse().ok());
             if let Some(listen) = address("listen") {
-                // Read on, so that the child never waits for somebody to read its log.
+                // Go on reading, so that a full pipe never blocks the child.
                 tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
                 return Ok(Self {
                     child,

@@ -18,7 +18,7 @@ use crate::{
 /// Where the Router asks for decisions.
 pub(super) const DECIDE: &str = "/api/v1/decide";
 
-/// The longest that a process may take to start, or to show what is waited for.
+/// The longest that a process may take to start, or to reach the state that a step waits for.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
 
 pub(super) async fn ask(
@@ -33,7 +33,7 @@ pub(super) async fn ask(
         .map_err(io::Error::other)?
 }
 
-/// Asks until the answer is the one that is waited for.
+/// Repeats the request until the answer is as wanted.
 pub(super) async fn until(
     address: &Address,
     path: &str,
@@ -45,7 +45,7 @@ pub(super) async fn until(
             Ok(answer) if wanted(&answer) => return Ok(answer),
             _ if Instant::now() > deadline => {
                 return Err(io::Error::other(format!(
-                    "http://{address}{path} did not become what it should"
+                    "http://{address}{path} did not reach the expected state"
                 )));
             }
             _ => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -62,7 +62,7 @@ pub(super) fn title(number: &str, text: &str) {
     print(&format!("\n{bold}{number}. {text}{plain}"));
 }
 
-/// Shows an exchange the way `curl -i` would, without what is the same every time.
+/// Shows an exchange the way `curl -i` does, without the headers that never vary.
 pub(super) fn print_exchange(address: &Address, method: &str, path: &str, answer: &Answer) {
     let method = if method == "GET" {
         String::new()
@@ -87,7 +87,7 @@ pub(super) fn print_exchange(address: &Address, method: &str, path: &str, answer
     ));
 }
 
-/// Shows a decision: what was asked beyond the request's frame, what came, and why.
+/// Shows a decision: the request's metadata, the answer, and the explanation.
 pub(super) fn print_decision(address: &Address, asked: &str, answer: &Answer) {
     let asked: Value = serde_json::from_str(asked).unwrap_or_default();
     print(&format!(

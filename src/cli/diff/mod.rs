@@ -22,16 +22,16 @@ use super::{
 };
 use crate::policy::TenantId;
 
-/// Whose requests those are that name no tenant.
+/// The tenant of requests that name none.
 const TENANT: &str = "tenant";
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Every request is decided under both policies with the same seeds, nothing being remembered. Without --requests,
-requests are made up from the policies' own rules: one without a failure, and for every rule those that it is true for,
-fresh, failed, and with its retries used up. What else changes in the policies, such as backoffs and sessions, is listed.
+    after_help = "Every request is decided under both policies with the same seeds and an empty memory. Without --requests, requests are
+generated from the policies' own rules: one without a failure, and for every rule the requests that satisfy it: without
+a failure, after one, and with its retries used up. Other changes, such as backoffs and sessions, are listed.
 
-Of two directories the files of the same name are compared, and whole requests are asked of <tenant>/<policy>.json alone.
+In two directories, files of the same name are compared; a whole request is decided only by its <tenant>/<policy>.json.
 
 Exits 0, or 1 with --fail-on-change if any decision changes or a policy comes or goes, or 64 for what cannot be read.
 
@@ -41,14 +41,14 @@ Examples:
   beamline-sidecar diff chat.json chat-new.json --requests yesterday.ndjson --fail-on-change"
 )]
 pub(super) struct DiffArgs {
-    /// The policy as it is, or a directory of policies.
+    /// The current policy, or a directory of policies.
     old: PathBuf,
-    /// The policy as it is to be, or a directory.
+    /// The new policy, or a directory.
     new: PathBuf,
-    /// Requests, one JSON object a line: requests for decisions, or contexts. `-` is standard input.
+    /// Requests, one JSON object per line: requests for decisions, or contexts. `-` is standard input.
     #[arg(long, value_name = "FILE")]
     requests: Option<PathBuf>,
-    /// Seeds that each request is decided with.
+    /// How many seeds each request is decided with.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     seeds: u64,
     /// Exit with 1 if any decision changes.
@@ -70,7 +70,7 @@ pub(super) fn run(args: &DiffArgs) -> ExitCode {
     }
 }
 
-/// Compares, shows, and says whether anything changes.
+/// Compares and prints; whether any decision changes.
 fn diff(args: &DiffArgs) -> io::Result<bool> {
     let given = match &args.requests {
         Some(file) => Some(requests(file)?),
@@ -197,7 +197,7 @@ fn files(
     })
 }
 
-/// Requests of a file, one a line.
+/// The requests in a file, one per line.
 fn requests(file: &Path) -> io::Result<Vec<Request>> {
     let text = String::from_utf8(read_input(file)?).map_err(io::Error::other)?;
     let lines = text
@@ -212,7 +212,7 @@ fn requests(file: &Path) -> io::Result<Vec<Request>> {
         .collect::<io::Result<_>>()?;
     if requests.is_empty() {
         return Err(io::Error::other(format!(
-            "{}: there is no request in it",
+            "{}: the file has no request",
             file.display()
         )));
     }

@@ -1,4 +1,4 @@
-//! What a comparison tells.
+//! A comparison as text and as JSON.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use crate::{
     decide::Context,
 };
 
-/// Changed requests that are shown.
+/// The most changed requests that are shown.
 const EXAMPLES: usize = 5;
 
 impl Compared {
@@ -71,7 +71,7 @@ impl Compared {
         }
     }
 
-    /// Some of the changed requests, no two of which change in the same way.
+    /// Some of the changed requests, each with a different change.
     fn examples(&self) -> Vec<&(Context, Decided, Decided)> {
         let mut seen = BTreeSet::new();
         let mut examples = Vec::new();

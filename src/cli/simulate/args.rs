@@ -8,11 +8,11 @@ use crate::decide::{Seed, Timestamp};
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Time is simulated, and the same seed gives the same run. A request that fails is asked about again with its
+    after_help = "Time is simulated, and the same seed gives the same run. A request that fails is decided again with its
 status, as a Router does, after its backoff; results feed the breakers. It is given up once a fallback leads to a
-provider that it has failed at already, or after 20 attempts.
+provider at which it has failed already, or after 20 attempts.
 
-Exits 0, or 64 for what cannot be read.
+Exits 0, or 64 if an input cannot be read.
 
 Examples:
   beamline-sidecar simulate --policy chat.json --requests 10000
@@ -26,7 +26,7 @@ pub(in crate::cli) struct SimulateArgs {
     /// How many requests.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(super) requests: u32,
-    /// A provider's failures: PROVIDER=STATUS:PERCENT%, between two seconds of the run with @FROM-TO.
+    /// A provider's failures: PROVIDER=STATUS:PERCENT%; with @FROM-TO only between two seconds of the run.
     #[arg(long = "fail", value_name = "PROVIDER=STATUS:PERCENT%[@FROM-TO]")]
     pub(super) failures: Vec<Failing>,
     /// Requests per second.
@@ -35,7 +35,7 @@ pub(in crate::cli) struct SimulateArgs {
     /// Distinct sessions that the requests belong to; 0: none.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub(super) sessions: u32,
-    /// When it begins: Unix milliseconds, or a time such as 2025-01-31T08:30:00Z.
+    /// When the run begins: Unix milliseconds, or a time such as 2025-01-31T08:30:00Z.
     #[arg(long, value_name = "TIME", default_value = "2025-01-01T00:00:00Z")]
     pub(super) at: Timestamp,
     /// 1 to 16 hex digits.
@@ -46,7 +46,7 @@ pub(in crate::cli) struct SimulateArgs {
     pub(super) json: bool,
 }
 
-/// When and how often a provider fails, and with what.
+/// When and how often a provider fails, and with which status.
 #[derive(Debug, Clone)]
 pub(super) struct Failing {
     pub(super) provider: String,

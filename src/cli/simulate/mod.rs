@@ -36,7 +36,7 @@ fn simulate(args: &SimulateArgs) -> io::Result<()> {
     Ok(())
 }
 
-/// Refuses failures of providers that the policy never asks: a name misspelt would simulate that nothing fails.
+/// Refuses failures of providers that the policy does not name: with a misspelt name, nothing would fail.
 fn check_names(args: &SimulateArgs, policy: &RoutingPolicy) -> io::Result<()> {
     let weighted = policy.providers.iter().map(|provider| &provider.id);
     let targets = policy.fallbacks.iter().filter_map(|rule| rule.to.as_ref());

@@ -1,4 +1,4 @@
-//! What a simulation tells: a table, bars, and a timeline of breakers.
+//! The result of a simulation: a table, bars, and a timeline of breakers.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::{
 /// Columns of the bars and of the timelines.
 const COLUMNS: usize = 40;
 
-/// What a provider got.
+/// The requests that a provider got.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Share {
     pub(super) weighted: u64,
@@ -31,7 +31,7 @@ pub(super) struct Share {
 /// A breaker's change, for the timeline.
 #[derive(Debug, PartialEq)]
 pub(super) struct Change {
-    /// Since the run began.
+    /// Milliseconds since the run began.
     pub(super) at_ms: u64,
     pub(super) provider: ProviderId,
     pub(super) to: State,
@@ -45,7 +45,7 @@ pub(super) struct Report {
     pub(super) retries: u64,
     pub(super) waited_ms: u64,
     pub(super) moved_sessions: u64,
-    /// In the order of time.
+    /// In order of time.
     pub(super) changes: Vec<Change>,
 }
 
@@ -194,7 +194,7 @@ impl Report {
     }
 }
 
-/// A column for each part of the run, with the worst that the breaker was in it: a short opening is not to vanish.
+/// A column for each part of the run, with the breaker's worst state in it, so that a short opening stays visible.
 fn timeline<'c>(changes: impl Iterator<Item = &'c Change>, seconds: f64) -> String {
     let worst = |state| match state {
         State::Closed => 0,

@@ -108,7 +108,7 @@ fn rule(index: usize, entry: &Value, at: At<'_>, notes: &mut Notes) -> FallbackR
     };
     let retry = match rule.get("retry") {
         None => 1,
-        // Kept as it is when stored: fewer than none acts as none, and fifty are made.
+        // A stored value is kept: below zero acts as zero, and fifty means fifty.
         Some(value) => {
             notes.whole(rule, &at, "retry", 0..=10);
             value
@@ -138,7 +138,7 @@ fn rule(index: usize, entry: &Value, at: At<'_>, notes: &mut Notes) -> FallbackR
     number(index, when, retry, backoff, to)
 }
 
-/// Warns of what can never be true.
+/// Warns about clauses that can never be true.
 pub(super) fn check_when(when: &Map<String, Value>, at: At<'_>, notes: &mut Notes) {
     for (key, value) in when {
         if value.as_array().is_some_and(Vec::is_empty) {
@@ -183,7 +183,7 @@ fn backoff(object: &Map<String, Value>, at: At<'_>, notes: &mut Notes) -> Backof
     }
 }
 
-/// Gives a rule its id: its place, and a digest of what it says.
+/// Gives a rule its id: its index, and a digest of its content.
 fn number(
     index: usize,
     when: Condition,
@@ -198,7 +198,7 @@ fn number(
         backoff,
         to,
     };
-    // The keys of a `Map` are in order, and nothing is written between them: the canonical form.
+    // The keys of a `Map` are sorted, and there is no white space: the canonical form.
     let digest = Sha256::digest(Value::Object(rule.to_json()).to_string());
     rule.id = format!("{index}-{}", hex::encode(&digest[..4])).into();
     rule

@@ -1,8 +1,8 @@
-//! From a document to the valid policy: leniently, because a stored policy must not be lost to a mistake that its
-//! author was never told of; and with every mistake noted, because a new one is refused for them.
+//! From a document to the valid policy: leniently, because a stored policy must not be lost to a mistake that was never
+//! reported to its author; and with every mistake noted, because a new document is refused for its mistakes.
 //!
-//! The forms that the language has had, and their mixes, are all read here. An error among the problems means that a
-//! write of this document is refused; a load takes the document all the same, as far as it makes sense.
+//! All forms that the language has had, and their mixtures, are read here. An error among the problems means that a
+//! write of this document is refused; a load accepts the document nevertheless, and uses the valid parts.
 
 mod fallbacks;
 mod notes;
@@ -41,7 +41,7 @@ const FIELDS: [&str; 20] = [
     "escalate_on",
 ];
 
-/// Reads a document whose JSON was checked. Other bytes make an empty policy and one error.
+/// Reads a document whose JSON was checked. Other bytes give an empty policy and one error.
 pub fn read(bytes: &[u8]) -> (RoutingPolicy, Vec<Problem>) {
     match serde_json::from_slice::<Map<String, Value>>(bytes) {
         Ok(document) => read_object(&document),
@@ -57,7 +57,7 @@ pub fn read(bytes: &[u8]) -> (RoutingPolicy, Vec<Problem>) {
     }
 }
 
-/// Reads and judges the text of a new document: its JSON, then its language. Every problem of either kind.
+/// Checks the text of a new document: first its JSON, then its language. Returns every problem of either kind.
 pub fn check(bytes: &bytes::Bytes) -> Vec<Problem> {
     match PolicyDocument::parse(bytes.clone()) {
         Ok(document) => read(document.bytes()).1,

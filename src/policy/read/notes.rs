@@ -6,12 +6,12 @@ use serde_json::{Map, Value};
 
 use crate::policy::{Problem, json_path::At};
 
-/// The field that a misspelt one was meant to be.
+/// The field that a misspelt key probably stands for.
 fn nearest<'f>(key: &str, fields: &[&'f str]) -> Option<&'f str> {
     let candidates = fields
         .iter()
         .map(|field| (strsim::damerau_levenshtein(key, field), *field));
-    // A key of a megabyte is like nothing, and finding that out would take its time.
+    // A key of a megabyte resembles no field, and comparing it would take long.
     candidates
         .filter(|_| key.len() <= 32)
         .min()
@@ -27,8 +27,8 @@ pub(super) struct Notes {
 }
 
 impl Notes {
-    /// The first hundred of a kind say enough, of however many. However many warnings there are, an error is told: it
-    /// refuses a write.
+    /// The first hundred errors and the first hundred warnings are kept. They are counted separately, so that warnings
+    /// never hide an error, which refuses a write.
     const MOST: usize = 100;
 
     pub(super) fn error(&mut self, at: At<'_>, message: impl Display, remedy: impl Display) {
@@ -46,7 +46,7 @@ impl Notes {
         }
     }
 
-    /// The value as an object. Anything else but nothing is an error.
+    /// The value as an object. A value of another type is an error.
     pub(super) fn object<'v>(
         &mut self,
         value: Option<&'v Value>,
@@ -65,7 +65,7 @@ impl Notes {
         object
     }
 
-    /// The value as an array. Anything else but nothing is an error.
+    /// The value as an array. A value of another type is an error.
     pub(super) fn array<'v>(
         &mut self,
         value: Option<&'v Value>,
@@ -84,7 +84,7 @@ impl Notes {
         array.map(Vec::as_slice)
     }
 
-    /// The value as a boolean. Anything else but nothing is an error.
+    /// The value as a boolean. A value of another type is an error.
     pub(super) fn boolean(&mut self, value: Option<&Value>, at: At<'_>, name: &str) -> Option<bool> {
         let value = value?;
         if value.as_bool().is_none() {
@@ -97,7 +97,7 @@ impl Notes {
         value.as_bool()
     }
 
-    /// The value as a whole number in a range. One outside is an error and clamped; no number is an error.
+    /// The value as a whole number in a range. A number outside it is an error and clamped; another type is an error.
     pub(super) fn whole(
         &mut self,
         object: &Map<String, Value>,
@@ -123,7 +123,7 @@ impl Notes {
         Some(number.clamp(low, high))
     }
 
-    /// As [`whole`](Self::whole), for what is counted in 32 bits.
+    /// As [`whole`](Self::whole), for 32 bits.
     pub(super) fn whole_u32(
         &mut self,
         object: &Map<String, Value>,
@@ -136,7 +136,7 @@ impl Notes {
             .and_then(|number| u32::try_from(number).ok())
     }
 
-    /// Warns of keys that an object does not have.
+    /// Warns about keys that the language does not have for this object.
     pub(super) fn unknown_keys(&mut self, object: &Map<String, Value>, parent: &At<'_>, known: &[&str]) {
         for key in object.keys().filter(|key| !known.contains(&key.as_str())) {
             let remedy = match nearest(key, known) {
