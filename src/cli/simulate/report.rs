@@ -182,9 +182,7 @@ impl Report {
             };
             let line = timeline(of_this(), seconds);
             let opened = of_this().filter(|change| change.to == State::Open).count();
-            let last = of_this()
-                .next_back()
-                .map_or("", |change| change.to.as_str());
+            let last = of_this().next_back().map_or("", |change| change.to.as_str());
             print(&format!(
                 "{name:width$}  {}  opened {}, now {last}",
                 counted(opened, "time", "times"),
