@@ -323,7 +323,7 @@ fn a_difference_names_whom_it_moves() {
     );
 }
 
-/// Every command of the page that stands before its output: somebody will follow it step by step.
+/// Every command of the page with its output: readers follow it step by step.
 #[test]
 fn the_page_for_authors_shows_what_the_commands_print() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
