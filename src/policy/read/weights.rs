@@ -100,7 +100,7 @@ fn from_list(list: &[Value], parent: At<'_>, notes: &mut Notes) -> Vec<Provider>
 
 fn from_entry(entry: &Value, at: At<'_>, notes: &mut Notes) -> Option<Provider> {
     let Some(object) = entry.as_object() else {
-        let remedy = "write {\"name\": …, \"weight\": …}: the entry is passed over";
+        let remedy = "write {\"name\": …, \"weight\": …}: the entry is skipped";
         notes.warn(at, "the entry is not an object of a name and a weight", remedy);
         return None;
     };
@@ -122,7 +122,7 @@ fn from_entry(entry: &Value, at: At<'_>, notes: &mut Notes) -> Option<Provider> 
             notes.warn(
                 At::Key(&at, "name"),
                 "name must be a string",
-                "name the provider: the entry is passed over",
+                "name the provider: the entry is skipped",
             );
             return None;
         }
@@ -130,7 +130,7 @@ fn from_entry(entry: &Value, at: At<'_>, notes: &mut Notes) -> Option<Provider> 
             notes.warn(
                 at,
                 "the entry has no name",
-                "name the provider: the entry is passed over",
+                "name the provider: the entry is skipped",
             );
             return None;
         }
@@ -142,7 +142,7 @@ fn from_entry(entry: &Value, at: At<'_>, notes: &mut Notes) -> Option<Provider> 
             notes.warn(
                 at_weight,
                 "weight must be a number",
-                "write 0 to 100: the entry is passed over",
+                "write 0 to 100: the entry is skipped",
             );
             return None;
         }
@@ -150,7 +150,7 @@ fn from_entry(entry: &Value, at: At<'_>, notes: &mut Notes) -> Option<Provider> 
             notes.warn(
                 at,
                 "the entry has no weight",
-                "write 0 to 100: the entry is passed over",
+                "write 0 to 100: the entry is skipped",
             );
             return None;
         }
