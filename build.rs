@@ -1,4 +1,4 @@
-//! Tells the program which commit it was built from and which engine versions it was locked to.
+//! Puts the commit that the program is built from, and the locked versions of its engines, into its `--version`.
 
 use std::{fs, process::Command};
 

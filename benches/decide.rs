@@ -201,8 +201,8 @@ fn read_a_policy_of_600_bytes(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| read(black_box(text.as_bytes())));
 }
 
-/// Decisions per second of eight tenants, by so many threads, on one memory; best of the rounds, since whoever else is
-/// busy on the machine only ever takes away. Each thread has its own tenants, or all of them.
+/// Decisions per second of eight tenants, by so many threads, on one memory; best of the rounds, since any other load
+/// on the machine only reduces the rate. Each thread has its own tenants, or all of them.
 fn throughput(threads: u64, mixed: bool, length: Duration) -> f64 {
     let policy = with(&json!({
         "sticky": {"enabled": true, "session_key": "user", "ttl": "10m"}, "circuit_breaker": {"enabled": true},

@@ -2,8 +2,8 @@
 //! ones are answered, and each is timed from when it was due. One thread that never sleeps, so that what it measures is
 //! the server: general generators take longer to notice an answer than the sidecar to give it.
 //!
-//! `steady IP:PORT PATH CONNECTIONS SECONDS RATE [BODY]`; with a body it is posted. A request that finds no free connection
-//! waits for one. Prints `{"requests":N,"p50_us":…,"p99_us":…,"p999_us":…,"slowest_us":…}`.
+//! `steady IP:PORT PATH CONNECTIONS SECONDS RATE [BODY]`; with a body it is posted. A request that finds no free
+//! connection waits for one. Prints `{"requests":N,"p50_us":…,"p99_us":…,"p999_us":…,"slowest_us":…}`.
 
 use std::{
     io::{self, Read, Write},
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     }
     let done = Plan::read(&arguments).and_then(|plan| plan.run());
     let (mut out, mut err) = (io::stdout(), io::stderr());
-    // There is nobody to tell that there is nobody to tell.
+    // If standard output is closed, there is nowhere to report it.
     let _closed_pipe = match &done {
         Ok(line) => writeln!(out, "{line}"),
         Err(error) => writeln!(err, "{error}"),

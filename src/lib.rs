@@ -1,19 +1,41 @@
-//! The sidecar of a Beamline Router: it stands in front of HEIR, the central policy store, and answers policy
-//! lookups and requests for decisions from memory, whether HEIR is up, slow, gone, restored from a backup, or talking
-//! nonsense.
+//! A caching proxy and decision engine that runs beside each Beamline Router and keeps it answering when the policy store
+//! (HEIR) cannot. It answers policy lookups and requests for decisions from memory, whether HEIR is up, slow, unavailable,
+//! restored from a backup, or sending nonsense.
 //!
 //! ```text
-//!  Router ─ listener ─► route ─┬─ lookup ─► snapshot ───────────────────────┐
-//!                              ├─ decide ─► snapshot + decide ◄► memory ─────┤
-//!                              ├─ write ──► HEIR, or the journal ─► snapshot ┼─► respond ─► Router
-//!                              └─ (rest) ─► forward ─► HEIR ─────────────────┘
-//!  refresh (HEIR | disk | directory) ─► policy ─► snapshot            admin reads all of it
-//!  health_check ─► memory ◄─► remember (the disk)      cases tries policies on decide, for their authors
-//!  app puts it together from a config; priority says which threads stand back for which; store is a HEIR of our own
+//!  Router ─ listener ─► route ─┬─ lookup ─► snapshot ──────────────────────────────────────────┐
+//!                              ├─ intake (decisions, results) ─► snapshot + decide ◄► memory ──┤
+//!                              ├─ write ──► HEIR, or the journal ─► snapshot ──────────────────┼─► respond ─► Router
+//!                              └─ forward (the rest) ─► HEIR ──────────────────────────────────┘
+//!  operator ─ listener ─► admin ─► operate ─► write, refresh, intake
+//!
+//!  refresh (HEIR | disk | directory) ─► policy, extensions ─► snapshot          health_check ─► memory
 //! ```
 //!
-//! Arrows point one way: `policy` and `respond` use nothing of ours, `decide` and `snapshot` use `policy`, `heir` uses both,
-//! `refresh` and `write` keep the snapshot like HEIR, `route` answers from it, `app` knows everybody.
+//! The rooms, each of which uses only those below it:
+//!
+//! | room | purpose |
+//! |---|---|
+//! | [`cli`] | the commands |
+//! | [`app`] | builds the parts from a configuration, runs them, reloads them, shuts them down |
+//! | [`config`] | the configuration: the sections' own types, composed and checked |
+//! | [`testing`] | decision cases, for authors of policies |
+//! | [`store`] | the embedded HEIR |
+//! | [`admin`] | the admin listener |
+//! | [`route`] | the data plane over HTTP |
+//! | `operate` | everything that an operator can do or ask |
+//! | [`intake`] | the use cases of decisions, without a transport |
+//! | [`health_check`], [`readiness`] | active checks of providers; whether the sidecar is ready |
+//! | [`write`] | writes of policies: HEIR, the journal, replay |
+//! | [`refresh`] | keeps the snapshot equal to HEIR |
+//! | [`forward`] | passes all other requests to HEIR |
+//! | [`snapshot`] | the immutable policies and extensions of the moment, replaced as a whole |
+//! | [`extensions`] | extensions: registry, sandbox, scheduling |
+//! | [`heir`] | the client of HEIR |
+//! | [`decide`] | the decision, and what decisions remember |
+//! | [`telemetry`] | logs and the registry of metrics |
+//! | [`listener`], [`respond`] | connections; answers over HTTP |
+//! | [`policy`], [`failure`], [`clock`], [`yaml`] … | leaves |
 
 pub mod admin;
 pub mod app;
@@ -39,3 +61,4 @@ pub mod telemetry;
 pub mod testing;
 mod thread_priority;
 pub mod write;
+pub mod yaml;

@@ -1,5 +1,5 @@
-//! How soon a thread gets a processor that somebody else has. Linux only; where the kernel does not allow or know it, the
-//! thread goes without.
+//! How soon a thread gets a processor that another thread occupies. Linux only; where the kernel does not support or
+//! allow it, the thread stays as it is.
 
 use std::time::Duration;
 
@@ -8,32 +8,33 @@ use thread_priority::{
     thread_native_id,
 };
 
-/// As the compiler's process.
+/// Niceness, as that of the compiler's process.
 const NICE: i32 = 10;
 
 /// The shortest slice that the kernel gives.
 const SHORT: Duration = Duration::from_micros(100);
 
-/// How far a thread stands back for others, or they for it.
+/// The priority of a thread against others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Priority {
-    /// It asks for less at a time than others and gets it sooner, but not more in all. For threads that seldom run for long.
+    /// Short slices: it gets a processor sooner than others, but not for longer in total. For threads that seldom run
+    /// for long.
     Prompt,
-    /// It gets a small share even of processors that are always busy, and others wait for it, a few milliseconds at most.
+    /// A small share even of busy processors; other threads wait for it for a few milliseconds at most.
     Low,
-    /// It gets what nobody else wants, and hardly anybody waits for it. Beside busy processors it hardly runs.
+    /// Only idle time; other threads hardly ever wait for it. On busy processors it hardly runs.
     Idle,
 }
 
 impl Priority {
-    /// Takes it on, for the thread that calls.
+    /// Applies the priority to the calling thread.
     pub(crate) fn take(self) {
         match self {
             Self::Prompt => ask_for_slices(SHORT),
             Self::Low => lower(),
             Self::Idle => {
                 lower();
-                // Who becomes runnable takes the processor from an idle thread at once, but from a nice one only in its turn.
+                // A runnable thread preempts an idle one immediately, but a nice one only in its turn.
                 let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
                 let _not_allowed =
                     set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy);
@@ -43,23 +44,23 @@ impl Priority {
 }
 
 fn lower() {
-    // A thread has the slices of whoever started it. These are the kernel's own.
+    // A thread inherits the slices of its parent. These are the kernel's own.
     ask_for_slices(Duration::ZERO);
     let _not_allowed = rustix::process::nice(NICE);
 }
 
-/// From Linux 6.12 the run time of an ordinary thread is the slice that it asks for: who asks for short ones is let in before
-/// those who ask for long ones. Before that it means nothing.
+/// From Linux 6.12 the run time of an ordinary thread is the slice that it asks for: a thread that
+/// asks for short ones runs before those that ask for long ones. Older kernels ignore it.
 #[cfg(target_env = "gnu")]
 fn ask_for_slices(slice: Duration) {
     use thread_priority::{DeadlineFlags, RealtimeThreadSchedulePolicy, ThreadId};
 
     /// The kernel's `SCHED_FLAG_KEEP_POLICY`: the thread stays an ordinary one.
     const KEEP_POLICY: DeadlineFlags = DeadlineFlags::from_bits_retain(0x08);
-    /// Here the kernel's number of a thread is wanted, of which this one stands for the thread that calls.
+    /// The kernel's id of a thread; zero is the calling thread.
     const CALLING: ThreadId = 0;
 
-    // The call also makes the thread as nice as most are. Who started this process otherwise meant it.
+    // The call would also set the niceness. The one with which this process was started is kept.
     if rustix::process::getpriority_process(None) != Ok(0) {
         return;
     }
@@ -82,11 +83,11 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// What a thread is for the kernel: its policy, how nice it is, and its slice if the kernel shows it.
+    /// The kernel's view of a thread: its policy, its niceness, and its slice if the kernel shows it.
     pub(crate) type Shown = (ThreadSchedulePolicy, i32, Option<String>);
 
     pub(crate) fn shown() -> Shown {
-        // Kernels without its statistics have no such file.
+        // Kernels without scheduler statistics have no such file.
         let slice = std::fs::read_to_string("/proc/thread-self/sched")
             .ok()
             .and_then(|shown| {
@@ -114,7 +115,7 @@ pub(crate) mod tests {
         let (ordinary, nice, slice) = in_a_thread(shown);
         let (policy, prompt, short) = in_a_thread(|| of(Priority::Prompt));
         assert_eq!((policy, prompt), (ordinary, nice));
-        // Kernels before 6.12 show a slice and do not let it be chosen.
+        // Kernels before 6.12 show the slice but do not allow to choose it.
         if cfg!(target_env = "gnu") && knows_slices() && nice == 0 && slice.is_some() {
             assert_eq!(short.as_deref(), Some("100000"));
         }

@@ -51,7 +51,7 @@ if ! as_owner "$programs/pg_ctl" -D "$cluster/data" -l "$cluster/log" -w \
     cat "$cluster/log" >&2
     exit 1
 fi
-# The tests run as whoever called this script and must reach the socket.
+# The tests run as the caller of this script and must reach the socket.
 chmod 755 "$cluster"
 
 BEAMLINE_TEST_POSTGRES="postgres://postgres@localhost/postgres?host=$cluster" \

@@ -161,7 +161,7 @@ def settled_resident_bytes(process, limit_s=30):
 
 
 def free_port(given=set()):
-    """A port that nobody listens on, and that this run gives to nobody else: a stopped store's stays dead."""
+    """A port without a listener that this run gives to no other process: a stopped store's stays dead."""
     while True:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

@@ -11,7 +11,7 @@ fuzz_target!(|data: &[u8]| {
     let judged = check(&bytes);
     let Ok(document) = PolicyDocument::parse(bytes) else {
         assert!(!judged.is_empty(), "refused without a reason");
-        // Whoever stored it: it is read all the same, and nothing breaks.
+        // As a stored document: it is read in any case, and nothing breaks.
         let _ = read(data);
         return;
     };

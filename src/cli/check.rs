@@ -5,7 +5,10 @@ use std::{io, path::PathBuf, process::ExitCode};
 use clap::Args;
 use serde_json::json;
 
-use super::{EXIT_USAGE, complain, policy_files, say};
+use super::{
+    output::{EXIT_USAGE, counted, errors_and_warnings, print, print_err},
+    policy_files,
+};
 use crate::{
     config::{self, Mistake, Mistakes},
     policy::Severity,
@@ -14,7 +17,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exits 0 if everything is right and 64 if anything is not. Warnings are no mistakes, unless --deny-warnings.
+    after_help = "Exits 0 if everything is valid and 64 otherwise. Warnings do not count, unless --deny-warnings is given.
 
 Examples:
   beamline-sidecar check examples/policies           every *.json in it and below
@@ -27,23 +30,23 @@ pub(super) struct CheckArgs {
     /// Policies to check, as a write would: files, or directories of *.json.
     #[arg(value_name = "POLICY", required_unless_present_any = ["reference", "config"])]
     policies: Vec<PathBuf>,
-    /// The configuration to check; variables of the environment count as they do for `run`.
+    /// The configuration to check; environment variables apply as they do for `run`.
     #[arg(long, value_name = "FILE", conflicts_with = "policies")]
     config: Option<PathBuf>,
-    /// Take warnings about policies for mistakes.
+    /// Treat warnings about policies as errors.
     #[arg(long, requires = "policies")]
     deny_warnings: bool,
     /// Print JSON, for machines.
     #[arg(long)]
     json: bool,
-    /// Print the reference of all keys instead.
+    /// Print the reference of all keys and check nothing.
     #[arg(long, conflicts_with_all = ["config", "json", "policies"])]
     reference: bool,
 }
 
 pub(super) fn run(args: &CheckArgs) -> ExitCode {
     if args.reference {
-        say(config::reference().trim_end());
+        print(config::reference().trim_end());
         return ExitCode::SUCCESS;
     }
     if !args.policies.is_empty() {
@@ -59,19 +62,21 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
         .map(|file| file.display().to_string())
         .unwrap_or_default();
     if args.json {
-        say(&json!({"ok": mistakes.is_empty(), "mistakes": mistakes, "warnings": warnings}).to_string());
+        print(&json!({"ok": mistakes.is_empty(), "mistakes": mistakes, "warnings": warnings}).to_string());
     } else {
         for warning in &warnings {
-            say(&format!("warning: {warning}"));
+            print(&format!("warning: {warning}"));
         }
         if mistakes.is_empty() {
-            say(&format!("{origin} is right."));
+            print(&format!("{origin} is valid."));
         } else {
-            say(&Mistakes {
-                origin,
-                list: mistakes.clone(),
-            }
-            .to_string());
+            print(
+                &Mistakes {
+                    origin,
+                    list: mistakes.clone(),
+                }
+                .to_string(),
+            );
         }
     }
     if mistakes.is_empty() {
@@ -91,12 +96,12 @@ fn check_policies(args: &CheckArgs) -> ExitCode {
     });
     let checked = match checked {
         Ok(checked) if checked.is_empty() => {
-            complain("There is no *.json file there; name the policies to check.");
+            print_err("There is no *.json file there; name the policies to check.");
             return ExitCode::from(EXIT_USAGE);
         }
         Ok(checked) => checked,
         Err(error) => {
-            complain(&error.to_string());
+            print_err(&error.to_string());
             return ExitCode::from(EXIT_USAGE);
         }
     };
@@ -108,17 +113,19 @@ fn check_policies(args: &CheckArgs) -> ExitCode {
             .iter()
             .map(policy_files::Checked::to_json)
             .collect::<serde_json::Value>();
-        say(&json!({"ok": ok, "errors": errors, "warnings": warnings, "files": files}).to_string());
+        print(&json!({"ok": ok, "errors": errors, "warnings": warnings, "files": files}).to_string());
     } else {
         for file in &checked {
             let text = file.to_text();
             if !text.is_empty() {
-                say(text.trim_end());
+                print(text.trim_end());
             }
         }
         let files = checked.len();
-        say(&format!(
-            "{files} policies checked: {errors} errors, {warnings} warnings."
+        print(&format!(
+            "{} checked: {}.",
+            counted(files, "policy", "policies"),
+            errors_and_warnings(errors, warnings)
         ));
     }
     if ok {
@@ -128,7 +135,7 @@ fn check_policies(args: &CheckArgs) -> ExitCode {
     }
 }
 
-/// What is wrong with the policies of `policies_dir`.
+/// The problems of the policies in `policies_dir`.
 fn policy_mistakes(config: &config::Config) -> Vec<Mistake> {
     if config.policies_dir.as_os_str().is_empty() {
         return Vec::new();

@@ -1,20 +1,20 @@
-//! `compile-extension`: hidden, the sidecar calls it.
+//! `compile-extension`: hidden; the sidecar runs it as a process of its own.
 
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::complain;
+use super::output::print_err;
 use crate::extensions::{Profile, compile_here};
 
 #[derive(Debug, Args)]
 pub(super) struct CompileArgs {
     #[arg(long)]
     profile: Profile,
-    /// Memory of this process.
+    /// The most memory that this process may use, in bytes.
     #[arg(long)]
     memory_bytes: u64,
-    /// Processor time of this process.
+    /// The most processor time that this process may use, in seconds.
     #[arg(long)]
     seconds: u64,
 }
@@ -23,7 +23,7 @@ pub(super) fn run(args: &CompileArgs) -> ExitCode {
     match compile_here(args.profile, args.memory_bytes, args.seconds) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            complain(&reason);
+            print_err(&reason);
             ExitCode::FAILURE
         }
     }

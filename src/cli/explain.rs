@@ -11,7 +11,11 @@ use clap::{Args, ValueEnum};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{EXIT_USAGE, complain, policy_files, policy_files::Paint, say};
+use super::{
+    output::{EXIT_USAGE, print, print_err},
+    policy_files,
+    policy_files::Paint,
+};
 use crate::{
     clock::now,
     decide::{
@@ -21,13 +25,14 @@ use crate::{
     intake::DecideRequest,
     policy::{DetailLevel, PolicyId, TenantId},
     testing::{self, CaseMemory},
+    yaml,
 };
 
 #[derive(Debug, Args)]
 #[command(
     after_help = "The request is a request for a decision as the Router sends it, or the context alone: {\"user_id\": \"ada\"}.
 
-Exits 0 with a decision, 1 with a refusal, 64 for what cannot be read.
+Exits 0 with a decision, 1 with a refusal, 64 if an input cannot be read.
 
 Examples:
   beamline-sidecar explain --policy examples/policies/acme/chat.json --request request.json
@@ -41,22 +46,23 @@ pub(super) struct ExplainArgs {
     /// The request; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     request: PathBuf,
-    /// 1 to 16 hex digits: the same seed decides the same. Unset: one at random, which is printed.
+    /// 1 to 16 hex digits: the same seed gives the same decision. Unset: a random one, which is printed.
     #[arg(long, value_name = "HEX")]
     seed: Option<Seed>,
-    /// When: a time such as 2025-01-31T08:30:00Z, or Unix milliseconds; unset: now.
+    /// The time of the decision, such as 2025-01-31T08:30:00Z, or Unix milliseconds. Unset: now.
     #[arg(long, value_name = "TIME")]
     at: Option<Timestamp>,
-    /// How much to say.
+    /// How much to explain.
     #[arg(long, value_enum, default_value = "verbose")]
     level: Level,
-    /// The tenant, where the request names none.
+    /// The tenant, if the request names none.
     #[arg(long, default_value = "tenant")]
     tenant: String,
     /// What the policy's extensions answer, in YAML: {answers: {guard: {answers: {valid: false}}}}. Unset: all succeed.
     #[arg(long, value_name = "FILE")]
     extensions: Option<PathBuf>,
-    /// What is remembered, in YAML as in decision cases: {breakers: {openai: open}, unhealthy: [local_llm]}. Unset: nothing.
+    /// What is remembered, in YAML as in decision cases: {breakers: {openai: open}, unhealthy: [local_llm]}. Unset:
+    /// nothing.
     #[arg(long, value_name = "FILE")]
     memory: Option<PathBuf>,
     /// Print JSON, for machines.
@@ -75,7 +81,7 @@ pub(super) fn run(args: &ExplainArgs) -> ExitCode {
     match explain(args) {
         Ok(code) => code,
         Err(error) => {
-            complain(&error.to_string());
+            print_err(&error.to_string());
             ExitCode::from(EXIT_USAGE)
         }
     }
@@ -104,7 +110,7 @@ pub(super) fn context(body: &[u8], tenant: &str) -> io::Result<(TenantId, Policy
         return Ok((request.tenant, request.policy_id, context));
     }
     let Value::Object(mut context) = tree else {
-        return Err(invalid("it is no JSON object".to_owned()));
+        return Err(invalid("it is not a JSON object".to_owned()));
     };
     let tenant = TenantId::parse(tenant).map_err(|error| io::Error::other(format!("--tenant {error}")))?;
     let policy = PolicyId::parse("default").map_err(io::Error::other)?;
@@ -115,7 +121,7 @@ pub(super) fn context(body: &[u8], tenant: &str) -> io::Result<(TenantId, Policy
 fn read_yaml<T: DeserializeOwned>(file: &Path) -> io::Result<T> {
     let named = |error: String| io::Error::other(format!("{}: {error}", file.display()));
     let text = fs::read_to_string(file).map_err(|error| named(error.to_string()))?;
-    testing::read_yaml(&text).map_err(|error| named(error.to_string()))
+    yaml::read(&text).map_err(|error| named(error.to_string()))
 }
 
 fn explain(args: &ExplainArgs) -> io::Result<ExitCode> {
@@ -176,7 +182,7 @@ fn explain(args: &ExplainArgs) -> io::Result<ExitCode> {
             if args.json {
                 let report =
                     json!({"ok": true, "explanation": explanation, "executed_extensions": decision.executed});
-                say(&report.to_string());
+                print(&report.to_string());
             } else {
                 show(&explanation);
                 let executed = decision
@@ -185,9 +191,9 @@ fn explain(args: &ExplainArgs) -> io::Result<ExitCode> {
                     .map(|item| format!("  {} {}: {}", json!(item.stage), item.id, json!(item.status)));
                 let executed: Vec<String> = executed.map(|line| line.replace('"', "")).collect();
                 if !executed.is_empty() {
-                    say(&format!("\nExtensions\n{}", executed.join("\n")));
+                    print(&format!("\nExtensions\n{}", executed.join("\n")));
                 }
-                say(&format!(
+                print(&format!(
                     "\nRepeat it with --seed {} --at {}",
                     at.seed, now.unix_ms
                 ));
@@ -197,14 +203,14 @@ fn explain(args: &ExplainArgs) -> io::Result<ExitCode> {
         Err(refusal) => {
             if args.json {
                 let error = json!({"code": refusal.code().as_str(), "error_type": refusal.error_type(), "message": refusal.message(), "details": refusal.details()});
-                say(&json!({"ok": false, "error": error}).to_string());
+                print(&json!({"ok": false, "error": error}).to_string());
             } else {
-                say(&format!(
+                print(&format!(
                     "Refused: {} ({})",
                     refusal.message(),
                     refusal.error_type()
                 ));
-                say(&format!("{:#}", Value::Object(refusal.details())));
+                print(&format!("{:#}", Value::Object(refusal.details())));
             }
             Ok(ExitCode::FAILURE)
         }
@@ -221,12 +227,12 @@ fn show(explanation: &Explanation) {
         evidence,
         ..
     } = explanation;
-    say(&format!(
+    print(&format!(
         "{}   {reason}, priority {priority}\n",
         paint.color("1;32", provider_id.as_str())
     ));
     for step in steps {
-        say(&format!("  {step}"));
+        print(&format!("  {step}"));
     }
     let Some(evidence) = evidence else {
         return;
@@ -237,7 +243,7 @@ fn show(explanation: &Explanation) {
         .map(|candidate| candidate.provider_id.as_str().chars().count())
         .max();
     let width = width.unwrap_or(0).max("provider".len());
-    say(&format!("\n  {:width$}  weight  breaker    left out", "provider"));
+    print(&format!("\n  {:width$}  weight  breaker    left out", "provider"));
     for candidate in &evidence.candidates {
         let weight = candidate
             .weight
@@ -248,9 +254,9 @@ fn show(explanation: &Explanation) {
             "  {:width$}  {weight:>6}  {breaker:<9}  {removed}",
             candidate.provider_id.as_str()
         );
-        say(line.trim_end());
+        print(line.trim_end());
     }
     if let Some(draw) = evidence.draw {
-        say(&format!("\n  drew {:.4} of {:.4}", draw.point, draw.total));
+        print(&format!("\n  drew {:.4} of {:.4}", draw.point, draw.total));
     }
 }

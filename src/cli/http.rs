@@ -1,4 +1,4 @@
-//! One HTTP request on a connection that the server closes: what a probe or a demonstration needs, and no more.
+//! One HTTP request on a connection that the server closes: all that a probe or a demonstration needs.
 
 use std::{
     io::{self, Read, Write},
@@ -9,11 +9,11 @@ use std::{
 
 use crate::listener::Address;
 
-/// What came back.
+/// An answer.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
-    /// Status line and headers, as they came.
+    /// Status line and headers, as received.
     pub(super) head: String,
     pub(super) body: String,
 }
@@ -34,23 +34,23 @@ pub(super) fn exchange(
     method: &str,
     path: &str,
     body: &[u8],
-    patience: Duration,
+    timeout: Duration,
 ) -> io::Result<Answer> {
     match address {
         Address::Tcp(address) => {
-            let stream = TcpStream::connect_timeout(&reachable(*address), patience)?;
-            stream.set_read_timeout(Some(patience))?;
+            let stream = TcpStream::connect_timeout(&reachable(*address), timeout)?;
+            stream.set_read_timeout(Some(timeout))?;
             converse(stream, method, path, body)
         }
         Address::Unix(socket) => {
             let stream = UnixStream::connect(socket)?;
-            stream.set_read_timeout(Some(patience))?;
+            stream.set_read_timeout(Some(timeout))?;
             converse(stream, method, path, body)
         }
     }
 }
 
-/// What listens everywhere is asked on this machine.
+/// The address to connect to: a listener on all interfaces is reached on this machine.
 fn reachable(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         ip if !ip.is_unspecified() => address,

@@ -8,6 +8,7 @@ mod explain;
 #[cfg(feature = "compiler")]
 mod ext;
 mod http;
+mod output;
 mod policy_files;
 mod probe;
 mod run;
@@ -16,12 +17,12 @@ mod simulate;
 mod store;
 mod test;
 
-use std::{io::Write, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Exit code for a configuration or input with mistakes (`EX_USAGE` of sysexits).
-pub const EXIT_USAGE: u8 = 64;
+pub use self::output::EXIT_USAGE;
+use self::output::{print, print_err};
 
 const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
@@ -50,23 +51,23 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Stand in front of HEIR and answer the Router.
+    /// Run the sidecar: a caching proxy in front of HEIR that answers the Router.
     Run(run::RunArgs),
-    /// Serve a HEIR: a policy store on SQLite or Postgres.
+    /// Run a HEIR: a policy store on SQLite or Postgres.
     Store(store::StoreArgs),
-    /// Show all of it at work on this machine, in half a minute: a store, a sidecar, an outage, a recovery.
+    /// Show everything at work on this machine, in half a minute: a store, a sidecar, an outage, a recovery.
     Demo(demo::DemoArgs),
     /// Check policies, or a configuration and the policies it names; report every mistake.
     Check(check::CheckArgs),
-    /// Say what a policy decides about a request, and why.
+    /// Explain what a policy decides about a request, and why.
     Explain(explain::ExplainArgs),
-    /// Try a policy on many requests, with providers that fail: who gets what.
+    /// Try a policy on many requests, with providers that fail: which provider gets which share.
     Simulate(simulate::SimulateArgs),
-    /// Compare two versions of a policy: whose decision changes.
+    /// Compare two versions of a policy: which decisions change.
     Diff(diff::DiffArgs),
-    /// Run decision cases: policies, requests, and what must come of them.
+    /// Run decision cases: policies, requests, and the results that are wanted.
     Test(test::TestArgs),
-    /// Make extensions of your own: new, build, check, test, bench, inspect.
+    /// Develop extensions: new, build, check, test, bench, inspect.
     #[cfg(feature = "compiler")]
     Ext(ext::ExtArgs),
     /// Print the JSON Schema of the policy language, for editors: `beamline-sidecar schema > policy.schema.json`.
@@ -78,7 +79,7 @@ enum Command {
     CompileExtension(compile_extension::CompileArgs),
 }
 
-/// Runs what the command line asks for.
+/// Runs the command that the command line names.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run::run(&args),
@@ -95,14 +96,4 @@ pub fn main() -> ExitCode {
         Command::Probe(args) => probe::run(&args),
         Command::CompileExtension(args) => compile_extension::run(&args),
     }
-}
-
-/// Prints to standard output; a closed pipe is not worth a complaint.
-fn say(text: &str) {
-    let _closed_pipe = writeln!(std::io::stdout(), "{text}");
-}
-
-/// Prints to standard error.
-fn complain(text: &str) {
-    let _closed_pipe = writeln!(std::io::stderr(), "{text}");
 }

@@ -1,4 +1,4 @@
-//! Policy files on the command line: which they are, and what is said about them.
+//! Policy files on the command line: finding them, and reporting their problems.
 
 use std::{
     ffi::OsStr,
@@ -19,7 +19,7 @@ pub(super) struct Checked {
     pub(super) problems: Vec<Problem>,
 }
 
-/// The files that the arguments name; of a directory, every `*.json` in it and below.
+/// The files that the arguments name; for a directory, every `*.json` in it and below.
 pub(super) fn files(arguments: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for argument in arguments {
@@ -49,7 +49,7 @@ pub(super) fn collect(path: &Path, extensions: &[&str], files: &mut Vec<PathBuf>
     Ok(())
 }
 
-/// Reads a file and judges it as a write would be.
+/// Reads a file and checks it as a write is checked.
 pub(super) fn check(path: &Path) -> io::Result<Checked> {
     let bytes = fs::read(path)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
@@ -62,7 +62,7 @@ pub(super) fn check(path: &Path) -> io::Result<Checked> {
     })
 }
 
-/// Reads the policy of a file, for the commands that try it. Only what is no JSON object stops them.
+/// Reads the policy of a file, for the commands that try it. An error only if it is not a JSON object.
 pub(super) fn read(path: &Path) -> io::Result<RoutingPolicy> {
     let bytes = fs::read(path)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
@@ -87,9 +87,9 @@ impl Checked {
     }
 
     fn place(&self, problem: &Problem) -> (usize, usize) {
-        // A text that is no JSON says itself where it ceases to be.
+        // For text that is not JSON, the message has the place.
         if problem.is_not_json()
-            && let Some((line, column)) = said_place(&problem.message)
+            && let Some((line, column)) = place_in_message(&problem.message)
         {
             return (line, column.max(1));
         }
@@ -109,7 +109,7 @@ impl Checked {
         json!({"file": self.path.display().to_string(), "problems": problems.collect::<Value>()})
     }
 
-    /// The problems the way compilers write them.
+    /// The problems in the form of compiler messages.
     pub(super) fn to_text(&self) -> String {
         let paint = Paint::of_stdout();
         let mut text = String::new();
@@ -120,7 +120,7 @@ impl Checked {
                 Severity::Warning => ("warning", "33"),
             };
             let source = self.text.lines().nth(line - 1).unwrap_or_default();
-            // A document of one long line is shown around the place.
+            // Of a long line, the part around the place is shown.
             let skip = column.saturating_sub(60);
             let shown: String = source
                 .chars()
@@ -146,13 +146,13 @@ impl Checked {
     }
 }
 
-fn said_place(message: &str) -> Option<(usize, usize)> {
+fn place_in_message(message: &str) -> Option<(usize, usize)> {
     let (_, place) = message.rsplit_once(" at line ")?;
     let (line, column) = place.split_once(" column ")?;
     Some((line.parse().ok()?, column.parse().ok()?))
 }
 
-/// Colours, where somebody sees them.
+/// Colours, if the output is a terminal.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Paint(bool);
 

@@ -4,19 +4,24 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-use super::{EXIT_USAGE, complain, http::exchange, say};
+use super::{
+    http::exchange,
+    output::{EXIT_USAGE, print, print_err},
+};
 use crate::{config, listener::Address};
 
 #[derive(Debug, Args)]
-#[command(after_help = "Exits 0 if the answer is 200 and 1 if it is not or none comes.
+#[command(
+    after_help = "Exits 0 if the answer is 200, and 1 if it is another or there is none.
 
 Examples:
   beamline-sidecar probe ready --config /etc/beamline/sidecar.yaml
-  beamline-sidecar probe live --admin 127.0.0.1:9901")]
+  beamline-sidecar probe live --admin 127.0.0.1:9901"
+)]
 pub(super) struct ProbeArgs {
-    /// What to ask.
+    /// The probe.
     what: What,
-    /// Where the admin listener is; else it is read from the configuration.
+    /// The address of the admin listener. Unset: the one in the configuration.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
     admin: Option<Address>,
     /// The sidecar's configuration.
@@ -37,13 +42,13 @@ pub(super) fn run(args: &ProbeArgs) -> ExitCode {
     let address = match &args.admin {
         Some(address) => address.clone(),
         None => match config::load(args.config.as_deref(), &config::environment()) {
-            // A checked configuration has an address here.
+            // A checked configuration always has a valid address here.
             Ok(loaded) => match loaded.config.admin.listen.parse() {
                 Ok(address) => address,
                 Err(_) => return ExitCode::from(EXIT_USAGE),
             },
             Err(mistakes) => {
-                complain(&mistakes.to_string());
+                print_err(&mistakes.to_string());
                 return ExitCode::from(EXIT_USAGE);
             }
         },
@@ -60,7 +65,7 @@ pub(super) fn run(args: &ProbeArgs) -> ExitCode {
         Duration::from_millis(args.timeout_ms.max(1)),
     ) {
         Ok(answer) => {
-            say(answer.body.trim());
+            print(answer.body.trim());
             if answer.status == 200 {
                 ExitCode::SUCCESS
             } else {
@@ -68,7 +73,7 @@ pub(super) fn run(args: &ProbeArgs) -> ExitCode {
             }
         }
         Err(error) => {
-            complain(&format!("{address} does not answer: {error}"));
+            print_err(&format!("{address} does not answer: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -8,7 +8,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{EXIT_USAGE, complain};
+use super::output::{EXIT_USAGE, print_err};
 use crate::{
     app::{App, ConfigSource, Shutdown},
     config,
@@ -18,8 +18,8 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(
     after_help = "Without a file the defaults are used: listen at 127.0.0.1:8080, HEIR at 127.0.0.1:8090.
-Every key can be set by a variable as well: heir.url is BEAMLINE_HEIR_URL.
-SIGHUP reads the file again, and so does a change of it; SIGTERM stops gracefully, a second one at once.
+Every key can also be set by an environment variable: heir.url is BEAMLINE_HEIR_URL.
+SIGHUP or a change of the file reads it again; SIGTERM stops gracefully, a second one immediately.
 
 Examples:
   beamline-sidecar run --config /etc/beamline/sidecar.yaml
@@ -36,14 +36,14 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
     let loaded = match config::load(args.config.as_deref(), &environment) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
-            complain(&mistakes.to_string());
+            print_err(&mistakes.to_string());
             return ExitCode::from(EXIT_USAGE);
         }
     };
     let logs = match Logs::start(&loaded.config.log) {
         Ok(logs) => logs,
         Err(error) => {
-            complain(&format!("The log cannot be started: {error}"));
+            print_err(&format!("The log cannot be started: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -66,7 +66,7 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
 }
 
 async fn serve(config: config::Config, source: ConfigSource, logs: Logs) -> ExitCode {
-    // First: until somebody receives it, this signal ends the process, and a start may take its time.
+    // First of all: without a handler this signal ends the process, and a start may take a while.
     let hangup = match Signals::catch_hangup() {
         Ok(hangup) => hangup,
         Err(error) => return without_signals(&error),
@@ -88,7 +88,7 @@ async fn serve(config: config::Config, source: ConfigSource, logs: Logs) -> Exit
     tracing::info!(listen = addresses.join(","), admin = %app.admin_address(), version, "The sidecar listens.");
     app.run(shutdown.clone(), reloads).await;
     if shutdown.at_once.is_cancelled() {
-        // Whoever started it should know that requests may have been cut off.
+        // The parent process is to know that requests may have been cut off.
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
@@ -99,7 +99,7 @@ fn without_signals(error: &std::io::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The signals that steer the process.
+/// The signals that control the process.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -111,7 +111,7 @@ impl Signals {
         signal(SignalKind::hangup())
     }
 
-    /// Receives them from now on.
+    /// Starts to receive the signals.
     pub(super) fn pass_on(
         shutdown: &Shutdown,
         reload: mpsc::Sender<()>,
@@ -126,7 +126,7 @@ impl Signals {
         Ok(())
     }
 
-    /// The first signal to stop is a request, the second an order.
+    /// The first signal to stop is graceful, the second immediate.
     async fn receive(mut self, shutdown: Shutdown, reload: mpsc::Sender<()>) {
         loop {
             let stop = tokio::select! {
@@ -135,7 +135,7 @@ impl Signals {
                 _ = self.hangup.recv() => false,
             };
             if !stop {
-                // Full: a reload is about to begin anyway.
+                // Full: a reload is pending already.
                 let _pending = reload.try_send(());
             } else if shutdown.gracefully.is_cancelled() {
                 shutdown.at_once.cancel();
@@ -146,11 +146,11 @@ impl Signals {
     }
 }
 
-/// A panic ends one connection or one task; it must not pass unseen.
+/// Logs every panic: one ends a connection or a task, and must not go unnoticed.
 pub(super) fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
-        let what = panic.payload_as_str().unwrap_or("something that is no text");
+        let what = panic.payload_as_str().unwrap_or("a value that is not text");
         tracing::error!(place, what, "A bug: something panicked.");
     }));
 }

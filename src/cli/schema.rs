@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use super::say;
+use super::output::print;
 use crate::policy;
 
 pub(super) fn run() -> ExitCode {
-    say(&format!("{:#}", policy::schema()));
+    print(&format!("{:#}", policy::schema()));
     ExitCode::SUCCESS
 }

@@ -6,7 +6,10 @@ use clap::Args;
 use secrecy::SecretString;
 use tokio::sync::mpsc;
 
-use super::{EXIT_USAGE, complain, run::Signals};
+use super::{
+    output::{EXIT_USAGE, print_err},
+    run::Signals,
+};
 use crate::{
     app::Shutdown,
     listener::Address,
@@ -27,10 +30,10 @@ pub(super) struct StoreArgs {
     /// A file for SQLite, `:memory:`, or the URL of a Postgres database.
     #[arg(long, value_name = "FILE|:memory:|URL", default_value = "heir.db")]
     db: String,
-    /// How much of the API is served; the lower levels are HEIRs that a sidecar must cope with.
+    /// How much of the API is served; the lower levels stand for simpler HEIRs, which a sidecar supports too.
     #[arg(long, value_enum, default_value_t)]
     level: Level,
-    /// A directory of TENANT/POLICY.json to take in at the start.
+    /// A directory of TENANT/POLICY.json to import at the start.
     #[arg(long, value_name = "DIR")]
     import: Option<PathBuf>,
     /// File with the bearer token that clients must send.
@@ -51,14 +54,14 @@ pub(super) fn run(args: &StoreArgs) -> ExitCode {
         format,
         ..LogConfig::default()
     }) {
-        complain(&format!("The log cannot be started: {error}"));
+        print_err(&format!("The log cannot be started: {error}"));
         return ExitCode::FAILURE;
     }
     super::run::log_panics();
     let token = match args.token_file.as_deref().map(read_token).transpose() {
         Ok(token) => token,
         Err(reason) => {
-            complain(&reason);
+            print_err(&reason);
             return ExitCode::from(EXIT_USAGE);
         }
     };

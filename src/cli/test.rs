@@ -6,18 +6,17 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
-    EXIT_USAGE, complain,
+    output::{EXIT_USAGE, counted, print, print_err},
     policy_files::{Paint, collect},
-    say,
 };
 use crate::testing::{self, Mismatch};
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A case names a policy, what is remembered, requests, a seed and a time, and what must come of them;
-examples/decisions has some, and docs/policies.md tells every field.
+    after_help = "A case names a policy, what is remembered, requests, a seed, a time and the results that are wanted.
+examples/decisions has some, and docs/policies.md describes every field.
 
-Exits 0 if every case holds, 1 if one does not, 64 if one cannot be read.
+Exits 0 if every case passes, 1 if one fails, 64 if one cannot be read.
 
 Examples:
   beamline-sidecar test examples/decisions
@@ -28,7 +27,7 @@ pub(super) struct TestArgs {
     /// Case files, or directories of *.yaml and *.yml.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Run only the cases whose file or description has this text in it.
+    /// Run only the cases whose file or description contains this text.
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
     /// Print JSON, for machines.
@@ -52,20 +51,20 @@ pub(super) fn run(args: &TestArgs) -> ExitCode {
         Ok(ran) => ran,
         Err(errors) => {
             for error in errors {
-                complain(&error.to_string());
+                print_err(&error.to_string());
             }
             return ExitCode::from(EXIT_USAGE);
         }
     };
     if ran.is_empty() {
-        complain("There is no such case.");
+        print_err("There is no such case.");
         return ExitCode::from(EXIT_USAGE);
     }
     let failed = ran.iter().filter(|case| !case.mismatches.is_empty()).count();
     if let Some(file) = &args.junit
         && let Err(error) = fs::write(file, junit(&ran))
     {
-        complain(&format!("{}: {error}", file.display()));
+        print_err(&format!("{}: {error}", file.display()));
         return ExitCode::from(EXIT_USAGE);
     }
     if args.json {
@@ -82,7 +81,7 @@ pub(super) fn run(args: &TestArgs) -> ExitCode {
             })
         });
         let report = json!({"ok": failed == 0, "cases": ran.len(), "failed": failed, "results": cases.collect::<serde_json::Value>()});
-        say(&report.to_string());
+        print(&report.to_string());
     } else {
         let paint = Paint::of_stdout();
         for case in &ran {
@@ -91,15 +90,15 @@ pub(super) fn run(args: &TestArgs) -> ExitCode {
             } else {
                 paint.color("31", "FAIL")
             };
-            say(&format!("{mark} {}: {}", case.file, case.description));
+            print(&format!("{mark} {}: {}", case.file, case.description));
             for mismatch in &case.mismatches {
-                say(&format!("  {mismatch}"));
+                print(&format!("  {mismatch}"));
             }
         }
         let passed = ran.len() - failed;
-        say(&format!(
-            "{passed} of {} cases hold, in {:.2} s.",
-            ran.len(),
+        print(&format!(
+            "{passed} of {} passed, in {:.2} s.",
+            counted(ran.len(), "case", "cases"),
             started.elapsed().as_secs_f64()
         ));
     }
@@ -110,7 +109,7 @@ pub(super) fn run(args: &TestArgs) -> ExitCode {
     }
 }
 
-/// Runs them all, unless any cannot be read: a case that is passed over would be taken for one that holds.
+/// Runs all cases, unless one cannot be read: a case that is skipped would seem to have passed.
 fn run_all(args: &TestArgs) -> Result<Vec<Ran>, Vec<io::Error>> {
     let mut files = Vec::new();
     for path in &args.paths {
@@ -160,8 +159,8 @@ fn junit(ran: &[Ran]) -> String {
         if !case.mismatches.is_empty() {
             let texts: Vec<String> = case.mismatches.iter().map(ToString::to_string).collect();
             xml.push_str(&format!(
-                "<failure message=\"{} differences\">{}</failure>",
-                texts.len(),
+                "<failure message=\"{}\">{}</failure>",
+                counted(texts.len(), "difference", "differences"),
                 escape(&texts.join("\n"))
             ));
         }
@@ -171,7 +170,7 @@ fn junit(ran: &[Ran]) -> String {
     xml
 }
 
-/// Text as XML has it; what XML cannot hold at all becomes a question mark.
+/// Escapes text for XML; characters that XML does not allow become question marks.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {

@@ -1,64 +1,11 @@
-//! Checks a configuration against the schema of its types and names every mistake with its remedy.
+//! Checks a configuration against the schema of its types and reports every mistake with its remedy.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use jsonschema::{ValidationError, error::ValidationErrorKind};
 use serde_json::Value;
 
-use super::renamed;
-
-/// One thing wrong with a configuration.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Mistake {
-    /// The key, such as `refresh.interval_ms`; empty for the whole file.
-    pub key: String,
-    pub message: String,
-    pub remedy: String,
-}
-
-impl Mistake {
-    pub fn new(key: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            key: key.into(),
-            message: message.into(),
-            remedy: remedy.into(),
-        }
-    }
-}
-
-impl fmt::Display for Mistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = if self.key.is_empty() {
-            "(whole file)"
-        } else {
-            &self.key
-        };
-        write!(f, "{key}: {}\n    remedy: {}", self.message, self.remedy)
-    }
-}
-
-/// All mistakes of one configuration; never empty.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct Mistakes {
-    /// Where the configuration came from.
-    pub origin: String,
-    pub list: Vec<Mistake>,
-}
-
-impl fmt::Display for Mistakes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural = if self.list.len() == 1 {
-            "mistake"
-        } else {
-            "mistakes"
-        };
-        write!(f, "{} {plural} in {}", self.list.len(), self.origin)?;
-        for mistake in &self.list {
-            write!(f, "\n  {mistake}")?;
-        }
-        Ok(())
-    }
-}
+use super::{mistake::Mistake, renamed};
 
 /// One key that holds a value.
 #[derive(Debug, Clone)]
@@ -69,7 +16,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// What this key's type makes of a variable's text.
+    /// A variable's text as a value of this key's type.
     pub(super) fn value_from_text(&self, text: &str) -> Value {
         if self.takes("array") && text.contains(',') || self.takes("array") && !self.takes("string") {
             return text
@@ -110,7 +57,7 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) fn of<T: schemars::JsonSchema>() -> Self {
-        // Subschemas inlined: then a key's schema stands where the key is.
+        // Subschemas are inlined, so that each key has its schema in place.
         let settings =
             schemars::generate::SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
         let schema = settings.into_generator().into_root_schema_for::<T>().to_value();
@@ -138,12 +85,7 @@ impl Keys {
         self.sections
             .insert(path.to_owned(), properties.keys().cloned().collect());
         for (name, schema) in properties {
-            let below = if path.is_empty() {
-                name.clone()
-            } else {
-                format!("{path}.{name}")
-            };
-            self.collect(&below, schema);
+            self.collect(&below(path, name), schema);
         }
     }
 
@@ -151,7 +93,7 @@ impl Keys {
         self.leaves.values()
     }
 
-    /// Every mistake that the schema can name.
+    /// Every mistake that the schema can find.
     pub(super) fn check(&self, document: &Value) -> Vec<Mistake> {
         match jsonschema::validator_for(&self.schema) {
             Ok(validator) => validator
@@ -191,7 +133,7 @@ impl Keys {
             (None, None) => "see docs/configuration.md".to_owned(),
         };
         let message = match error.kind() {
-            // Said in terms of the schema, which the reader has not seen.
+            // The message is about the schema, which the reader has not seen.
             ValidationErrorKind::AnyOf { .. } | ValidationErrorKind::OneOfNotValid { .. } => {
                 format!("{} is not a value of this key", error.instance())
             }
@@ -202,11 +144,7 @@ impl Keys {
 
     /// `None` for a key that was renamed, which is reported as such.
     fn unknown_key(&self, section: &str, name: &str) -> Option<Mistake> {
-        let path = if section.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{section}.{name}")
-        };
+        let path = below(section, name);
         if renamed::new_name(&path).is_some() {
             return None;
         }
@@ -221,6 +159,15 @@ impl Keys {
             None => format!("known here: {}", known.join(", ")),
         };
         Some(Mistake::new(path, "there is no such key", remedy))
+    }
+}
+
+/// The path of a key in a section; the whole file is the section without a name.
+fn below(section: &str, name: &str) -> String {
+    if section.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{section}.{name}")
     }
 }
 

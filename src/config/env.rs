@@ -1,13 +1,17 @@
 //! Environment variables over the file: `heir.url` is `BEAMLINE_HEIR_URL`.
 //!
-//! The environment comes in as a value, so that tests pass a map. A variable that names no key is left alone:
+//! The environment comes in as a value, so that tests pass a map. A variable that names no key is ignored:
 //! Kubernetes puts `BEAMLINE_…` variables of its own into a pod when a service is called `beamline`.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::check::{Keys, Mistake};
+use super::{
+    check::Keys,
+    mistake::Mistake,
+    renamed::{RENAMED, renamed},
+};
 
 /// The variables that a process was started with.
 pub type Environment = BTreeMap<String, String>;
@@ -19,14 +23,14 @@ pub fn environment() -> Environment {
         .collect()
 }
 
-/// The variable that sets a key, such as `BEAMLINE_HEIR_POOL_MAX` for `heir.pool.max_requests`. The Router's own keys keep
-/// their names: `BEAMLINE_HEIR_POLICY_STORE_ENABLED`.
+/// The variable that sets a key, such as `BEAMLINE_HEIR_POOL_MAX_REQUESTS` for `heir.pool.max_requests`. The Router's
+/// own keys keep their names: `BEAMLINE_HEIR_POLICY_STORE_ENABLED`.
 pub(super) fn variable(path: &str) -> String {
     format!("BEAMLINE_{}", path.replace('.', "_").to_ascii_uppercase())
 }
 
-/// Puts the variables into the document. A text becomes what its key's type wants; what cannot become it stays a
-/// text, for the check of the whole to report.
+/// Puts the variables into the document. A text becomes a value of its key's type; one that cannot stays a text, which
+/// the check of the whole reports.
 pub(super) fn overlay(
     document: &mut Value,
     environment: &Environment,
@@ -42,11 +46,32 @@ pub(super) fn overlay(
         if !set(document, &key.path, value) {
             mistakes.push(Mistake::new(
                 key.path.clone(),
-                format!("{name} is set, but the file has something else than a section there"),
+                format!("{name} is set, but the file has a value there that is not a section"),
                 "make the section a mapping in the file, or unset the variable",
             ));
         }
     }
+}
+
+/// A mistake for each variable of an old key.
+pub(super) fn old_variables(environment: &Environment, keys: &Keys) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    for key in keys.leaves() {
+        for (old, new) in RENAMED {
+            // Empty for the key itself; for a section, the rest of the path.
+            let Some(rest) = key.path.strip_prefix(new) else {
+                continue;
+            };
+            if rest.is_empty() || rest.starts_with('.') {
+                let old_key = format!("{old}{rest}");
+                let name = variable(&old_key);
+                if environment.contains_key(&name) {
+                    mistakes.push(renamed(&old_key, &name, &variable(&key.path)));
+                }
+            }
+        }
+    }
+    mistakes
 }
 
 fn set(document: &mut Value, path: &str, value: Value) -> bool {

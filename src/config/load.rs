@@ -1,21 +1,28 @@
-//! Reads the file, lays the environment over it, and checks the whole before anything is started.
+//! Reads the file, applies the environment to it, and checks the whole before anything is started.
 
 use std::{fs, path::Path};
 
 use serde_json::{Map, Value};
 
-use super::{Config, Environment, Mistake, Mistakes, check::Keys, env::overlay, renamed};
-use crate::{listener::Address, policy::TenantId};
+use super::{
+    check::Keys,
+    env::{self, Environment},
+    mistake::{Mistake, Mistakes},
+    renamed,
+    sections::Config,
+};
+use crate::{listener::Address, policy::TenantId, yaml};
 
 /// A configuration without a mistake.
 #[derive(Debug, Clone)]
 pub struct Loaded {
+    /// The configuration, checked as a whole.
     pub config: Config,
-    /// What is allowed and yet worth a line in the log.
+    /// Settings that are allowed and yet deserve a warning in the log.
     pub warnings: Vec<String>,
 }
 
-/// Reads and checks. Without a file the defaults and the environment are used.
+/// Reads and checks the configuration. Without a file the defaults and the environment are used.
 pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Loaded, Mistakes> {
     let Some(file) = file else {
         return parse("", "the environment", environment);
@@ -48,14 +55,14 @@ pub fn parse(text: &str, origin: &str, environment: &Environment) -> Result<Load
             return fail(vec![Mistake::new(
                 "",
                 message,
-                "the file is YAML: mend it at the place named",
+                "fix the YAML at the line and column given",
             )]);
         }
     };
     let keys = Keys::of::<Config>();
     let mut mistakes = renamed::in_file(&document);
-    mistakes.extend(renamed::in_environment(environment, &keys));
-    overlay(&mut document, environment, &keys, &mut mistakes);
+    mistakes.extend(env::old_variables(environment, &keys));
+    env::overlay(&mut document, environment, &keys, &mut mistakes);
     mistakes.extend(keys.check(&document));
     if !mistakes.is_empty() {
         return fail(mistakes);
@@ -86,14 +93,14 @@ fn read_yaml(text: &str) -> Result<Value, String> {
     {
         return Ok(Value::Object(Map::new()));
     }
-    match serde_saphyr::from_str::<Value>(text) {
+    match yaml::read_config::<Value>(text) {
         Ok(Value::Null) => Ok(Value::Object(Map::new())),
         Ok(value) => Ok(value),
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// What no schema can say: values that are wrong only together.
+/// Checks that no schema can express: values that are wrong only in combination.
 fn cross_check(config: &Config, mistakes: &mut Vec<Mistake>, warnings: &mut Vec<String>) {
     check_listeners(config, mistakes);
     check_heir(config, mistakes);
@@ -216,7 +223,7 @@ fn check_heir(config: &Config, mistakes: &mut Vec<Mistake>) {
             {
                 mistakes.push(Mistake::new(
                     key,
-                    format!("{url} is where the sidecar itself listens: it would ask itself for ever"),
+                    format!("{url} is where the sidecar itself listens: it would send requests to itself"),
                     "give HEIR another port, or the sidecar another `listen`",
                 ));
             }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::{Config, check, env};
+use super::{check, env, sections::Config};
 
 /// `docs/configuration.md`: every key with its type, bounds, default, environment variable and meaning.
 pub fn reference() -> String {
@@ -13,8 +13,8 @@ pub fn reference() -> String {
     let mut page = String::from(
         "# Configuration\n\nWritten by `beamline-sidecar check --reference`; a test fails when it is out of date.\n\n\
          One YAML file (`run --config FILE`), every key optional, unknown keys refused. A variable in the environment\n\
-         wins over the file; lists are written with commas there. Keys marked *live* are taken up when the file\n\
-         changes or on SIGHUP, the others at the next start.\n\n\
+         wins over the file; lists are written with commas there. Changes of keys marked *live* apply when the file\n\
+         changes or on SIGHUP, those of the others at the next start.\n\n\
          | key | values | default | variable | meaning |\n|---|---|---|---|---|\n",
     );
     for key in keys.leaves() {
@@ -44,7 +44,7 @@ pub fn reference() -> String {
     page
 }
 
-/// Whether a running sidecar takes up a change of this key.
+/// Whether a running sidecar applies a change of this key.
 pub(crate) fn is_live(path: &str) -> bool {
     path.starts_with("refresh.") || path.starts_with("writes.") || path == "log.filter"
 }

@@ -1,12 +1,12 @@
-//! Keys that earlier versions knew by another name. Each is an error that names the new key, so that a limit or a
-//! listener is never silently back at its default.
+//! Keys that had another name in earlier versions. Each is an error that names the new key, so that no limit and no
+//! listener silently returns to its default.
 
 use serde_json::Value;
 
-use super::{Environment, Mistake, check::Keys, env::variable};
+use super::mistake::Mistake;
 
 /// The old key and the new one. A section stands for every key below it.
-const RENAMED: &[(&str, &str)] = &[
+pub(super) const RENAMED: &[(&str, &str)] = &[
     ("decide.dry_run_by_metadata", "decide.allow_metadata_dry_run"),
     ("decide.providers", "decide.max_providers"),
     ("decide.rate_limit_buckets", "decide.max_rate_limit_buckets"),
@@ -44,7 +44,7 @@ pub(super) fn new_name(path: &str) -> Option<&'static str> {
     RENAMED.iter().find(|(old, _)| *old == path).map(|(_, new)| *new)
 }
 
-/// A mistake for each old key in the file; [`Keys::check`] reports them no second time.
+/// A mistake for each old key in the file; the check against the schema does not report them again.
 pub(super) fn in_file(document: &Value) -> Vec<Mistake> {
     RENAMED
         .iter()
@@ -53,28 +53,8 @@ pub(super) fn in_file(document: &Value) -> Vec<Mistake> {
         .collect()
 }
 
-/// A mistake for each variable of an old key.
-pub(super) fn in_environment(environment: &Environment, keys: &Keys) -> Vec<Mistake> {
-    let mut mistakes = Vec::new();
-    for key in keys.leaves() {
-        for (old, new) in RENAMED {
-            // Empty for the key itself; for a section, the rest of the path.
-            let Some(rest) = key.path.strip_prefix(new) else {
-                continue;
-            };
-            if rest.is_empty() || rest.starts_with('.') {
-                let old_key = format!("{old}{rest}");
-                let name = variable(&old_key);
-                if environment.contains_key(&name) {
-                    mistakes.push(renamed(&old_key, &name, &variable(&key.path)));
-                }
-            }
-        }
-    }
-    mistakes
-}
-
-fn renamed(key: &str, old: &str, new: &str) -> Mistake {
+/// The mistake of writing `old`, a key or a variable, where `new` is meant.
+pub(super) fn renamed(key: &str, old: &str, new: &str) -> Mistake {
     Mistake::new(
         key,
         format!("{old} is now called {new}"),

@@ -1,4 +1,4 @@
-//! Who is let in: the checks before anything is chosen or any extension is run.
+//! Admission: the checks before a provider is chosen or an extension runs.
 
 use super::{
     Context, Effects, PipelineLimits, RateLimited, Refusal, Rules, Stage, Timestamp,
@@ -7,7 +7,7 @@ use super::{
 use crate::policy::{LimitScope, Pipeline, PolicyId, RateLimit, RoutingPolicy, TenantId};
 
 impl Rules {
-    /// Whether a tenant may ask at all. Checked before its policy is looked for.
+    /// Whether a tenant may request decisions. Checked before its policy is looked up.
     pub fn admit_tenant(&self, tenant: &TenantId) -> Result<(), Refusal> {
         match &self.allowed_tenants {
             Some(allowed) if !allowed.contains(tenant) => Err(Refusal::TenantNotAllowed {
@@ -18,7 +18,7 @@ impl Rules {
     }
 }
 
-/// What is left in the narrowest bucket that a request passed.
+/// The remaining tokens of the narrowest bucket that admitted a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Allowance {
     pub scope: LimitScope,
@@ -26,7 +26,7 @@ pub struct Allowance {
     pub remaining: Remaining,
 }
 
-/// Takes a token of every bucket that applies, the widest first, or of none.
+/// Takes a token from every bucket that applies, the widest first, or from none.
 pub(super) fn take_tokens(
     policy: &RoutingPolicy,
     (tenant, policy_id): (&TenantId, &PolicyId),

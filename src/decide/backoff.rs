@@ -3,10 +3,10 @@
 use super::seed::Jitter;
 use crate::policy::{Backoff, Strategy};
 
-/// No wait is longer, whatever a policy says: the language's largest `max_ms`.
+/// The longest wait, regardless of the policy: the language's largest `max_ms`.
 const CEILING_MS: u64 = 60_000;
 
-/// What a rule without `backoff` means.
+/// The backoff of a rule without `backoff`.
 const DEFAULT: Backoff = Backoff {
     strategy: Strategy::Exponential,
     base_ms: 100,

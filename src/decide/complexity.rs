@@ -1,13 +1,13 @@
-//! How heavy a policy's pipeline is, as the platform reckons it.
+//! The complexity of a policy's pipeline, computed as on the platform.
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::policy::Pipeline;
 
-/// What one extension is reckoned to take.
+/// The estimated time of one extension.
 const LATENCY_MS: usize = 30;
-/// A pipeline that takes longer is warned of.
+/// A pipeline that takes longer causes a warning.
 const SLOW_MS: usize = 150;
 const RECOMMENDED: usize = 4;
 const RECOMMENDED_OF_A_KIND: usize = 2;
@@ -19,7 +19,7 @@ pub struct Complexity {
     pub pre_count: usize,
     pub validators_count: usize,
     pub post_count: usize,
-    /// Ours; the platform has none.
+    /// The sidecar's own; the platform has none.
     #[serde(skip_serializing_if = "is_zero")]
     pub scorers_count: usize,
     /// 0–100.
@@ -33,7 +33,7 @@ pub struct Complexity {
 }
 
 impl Complexity {
-    /// Of a policy's pipeline, if it has one.
+    /// The complexity of a policy's pipeline, if it has one.
     pub fn of(pipeline: Option<&Pipeline>) -> Self {
         let counts = |p: &Pipeline| [p.pre.len(), p.validators.len(), p.post.len(), p.scorers.len()];
         Self::of_counts(pipeline.map_or([0; 4], counts))

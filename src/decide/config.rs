@@ -1,4 +1,4 @@
-//! Decisions, as configured.
+//! The configuration of decisions.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,47 +6,46 @@ use serde::{Deserialize, Serialize};
 use super::{FallbackEvaluation, Rules, memory::MemoryLimits};
 use crate::policy::{ConditionRules, DetailLevel, LimitScope, RateLimit, TenantId};
 
-/// How decisions are made here.
+/// How decisions are made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DecideConfig {
-    /// Takes a request's seed from its header `x-beamline-seed`, so that a decision can be repeated. Off, the header is
-    /// ignored: whoever chooses the seed chooses the provider.
+    /// Uses the seed in a request's header `x-beamline-seed`, so that a decision can be repeated. If off, the header is
+    /// ignored: a client that chooses the seed chooses the provider.
     pub allow_seed: bool,
-    /// Put into every context as `environment`, for conditions to read. Empty: the request's own, if any.
+    /// The value of `environment` in every context, for conditions. Empty: the request's own, if any.
     pub environment: String,
-    /// How much an explanation says where neither the request nor the policy tells.
+    /// How detailed explanations are, if neither the request nor the policy specifies it.
     pub detail_level: Detail,
-    /// When fallback rules are asked: first where the request reports a failed provider, or only once the weights yield
-    /// nothing.
+    /// When fallback rules apply: first if the request reports a failed provider, or only after the weights yield no
+    /// provider.
     pub fallback_evaluation: FallbackEvaluation,
-    /// In conditions on `status`, lets `5xx` stand for every status from 500 to 599, and so on.
+    /// Whether `5xx` in conditions on `status` stands for every status from 500 to 599, and so on.
     pub status_classes: bool,
-    /// A request whose metadata says `dry_run: true` is a dry run, as the platform has it: it is decided, but no extension
-    /// is called and nothing remembered. Switch it off where clients that nobody vouches for set metadata: they could
-    /// pass by every guard.
+    /// A request whose metadata has `dry_run: true` is a dry run, as on the platform: it is decided, but no extension is
+    /// called and nothing is remembered. Switch it off if untrusted clients set metadata: they could bypass every guard.
     pub allow_metadata_dry_run: bool,
-    /// The tenants that may ask for decisions; unset: all.
+    /// The tenants that may request decisions; unset: all.
     pub allowed_tenants: Option<Vec<TenantName>>,
-    /// Sticky sessions that are remembered; past that the one used longest ago is forgotten.
+    /// The most sticky sessions that are remembered; beyond that the least recently used is forgotten.
     #[schemars(range(min = 1, max = 100_000_000))]
     pub max_sticky_sessions: usize,
-    /// Token buckets that are remembered.
+    /// The most token buckets that are remembered.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_rate_limit_buckets: usize,
-    /// Breakers, estimates and health states that are remembered, of all tenants together.
+    /// The most breakers, estimates and health states that are remembered, for all tenants together.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_providers: usize,
-    /// What each tenant may ask for, whatever its policies say. Unset: no limit.
+    /// The limit of each tenant, regardless of its policies. Unset: no limit.
     pub tenant_limit: Option<Limit>,
-    /// What all tenants together may ask for. Unset: no limit.
+    /// The limit of all tenants together. Unset: no limit.
     pub global_limit: Option<Limit>,
     /// Keeps sessions, breakers and buckets in `state_dir` over a restart.
     pub persist: bool,
-    /// How often that is written, if anything changed.
+    /// How often they are written, if anything changed.
     #[schemars(range(min = 100, max = 3_600_000))]
     pub persist_interval_ms: u64,
-    /// Writes one line for each decision, at level info, personal data left out.
+    /// Logs one line for each decision, at level info, without personal data.
     pub log_decisions: bool,
 }
 
@@ -111,7 +110,7 @@ impl DecideConfig {
         };
         let allowed = self.allowed_tenants.as_ref();
         Rules {
-            // A name that is no id, which the schema refuses, could never ask either.
+            // A name that is not an id, which the schema refuses, could not request decisions either.
             allowed_tenants: allowed.map(|names| {
                 names
                     .iter()

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{Allowance, Context, DecisionInput, Executed, Mechanism, Selection, memory::Memory};
 use crate::policy::RoutingPolicy;
 
-/// What is told where neither the request nor the provider's results say anything better.
+/// The estimate if neither the request nor the provider's results have a better one.
 pub const EXPECTED_LATENCY_MS: u64 = 500;
 pub const EXPECTED_COST: f64 = 0.01;
 
@@ -15,23 +15,23 @@ pub const EXPECTED_COST: f64 = 0.01;
 pub struct Decision {
     pub selection: Selection,
     pub executed: Vec<Executed>,
-    /// What the policy's post-processors add to the metadata.
+    /// The additions of the policy's post-processors to the metadata.
     pub added: Context,
-    /// What is left in the narrowest bucket, where there is one.
+    /// The remaining tokens of the narrowest bucket, if there is one.
     pub allowance: Option<Allowance>,
-    /// Of a dry run: the message as the pre-processors left it. Null otherwise, and where the policy has no extensions.
+    /// Of a dry run: the message after the pre-processors. Null otherwise, and if the policy has no extensions.
     pub message: Value,
 }
 
 impl Decision {
-    /// What the decision adds to the request's context to make its metadata.
+    /// The entries that the decision adds to the request's context for its metadata.
     pub fn extras(&self, policy: &RoutingPolicy) -> Context {
         let mut extras = self.how_context();
         if let Some(timeout_ms) = policy.timeout_ms(self.selection.provider.as_str()) {
             extras.insert("timeout_ms".into(), timeout_ms.into());
         }
         extras.extend(self.added.clone());
-        // An extension speaks within the tenant it was called for.
+        // An extension cannot change the tenant for which it was called.
         extras.remove("tenant_id");
         if policy.pipeline.is_some() {
             extras.insert("executed_extensions".into(), json!(self.executed));
@@ -80,7 +80,7 @@ impl Decision {
         }
     }
 
-    /// The request's own expectation of latency in milliseconds, else what results have shown, else the default.
+    /// The request's own expectation of latency in milliseconds, else the estimate from results, else the default.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -96,7 +96,7 @@ impl Decision {
         })
     }
 
-    /// The request's own expectation of cost, else what results have shown, else the default.
+    /// The request's own expectation of cost, else the estimate from results, else the default.
     pub fn expected_cost(&self, input: DecisionInput<'_>, memory: &Memory) -> f64 {
         let asked = input.context.get("expected_cost").and_then(Value::as_f64);
         asked.unwrap_or_else(|| {

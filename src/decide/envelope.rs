@@ -1,5 +1,5 @@
-//! The message and the context on their way through the extensions. Each is kept as it came for as long as nobody changes
-//! it, and written out as JSON text at most once.
+//! The message and the context on their way through the extensions. Each is kept unchanged until an extension changes
+//! it, and serialised at most once.
 
 use std::{borrow::Cow, sync::OnceLock};
 
@@ -13,7 +13,7 @@ use crate::policy::TenantId;
 pub struct Envelope<'a> {
     tenant: &'a TenantId,
     original: Message<'a>,
-    /// What a pre-processor put in its place.
+    /// The message with which a pre-processor replaced it.
     replaced: Option<Value>,
     texts: OnceLock<Texts>,
 }
@@ -44,12 +44,12 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    /// Empty where there is none.
+    /// Empty if there is none.
     pub fn message_id(&self) -> &str {
         self.text("message_id", self.original.message_id)
     }
 
-    /// `unknown` where nobody said.
+    /// `unknown` if the request has none.
     pub fn message_type(&self) -> &str {
         match self.text("message_type", self.original.message_type) {
             "" => "unknown",
@@ -117,7 +117,7 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    /// Takes what a pre-processor answered as its payload: an object replaces the message, a text or a list its payload.
+    /// Applies the payload that a pre-processor returned: an object replaces the message, a text or a list its payload.
     pub(super) fn take(&mut self, answer: Value) {
         let message = match answer {
             Value::Object(message) => Value::Object(message),
@@ -158,7 +158,7 @@ impl<'a> RequestContext<'a> {
         self.text.get_or_init(|| write().into())
     }
 
-    /// Lays keys over it. An extension speaks within the tenant it was called for.
+    /// Adds keys, which override existing ones. An extension cannot change the tenant for which it was called.
     pub(super) fn add(&mut self, keys: Context, tenant: &TenantId) {
         if keys.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! Why a decision is what it is: in the platform's sentences, and as data.
+//! The explanation of a decision: in the platform's sentences, and as data.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::policy::{DetailLevel, ProviderId, RoutingPolicy};
 
-/// Longest session value, in characters, that a step repeats.
+/// The longest session value, in characters, that a step shows.
 const SHOWN_CHARACTERS: usize = 128;
 
 /// The explanation of one decision, as it is answered and logged.
@@ -25,7 +25,7 @@ pub struct Explanation {
     pub policy_id: String,
     pub policy_version: String,
     pub priority: u8,
-    /// In the order things happened; a sentence each.
+    /// The steps in their order, one sentence each.
     pub steps: Vec<String>,
     pub context: Context,
     /// The same as data; left out at the minimal level.
@@ -35,7 +35,7 @@ pub struct Explanation {
     pub warnings: Vec<String>,
 }
 
-/// What the decision was made from.
+/// The inputs of the decision.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Evidence {
     pub seed: String,
@@ -45,12 +45,12 @@ pub struct Evidence {
     pub snapshot_revision: Option<u64>,
     pub candidates: Vec<Candidate>,
     pub total_weight: f64,
-    /// The point drawn and the sum of the weights it was drawn over, where weights were drawn.
+    /// The point drawn and the sum of the weights, if weights were drawn.
     pub draw: Option<DrawEvidence>,
     pub sticky: Option<StickyEvidence>,
     /// Index of the fallback rule that decided.
     pub rule_index: Option<usize>,
-    /// What scorers multiplied the weights of the candidates by.
+    /// The factors of the scorers for the weights of the candidates.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub factors: BTreeMap<String, f64>,
     /// The extensions that took part, in their order.
@@ -65,7 +65,7 @@ pub struct ExtensionEvidence {
     pub stage: Stage,
     pub id: Box<str>,
     pub status: Status,
-    /// What it failed with, by name.
+    /// The name of its failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<&'static str>,
 }
@@ -74,9 +74,9 @@ pub struct ExtensionEvidence {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Candidate {
     pub provider_id: ProviderId,
-    /// `None`: it is no provider of the policy's weights.
+    /// `None`: it is not in the policy's weights.
     pub weight: Option<f64>,
-    /// The filter that took it out: `zero_weight`, `circuit_breaker_open`, `unhealthy`.
+    /// The filter that excluded it: `zero_weight`, `circuit_breaker_open`, `unhealthy`.
     pub removed_by: Option<&'static str>,
     pub breaker: Option<State>,
 }
@@ -94,7 +94,7 @@ pub struct StickyEvidence {
     pub outcome: &'static str,
 }
 
-/// Where the policy came from, and what the edge measured.
+/// The origin of the policy, and the measurements of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Provenance {
     pub policy_revision: Option<u64>,
@@ -104,7 +104,7 @@ pub struct Provenance {
     pub decision_latency_ms: Option<f64>,
 }
 
-/// The level to explain at: the request's, the policy's, the process's. The text is what the request asked for in vain.
+/// The level to explain at: the request's, the policy's, the process's. The text is an unknown level in the request.
 pub fn detail_level<'a>(
     context: &'a Context,
     policy: &RoutingPolicy,
@@ -120,7 +120,7 @@ pub fn detail_level<'a>(
     }
 }
 
-/// What an explanation is made of.
+/// The inputs of an explanation.
 #[derive(Debug, Clone, Copy)]
 pub struct Explaining<'a> {
     pub decision: &'a Decision,
@@ -436,7 +436,7 @@ impl Explaining<'_> {
     }
 }
 
-/// Reason and priority as the audit log has them, which knows only the documented ones.
+/// Reason and priority as in the audit log, which has only the documented ones.
 pub fn audit_form(how: &Mechanism) -> (&'static str, u8) {
     match how {
         Mechanism::BreakerFallback { .. } => ("unknown", 50),

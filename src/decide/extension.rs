@@ -1,4 +1,4 @@
-//! The seam to extensions: what a pipeline asks of them and what it gets back. How one is run is none of its business.
+//! The interface to extensions: what a pipeline passes to them and what it gets back. How one runs is hidden behind it.
 
 use std::collections::BTreeMap;
 
@@ -176,7 +176,7 @@ pub enum ExtensionError {
     },
 }
 
-/// Limits of one call, whoever runs it.
+/// Limits of one call, for every implementation.
 pub const MAX_PAYLOAD_BYTES: usize = 1_048_576;
 pub const MAX_METADATA_BYTES: usize = 65_536;
 pub const TIMEOUT_MS: std::ops::RangeInclusive<u32> = 10..=5_000;

@@ -1,41 +1,41 @@
-//! Fallback rules: the first that is true decides.
+//! Fallback rules: the first true one decides.
 
 use serde_json::Value;
 
 use super::{Context, Jitter, backoff::backoff_ms};
 use crate::policy::{ConditionRules, Facts, FallbackRule, ProviderId, RoutingPolicy};
 
-/// What a rule says.
+/// The result of a rule.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Verdict<'a> {
-    /// Try the provider that failed once more.
+    /// Try the failed provider once more.
     Retry {
         provider: ProviderId,
         attempt: u64,
         backoff_ms: u64,
     },
-    /// Go to another one.
+    /// Use another provider.
     Target {
         provider: &'a ProviderId,
         attempts_used: u64,
     },
-    /// The rule is true and has nothing to offer.
+    /// The rule is true and names no provider.
     Nothing,
 }
 
-/// The circumstances rules are asked in.
+/// The inputs of the rules.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked<'a> {
     pub(super) context: &'a Context,
-    /// In place of the context's status, where the decision found one.
+    /// Replaces the context's status, if the decision determined one.
     pub(super) status: Option<&'a Value>,
-    /// Whether the provider that failed may be tried again.
+    /// Whether the failed provider may be tried again.
     pub(super) may_retry: bool,
     pub(super) conditions: ConditionRules,
 }
 
-/// The rules that are true, in order, with what each says. Whoever asks takes the first; the others are for when its
-/// target turns out to be unavailable.
+/// The true rules, in order, with their results. The first applies; the others are needed if its target is
+/// unavailable.
 pub(super) fn matching<'a>(
     policy: &'a RoutingPolicy,
     asked: Asked<'a>,
@@ -79,7 +79,7 @@ fn verdict<'a>(index: usize, rule: &'a FallbackRule, asked: Asked<'_>, jitter: &
     }
 }
 
-/// Attempts already spent on a rule, in every spelling that callers have used: a flat key with the rule's id or its
+/// Attempts already used for a rule, in every form that callers use: a flat key with the rule's id or its
 /// index, a map with either, one plain number.
 fn attempts(context: &Context, rule_id: &str, index: usize) -> u64 {
     let index = index.to_string();
@@ -95,7 +95,7 @@ fn attempts(context: &Context, rule_id: &str, index: usize) -> u64 {
         .unwrap_or(0)
 }
 
-/// A count, as a number or as text. A caller whose numbers are floats must come to the end of his retries as well.
+/// A count, as a number or as text. Floats count too, so that the retries of a caller with such numbers end as well.
 fn count(value: &Value) -> Option<u64> {
     match value {
         Value::Number(number) => number.as_u64().or_else(|| number.as_f64().map(whole)),

@@ -1,4 +1,4 @@
-//! What a decision is asked about, and the rules of the process it is made under.
+//! The input of a decision, and the rules of the process for decisions.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json, value::RawValue};
 use super::{Seed, Timestamp};
 use crate::policy::{ConditionRules, DetailLevel, PolicyId, RateLimit, TenantId};
 
-/// What conditions, session keys and counters are read from.
+/// The context, from which conditions, session keys and counters are read.
 pub type Context = Map<String, Value>;
 
 /// One request for a decision.
@@ -17,11 +17,11 @@ pub struct DecisionInput<'a> {
     pub policy_id: &'a PolicyId,
     /// The merged context: the request's, with `tenant_id`, `environment`, `trace_id` and `message_type` added.
     pub context: &'a Context,
-    /// What extensions see of the request.
+    /// The part of the request that extensions see.
     pub message: Message<'a>,
 }
 
-/// The request's message, in the pieces it came in. It is put together only for a policy that has extensions.
+/// The parts of the request's message. They are assembled only for a policy with extensions.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Message<'a> {
     pub message_id: Option<&'a str>,
@@ -35,7 +35,7 @@ pub struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// The message object of the platform's envelope. What is not known is left out.
+    /// The message object of the platform's envelope. Unknown parts are left out.
     pub fn to_json(self, tenant: &TenantId) -> Value {
         let mut message = json!({
             "tenant_id": tenant,
@@ -53,7 +53,7 @@ impl Message<'_> {
                 message[key] = text.into();
             }
         }
-        // Its syntax was checked when it was taken; nested deeper than a tree can be, it stays the text it is.
+        // Its syntax was checked before; if it is nested too deeply for a tree, it stays text.
         if let Some(payload) = self.payload {
             message["payload"] =
                 serde_json::from_str(payload.get()).unwrap_or_else(|_deep| payload.get().into());
@@ -72,13 +72,13 @@ impl fmt::Display for DecisionId {
     }
 }
 
-/// When, by what chance, and with what effect a decision is made.
+/// The time, the seed and the effects of a decision.
 #[derive(Clone, Copy)]
 pub struct DecideContext<'a> {
     pub id: DecisionId,
     pub seed: Seed,
     pub now: Timestamp,
-    /// The time after an extension has run; `now` where time stands still.
+    /// The time after an extension has run; `now` if time stands still.
     pub later: &'a (dyn Fn() -> Timestamp + Sync),
     pub effects: Effects,
 }
@@ -101,7 +101,7 @@ impl fmt::Debug for DecideContext<'_> {
     }
 }
 
-/// Whether a decision is remembered.
+/// Whether a decision has effects on the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effects {
     /// Sessions are stored, tokens taken, half-open budgets used.
@@ -110,20 +110,20 @@ pub enum Effects {
     None,
 }
 
-/// What the process's configuration says about decisions.
+/// The rules for decisions from the process's configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rules {
-    /// Tenants that may ask; `None`: all.
+    /// Tenants that may request decisions; `None`: all.
     pub allowed_tenants: Option<BTreeSet<TenantId>>,
     pub fallback_evaluation: FallbackEvaluation,
     /// Whether `dry_run` in the context makes a dry run of a request.
     pub allow_metadata_dry_run: bool,
     pub conditions: ConditionRules,
-    /// Where neither request nor policy names a level.
+    /// The level if neither request nor policy names one.
     pub detail_level: DetailLevel,
-    /// Of every tenant, each with a bucket of its own.
+    /// The limit of every tenant, with a separate bucket for each.
     pub tenant_limit: Option<RateLimit>,
-    /// Of all requests together.
+    /// The limit of all requests together.
     pub global_limit: Option<RateLimit>,
     pub pipeline: PipelineLimits,
 }
@@ -143,18 +143,18 @@ impl Default for Rules {
     }
 }
 
-/// When fallback rules are asked.
+/// When fallback rules apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FallbackEvaluation {
     /// First, where the request says that a provider failed (`current_provider` and a `status` other than `success`);
-    /// otherwise once the weights yield nothing.
+    /// otherwise after the weights yield no provider.
     OnFailure,
-    /// Only once the weights yield nothing: the order of the Router's own code.
+    /// Only after the weights yield no provider: the order of the Router's own code.
     WeightsExhausted,
 }
 
-/// How long a policy's lists of extensions may be.
+/// The maximum lengths of a policy's lists of extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PipelineLimits {
     pub total: usize,

@@ -300,7 +300,7 @@ impl<'a, E: Extensions> Run<'a, E> {
         item: &Item,
         input: Input<'_>,
     ) -> Result<Answer, ExtensionError> {
-        // A dry run calls nobody; the extension is still listed.
+        // A dry run calls no extension; the item is still listed.
         if self.at.effects == Effects::None {
             return Ok(Answer::default());
         }

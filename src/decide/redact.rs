@@ -1,10 +1,10 @@
-//! What is never written where people read along: secrets and personal data, by the names they go under.
+//! Removes secrets and personal data from logs and explanations, by the names of their keys.
 
 use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-/// What stands in their place.
+/// The text in their place.
 pub const REDACTED: &str = "[REDACTED]";
 
 const SENSITIVE: [&str; 15] = [
@@ -25,13 +25,13 @@ const SENSITIVE: [&str; 15] = [
     "x-authorization",
 ];
 
-/// Whether values under this key are not to be shown.
+/// Whether values under this key must not be shown.
 pub fn is_sensitive(key: &str) -> bool {
     SENSITIVE.iter().any(|name| key.eq_ignore_ascii_case(name))
 }
 
-/// Whether a text itself looks like it holds a credential: one of the telling words, followed by `:`, `=` or, for a
-/// bearer, a space.
+/// Whether a text seems to contain a credential: one of the typical words, followed by `:`, `=` or, for a bearer, a
+/// space.
 fn tells_a_secret(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     ["key", "secret", "token", "password", "authorization", "bearer"]
@@ -48,7 +48,7 @@ fn tells_a_secret(text: &str) -> bool {
         })
 }
 
-/// The context as a log line may show it.
+/// The context for a log line.
 pub fn redact(context: &Map<String, Value>) -> Map<String, Value> {
     context
         .iter()

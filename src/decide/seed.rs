@@ -1,8 +1,8 @@
-//! Chance as an argument: every random choice of one decision comes from one number.
+//! Chance as an argument: all random choices of a decision come from one number.
 
 use std::fmt;
 
-/// The number a decision's choices come from. The same seed, inputs and memory always decide the same.
+/// The number from which a decision's choices come. The same seed, inputs and memory always give the same decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seed(pub u64);
 
@@ -23,7 +23,7 @@ impl std::str::FromStr for Seed {
     }
 }
 
-/// What a choice is for. Each purpose has a stream of its own, so that one more draw for the one does not change the
+/// The purpose of a choice. Each purpose has a stream of its own, so that one more draw for the one does not change the
 /// other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {

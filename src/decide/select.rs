@@ -1,5 +1,5 @@
 //! The choice of a provider: breaker check, failed provider's rules, session, weights, rules, last resort, in the order
-//! the contract gives. Synchronous, and the same for the same arguments.
+//! of the contract. Synchronous, and the same for the same arguments.
 
 use serde_json::Value;
 
@@ -12,16 +12,16 @@ use super::{
 };
 use crate::policy::{BreakerSettings, ProviderId, RoutingPolicy, Sticky, TenantId};
 
-/// A provider, and how it came to be chosen.
+/// A provider, and the mechanism that chose it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Selection {
     pub provider: ProviderId,
     pub how: Mechanism,
     pub sticky: StickyCheck,
-    /// Providers that were left out, in the order that was found.
+    /// Providers that were excluded, in the order of exclusion.
     pub excluded: Vec<(ProviderId, Exclusion)>,
     pub draw: Option<Draw>,
-    /// What scorers made of the weights that were drawn from.
+    /// The factors of scorers for the drawn weights.
     pub factors: Vec<(ProviderId, f64)>,
 }
 
@@ -43,9 +43,9 @@ pub enum Mechanism {
         attempts_used: u64,
         max: u64,
     },
-    /// The legacy `fallback` object, which asks for nothing.
+    /// The legacy `fallback` object, which has no conditions here.
     LastResort,
-    /// The provider that the caller had chosen is open.
+    /// The breaker of the provider that the caller had chosen is open.
     BreakerFallback {
         original: ProviderId,
     },
@@ -74,10 +74,10 @@ impl Mechanism {
     }
 }
 
-/// What the sticky table said.
+/// The result of the sticky table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StickyCheck {
-    /// It was not asked: sticky is off, or the choice was made before.
+    /// Not used: sticky is off, or the choice was made before.
     NotAsked,
     /// The context names no session.
     NoSession,
@@ -87,7 +87,7 @@ pub enum StickyCheck {
     Excluded(ProviderId),
 }
 
-/// Why a provider may not be chosen now.
+/// Why a provider must not be chosen now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Exclusion {
@@ -125,7 +125,7 @@ pub(super) fn select(
     }
 }
 
-/// A selection that has not looked at anything yet: for whoever weighs the candidates before the draw.
+/// A selection before its first step, for scorers that weigh the candidates before the draw.
 pub(super) fn begin<'a>(
     policy: &'a RoutingPolicy,
     input: DecisionInput<'a>,
@@ -183,7 +183,7 @@ impl Gate<'_> {
         self.checks_health && self.memory.health.is_unhealthy(self.tenant, provider)
     }
 
-    /// What stands against a provider. Uses up nothing.
+    /// Why a provider is excluded, if it is. Changes nothing.
     fn peek(&self, provider: &str) -> Option<Exclusion> {
         let denied = |_| self.memory.breakers.peek(self.tenant, provider, self.at.now) == Admission::Denied;
         if self.breaker.is_some_and(denied) {
@@ -195,7 +195,7 @@ impl Gate<'_> {
         }
     }
 
-    /// Asks for good: of a half-open breaker this uses one call.
+    /// Asks for a call, which uses one of a half-open breaker.
     fn admit(&mut self, provider: &str) -> Option<Exclusion> {
         if self.is_unhealthy(provider) {
             return Some(Exclusion::Unhealthy);
@@ -217,7 +217,7 @@ impl Gate<'_> {
     }
 }
 
-/// A selection under way.
+/// A selection in progress.
 pub(super) struct Selecting<'a> {
     policy: &'a RoutingPolicy,
     input: DecisionInput<'a>,
@@ -229,12 +229,12 @@ pub(super) struct Selecting<'a> {
     sticky: StickyCheck,
     draw: Option<Draw>,
     factors: Vec<(ProviderId, f64)>,
-    /// Rules were asked first, because a provider had failed.
+    /// Rules were applied first, because a provider had failed.
     failed: bool,
     jitter: Jitter,
 }
 
-/// Providers that may not be drawn, by their index in the policy. Empty: none is left out.
+/// Providers that must not be drawn, by their index in the policy. Empty: none is excluded.
 pub(super) struct LeftOut(Vec<bool>);
 
 impl LeftOut {
@@ -244,7 +244,7 @@ impl LeftOut {
 }
 
 impl<'a> Selecting<'a> {
-    /// What comes before weights: a provider, if that settles it.
+    /// The steps before the weights: a provider, if they choose one.
     pub(super) fn before_the_draw(&mut self) -> Option<(ProviderId, Mechanism)> {
         if let Some(chosen) = self.check_chosen() {
             return Some(chosen);
@@ -261,7 +261,7 @@ impl<'a> Selecting<'a> {
         Some((provider, Mechanism::Sticky))
     }
 
-    /// The draw, and what comes after it where it yields nothing. Factors are those of the providers by their index in
+    /// The draw, and the steps after it if it yields no provider. Factors are those of the providers by their index in
     /// the policy.
     pub(super) fn draw_and_on(
         mut self,
@@ -319,8 +319,9 @@ impl<'a> Selecting<'a> {
         found.and_then(Value::as_str).filter(|text| !text.is_empty())
     }
 
-    /// The provider that the caller has chosen already is looked at first; if it is open the caller's own fallback is
-    /// taken. It is only looked at: whether a half-open one may be called is asked when a provider is chosen, once.
+    /// The provider that the caller has chosen already is checked first; if its breaker is open, the caller's own
+    /// fallback is used. The check changes nothing: a call of a half-open breaker is taken once, when a provider is
+    /// chosen.
     fn check_chosen(&mut self) -> Option<(ProviderId, Mechanism)> {
         self.gate.breaker?;
         let chosen = ProviderId::new(self.text("selected_provider")?);
@@ -344,11 +345,11 @@ impl<'a> Selecting<'a> {
             && status.is_some_and(|status| !status.is_null() && status != "success")
     }
 
-    /// The first true rule decides; one whose target is unavailable leaves it to the next.
+    /// The first true rule decides; if its target is unavailable, the next one does.
     fn ask_rules(&mut self, found_status: Option<&Value>) -> Option<(ProviderId, Mechanism)> {
         let current = self.text("current_provider");
         let may_retry = found_status.is_none() && current.is_none_or(|name| self.gate.peek(name).is_none());
-        // A status that the caller gave is the truth; ours only stands in where there is none.
+        // The caller's status takes precedence; the sidecar's is used only if there is none.
         let given = self.context.get("status").filter(|status| !status.is_null());
         let status = found_status.filter(|_| given.is_none());
         let asked = Asked {
@@ -399,7 +400,7 @@ impl<'a> Selecting<'a> {
                     }
                     Some(exclusion) => exclude(excluded, provider, exclusion),
                 },
-                // Between the look and the question another request took the last half-open call.
+                // Between the check and the call, another request took the last half-open call.
                 Verdict::Retry { attempt, .. } => {
                     if let Some(to) = &rule.to
                         && gate.admit(to.as_str()).is_none()
@@ -460,7 +461,7 @@ impl<'a> Selecting<'a> {
         Some(provider)
     }
 
-    /// Looks at what stands against each provider that could be drawn.
+    /// Determines the exclusion of each provider that could be drawn.
     pub(super) fn left_out(&mut self) -> LeftOut {
         let policy = self.policy;
         let providers = &policy.providers;
@@ -479,7 +480,7 @@ impl<'a> Selecting<'a> {
                     }
                 }
             }
-            // What was found excluded before stays so, whatever a breaker says by now.
+            // A provider that was excluded before stays so, whatever its breaker's state is by now.
             for (id, _) in self.excluded.iter().take(known) {
                 if let Ok(index) = providers.binary_search_by(|provider| provider.id.cmp(id)) {
                     left_out[index] = true;
@@ -505,13 +506,13 @@ impl<'a> Selecting<'a> {
                 self.draw = Some(drawn);
                 return Some(provider);
             };
-            // Each turn excludes one provider more, so this ends.
+            // Each turn excludes one more provider, so this ends.
             *left_out.0.get_mut(drawn.index)? = true;
             exclude(&mut self.excluded, &provider, exclusion);
         }
     }
 
-    /// What rules are told where exclusions alone left nothing to draw from.
+    /// The status for the rules if exclusions left no provider to draw.
     fn status_of_exclusions(&self) -> Option<Value> {
         let weighted = |id: &ProviderId| self.policy.provider(id.as_str()).is_some_and(|p| p.weight > 0.0);
         let mut causes = self

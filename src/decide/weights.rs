@@ -3,7 +3,7 @@
 use super::seed::Choices;
 use crate::policy::Provider;
 
-/// A draw and what it was made over.
+/// A draw and its basis.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Draw {
     /// Index among the policy's providers.
@@ -14,7 +14,7 @@ pub struct Draw {
     pub total: f64,
 }
 
-/// More than any policy has: what keeps the sum of scored weights finite.
+/// More than any policy has; keeps the sum of scored weights finite.
 const MOST_PROVIDERS: f64 = 1e9;
 
 /// Draws among the providers that may be chosen, which are those with a weight above zero and no exclusion. `None`:

@@ -1,5 +1,5 @@
 //! Headers that belong to one connection and must not cross a proxy (RFC 9110, section 7.6.1), and the mark that
-//! finds a request that goes in circles.
+//! detects a request that runs in a loop.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -14,7 +14,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     HeaderName::from_static("keep-alive"),
 ];
 
-/// Removes what concerns one connection only: the known names and those that `Connection` lists.
+/// Removes the headers of one connection: those known as such, and those that `Connection` lists.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let listed: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
@@ -22,7 +22,7 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
-        // What frames the body is this proxy's own business, whatever a peer lists.
+        // The framing of the body is set by this proxy, whatever a peer lists.
         .filter(|name| *name != header::CONTENT_LENGTH && *name != header::HOST)
         .collect();
     for name in HOP_BY_HOP.iter().chain(&listed) {

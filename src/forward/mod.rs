@@ -1,4 +1,4 @@
-//! What is not answered here goes to HEIR as it came, and HEIR's answer comes back as it was given.
+//! Requests that are not answered here go to HEIR unchanged, and HEIR's answers come back unchanged.
 
 mod headers;
 
@@ -16,7 +16,7 @@ use crate::{
     respond::{Body, Response},
 };
 
-/// The reverse proxy for everything else.
+/// The reverse proxy for all other requests.
 #[derive(Debug)]
 pub struct Forwarder {
     client: Arc<HeirClient>,
@@ -31,7 +31,7 @@ impl Forwarder {
         }
     }
 
-    /// Sends a request on. Its body is passed on as it arrives, and so is the answer's.
+    /// Forwards a request. Its body is streamed as it arrives, and so is the answer's.
     pub async fn forward(&self, request: Request<Incoming>) -> Result<Response, Failure> {
         let (mut parts, body) = request.into_parts();
         if self.via.has_passed(&parts.headers) {
@@ -56,7 +56,7 @@ impl Forwarder {
             )
             .await;
         match sent {
-            // Nothing that would switch protocols was passed on, so no client may be told that it happened.
+            // No upgrade was forwarded, so no client may be answered that the protocol is switched.
             Ok(response) if response.status().is_informational() => Err(Failure::new(
                 ErrorCode::HeirError,
                 format!("HEIR answered {}, which was not asked for", response.status()),

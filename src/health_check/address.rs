@@ -1,4 +1,4 @@
-//! Addresses that are checked, and the hosts that a policy may send the sidecar to.
+//! Addresses that are checked, and the hosts that a policy may make the sidecar connect to.
 
 use std::collections::HashSet;
 
@@ -10,10 +10,10 @@ use http::{
 /// Longest address in bytes.
 const LONGEST: usize = 2_048;
 
-/// Why nothing is asked there.
+/// Why an address is not checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAddress {
-    #[error("is no absolute URL")]
+    #[error("is not an absolute URL")]
     Syntax,
     #[error("is neither http nor https")]
     Scheme,
@@ -25,7 +25,7 @@ pub enum InvalidAddress {
     Host,
 }
 
-/// Takes a text as the address of a check.
+/// Parses the address of a check.
 pub(super) fn parse(text: &str) -> Result<Uri, InvalidAddress> {
     if text.len() > LONGEST {
         return Err(InvalidAddress::TooLong);
@@ -46,7 +46,7 @@ pub(super) fn parse(text: &str) -> Result<Uri, InvalidAddress> {
     }
 }
 
-/// The port that an authority names; `Some(None)` where it names none, `None` where what it names is no port.
+/// The port that an authority names; `Some(None)` if it names none, `None` if what it names is not a port.
 fn port(authority: &Authority) -> Option<Option<u16>> {
     let after = authority.as_str().strip_prefix(authority.host())?;
     match after.strip_prefix(':') {

@@ -11,14 +11,14 @@ use crate::heir::TlsConfig;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HealthChecksConfig {
-    /// Whether the sidecar asks providers by itself how they are. Without, none is ever unhealthy.
+    /// Whether the sidecar checks the health of providers itself. If not, no provider is ever unhealthy.
     pub enabled: bool,
-    /// Addresses to ask, by provider, for health checks that name none: `openai: https://api.openai.com/health`.
+    /// Addresses by provider, for health checks that name none: `openai: https://api.openai.com/health`.
     pub endpoints: BTreeMap<String, String>,
     /// Hosts that a policy may name in the address of its health check: `host`, which means the scheme's own port, or
-    /// `host:port`. An address on any other host is never asked, because policies are written by tenants.
+    /// `host:port`. An address on any other host is never requested, because policies are written by tenants.
     pub allow: Vec<String>,
-    /// Checks under way at one time; further ones wait.
+    /// The most checks in progress at one time; further ones wait.
     #[schemars(range(min = 1, max = 1_000))]
     pub max_in_flight: usize,
     /// TLS towards providers; the files are read at the start.

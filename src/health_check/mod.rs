@@ -1,7 +1,7 @@
-//! Active checks: asks providers how they are, so that a decision can leave out the ones that are not well.
+//! Active checks of the health of providers, so that a decision can leave out those that fail them.
 //!
-//! Off unless configured. The addresses come from the operator, or from policies as far as the operator lists their
-//! hosts; redirects are not followed, and of an answer only the status counts. One address is asked once per interval,
+//! Off unless configured. The addresses come from the operator, or from policies if the operator lists their hosts;
+//! redirects are not followed, and only the status of an answer counts. An address is requested once per interval,
 //! however many tenants name it.
 
 mod address;
@@ -30,10 +30,10 @@ pub use self::address::InvalidAddress;
 use self::targets::Rules;
 use crate::heir::tls::{self, TlsError};
 
-/// Bytes of an answer's body that are read, so that its connection can be used again.
+/// The most bytes of an answer's body that are read, so that its connection can be used again.
 const MOST_BODY: usize = 64 << 10;
 
-/// Why no checker could be made.
+/// Why the checker cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckerError {
     #[error("health_checks.endpoints: the address of `{provider}` {source}")]
@@ -47,7 +47,7 @@ pub enum CheckerError {
     Tls(#[from] TlsError),
 }
 
-/// What an answer says, or its absence.
+/// The outcome of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Healthy,
@@ -68,7 +68,7 @@ impl Outcome {
     }
 }
 
-/// Asks providers how they are.
+/// Checks the health of providers.
 #[derive(Debug)]
 pub struct HealthChecker {
     config: HealthChecksConfig,
@@ -134,8 +134,8 @@ impl Asker {
         Ok(Self { http })
     }
 
-    /// Asks once. The time is that of the answer's head.
-    async fn ask(&self, uri: Uri, patience: Duration) -> (Outcome, Duration) {
+    /// Makes one check. The time is that until the answer's head.
+    async fn ask(&self, uri: Uri, limit: Duration) -> (Outcome, Duration) {
         let mut request = Request::new(Empty::new());
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
@@ -145,15 +145,15 @@ impl Asker {
         );
         headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
         let began = Instant::now();
-        let answer = timeout(patience, self.http.request(request)).await;
+        let answer = timeout(limit, self.http.request(request)).await;
         let took = began.elapsed();
         let outcome = match answer {
             Err(_elapsed) => Outcome::Timeout,
             Ok(Err(_error)) => Outcome::Unreachable,
             Ok(Ok(response)) => {
                 let status = response.status();
-                // What cannot be read soon and in full costs its connection, and nothing else.
-                let _unread = timeout(patience.saturating_sub(took), skip(response.into_body())).await;
+                // A body that cannot be read in time and in full costs its connection, and nothing else.
+                let _unread = timeout(limit.saturating_sub(took), skip(response.into_body())).await;
                 if status.is_success() || status.is_redirection() {
                     Outcome::Healthy
                 } else {

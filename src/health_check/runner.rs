@@ -1,4 +1,4 @@
-//! When what is asked, and what the answers make of a provider.
+//! The schedule of the checks, and what the answers mean for a provider.
 
 use std::{
     cmp::Reverse,
@@ -25,27 +25,27 @@ use crate::{
     snapshot::{Policy, SnapshotStore},
 };
 
-/// Snapshots that follow one another are looked at together.
+/// Snapshots that follow each other within this time are handled together.
 const SETTLE: Duration = Duration::from_millis(500);
 
 /// One address.
 #[derive(Debug)]
 struct Target {
     uri: Uri,
-    /// The shortest interval and the longest patience that anybody asked for.
+    /// The shortest interval and the longest time-out of all its checks.
     interval: Duration,
-    patience: Duration,
+    timeout: Duration,
     due: Instant,
     is_running: bool,
     askers: Vec<(ProviderKey, HealthCheck)>,
 }
 
-/// How a provider is doing.
+/// The health of a provider.
 #[derive(Debug)]
 struct Progress {
     address: Arc<str>,
     is_healthy: bool,
-    /// Answers in a row that say otherwise.
+    /// Answers in a row that contradict it.
     otherwise: u32,
     counted: Option<Instant>,
 }
@@ -61,15 +61,15 @@ struct Answered {
 #[derive(Debug, Default)]
 struct Schedule {
     targets: HashMap<Arc<str>, Target>,
-    /// Ends of pauses. An entry that its target no longer agrees with is passed over.
+    /// The ends of the pauses. An entry that its target no longer matches is skipped.
     due: BinaryHeap<Reverse<(Instant, Arc<str>)>>,
     progress: HashMap<ProviderKey, Progress>,
-    /// Said last about checks that are not made.
+    /// The last warning about checks that are not made.
     not_made: (usize, usize),
 }
 
 impl HealthChecker {
-    /// Checks what the policies of the current snapshot ask for, until told to stop.
+    /// Makes the checks that the policies of the current snapshot define, until it is stopped.
     pub async fn run(self, store: Arc<SnapshotStore>, memory: Arc<Memory>, stopping: CancellationToken) {
         self.run_by(store, memory, checked, stopping).await;
     }
@@ -111,7 +111,7 @@ impl HealthChecker {
                             schedule.take_in(&answered, &memory, &mut random);
                         }
                         Err(error) => {
-                            tracing::error!(%error, "A health check was lost; all that are under way are made anew.");
+                            tracing::error!(%error, "A health check was lost; all checks in progress are repeated.");
                             running.abort_all();
                             while running.join_next().await.is_some() {}
                             schedule.begin_anew();
@@ -119,10 +119,10 @@ impl HealthChecker {
                     }
                 }
                 () = until(next) => {
-                    if let Some((address, uri, patience)) = schedule.begin() {
+                    if let Some((address, uri, timeout)) = schedule.begin() {
                         let asker = self.asker.clone();
                         running.spawn(async move {
-                            let (outcome, took) = asker.ask(uri, patience).await;
+                            let (outcome, took) = asker.ask(uri, timeout).await;
                             Answered { address, outcome, took }
                         });
                     }
@@ -140,7 +140,7 @@ impl HealthChecker {
     }
 }
 
-/// The policy, if it is worth reading: most have no checks, and need not be kept in memory in this form.
+/// The policy, if it has a check: most have none, and need not be kept in memory in this form.
 fn checked(policy: &Policy) -> Option<&RoutingPolicy> {
     policy.has_health_check().then(|| policy.routing())
 }
@@ -153,7 +153,7 @@ async fn until(moment: Option<Instant>) {
 }
 
 impl Schedule {
-    /// When the next address is to be asked.
+    /// When the next check is due.
     fn next_due(&mut self) -> Option<Instant> {
         loop {
             let Reverse((moment, address)) = self.due.peek()?;
@@ -170,10 +170,10 @@ impl Schedule {
         let Reverse((_, address)) = self.due.pop()?;
         let target = self.targets.get_mut(&address)?;
         target.is_running = true;
-        Some((address, target.uri.clone(), target.patience))
+        Some((address, target.uri.clone(), target.timeout))
     }
 
-    /// What was under way is due.
+    /// Checks in progress become due again.
     fn begin_anew(&mut self) {
         let now = Instant::now();
         for (address, target) in &mut self.targets {
@@ -184,7 +184,7 @@ impl Schedule {
         }
     }
 
-    /// Takes up what a new snapshot wants, keeping what is known of what it still wants.
+    /// Applies a new snapshot, and keeps the health of the providers that it still checks.
     fn take_up(&mut self, wanted: Wanted, memory: &Memory, random: &mut fastrand::Rng) {
         let now = Instant::now();
         let mut before = std::mem::take(&mut self.targets);
@@ -214,10 +214,10 @@ impl Schedule {
                     .map(move |(_, check)| Duration::from_millis(time(check).into()))
             };
             let interval = times(|check| check.interval_ms.max(1)).min().unwrap_or_default();
-            let patience = times(|check| check.timeout_ms).max().unwrap_or_default();
+            let timeout = times(|check| check.timeout_ms).max().unwrap_or_default();
             let (due, is_running) = match before.remove(&address) {
                 Some(target) => (target.due.min(now + interval), target.is_running),
-                // Anywhere in the first interval, so that a start asks not everybody at once.
+                // Anywhere in the first interval, so that a start does not make all checks at once.
                 None => (now + interval.mul_f64(random.f64()), false),
             };
             if !is_running {
@@ -226,14 +226,14 @@ impl Schedule {
             let target = Target {
                 uri,
                 interval,
-                patience,
+                timeout,
                 due,
                 is_running,
                 askers,
             };
             self.targets.insert(address, target);
         }
-        // Nobody would ever find a provider healthy again that is checked no more.
+        // A provider that is no longer checked could never become healthy again.
         for ((tenant, provider), progress) in known {
             if !progress.is_healthy {
                 memory.health.set(&tenant, &provider, true);
@@ -259,12 +259,12 @@ impl Schedule {
             tracing::warn!(
                 checks = left_out,
                 most = MOST_ADDRESSES,
-                "There are more addresses to check than are ever asked; the others are not."
+                "There are more addresses than the limit; the others are not checked."
             );
         }
     }
 
-    /// Takes in an answer, for everybody who asked for it.
+    /// Applies an answer to every provider that is checked at its address.
     fn take_in(&mut self, answered: &Answered, memory: &Memory, random: &mut fastrand::Rng) {
         let now = Instant::now();
         let Some(target) = self.targets.get_mut(&answered.address) else {
@@ -278,7 +278,7 @@ impl Schedule {
             let Some(progress) = self.progress.get_mut(key) else {
                 continue;
             };
-            // Somebody else may have it asked more often; thresholds count answers of one's own interval.
+            // The address may be checked more often for another tenant; thresholds count answers of this interval.
             let interval = Duration::from_millis(check.interval_ms.into());
             let is_early = |counted: Instant| now.duration_since(counted) < interval.mul_f64(0.75);
             if progress.counted.is_some_and(is_early) {
@@ -291,7 +291,7 @@ impl Schedule {
                 changed[usize::from(is_good)].push(key);
             }
             if !progress.is_healthy {
-                // Again each time: the memory may have been pruned in between.
+                // Every time: the memory may have been pruned in between.
                 memory.health.set(&key.0, &key.1, false);
             }
         }
@@ -322,7 +322,7 @@ impl Schedule {
 }
 
 impl Progress {
-    /// Counts an answer. Whether it changed the provider's state.
+    /// Counts an answer; whether it changed the provider's state.
     fn note(&mut self, is_good: bool, check: &HealthCheck) -> bool {
         if is_good == self.is_healthy {
             self.otherwise = 0;

@@ -1,4 +1,4 @@
-//! What is to be checked, as the policies of a snapshot say it.
+//! The checks that the policies of a snapshot define.
 
 use std::collections::BTreeMap;
 
@@ -11,23 +11,23 @@ use crate::{
     snapshot::{Policy, Snapshot},
 };
 
-/// Addresses that are asked at most, whatever tenants write.
+/// The most addresses that are checked, whatever tenants write.
 pub(super) const MOST_ADDRESSES: usize = 10_000;
 
 /// A provider of a tenant.
 pub(super) type ProviderKey = (TenantId, ProviderId);
 
-/// Where each provider is asked. An address that many tenants name is one.
+/// The address at which each provider is checked. An address that many tenants name is one.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
     pub(super) addresses: BTreeMap<String, (Uri, Vec<(ProviderKey, HealthCheck)>)>,
     /// Checks that name an address on a host that is not listed, or no address.
     pub(super) refused: usize,
-    /// Checks beyond the most.
+    /// Checks beyond the limit.
     pub(super) left_out: usize,
 }
 
-/// The operator's word on addresses.
+/// The addresses that the operator allows.
 #[derive(Debug, Default)]
 pub(super) struct Rules {
     pub(super) endpoints: HashMap<String, Uri>,

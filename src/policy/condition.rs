@@ -11,9 +11,9 @@ pub struct Condition(Box<[Clause]>);
 
 #[derive(Debug, Clone, PartialEq)]
 enum Clause {
-    /// The context's value under the key is one of these.
+    /// The value of the key in the context is one of these.
     OneOf { key: Box<str>, values: Box<[Value]> },
-    /// The context's value under the key is this.
+    /// The value of the key in the context is this.
     Is { key: Box<str>, value: Value },
     /// `{"<": [operand, operand]}`.
     Compare {
@@ -54,15 +54,17 @@ impl Default for ConditionRules {
     }
 }
 
-/// What a condition reads: a context, with one key that may be replaced.
+/// The input of a condition: a context, one key of which may be replaced.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
+    /// The context of the request.
     pub context: &'a Map<String, Value>,
-    /// Stands for the context's `status` where the decision itself found one.
+    /// Replaces the context's `status` where the decision itself determined one.
     pub status: Option<&'a Value>,
 }
 
 impl<'a> Facts<'a> {
+    /// The context as it is.
     pub fn of(context: &'a Map<String, Value>) -> Self {
         Self {
             context,
@@ -70,6 +72,7 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// The value of a key, if there is one.
     pub fn value(&self, key: &str) -> Option<&'a Value> {
         match self.status {
             Some(status) if key == "status" => Some(status),
@@ -88,7 +91,7 @@ impl Condition {
         )
     }
 
-    /// What a `when` that is no object means: never.
+    /// The meaning of a `when` that is not an object: never.
     pub fn never() -> Self {
         let (key, values) = ("when".into(), Box::default());
         Self(Box::new([Clause::OneOf { key, values }]))
@@ -99,7 +102,7 @@ impl Condition {
         self.0.iter().all(|clause| clause.holds(facts, rules))
     }
 
-    /// The object that [`parse`](Self::parse) reads.
+    /// The object from which [`parse`](Self::parse) makes this condition.
     pub fn to_json(&self) -> Map<String, Value> {
         self.0.iter().map(Clause::to_json).collect()
     }
@@ -145,11 +148,11 @@ impl Operator {
     }
 }
 
-/// Numbers with numbers and texts with texts; anything else has no order.
+/// Compares numbers with numbers and texts with texts; any other pair has no order.
 fn compare(left: &Value, right: &Value) -> Option<std::cmp::Ordering> {
     match (left, right) {
         (Value::Number(left), Value::Number(right)) => {
-            // Integers are compared as such: past 2^53 an `f64` no longer tells neighbours apart.
+            // Integers are compared as such: above 2^53 an `f64` no longer distinguishes neighbours.
             let whole = |n: &serde_json::Number| n.as_i64().map(i128::from).or(n.as_u64().map(i128::from));
             match (whole(left), whole(right)) {
                 (Some(left), Some(right)) => Some(left.cmp(&right)),
@@ -249,7 +252,7 @@ impl Clause {
     }
 }
 
-/// Whether `found`, a status such as 503 or "503", is of the class that `value` names, such as "5xx".
+/// Whether the status `found`, such as 503 or "503", belongs to the class that `value` names, such as "5xx".
 fn in_class(key: &str, value: &Value, found: &Value, rules: ConditionRules) -> bool {
     if !rules.status_classes || key != "status" {
         return false;

@@ -1,8 +1,8 @@
 //! One policy document: its exact bytes, checked to be a JSON object without ambiguity.
 //!
-//! Two parsers that disagree about a document are two routing decisions, so whatever JSON leaves open is refused
-//! here: a key given twice, a number no `f64` can hold, nesting without end. Every mistake is collected with its
-//! JSON path and what to do about it.
+//! Two parsers that disagree about a document are two routing decisions, so everything that JSON leaves open is
+//! refused here: a key given twice, a number outside `f64`, unbounded nesting. Every mistake is collected with its JSON
+//! path and its remedy.
 
 use std::{cell::RefCell, collections::HashSet, fmt};
 
@@ -12,18 +12,18 @@ use serde::{
     de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor},
 };
 
-use super::ETag;
+use super::{ETag, json_path::At};
 
 /// Deepest nesting of objects and arrays in a policy. The platform's own documents use five levels.
 pub const MAX_DEPTH: usize = 64;
 
-/// How bad a problem is.
+/// How severe a problem is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The document is refused.
     Error,
-    /// The document is taken and the problem reported.
+    /// The document is accepted and the problem reported.
     Warning,
 }
 
@@ -32,21 +32,24 @@ pub enum Severity {
 pub struct Problem {
     /// Where, as a JSON path: `$.providers[1].name`; `$` is the whole document.
     pub path: String,
+    /// Whether the document is refused for it.
     pub severity: Severity,
+    /// What is wrong.
     pub message: String,
     /// What to do about it.
     pub remedy: String,
 }
 
-/// How the message begins when the text is not JSON at all, or JSON that no reader is asked to take.
+/// How the message begins if the text is not JSON, or JSON that is nested too deeply to be read.
 const NOT_JSON: &str = "not valid JSON: ";
 
 impl Problem {
-    /// Whether the text could not be read as JSON, as opposed to JSON that is no acceptable document.
+    /// Whether the text could not be read as JSON, as opposed to JSON that is not an acceptable document.
     pub fn is_not_json(&self) -> bool {
         self.message.starts_with(NOT_JSON)
     }
 
+    /// A problem for which the document is refused. `path` is a JSON path.
     pub fn error(path: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             path: path.into(),
@@ -56,6 +59,7 @@ impl Problem {
         }
     }
 
+    /// A problem that is reported and refuses nothing. `path` is a JSON path.
     pub fn warning(path: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             severity: Severity::Warning,
@@ -78,7 +82,7 @@ pub struct PolicyDocument {
 }
 
 impl PolicyDocument {
-    /// Checks the bytes and names every problem found. The tag is computed from the bytes.
+    /// Checks the bytes and reports every problem. The tag is computed from the bytes.
     pub fn parse(bytes: Bytes) -> Result<Self, Vec<Problem>> {
         Self::parse_tagged(bytes, None)
     }
@@ -89,7 +93,7 @@ impl PolicyDocument {
         Ok(Self::trusted(bytes, etag))
     }
 
-    /// Takes bytes that were checked before they were written under a checksum (the disk snapshot, the journal).
+    /// Accepts bytes that were checked before they were written with a checksum (the disk snapshot, the journal).
     pub fn trusted(bytes: Bytes, etag: Option<ETag>) -> Self {
         let etag = etag.unwrap_or_else(|| ETag::of_bytes(&bytes));
         Self { bytes, etag }
@@ -100,6 +104,7 @@ impl PolicyDocument {
         &self.bytes
     }
 
+    /// The tag of the bytes: HEIR's, or a digest.
     pub fn etag(&self) -> &ETag {
         &self.etag
     }
@@ -129,7 +134,7 @@ fn check_object(bytes: &[u8]) -> Result<(), Vec<Problem>> {
         Err(error) => problems.push(Problem::error(
             "$",
             format!("{NOT_JSON}{error}"),
-            "mend the text at the place named",
+            "fix the text at the line and column given",
         )),
     }
     if problems.is_empty() {
@@ -143,7 +148,7 @@ fn check_object(bytes: &[u8]) -> Result<(), Vec<Problem>> {
 struct Findings(RefCell<Vec<Problem>>);
 
 impl Findings {
-    /// A document of a megabyte can repeat a key a hundred thousand times; the first hundred say enough.
+    /// A document of a megabyte can repeat a key a hundred thousand times; the first hundred are enough.
     const MOST: usize = 100;
 
     fn add(&self, problem: Problem) {
@@ -152,29 +157,6 @@ impl Findings {
             list.push(problem);
         }
     }
-}
-
-/// Where in the document we are; linked through the stack so that a path costs nothing until it is needed.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum At<'a> {
-    Root,
-    Key(&'a At<'a>, &'a str),
-    Index(&'a At<'a>, usize),
-}
-
-impl fmt::Display for At<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            At::Root => f.write_str("$"),
-            At::Key(parent, key) if check_plain(key) => write!(f, "{parent}.{key}"),
-            At::Key(parent, key) => write!(f, "{parent}[{key:?}]"),
-            At::Index(parent, index) => write!(f, "{parent}[{index}]"),
-        }
-    }
-}
-
-fn check_plain(key: &str) -> bool {
-    !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 enum Kind {
@@ -189,7 +171,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// Reports the level that is one too deep and stops the parse there.
+    /// Reports a level that is too deep and stops the parse there.
     fn refuse_depth<E: serde::de::Error>(&self) -> Result<(), E> {
         if self.depth < MAX_DEPTH {
             return Ok(());
@@ -262,7 +244,7 @@ impl<'de> Visitor<'de> for Check<'_> {
                 self.found.add(Problem::error(
                     at.to_string(),
                     "the key is given twice",
-                    "keep one: readers differ in which of the two they take",
+                    "keep one: readers differ in which of the two they use",
                 ));
             } else {
                 seen.insert(key.0);

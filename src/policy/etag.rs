@@ -5,29 +5,26 @@ use std::fmt;
 use http::HeaderValue;
 use sha2::{Digest, Sha256};
 
-/// A strong entity tag with its quotes, ready to be sent (RFC 9110, section 8.8.3).
+/// A strong entity tag with its quotes, as it is sent (RFC 9110, section 8.8.3).
 ///
 /// Kept as a header value because a lookup answers with it: cloning one is a reference count.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ETag(HeaderValue);
 
 impl ETag {
-    /// The tag that the embedded HEIR gives these bytes, and that the sidecar gives a document which came
-    /// without one: the first 128 bits of their SHA-256 in lower-case hex. The same bytes always have the same tag.
+    /// The tag that the embedded HEIR gives these bytes, and that the sidecar gives a document that came without
+    /// one: the first 128 bits of their SHA-256 in lower-case hex. The same bytes always have the same tag.
     pub fn of_bytes(bytes: &[u8]) -> Self {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
         let digest = Sha256::digest(bytes);
         let mut text = [b'"'; 34];
-        for (i, byte) in digest.iter().take(16).enumerate() {
-            text[1 + 2 * i] = HEX[usize::from(byte >> 4)];
-            text[2 + 2 * i] = HEX[usize::from(byte & 15)];
-        }
-        // Hex digits and quotes are valid in a header; an empty value could only follow a change of this function.
+        // Sixteen bytes are 32 digits, so this cannot fail.
+        let _infallible = hex::encode_to_slice(&digest[..16], &mut text[1..33]);
+        // Hex digits and quotes are always valid in a header.
         Self(HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("\"\"")))
     }
 
-    /// Takes a tag as a peer sent it. Weak tags and anything that is not a quoted tag are no use for
-    /// comparing documents byte for byte, so they count as absent.
+    /// Parses a tag as a peer sent it. Weak tags and texts that are not a quoted tag are useless for comparing
+    /// documents byte for byte, so they count as absent.
     pub fn parse(text: &str) -> Option<Self> {
         let inner = text.strip_prefix('"')?.strip_suffix('"')?;
         let valid = !inner.is_empty()
@@ -38,6 +35,7 @@ impl ETag {
             .flatten()
     }
 
+    /// The tag with its quotes, as in a header.
     pub fn as_str(&self) -> &str {
         self.0.to_str().unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! Tenant and policy ids as types that can only hold a valid id.
+//! Tenant and policy ids, as types that hold only valid ids.
 //!
 //! An id ends up in URLs, file names, metric labels and log lines, so its grammar is checked once, here, before
 //! it reaches any of them: `^[A-Za-z0-9_.-]{1,255}$`, and neither `.` nor `..`, which are path segments with a
@@ -11,17 +11,22 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// Longest id in bytes.
 pub const MAX_ID_BYTES: usize = 255;
 
-/// Why a text is not an id.
+/// Why a text is not a valid id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
+    /// The text is empty.
     #[error("is empty; an id has 1 to {MAX_ID_BYTES} characters")]
     Empty,
+    /// The text is longer than [`MAX_ID_BYTES`].
     #[error("is longer than {MAX_ID_BYTES} characters")]
     TooLong,
+    /// A character is outside the grammar.
     #[error("has a character outside A-Z a-z 0-9 _ . -")]
     Character,
+    /// `.` or `..`, which would change the path.
     #[error("is `.` or `..`, which are path segments and not ids")]
     DotSegment,
+    /// The name of an operation.
     #[error("is `dry-run` or `complexity`, which are operations and not ids")]
     Reserved,
 }
@@ -42,7 +47,7 @@ pub fn check_id(text: &str) -> Result<(), InvalidId> {
     }
     match text {
         "." | ".." => Err(InvalidId::DotSegment),
-        // They stand in paths where an id could: neither may be mistaken for the other.
+        // They appear in paths in the place of an id, so they must not be ids themselves.
         "dry-run" | "complexity" => Err(InvalidId::Reserved),
         _ => Ok(()),
     }
@@ -56,11 +61,12 @@ macro_rules! id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks the text and takes it as an id.
+            /// Parses an id.
             pub fn parse(text: &str) -> Result<Self, InvalidId> {
                 check_id(text).map(|()| Self(text.into()))
             }
 
+            /// The id as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }

@@ -1,12 +1,13 @@
-//! The policy language's documents and the names they are known by.
+//! The documents of the policy language, and the ids of tenants and policies.
 //!
-//! A policy is kept exactly as HEIR stored it, byte for byte: deprecated and unknown fields included. Here its
-//! bytes are checked to be one JSON object that every reader understands the same way.
+//! A policy is kept exactly as HEIR stored it, byte for byte: deprecated and unknown fields included. The checks
+//! here ensure that it is one JSON object that every reader understands in the same way.
 
 mod condition;
 mod document;
 mod etag;
 mod ids;
+pub mod json_path;
 mod position;
 mod read;
 mod refusal;

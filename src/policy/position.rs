@@ -1,9 +1,11 @@
-//! Where in a text a problem's path stands, for messages that point at it.
+//! The line and column of a problem's path in a text, for messages that point at it.
 
-/// A place in a text, both counted from 1; columns count characters.
+/// A place in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
+    /// Counted from 1.
     pub line: usize,
+    /// Counted from 1, in characters.
     pub column: usize,
 }
 
@@ -18,8 +20,8 @@ impl Position {
     }
 }
 
-/// Finds the value at a path such as `$.providers[1].weight` or `$["odd key"]`; for a key that is missing, the object
-/// that should have it. The text is JSON that was read before; anything else is the first character.
+/// Finds the value at a path such as `$.providers[1].weight` or `$["odd key"]`; for a missing key, the
+/// object that should have it. The text is JSON that was read before; for any other text, some place in it.
 pub fn locate(text: &str, path: &str) -> Position {
     let mut scanner = Scanner {
         bytes: text.as_bytes(),
@@ -47,7 +49,7 @@ enum Segment {
     Index(usize),
 }
 
-/// The steps of a path, as problems write them.
+/// The segments of a path.
 fn segments(path: &str) -> Vec<Segment> {
     let mut segments = Vec::new();
     let mut rest = path.strip_prefix('$').unwrap_or(path);
@@ -63,7 +65,7 @@ fn segments(path: &str) -> Vec<Segment> {
             };
             scanner.skip_text();
             let end = scanner.at.min(quoted.len());
-            // Written with Rust's escapes, which for what a key may hold are those of JSON but for `\u{…}`.
+            // Written with Rust's escapes, which are those of JSON except `\u{…}`.
             let key = serde_json::from_str(&quoted[..end]).unwrap_or_else(|_| quoted[..end].to_owned());
             segments.push(Segment::Key(key));
             rest = quoted[end..].strip_prefix(']').unwrap_or_default();
@@ -78,7 +80,7 @@ fn segments(path: &str) -> Vec<Segment> {
     segments
 }
 
-/// Walks over JSON without making anything of it. Whatever the bytes are, it ends.
+/// Walks over JSON without building values. It ends for any bytes.
 struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -107,7 +109,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// Skips one value, however it is nested, without recursion.
+    /// Skips one value, without recursion.
     fn skip_value(&mut self) {
         let mut depth = 0_usize;
         loop {
@@ -147,7 +149,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// Goes to the value of a key of the object that begins here; the last one where it is given twice.
+    /// Moves to the value of a key of the object that begins here; to the last one if the key is given twice.
     fn enter_key(&mut self, key: &str) -> bool {
         if self.peek() != Some(b'{') {
             return false;
@@ -225,7 +227,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn it_ends_whatever_it_is_given(text in "(\\{|\\}|\\[|\\]|:|,|\"|\\\\|a|é|1| |\n){0,40}", path in "\\$(\\.a|\\[0\\]|\\[\"é\"\\]|\\[){0,4}") {
+        fn it_ends_for_any_text(text in "(\\{|\\}|\\[|\\]|:|,|\"|\\\\|a|é|1| |\n){0,40}", path in "\\$(\\.a|\\[0\\]|\\[\"é\"\\]|\\[){0,4}") {
             let _position = locate(&text, &path);
         }
     }

@@ -1,4 +1,4 @@
-//! The platform's own words for a refused policy: the first thing wrong with it, in the platform's order.
+//! The platform's own words for a refused policy: its first problem, in the platform's order.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -8,28 +8,35 @@ use super::{PolicyId, RoutingPolicy, TenantId, read_object};
 /// Why a policy is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Refusal {
+    /// The platform's name for what is wrong.
     pub context: &'static str,
+    /// The details, if `context` alone is not enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
+    /// The required fields that are missing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing_fields: Vec<&'static str>,
 }
 
-/// What exactly is wrong, where `context` does not say it all.
+/// The details of a problem.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Reason {
+    /// A sentence.
     Text(String),
+    /// A weight that is not a fraction.
     Weight {
+        /// The provider whose weight it is.
         provider: String,
-        /// As it was judged: a percentage is a fraction by then.
+        /// The weight as it was checked: a percentage is converted to a fraction before.
         weight: Value,
+        /// The sentence about it.
         reason: &'static str,
     },
 }
 
 impl Reason {
-    /// The sentence in it.
+    /// Its sentence.
     pub fn text(&self) -> &str {
         match self {
             Self::Text(text) => text,
@@ -67,7 +74,7 @@ impl Refusal {
     }
 }
 
-/// The first refusal of whatever came as a record.
+/// The first problem of a value that was received as a record.
 pub fn refuse_value(record: &Value) -> Option<Refusal> {
     match record {
         Value::Object(record) => refuse_record(record),
@@ -75,7 +82,7 @@ pub fn refuse_value(record: &Value) -> Option<Refusal> {
     }
 }
 
-/// The first refusal of a record that names its tenant and policy itself, its weights parsed already: they are never
+/// The first problem of a record that names its tenant and policy itself. Its weights are parsed already and are never
 /// rescaled.
 pub fn refuse_record(record: &Map<String, Value>) -> Option<Refusal> {
     let missing: Vec<_> = ["policy_id", "tenant_id", "weights"]
@@ -113,7 +120,7 @@ pub fn refuse_record(record: &Map<String, Value>) -> Option<Refusal> {
     refuse_sticky(record.get("sticky")).or_else(|| refuse_fallback(record.get("fallback")))
 }
 
-/// The first refusal of a document that came for a tenant and a policy.
+/// The first problem of a document that was received for a tenant and a policy.
 pub fn refuse_document(document: &Map<String, Value>) -> Option<Refusal> {
     let (policy, _) = read_object(document);
     refuse_weights(document, &policy)
@@ -144,7 +151,7 @@ fn refuse_weights(document: &Map<String, Value>, policy: &RoutingPolicy) -> Opti
     outside.map(|provider| Refusal::weight(provider.id.as_str(), provider.weight.into()))
 }
 
-/// What is wrong with an id, in the platform's words.
+/// The problem of an id, in the platform's words.
 pub fn refuse_id(field: &str, id: Option<&Value>) -> Option<String> {
     use super::InvalidId;
     let text = match id {
@@ -170,7 +177,7 @@ pub fn refuse_id(field: &str, id: Option<&Value>) -> Option<String> {
     }
 }
 
-/// What is wrong with `sticky`.
+/// The problem of `sticky`.
 pub fn refuse_sticky(sticky: Option<&Value>) -> Option<Refusal> {
     let sticky = match sticky? {
         Value::Object(sticky) => sticky,

@@ -1,7 +1,7 @@
-//! The policy language as a JSON Schema, for editors and for whoever generates policies.
+//! The policy language as a JSON Schema, for editors and for programs that generate policies.
 //!
-//! It describes what a new policy should be, which is narrower than what is read: the reader takes every form that was
-//! ever stored. The types here have no other use than to be described.
+//! It describes what a new policy should be, which is narrower than the reader: that accepts every form that was ever
+//! stored. The types exist only for the generation of the schema.
 #![expect(
     dead_code,
     reason = "the schema is generated from the fields; nothing reads them"
@@ -26,7 +26,7 @@ pub fn schema() -> Value {
     schema
 }
 
-/// What may be left out may not be null: the language has no use for it.
+/// Optional fields may be left out, but not null: the language has no null.
 fn forbid_null(schema: &mut Value) {
     if let Value::Object(object) = schema {
         if let Some(Value::Array(types)) = object.get_mut("type") {
@@ -56,13 +56,13 @@ fn forbid_null(schema: &mut Value) {
 #[derive(Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Policy {
-    /// A label of yours, MAJOR.MINOR; it appears in explanations. Default "1.0".
+    /// A label, MAJOR.MINOR; it appears in explanations. Default "1.0".
     #[schemars(regex(pattern = r"^[0-9]+\.[0-9]+$"))]
     version: Option<String>,
-    /// The policy's id. Not read: the path says it.
+    /// The policy's id. Not read: the path has it.
     #[schemars(regex(pattern = r"^[A-Za-z0-9_.-]{1,255}$"))]
     policy_id: Option<String>,
-    /// The tenant's id. Not read: the path says it.
+    /// The tenant's id. Not read: the path has it.
     #[schemars(regex(pattern = r"^[A-Za-z0-9_.-]{1,255}$"))]
     tenant_id: Option<String>,
     /// The providers and their shares. Drawn in proportion to the weights, which need not sum to 100.
@@ -73,7 +73,7 @@ struct Policy {
     weights: Option<BTreeMap<String, f64>>,
     /// What happens after a failure: the first rule whose `when` is true decides.
     fallbacks: Option<Vec<Rule>>,
-    /// The older form of `fallbacks`; beside them, only its provider counts, as the last resort.
+    /// The older form of `fallbacks`; beside `fallbacks`, only its provider is used, as the last resort.
     fallback: Option<Fallback>,
     /// Keeps a session with its provider.
     sticky: Option<Sticky>,
@@ -92,14 +92,14 @@ struct Policy {
     post: Option<Vec<Processor>>,
     /// Leaves out providers that keep failing.
     circuit_breaker: Option<CircuitBreaker>,
-    /// What may be asked of this policy.
+    /// The requests that this policy admits.
     rate_limit: Option<RateLimit>,
-    /// Milliseconds that one attempt at a provider may take; told with each decision.
+    /// Milliseconds that one attempt at a provider may take; returned with each decision.
     #[schemars(range(min = 1, max = 300_000))]
     timeout_ms: Option<u32>,
-    /// Asks the providers how they are, and leaves out those that are not well.
+    /// Checks the providers actively, and leaves out those that fail the checks.
     health_check: Option<HealthCheck>,
-    /// How much explanations of this policy's decisions say.
+    /// How detailed explanations of this policy's decisions are.
     explanation: Option<Explanation>,
     /// Anything; never used for routing.
     metadata: Option<Map<String, Value>>,
@@ -115,7 +115,7 @@ struct Policy {
 #[derive(Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Provider {
-    /// Best a-z 0-9 and _ only, which every part of the platform takes.
+    /// Preferably a-z 0-9 and _ only, which every part of the platform accepts.
     #[schemars(regex(pattern = r"^[A-Za-z0-9_.:/-]{1,255}$"))]
     name: String,
     /// 0 to 100. A number with a decimal point up to 1.0 is a fraction: 1 is one per cent, 1.0 is all.
@@ -172,7 +172,7 @@ enum Strategy {
     Fixed,
 }
 
-/// The older form: one provider for the conditions, or for when all else fails.
+/// The older form: one provider for the conditions, or as the last resort.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 enum Fallback {
@@ -214,14 +214,14 @@ struct Processor {
     id: String,
     /// Whether its failure fails the request. Default optional.
     mode: Option<Mode>,
-    /// Over the registry's configuration, key by key.
+    /// Overrides the registry's configuration, key by key.
     config: Option<Map<String, Value>>,
-    /// Runs it only where this is true; as in `fallbacks`.
+    /// Runs it only if this is true; as in `fallbacks`.
     when: Option<Map<String, Value>>,
-    /// Milliseconds that it may take, in place of the registry's.
+    /// Milliseconds that it may take, instead of the registry's.
     #[schemars(range(min = 10, max = 5_000))]
     timeout_ms: Option<u32>,
-    /// Further attempts after a timeout, in place of the registry's.
+    /// Further attempts after a timeout, instead of the registry's.
     #[schemars(range(min = 0, max = 3))]
     retry: Option<u8>,
 }
@@ -240,16 +240,16 @@ struct Validator {
     /// The extension's id in the registry.
     #[schemars(length(min = 1, max = 255))]
     id: String,
-    /// What its refusal or failure does. Default block.
+    /// The effect of its refusal or failure. Default block.
     on_fail: Option<OnFail>,
-    /// Over the registry's configuration, key by key.
+    /// Overrides the registry's configuration, key by key.
     config: Option<Map<String, Value>>,
-    /// Runs it only where this is true; as in `fallbacks`.
+    /// Runs it only if this is true; as in `fallbacks`.
     when: Option<Map<String, Value>>,
-    /// Milliseconds that it may take, in place of the registry's.
+    /// Milliseconds that it may take, instead of the registry's.
     #[schemars(range(min = 10, max = 5_000))]
     timeout_ms: Option<u32>,
-    /// Further attempts after a timeout, in place of the registry's.
+    /// Further attempts after a timeout, instead of the registry's.
     #[schemars(range(min = 0, max = 3))]
     retry: Option<u8>,
 }
@@ -262,7 +262,7 @@ enum OnFail {
     Ignore,
 }
 
-/// When a provider is left alone, and when it is tried again. Fed by results.
+/// When a provider is left out, and when it is tried again. Fed by results.
 #[derive(Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct CircuitBreaker {
@@ -274,10 +274,10 @@ struct CircuitBreaker {
     /// Successes that close it again. Default 2.
     #[schemars(range(min = 1, max = 10))]
     success_threshold: Option<u32>,
-    /// Milliseconds until it lets somebody try. Default 60000.
+    /// Milliseconds until it admits trial calls. Default 60000.
     #[schemars(range(min = 1_000, max = 300_000))]
     timeout_ms: Option<u32>,
-    /// How many may try then. Default 3.
+    /// How many trial calls it admits. Default 3.
     #[schemars(range(min = 1, max = 100))]
     half_open_max_calls: Option<u32>,
     /// Share of failures in the window that opens it. Default 0.5.
@@ -289,7 +289,7 @@ struct CircuitBreaker {
     /// Results in the window before the share counts. Default 5.
     #[schemars(range(min = 1, max = 1_000))]
     error_rate_min_requests: Option<u32>,
-    /// A failure opens it where the last call took longer. Unset: latency opens nothing.
+    /// A failure opens it if the last call took longer than these milliseconds. Unset: latency has no effect.
     #[schemars(range(min = 1, max = 3_600_000))]
     latency_threshold_ms: Option<u32>,
 }
@@ -300,7 +300,7 @@ struct CircuitBreaker {
 struct RateLimit {
     /// Default false.
     enabled: Option<bool>,
-    /// Always the policy; limits of tenants and of everybody are configured in the sidecar.
+    /// Always the policy; tenant and global limits are configured in the sidecar.
     scope: Option<Scope>,
     /// Tokens that come back each second. Default 100.
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -330,8 +330,8 @@ enum Scope {
 struct HealthCheck {
     /// Default false.
     enabled: Option<bool>,
-    /// What is asked; the sidecar's `health_checks.allow` must list its host. Without one, `health_checks.endpoints` is
-    /// asked for the provider.
+    /// The address to check; the sidecar's `health_checks.allow` must list its host. Without one, the address is that
+    /// of the provider in `health_checks.endpoints`.
     #[schemars(regex(pattern = r"^https?://[^/]"), length(max = 2_048))]
     url: Option<String>,
     /// Milliseconds between two checks. Default 10000.
@@ -351,7 +351,7 @@ struct HealthCheck {
     healthy_threshold: Option<u32>,
 }
 
-/// How much explanations say.
+/// How detailed explanations are.
 #[derive(Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Explanation {

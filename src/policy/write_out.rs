@@ -8,7 +8,7 @@ use super::{
 };
 
 impl RoutingPolicy {
-    /// A document that reads as this policy, if its weights are fractions: the newest form of everything.
+    /// A document in the newest form of the language, which reads as this policy if its weights are fractions.
     pub fn to_json(&self) -> Map<String, Value> {
         let Self {
             version,
@@ -117,7 +117,7 @@ impl RoutingPolicy {
 }
 
 impl FallbackRule {
-    /// The rule as the language has it, defaults written out.
+    /// The rule in the language, with its defaults written out.
     pub fn to_json(&self) -> Map<String, Value> {
         let Self {
             id: _,
@@ -146,7 +146,7 @@ impl FallbackRule {
         rule
     }
 
-    /// `key:value1|value2`, keys joined by `|`; values that are no texts are left out.
+    /// `key:value1|value2`, keys joined by `|`; values that are not texts are left out.
     pub fn match_text(&self) -> String {
         let parts = self.when.to_json().into_iter().filter_map(|(key, value)| {
             let texts = match &value {
@@ -275,7 +275,7 @@ fn processor(processor: &Processor) -> Value {
 fn validator(validator: &Validator) -> Value {
     let Validator { item, on_fail } = validator;
     let on_fail = match on_fail {
-        // A text that means nothing has to go on meaning nothing.
+        // A text without a meaning must still have none when it is read again.
         OnFail::Unknown => json!("unknown"),
         known => json!(known),
     };

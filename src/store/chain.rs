@@ -1,8 +1,8 @@
 //! The chain: one digest that stands for a store's whole history.
 //!
-//! Every write folds itself into it. Two stores with the same revision and the same chain went through the same
-//! writes; a store that was restored from a copy and then written to again reaches the old revision numbers with
-//! another chain, which is how a sidecar that followed the first one can tell.
+//! Every write is hashed into it. Two stores with the same revision and the same chain have had the same writes; a
+//! store that was restored from a copy and then written to reaches the old revision numbers with another chain, by
+//! which a sidecar recognises the restore.
 
 use sha2::{Digest, Sha256};
 
@@ -10,7 +10,7 @@ use super::key::Key;
 
 /// The chain of an empty store.
 pub(super) fn genesis(store_id: &str) -> String {
-    hex(&Sha256::digest(store_id.as_bytes()))
+    hex::encode(Sha256::digest(store_id.as_bytes()))
 }
 
 /// The chain after one more change.
@@ -34,21 +34,11 @@ pub(super) fn link(previous: &str, revision: u64, op: &str, key: &Key, etag: &st
 pub(super) fn digest_of(parts: &[&[u8]]) -> String {
     let mut digest = Sha256::new();
     for part in parts {
-        // With its length in front, no part can pass for the end of one and the beginning of the next.
+        // With its length in front, the boundary between two parts cannot be moved.
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part);
     }
-    hex(&digest.finalize())
-}
-
-/// Lower-case hex digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .map(|digit| char::from(DIGITS[usize::from(digit)]))
-        .collect()
+    hex::encode(digest.finalize())
 }
 
 #[cfg(test)]

@@ -19,13 +19,13 @@ use crate::{
 
 /// Longest wait for a change.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Most changes in one answer, and most bytes of documents in it (one document more is let through).
+/// The most changes in one answer, and the most bytes of documents in it (exceeded by at most one document).
 const MOST_CHANGES: usize = 1000;
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 /// Changes read at a time.
 const PAGE: usize = 100;
 
-/// What is asked for.
+/// The parameters of the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Since {
     revision: u64,
@@ -34,7 +34,7 @@ pub(super) struct Since {
 }
 
 impl Since {
-    /// Reads `since`, `chain` and `wait_ms`; other parameters mean nothing here.
+    /// Reads `since`, `chain` and `wait_ms`; other parameters are ignored.
     pub(super) fn parse(query: Option<&str>) -> Result<Self, CallError> {
         let (mut revision, mut chain, mut wait) = (None, None, None);
         for pair in query.unwrap_or_default().split('&') {
@@ -59,7 +59,7 @@ impl Since {
 
 fn whole_number(name: &str, value: &str) -> Result<u64, CallError> {
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
-        // More digits than a revision or a time can have: as good as the largest.
+        // More digits than any revision or time has: the same as the largest.
         return Ok(value.parse().unwrap_or(u64::MAX));
     }
     Err(invalid(format!(
@@ -76,7 +76,7 @@ fn digest(name: &str, value: &str) -> Result<String, CallError> {
     )))
 }
 
-/// The body of the answer, as soon as there is something to tell or the wait is over.
+/// The body of the answer, as soon as there is a change or the wait is over.
 pub(super) async fn wait(
     db: &Arc<Db>,
     since: &Since,
@@ -85,7 +85,7 @@ pub(super) async fn wait(
     let deadline = Instant::now() + since.wait;
     let mut news = db.news.subscribe();
     loop {
-        // Seen before the look, so that a write in between is noticed.
+        // Before the read, so that a write in between is noticed.
         news.mark_unchanged();
         let (changes, body) = read(db, since).await?;
         if changes > 0 || stopping.is_cancelled() || Instant::now() >= deadline {
@@ -100,7 +100,7 @@ pub(super) async fn wait(
     }
 }
 
-/// One look: the number of changes and the body that tells them.
+/// One read: the number of changes and the body with them.
 async fn read(db: &Db, since: &Since) -> Result<(usize, Bytes), CallError> {
     let mut tx = db.read().await?;
     let head = db::head(&mut tx).await?;
@@ -145,12 +145,12 @@ async fn read(db: &Db, since: &Since) -> Result<(usize, Bytes), CallError> {
     Ok((rows.len(), body.into()))
 }
 
-/// Whether this store's history goes through where the client is; the chain there.
+/// Checks that this store's history contains the client's position; the chain there.
 async fn check(connection: &mut AnyConnection, head: &Head, since: &Since) -> Result<String, CallError> {
     if since.revision > head.revision {
         return Err(snapshot_required(
             "restored",
-            "the store is older than that: it was restored",
+            "the store is older than the client: it was restored",
         ));
     }
     if since.revision < head.floor_revision {

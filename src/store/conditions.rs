@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderValue, header};
 
 use crate::policy::ETag;
 
-/// The conditions under which a client wants its request carried out.
+/// The conditions of a request.
 #[derive(Debug, Default)]
 pub(super) struct Conditions {
     if_match: Vec<HeaderValue>,
@@ -19,7 +19,7 @@ impl Conditions {
         }
     }
 
-    /// Whether a write may go ahead, given the tag of what is there now.
+    /// Whether a write is allowed, given the tag of the current document.
     pub(super) fn allow_write(&self, current: Option<&ETag>) -> bool {
         let names = |lists: &[HeaderValue], weak| {
             current.is_some_and(|tag| lists.iter().any(|list| tag.is_named_by(list, weak)))
@@ -27,7 +27,7 @@ impl Conditions {
         (self.if_match.is_empty() || names(&self.if_match, false)) && !names(&self.if_none_match, true)
     }
 
-    /// Whether the client already has what it asks for.
+    /// Whether the client already has the current document.
     pub(super) fn is_not_modified(&self, current: &ETag) -> bool {
         self.if_none_match
             .iter()

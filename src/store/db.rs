@@ -23,9 +23,9 @@ use crate::policy::ETag;
 /// Connections to one database. Reads in SQLite's WAL mode run beside each other and beside the one writer.
 const CONNECTIONS: u32 = 8;
 /// How long a request waits for a connection, and a connection for another's lock.
-const PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where the data is.
+/// Where the data is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
     Memory,
@@ -88,13 +88,13 @@ pub(super) struct Db {
     dialect: Dialect,
     /// Writers of this process queue here, in order, instead of polling for the database's own lock.
     pub(super) writer: Arc<Mutex<()>>,
-    /// The newest revision this process has heard of; a signal to look, not the truth.
+    /// The newest revision that this process has seen; a signal to look again, not the truth.
     pub(super) news: watch::Sender<u64>,
     /// How many changes are kept.
     pub(super) changes_kept: u64,
 }
 
-/// How far the store has come, and from where its changes are known.
+/// The newest revision of the store, and the revision from which its changes are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) revision: u64,
@@ -103,7 +103,7 @@ pub(super) struct Head {
     pub(super) floor_chain: String,
 }
 
-/// A document as it is stored.
+/// A stored document.
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
     pub(super) revision: u64,
@@ -111,11 +111,11 @@ pub(super) struct Stored {
     pub(super) document: Bytes,
 }
 
-/// A statement with what is bound to it.
+/// A statement with its bound values.
 pub(super) type Query = sqlx::query::Query<'static, Any, sqlx::any::AnyArguments>;
 
 impl Db {
-    /// Connects, brings the tables up to date and, for a new store, founds its chain.
+    /// Connects, migrates the tables and, for a new store, begins its chain.
     pub(super) async fn open(place: &Place, changes_kept: u64) -> Result<Self, DbError> {
         sqlx::any::install_default_drivers();
         let dialect = match place {
@@ -127,12 +127,12 @@ impl Db {
             .parse::<AnyConnectOptions>()?
             .disable_statement_logging();
         let mut pool = AnyPoolOptions::new()
-            .acquire_timeout(PATIENCE)
-            // A file does not go away; a server does, and then the pool connects again.
+            .acquire_timeout(LOCK_TIMEOUT)
+            // A file is always there; a server may go away, and then the pool connects again.
             .test_before_acquire(dialect == Dialect::Postgres)
             .after_connect(move |connection, _| Box::pin(set_up(connection, dialect)));
         pool = match place {
-            // Each connection to memory is a database of its own, and gone when it closes.
+            // Each connection to memory is a separate database, which is lost when the connection closes.
             Place::Memory => pool
                 .max_connections(1)
                 .min_connections(1)
@@ -161,7 +161,7 @@ impl Db {
             .secure_random
             .fill(&mut random)
             .map_err(|_no_details| DbError::Random)?;
-        let store_id = chain::hex(&random);
+        let store_id = hex::encode(random);
         sqlx::query(
             "INSERT INTO head (id, store_id, revision, chain, floor_revision, floor_chain)
              VALUES (1, $1, 0, $2, 0, $2) ON CONFLICT (id) DO NOTHING",
@@ -173,7 +173,7 @@ impl Db {
         Ok(())
     }
 
-    /// Begins a transaction that sees one state of the store throughout.
+    /// Begins a transaction that sees one consistent state of the store.
     pub(super) async fn read(&self) -> Result<Transaction<'static, Any>, DbError> {
         let begin = match self.dialect {
             Dialect::Sqlite => "BEGIN",
@@ -185,7 +185,7 @@ impl Db {
     /// Begins a transaction that will write.
     pub(super) async fn begin_write(&self) -> Result<Transaction<'static, Any>, DbError> {
         let begin = match self.dialect {
-            // A transaction that began by reading could fail when it comes to write; this one waits its turn.
+            // A transaction that begins with a read could fail at its first write; this one waits for its turn.
             Dialect::Sqlite => "BEGIN IMMEDIATE",
             Dialect::Postgres => "BEGIN",
         };
@@ -196,7 +196,7 @@ impl Db {
         head_of(&sqlx::query(HEAD).fetch_one(&self.pool).await?)
     }
 
-    /// Finds out whether another process wrote, and wakes those who wait for that.
+    /// Checks whether another process wrote, and wakes the requests that wait for changes.
     pub(super) async fn look_for_news(&self) -> Result<(), DbError> {
         let revision = self.head().await?.revision;
         self.news
@@ -204,7 +204,7 @@ impl Db {
         Ok(())
     }
 
-    /// One record, or none.
+    /// One record, if it exists.
     pub(super) async fn fetch(&self, key: &Key) -> Result<Option<Stored>, DbError> {
         let sql = match key {
             Key::Policy { .. } => {
@@ -235,7 +235,7 @@ impl Db {
         row.map(|row| number(&row, 0)).transpose()
     }
 
-    /// Keeps a module; tells whether it is new.
+    /// Stores a module; whether it is new.
     pub(super) async fn put_module(&self, digest: &ModuleDigest, bytes: &[u8]) -> Result<bool, DbError> {
         let _turn = self.writer.lock().await;
         let done = sqlx::query(
@@ -248,7 +248,7 @@ impl Db {
         Ok(done.rows_affected() > 0)
     }
 
-    /// Waits for what is running and closes the files.
+    /// Waits for running statements and closes the files.
     pub(super) async fn close(&self) {
         self.pool.close().await;
     }
@@ -292,7 +292,7 @@ pub(super) fn bigint(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Binds the ids that a statement on the key's own table begins with.
+/// Binds the ids of the key, with which every statement on its table begins.
 pub(super) fn bind_key(query: Query, key: &Key) -> Query {
     match key {
         Key::Policy { tenant, policy } => query

@@ -1,6 +1,5 @@
-//! What goes wrong in the store, and what a client is told of it.
+//! Errors of the store, and how they are reported to a client.
 
-use super::db::Place;
 use crate::{
     failure::{ErrorCode, Failure},
     listener::Address,
@@ -14,30 +13,35 @@ pub enum StoreError {
     Database {
         /// The database without its credentials.
         place: String,
+        /// What the database reported.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The directory to import cannot be read, or its policies not written.
     #[error("cannot import the policies in {path}")]
     Import {
+        /// The directory.
         path: std::path::PathBuf,
+        /// What failed.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The address is taken or not ours.
+    /// The address is in use or not available.
     #[error("cannot listen at {address}")]
     Listen {
+        /// The address that was configured.
         address: Address,
+        /// What the system reported.
         #[source]
         source: std::io::Error,
     },
-    /// The listener's own counters could not be made.
+    /// The listener's own counters could not be created.
     #[error("cannot create the listener's metrics")]
     Metrics(#[from] prometheus::Error),
 }
 
 impl StoreError {
-    pub(super) fn database(place: &Place, source: DbError) -> Self {
+    pub(super) fn database(place: &impl std::fmt::Display, source: DbError) -> Self {
         Self::Database {
             place: place.to_string(),
             source: source.into(),
@@ -45,10 +49,10 @@ impl StoreError {
     }
 }
 
-/// What the database did instead of answering.
+/// An error of the database.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DbError {
-    #[error("the database refused or failed")]
+    #[error("the database reported an error")]
     Sql(#[from] sqlx::Error),
     #[error("the tables could not be brought up to date")]
     Migrate(#[from] sqlx::migrate::MigrateError),
@@ -56,14 +60,14 @@ pub(super) enum DbError {
     Path(#[from] std::io::Error),
     #[error("the database holds {0} that this store did not write")]
     Damaged(&'static str),
-    #[error("the system gave no random bytes")]
+    #[error("the system has no random bytes")]
     Random,
-    #[error("the work on the database was ended before it was done")]
+    #[error("the work on the database was cancelled")]
     Ended(#[from] tokio::task::JoinError),
 }
 
 impl DbError {
-    /// Whether the same request may succeed in a moment: a lock, a full pool, a server that is away.
+    /// Whether the same request may succeed in a moment: a lock, a full pool, an unreachable server.
     pub(super) fn is_passing(&self) -> bool {
         let Self::Sql(error) = self else { return false };
         match error {
@@ -73,7 +77,7 @@ impl DbError {
         }
     }
 
-    /// What the client is told: never the database's own words.
+    /// The error for the client, without the database's own message.
     pub(super) fn failure(&self) -> Failure {
         if self.is_passing() {
             Failure::new(ErrorCode::Overloaded, "the store is busy; try again").retry_after_seconds(1)
@@ -96,7 +100,7 @@ fn is_passing_code(code: &str) -> bool {
     }
 }
 
-/// Why a request is not answered as asked.
+/// Why a call fails.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CallError {
     #[error("refused: {}", .0.message)]
@@ -118,7 +122,7 @@ impl From<sqlx::Error> for CallError {
 }
 
 impl CallError {
-    /// The answer, after a line in the log for what an operator should know.
+    /// The answer; errors that concern the operator are logged.
     pub(super) fn into_failure(self) -> Failure {
         match self {
             Self::Refused(failure) => failure,
@@ -135,7 +139,7 @@ impl CallError {
     }
 }
 
-/// 400: a refusal that names what was wrong with the request.
+/// 400: the request is not valid, for the reason given.
 pub(super) fn invalid(message: impl Into<String>) -> CallError {
     Failure::new(ErrorCode::InvalidRequest, message).into()
 }
@@ -145,7 +149,7 @@ pub(super) fn not_found(message: &str) -> CallError {
     Failure::new(ErrorCode::NotFound, message).into()
 }
 
-/// 405 with the methods that there are.
+/// 405 with the methods that are allowed.
 pub(super) fn method_not_allowed(allow: &'static str) -> CallError {
     Failure::method_not_allowed(allow).into()
 }

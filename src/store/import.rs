@@ -10,30 +10,32 @@ use bytes::Bytes;
 use super::{db::Db, error::DbError, key::Key, write::Write};
 use crate::policy::{PolicyDocument, PolicyId, Problem, TenantId};
 
-/// Policies written in one transaction: a sync of the disk for each would take minutes for a large directory.
+/// Policies per transaction: one sync of the disk for each would take minutes for a large directory.
 const BATCH: usize = 200;
 
-/// What came of an import.
+/// The result of an import.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Import {
     /// Policies that the store did not have.
     pub created: usize,
-    /// Policies that the store had with another content.
+    /// Policies that the store had with other content.
     pub replaced: usize,
-    /// Policies that were there already, byte for byte.
+    /// Policies that the store had already, byte for byte.
     pub unchanged: usize,
-    /// Files that are not in the store now, and why.
+    /// Files that were not imported, and why.
     pub bad: Vec<BadFile>,
 }
 
 /// A file that was not imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadFile {
+    /// The file.
     pub path: PathBuf,
+    /// What is wrong with it; never empty.
     pub problems: Vec<Problem>,
 }
 
-/// Why an import came to an end. Bad files do not end it.
+/// Why an import was aborted. Bad files do not abort it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ImportError {
     #[error("cannot read the directory")]
@@ -42,7 +44,7 @@ pub(super) enum ImportError {
     Db(#[from] DbError),
 }
 
-/// Puts every good policy of the directory that differs from what is stored. Nothing is removed from the store.
+/// Writes every valid policy of the directory that differs from the stored one. Nothing is removed from the store.
 pub(super) async fn import(db: &Db, directory: &Path, max_body_bytes: usize) -> Result<Import, ImportError> {
     let mut report = Import::default();
     let files = {
@@ -107,7 +109,7 @@ async fn on_a_thread<T: Send + 'static>(
     Ok(done?)
 }
 
-/// A file whose place names a policy.
+/// A file whose path names a policy.
 struct Found {
     path: PathBuf,
     key: Key,
@@ -139,7 +141,7 @@ fn find(directory: &Path) -> io::Result<Files> {
             files.refuse(
                 entry,
                 "the file is not in a tenant's directory",
-                "expected is TENANT/POLICY.json",
+                "move it to TENANT/POLICY.json",
             );
             continue;
         }
@@ -172,15 +174,15 @@ fn find(directory: &Path) -> io::Result<Files> {
                     let message = format!("the policy id in the file's name {why}");
                     files.refuse(file, message, "rename the file");
                 }
-                None => files.refuse(file, "not a .json file", "expected is TENANT/POLICY.json"),
+                None => files.refuse(file, "not a .json file", "move it to TENANT/POLICY.json"),
             }
         }
     }
     Ok(files)
 }
 
-/// What is in a directory, sorted. Names with two dots in front are how Kubernetes keeps the versions of a
-/// mounted ConfigMap; the same files are there again under their own names.
+/// The entries of a directory, sorted. Names that begin with two dots hold the versions of a mounted ConfigMap in
+/// Kubernetes; the same files are there again under their own names.
 fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(directory)? {

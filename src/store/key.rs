@@ -1,4 +1,4 @@
-//! What a record of the store is known by.
+//! The keys of the store's records.
 
 use crate::policy::{InvalidId, PolicyId, TenantId, check_id};
 
@@ -16,7 +16,7 @@ impl ExtensionId {
     }
 }
 
-/// A record that has revisions: it is written, listed, part of the snapshot and of the changes.
+/// The key of a record with revisions: one that can be written and listed, and is part of the snapshot and the changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Key {
     Policy { tenant: TenantId, policy: PolicyId },

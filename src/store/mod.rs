@@ -1,7 +1,7 @@
 //! The embedded HEIR: a policy store in one process, behind `beamline-sidecar store`.
 //!
-//! It serves the platform's calls and the ones that make a sidecar fast: entity tags, a snapshot of everything,
-//! a long poll for changes. Documents are kept and answered byte for byte. Every write is one transaction and
+//! It serves the platform's calls, and those that make a sidecar fast: entity tags, a snapshot of everything,
+//! a long poll for changes. Documents are stored and returned byte for byte. Every write is one transaction and
 //! one revision, on disk before it is acknowledged.
 
 mod chain;
@@ -16,6 +16,7 @@ mod pages;
 mod receive;
 mod records;
 mod routes;
+mod service;
 mod snapshot;
 mod write;
 
@@ -31,15 +32,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     db::{Db, Place},
-    routes::Service,
+    service::Service,
     snapshot::Snapshots,
 };
 use crate::listener::{self, Address, Bound, ConnectionLimits, ListenerMetrics, Stop};
 
-/// How often a store looks whether another process wrote to its database.
+/// How often a store checks whether another process wrote to its database.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How a store is set up.
+/// The configuration of a store.
 #[derive(Clone)]
 pub struct StoreConfig {
     /// Where to listen.
@@ -48,19 +49,19 @@ pub struct StoreConfig {
     pub database: String,
     /// How much of the API is served.
     pub level: Level,
-    /// A directory of `TENANT/POLICY.json` to take in at the start.
+    /// A directory of `TENANT/POLICY.json` to import at the start.
     pub import: Option<PathBuf>,
-    /// What clients must send as `Authorization: Bearer …`; none lets everybody in.
+    /// The token that clients must send as `Authorization: Bearer …`; `None` admits every client.
     pub token: Option<SecretString>,
-    /// Largest policy or extension.
+    /// The largest policy or extension record, in bytes.
     pub max_body_bytes: usize,
-    /// Largest module.
+    /// The largest module, in bytes.
     pub max_module_bytes: usize,
     /// How many changes are kept for `GET /api/v1/changes`.
     pub changes_kept: u64,
-    /// What each client is granted.
+    /// The limits of each connection.
     pub limits: ConnectionLimits,
-    /// How long requests may go on after the stop.
+    /// How long requests may continue after the stop.
     pub drain: Duration,
 }
 
@@ -104,7 +105,7 @@ impl fmt::Debug for StoreConfig {
     }
 }
 
-/// A policy store that is ready to serve: its database open, its directory imported, its address taken.
+/// A policy store that is ready to serve: its database open, its directory imported, its address bound.
 #[derive(Debug)]
 pub struct Store {
     config: StoreConfig,
@@ -115,7 +116,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the database, imports, and binds. What can fail fails here.
+    /// Opens the database, imports, and binds. Everything that can fail does so here.
     pub async fn build(config: StoreConfig) -> Result<Self, StoreError> {
         let place = Place::parse(&config.database);
         let db = Db::open(&place, config.changes_kept)
@@ -150,17 +151,17 @@ impl Store {
         })
     }
 
-    /// Where it listens: port 0 has become the port that the kernel chose.
+    /// Where it listens; port 0 is replaced by the port that the kernel chose.
     pub fn address(&self) -> &Address {
         self.bound.address()
     }
 
-    /// What came of the import, if one was configured.
+    /// The result of the import, if one was configured.
     pub fn import(&self) -> Option<&Import> {
         self.import.as_ref()
     }
 
-    /// Serves until `stop`, lets the requests at hand finish, and closes the database.
+    /// Serves until `stop`, finishes the requests in progress, and closes the database.
     pub async fn run(self, stop: CancellationToken) {
         let tasks = TaskTracker::new();
         let service = Arc::new(Service {
@@ -198,7 +199,7 @@ impl Store {
     }
 }
 
-/// Once a second: notices writes of other processes, and lets go of a snapshot nobody wants.
+/// Once a second: notices writes of other processes, and drops a snapshot that is no longer requested.
 async fn keep_watch(service: Arc<Service>, stop: CancellationToken) {
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -207,7 +208,7 @@ async fn keep_watch(service: Arc<Service>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        service.snapshots.let_go();
+        service.snapshots.drop_unused();
         if service.db.news.receiver_count() == 0 {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Extension components by the digest of their bytes. They never change, so they have no revision.
+//! Extension components by the digest of their bytes. They never change, so they have no revisions.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -6,13 +6,12 @@ use hyper::body::Incoming;
 use sha2::{Digest, Sha256};
 
 use super::{
-    chain::hex,
     conditions::Conditions,
     error::{CallError, DbError, not_found},
     key::ModuleDigest,
     receive::{check_length, receive},
     records::stamped,
-    routes::Service,
+    service::Service,
 };
 use crate::{
     failure::{ErrorCode, Failure},
@@ -53,7 +52,7 @@ impl Service {
         Ok(stamped(response, etag.as_ref(), None))
     }
 
-    /// `PUT` of a module, which must be what its name says.
+    /// `PUT` of a module, whose digest must be its name.
     pub(super) async fn put_module(
         &self,
         digest: ModuleDigest,
@@ -63,8 +62,8 @@ impl Service {
         check_length(headers, true)?;
         let bytes = receive(headers, body, self.max_module_bytes).await?;
         let hashed = bytes.clone();
-        // Tens of megabytes take too long for a thread that serves others.
-        let found = tokio::task::spawn_blocking(move || hex(&Sha256::digest(&hashed)))
+        // Hashing tens of megabytes takes too long for a thread that serves other requests.
+        let found = tokio::task::spawn_blocking(move || hex::encode(Sha256::digest(&hashed)))
             .await
             .map_err(DbError::from)?;
         if found != digest.as_str() {

@@ -1,4 +1,4 @@
-//! Reading many records: page after page, within one transaction that sees one state.
+//! Reading many records: page by page, in one transaction that sees one state.
 
 use sqlx::{AnyConnection, Row, any::AnyRow};
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::policy::{PolicyId, TenantId};
 
-/// Rows in a page: few enough that a page of the largest documents is no burden.
+/// Rows in a page: few enough that a page of the largest documents fits into memory easily.
 const PAGE: i64 = 64;
 
 /// A document with its key.
@@ -19,13 +19,13 @@ pub(super) struct Record {
     pub(super) stored: Stored,
 }
 
-/// After which key the next page begins, if there can be one.
+/// The key after which the next page begins, if there may be one.
 pub(super) fn next_after(page: &[Record]) -> Option<Key> {
     let is_full = usize::try_from(PAGE).is_ok_and(|most| page.len() >= most);
     page.last().filter(|_| is_full).map(|record| record.key.clone())
 }
 
-/// Policies of all tenants that come after this one, in the order of their ids' bytes.
+/// Policies of all tenants after this key, in the byte order of their ids.
 pub(super) async fn policies_after(
     connection: &mut AnyConnection,
     after: Option<&Key>,
@@ -43,7 +43,7 @@ pub(super) async fn policies_after(
     rows.iter().map(policy_of).collect()
 }
 
-/// A tenant's policies that come after this one.
+/// A tenant's policies after this key.
 pub(super) async fn tenant_policies_after(
     connection: &mut AnyConnection,
     tenant: &TenantId,
@@ -61,7 +61,7 @@ pub(super) async fn tenant_policies_after(
     rows.iter().map(policy_of).collect()
 }
 
-/// Extensions that come after this one.
+/// Extensions after this key.
 pub(super) async fn extensions_after(
     connection: &mut AnyConnection,
     after: Option<&Key>,

@@ -14,10 +14,10 @@ use crate::{
     listener::discard,
 };
 
-/// Longest pause of a client in the middle of a body.
+/// The longest pause in the middle of a body.
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// Refuses a request whose length is not told beforehand.
+/// Refuses a body without a length in advance.
 pub(super) fn check_length(headers: &HeaderMap, must_be_told: bool) -> Result<(), CallError> {
     let is_chunked = headers.contains_key(header::TRANSFER_ENCODING);
     if is_chunked || (must_be_told && !headers.contains_key(header::CONTENT_LENGTH)) {
@@ -37,10 +37,10 @@ pub(super) async fn receive(
     mut body: Incoming,
     limit: usize,
 ) -> Result<Bytes, CallError> {
-    let told = headers
+    let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if told.is_none_or(|told| told > limit as u64) {
+    if announced.is_none_or(|length| length > limit as u64) {
         discard(headers, body).await;
         return Err(too_large(limit));
     }

@@ -15,7 +15,7 @@ use super::{
     key::Key,
     pages::{self, Record},
     receive::{check_length, idempotency_key, receive},
-    routes::Service,
+    service::Service,
     snapshot::text_of,
     write::{Keyed, Recalled, Write, Written},
 };
@@ -36,13 +36,13 @@ struct PutAnswer<'a> {
     etag: Option<&'a ETag>,
 }
 
-/// What a client wants done to a record.
+/// A change of a record.
 enum Edit {
     Put(PolicyDocument),
     Delete,
 }
 
-/// Everything that one write needs.
+/// One write.
 struct Order {
     key: Key,
     edit: Edit,
@@ -198,7 +198,7 @@ impl Service {
     }
 }
 
-/// Does what was ordered, wholly or not at all.
+/// Executes a write, wholly or not at all.
 async fn carry_out(db: Arc<Db>, order: Order) -> Result<Written, CallError> {
     let mut write = Write::begin(&db).await?;
     match decide(&mut write, &order).await {
@@ -229,7 +229,7 @@ async fn decide(write: &mut Write<'_>, order: &Order) -> Result<Written, CallErr
         .conditions
         .allow_write(current.as_ref().map(|version| &version.etag))
     {
-        let message = "the document is not, or no longer, the version that the request is meant for";
+        let message = "the current document is not the version that the request is meant for";
         let mut failure = Failure::new(ErrorCode::PreconditionFailed, message);
         if let Some(current) = current {
             failure = failure.current(current.etag.to_string(), Some(current.revision));
@@ -249,7 +249,7 @@ async fn decide(write: &mut Write<'_>, order: &Order) -> Result<Written, CallErr
 
 const REVISION: header::HeaderName = header::HeaderName::from_static(REVISION_HEADER);
 
-/// The response with the validators it carries.
+/// The response with its validators.
 pub(super) fn stamped(mut response: Response, etag: Option<&ETag>, revision: Option<u64>) -> Response {
     let headers = response.headers_mut();
     if let Some(etag) = etag {
@@ -282,9 +282,9 @@ fn unacceptable(key: &Key, problems: &[Problem]) -> CallError {
     failure.detail("problems", problems).into()
 }
 
-/// A list as it grows: `{"policies":[…],"etags":{…}}`.
+/// A list under construction: `{"policies":[…],"etags":{…}}`.
 struct List {
-    /// The member that each element names itself by.
+    /// The member that holds the id of each element.
     member: &'static str,
     documents: Vec<u8>,
     etags: Vec<u8>,
@@ -299,7 +299,7 @@ impl List {
         }
     }
 
-    /// Adds a page; answers after which key the next page begins, if there can be one.
+    /// Adds a page; the key after which the next page begins, if there may be one.
     fn add_all(&mut self, page: &[Record]) -> Result<Option<Key>, DbError> {
         for Record { key, stored } in page {
             let ids = key.ids();

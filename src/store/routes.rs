@@ -1,23 +1,22 @@
-//! From a request to the call it means, and who may make it.
+//! From a request to its call, and the authorisation of the caller.
 
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use hyper::body::Incoming;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     changes::{self, Since},
     conditions::Conditions,
-    db::Db,
-    error::{CallError, DbError, invalid, method_not_allowed, not_found},
+    error::{CallError, invalid, method_not_allowed, not_found},
     key::{ExtensionId, Key, ModuleDigest},
     receive::check_length,
     records::stamped,
-    snapshot::{self, Snapshots},
+    service::Service,
+    snapshot,
 };
 use crate::{
     failure::{ErrorCode, Failure},
@@ -29,18 +28,6 @@ use crate::{
 };
 
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
-
-/// What answers the requests.
-pub(super) struct Service {
-    pub(super) db: Arc<Db>,
-    pub(super) snapshots: Arc<Snapshots>,
-    pub(super) level: Level,
-    pub(super) token: Option<SecretString>,
-    pub(super) max_body_bytes: usize,
-    pub(super) max_module_bytes: usize,
-    pub(super) stopping: CancellationToken,
-    pub(super) tasks: TaskTracker,
-}
 
 /// A call of the API.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,10 +42,10 @@ enum Call {
 }
 
 impl Call {
-    /// What the request's target means.
+    /// The call that the request's target names.
     fn parse(uri: &Uri) -> Result<Self, CallError> {
         let target = Target::parse(uri).map_err(|why| invalid(why.to_string()))?;
-        // The parser has checked the ids; asked again, it says the same.
+        // The parser has checked the ids already, so this never fails.
         let bad_id = |why: crate::policy::InvalidId| invalid(format!("the id {why}"));
         Ok(match target {
             Target::Health => Self::Health,
@@ -67,7 +54,7 @@ impl Call {
                 tenant: tenant.tenant().map_err(bad_id)?,
                 policy: policy.policy().map_err(bad_id)?,
             }),
-            // What a sidecar answers by itself, a store has not.
+            // Only a sidecar answers these; a store does not have them.
             Target::Decide | Target::Results | Target::DryRun | Target::Complexity { .. } => {
                 return Err(unknown());
             }
@@ -94,7 +81,7 @@ impl Call {
         })
     }
 
-    /// The least level that has this call.
+    /// The lowest level that has this call.
     fn level(&self) -> Level {
         match self {
             Self::Health | Self::Record(Key::Policy { .. }) => Level::Single,
@@ -106,7 +93,7 @@ impl Call {
         }
     }
 
-    /// The methods that the call is made with.
+    /// The methods of the call.
     fn allow(&self) -> &'static str {
         match self {
             Self::Record(_) => "GET, HEAD, PUT, DELETE",
@@ -139,7 +126,7 @@ impl Service {
         let headers = &head.headers;
         check_length(headers, false)?;
         let call = Call::parse(&head.uri);
-        // Health is for whoever looks after the process; everything else, known or not, for who has the token.
+        // Health is open to the supervisor of the process; all other paths, known or not, need the token.
         if !matches!(call, Ok(Call::Health)) {
             self.authorize(headers)?;
         }
@@ -171,7 +158,7 @@ impl Service {
             .and_then(|value| value.split_once(' '))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map_or("", |(_, given)| given.trim());
-        // Digests have one length, so the time taken tells nothing about the token's either.
+        // Digests have one length, so the time taken reveals nothing about the length of the token either.
         let is_same = Sha256::digest(given).ct_eq(&Sha256::digest(token.expose_secret()));
         if bool::from(is_same) {
             return Ok(());
@@ -183,7 +170,7 @@ impl Service {
         .into())
     }
 
-    /// Healthy is a store whose database answers.
+    /// Healthy if the database answers.
     async fn health(&self) -> Result<Response, CallError> {
         self.db.head().await?;
         Ok(respond::json(StatusCode::OK, &serde_json::json!({"ok": true})))
@@ -197,7 +184,7 @@ impl Service {
             let response = respond::empty(StatusCode::NOT_MODIFIED);
             return Ok(stamped(response, Some(&etag), Some(head.revision)));
         }
-        // Made to the end even if this client gives up: the others wait for the same one.
+        // Completed even if this client gives up: other clients wait for the same snapshot.
         let snapshots = self.snapshots.clone();
         let snapshot = self
             .to_the_end(async move { Ok(snapshots.current().await?) })
@@ -211,13 +198,5 @@ impl Service {
         let since = Since::parse(uri.query())?;
         let body = changes::wait(&self.db, &since, &self.stopping).await?;
         Ok(respond::with_body(StatusCode::OK, JSON, body))
-    }
-
-    /// Does this whether or not the client stays to hear of it. A write, above all, must not stop half-way.
-    pub(super) async fn to_the_end<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = Result<T, CallError>> + Send + 'static,
-    ) -> Result<T, CallError> {
-        self.tasks.spawn(work).await.map_err(DbError::from)?
     }
 }

@@ -1,7 +1,7 @@
 //! The whole store at one revision, as `GET /api/v1/snapshot` sends it.
 //!
-//! A fleet that starts together asks for the same bytes, so they are put together once and shared: one read of
-//! the database, however many wait for it.
+//! A fleet that starts together asks for the same bytes, so they are assembled once and shared: one read of
+//! the database, however many requests wait for it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
     policy::ETag,
 };
 
-/// A snapshot that nobody asked for in this time is let go of.
+/// A snapshot that is not requested for this long is dropped.
 const KEPT: Duration = Duration::from_secs(30);
 
 /// One consistent state of the store, ready to send.
@@ -30,7 +30,7 @@ pub(super) struct Snapshot {
     pub(super) lines: Bytes,
 }
 
-/// The snapshot that was asked for last.
+/// The snapshot that was requested last.
 #[derive(Debug)]
 pub(super) struct Snapshots {
     db: Arc<Db>,
@@ -40,7 +40,7 @@ pub(super) struct Snapshots {
 #[derive(Debug)]
 struct Latest {
     snapshot: Arc<Snapshot>,
-    /// When the reading of the database began: whoever asked before that gets a state as new as they can expect.
+    /// When the read of the database began: a request that arrived before it gets a state that is new enough.
     begun: Instant,
     used: Instant,
 }
@@ -58,10 +58,10 @@ impl Snapshots {
         }
     }
 
-    /// The snapshot of the present, made now unless the last one still is the present.
+    /// The current snapshot, assembled now unless the last one is still current.
     pub(super) async fn current(&self) -> Result<Arc<Snapshot>, DbError> {
         let asked = Instant::now();
-        // Held while one is made: those who come meanwhile wait for the next, and all share that one.
+        // Locked while one is assembled: requests that arrive meanwhile wait for the next one and share it.
         let mut latest = self.latest.lock().await;
         if let Some(latest) = latest.as_mut().filter(|latest| latest.begun >= asked) {
             latest.used = Instant::now();
@@ -74,7 +74,7 @@ impl Snapshots {
             (latest.begun, latest.used) = (begun, Instant::now());
             return Ok(latest.snapshot.clone());
         }
-        // The old one goes first, so that there are not two of them in memory.
+        // The old one is dropped first, so that there are never two in memory.
         *latest = None;
         let mut lines = Lines::begin(&head)?;
         let mut after = None;
@@ -103,9 +103,9 @@ impl Snapshots {
         Ok(snapshot)
     }
 
-    /// Gives back the memory when nobody wants the snapshot any more.
-    pub(super) fn let_go(&self) {
-        // Locked means that somebody is interested just now.
+    /// Frees the memory of a snapshot that is no longer requested.
+    pub(super) fn drop_unused(&self) {
+        // Locked means that a request uses it now.
         if let Ok(mut latest) = self.latest.try_lock()
             && latest.as_ref().is_some_and(|latest| latest.used.elapsed() > KEPT)
         {
@@ -114,7 +114,7 @@ impl Snapshots {
     }
 }
 
-/// The lines as they grow.
+/// The lines under construction.
 struct Lines {
     text: Vec<u8>,
     count: u64,
@@ -136,7 +136,7 @@ impl Lines {
         Ok(lines)
     }
 
-    /// Adds a page of records; answers after which key the next page begins, if there can be one.
+    /// Adds a page of records; the key after which the next page begins, if there may be one.
     fn add_all(&mut self, page: &[Record]) -> Result<Option<Key>, DbError> {
         for record in page {
             self.add(record)?;
@@ -179,7 +179,7 @@ impl Lines {
     }
 }
 
-/// A stored document as text: it was JSON when it was stored.
+/// A stored document as text; it was checked to be JSON when it was stored.
 pub(super) fn text_of(document: &[u8]) -> Result<&str, DbError> {
     std::str::from_utf8(document).map_err(|_bad| DbError::Damaged("a document"))
 }

@@ -1,8 +1,8 @@
-//! Writing: each change is one revision, and takes the chain one link further.
+//! Writing: each change is one revision and one link of the chain.
 //!
-//! A write transaction first takes the lock on the one row of `head`, so that writers follow each other however
-//! many processes share the database, and revisions have neither gaps nor ties. What is given up half-way leaves
-//! no trace.
+//! A write transaction first takes the lock on the one row of `head`, so that writers take turns even if several
+//! processes share the database, and revisions have neither gaps nor duplicates. A write that is abandoned leaves no
+//! trace.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,15 +19,15 @@ use crate::policy::{ETag, PolicyDocument};
 
 /// How long an idempotency key is remembered, in seconds.
 const REMEMBERED_SECONDS: i64 = 24 * 60 * 60;
-/// And how many of them at most.
+/// The most idempotency keys that are remembered.
 const REMEMBERED_KEYS: i64 = 100_000;
 
-/// Most changes that one write forgets.
+/// The most old changes that one write deletes.
 const MOST_FORGOTTEN: u64 = 5000;
 
-/// A transaction that writes. Dropped without [`commit`](Self::commit), it never happened.
+/// A transaction that writes. Dropped without [`commit`](Self::commit), it has no effect.
 pub(super) struct Write<'db> {
-    // Before the turn: the transaction must be over when the next writer begins.
+    // Declared before the turn: the transaction must be over when the next writer begins.
     tx: Transaction<'static, Any>,
     db: &'db Db,
     head: Head,
@@ -36,41 +36,41 @@ pub(super) struct Write<'db> {
     _turn: OwnedMutexGuard<()>,
 }
 
-/// Which version of a record is there.
+/// The version of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Version {
     pub(super) revision: u64,
     pub(super) etag: ETag,
 }
 
-/// What a write came to, as it is answered and, under an idempotency key, remembered.
+/// The result of a write, as it is answered and, with an idempotency key, remembered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Written {
     pub(super) status: u16,
     pub(super) revision: u64,
-    /// None for a deletion.
+    /// `None` for a deletion.
     pub(super) etag: Option<ETag>,
 }
 
-/// A request that came with an idempotency key.
+/// A request with an idempotency key.
 #[derive(Debug, Clone)]
 pub(super) struct Keyed {
     pub(super) key: String,
-    /// Digest of the request, so that a key that is used for another one is noticed.
+    /// Digest of the request, by which a key that is reused for another request is noticed.
     pub(super) request: String,
 }
 
-/// What is remembered under an idempotency key.
+/// The record of an idempotency key.
 #[derive(Debug)]
 pub(super) enum Recalled {
     Never,
     Done(Written),
-    /// The key stood for a different request.
+    /// The key was used for a different request.
     Other,
 }
 
 impl<'db> Write<'db> {
-    /// Waits for the writers before.
+    /// Waits for the writers before it, and begins.
     pub(super) async fn begin(db: &'db Db) -> Result<Self, DbError> {
         let turn = db.writer.clone().lock_owned().await;
         let mut tx = db.begin_write().await?;
@@ -91,7 +91,7 @@ impl<'db> Write<'db> {
         })
     }
 
-    /// The version that is there now.
+    /// The current version.
     pub(super) async fn version(&mut self, key: &Key) -> Result<Option<Version>, DbError> {
         let sql = match key {
             Key::Policy { .. } => {
@@ -111,7 +111,7 @@ impl<'db> Write<'db> {
         .transpose()
     }
 
-    /// Puts the document in place of `before`, which [`version`](Self::version) told. The same document again is
+    /// Replaces `before` by the document, which [`version`](Self::version) returned. The same document again is
     /// no change.
     pub(super) async fn put(
         &mut self,
@@ -202,7 +202,7 @@ impl<'db> Write<'db> {
         Ok(revision)
     }
 
-    /// What came of this request when it was sent before.
+    /// The result of this request if it was sent before.
     pub(super) async fn recall(&mut self, keyed: &Keyed) -> Result<Recalled, DbError> {
         let row = sqlx::query(
             "SELECT request, status, revision, etag FROM idempotency WHERE key = $1 AND created >= $2",
@@ -225,7 +225,7 @@ impl<'db> Write<'db> {
         }))
     }
 
-    /// Keeps what came of this request, and forgets what is old.
+    /// Remembers the result of this request, and deletes old results.
     pub(super) async fn remember(&mut self, keyed: &Keyed, written: &Written) -> Result<(), DbError> {
         self.is_changed = true;
         let newest = sqlx::query("SELECT COALESCE(MAX(seq), 0) FROM idempotency")
@@ -255,7 +255,7 @@ impl<'db> Write<'db> {
         Ok(())
     }
 
-    /// Makes it all durable and wakes those who wait for changes.
+    /// Commits durably, and wakes the requests that wait for changes.
     pub(super) async fn commit(mut self) -> Result<(), DbError> {
         if !self.is_changed {
             return self.abandon().await;
@@ -280,19 +280,19 @@ impl<'db> Write<'db> {
         Ok(())
     }
 
-    /// Gives up what was begun.
+    /// Rolls back.
     pub(super) async fn abandon(self) -> Result<(), DbError> {
         Ok(self.tx.rollback().await?)
     }
 
-    /// Forgets the oldest changes, many at a time so that most writes need not.
+    /// Deletes the oldest changes, many at a time, so that most writes need not.
     async fn compact(&mut self) -> Result<(), DbError> {
         let kept = self.db.changes_kept;
         let slack = (kept / 10).clamp(1, 1000);
         if self.head.revision - self.head.floor_revision < kept + slack {
             return Ok(());
         }
-        // A limit that was lowered is reached over several writes, so that none of them takes long.
+        // A lowered limit is reached over several writes, so that none of them takes long.
         let floor = (self.head.revision - kept).min(self.head.floor_revision + MOST_FORGOTTEN);
         self.head.floor_chain = sqlx::query("SELECT chain FROM changes WHERE revision = $1")
             .bind(bigint(floor))
@@ -308,7 +308,7 @@ impl<'db> Write<'db> {
     }
 }
 
-/// Seconds since 1970. A clock before that counts as 1970, and one beyond all numbers as the last of them.
+/// Seconds since 1970, clamped to the numbers of the column.
 fn now() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -1,8 +1,10 @@
-//! What was wanted against what came.
+//! Comparison of wanted and actual values.
 
 use serde_json::Value;
 
-/// A place where the two differ.
+use crate::policy::json_path;
+
+/// A place in which the two differ.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Difference {
     pub path: String,
@@ -10,13 +12,13 @@ pub(super) struct Difference {
     pub got: Value,
 }
 
-/// Adds what differs: objects must hold at least what is wanted, everything else must be equal.
+/// Adds the differences: objects must have at least the wanted members, all other values must be equal.
 pub(super) fn at_least(path: &str, wanted: &Value, got: &Value, differences: &mut Vec<Difference>) {
     match (wanted, got) {
         (Value::Object(wanted), Value::Object(got)) => {
             for (key, wanted) in wanted {
                 at_least(
-                    &format!("{path}.{key}"),
+                    &json_path::member(path, key),
                     wanted,
                     got.get(key).unwrap_or(&Value::Null),
                     differences,
@@ -38,7 +40,7 @@ pub(super) fn at_least(path: &str, wanted: &Value, got: &Value, differences: &mu
     }
 }
 
-/// Numbers are written by people: 0.7 is 0.7 however it was computed.
+/// Whether two numbers are equal up to rounding: a case says 0.7, however the value was computed.
 fn close(a: &serde_json::Number, b: &serde_json::Number) -> bool {
     match (a.as_f64(), b.as_f64()) {
         (Some(a), Some(b)) => (a - b).abs() <= 1e-9 * a.abs().max(1.0),

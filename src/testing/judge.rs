@@ -1,9 +1,9 @@
-//! What came of a step, held against what is wanted of it.
+//! The result of a step compared with the wanted one.
 
 use serde_json::{Value, json};
 
 use super::{
-    Want, WantedMemory, WantedSession,
+    case::{Want, WantedMemory, WantedSession},
     compare::{Difference, at_least},
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     policy::{DetailLevel, RoutingPolicy},
 };
 
-/// What an explanation is made of, but for the decision.
+/// The inputs of an explanation, except the decision.
 pub(super) struct Explain<'a> {
     pub(super) policy: &'a RoutingPolicy,
     pub(super) input: DecisionInput<'a>,
@@ -22,7 +22,7 @@ pub(super) struct Explain<'a> {
     pub(super) memory: &'a Memory,
 }
 
-/// Looks up what is wanted of the memory. Looking changes nothing in it.
+/// Compares the memory with the wanted one. Reading changes nothing in it.
 pub(super) fn recall(want: &WantedMemory, explain: &Explain<'_>, differences: &mut Vec<Difference>) {
     let (tenant, memory) = (explain.input.tenant, explain.memory);
     let ttl_seconds = explain
@@ -54,7 +54,7 @@ pub(super) fn recall(want: &WantedMemory, explain: &Explain<'_>, differences: &m
     }
 }
 
-/// Compares a decision with what is wanted of it.
+/// Compares a decision with the wanted one.
 pub(super) fn judge(
     want: &Want,
     decision: &Decision,
@@ -94,7 +94,7 @@ pub(super) fn judge(
     compare(
         "executed_extensions",
         want.executed_extensions.as_ref().map(|list| json!(list)),
-        told(&json!(decision.executed)),
+        executed_lines(&json!(decision.executed)),
     );
     let level = want
         .level
@@ -144,7 +144,7 @@ pub(super) fn judge(
 }
 
 /// Executed extensions as cases write them: `pre normalize ok`.
-pub(super) fn told(executed: &Value) -> Value {
+pub(super) fn executed_lines(executed: &Value) -> Value {
     let text = |item: &Value| {
         let field = |key: &str| item[key].as_str().unwrap_or_default().to_owned();
         format!("{} {} {}", field("type"), field("id"), field("status"))

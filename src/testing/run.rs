@@ -5,9 +5,9 @@ use std::fmt;
 use serde_json::{Map, Value, json, value::to_raw_value};
 
 use super::{
-    Case, Step,
+    case::{Case, Step},
     compare::{Difference, at_least},
-    judge::{Explain, judge, recall, told},
+    judge::{Explain, executed_lines, judge, recall},
     setting::{remembered, rules},
 };
 use crate::{
@@ -20,13 +20,16 @@ use crate::{
     policy::{PolicyId, ProviderId, RoutingPolicy, TenantId, read_object},
 };
 
-/// A step that came to something else than wanted.
+/// A step whose result is not the wanted one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mismatch {
     /// Counted from 1.
     pub step: usize,
+    /// What differs, such as `metadata.region`.
     pub path: String,
+    /// What the case wants.
     pub wanted: Value,
+    /// The actual value.
     pub got: Value,
 }
 
@@ -53,7 +56,7 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// A list, an item a line; what the other list has not is marked.
+/// A list, one item per line; items that the other list does not have are marked.
 struct Lines<'a>(char, &'a [Value], &'a [Value]);
 
 impl fmt::Display for Lines<'_> {
@@ -73,7 +76,7 @@ impl fmt::Display for Lines<'_> {
     }
 }
 
-/// Runs a case to its end and tells everything that differs. A case that makes no sense differs by that.
+/// Runs a case to its end and returns all differences. A case that cannot be run is one difference.
 pub fn run(case: &Case) -> Vec<Mismatch> {
     match Running::new(case) {
         Ok(mut running) => {
@@ -95,7 +98,7 @@ pub fn run(case: &Case) -> Vec<Mismatch> {
                         got,
                     };
                     mismatches.extend(differences.into_iter().map(mismatch));
-                    // The rest would say the same again.
+                    // Further repetitions would differ in the same way.
                     break;
                 }
             }
@@ -156,7 +159,7 @@ impl<'c> Running<'c> {
                     self.now,
                 );
                 if let Some(counted) = counted {
-                    // The step shows what came of it.
+                    // The step shows the effect.
                     let _transition = self.memory.breakers.record(
                         &self.tenant,
                         &provider,
@@ -217,7 +220,7 @@ impl<'c> Running<'c> {
                         at_least(
                             "executed_extensions",
                             &json!(wanted),
-                            &told(&got),
+                            &executed_lines(&got),
                             &mut differences,
                         );
                     }
@@ -250,7 +253,7 @@ impl<'c> Running<'c> {
         look: impl FnOnce(&Explain<'_>, Result<&Decision, &Refusal>),
     ) {
         let body = step.request.as_ref().map(Value::to_string);
-        // It was read when the case was.
+        // It was checked when the case was read.
         let mut request = body
             .as_deref()
             .and_then(|body| DecideRequest::parse(body.as_bytes()).ok());

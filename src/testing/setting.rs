@@ -1,6 +1,6 @@
-//! What a case is decided in: the process's rules, and what is remembered.
+//! The setting of a case: the process's rules, and the memory.
 
-use super::{Case, CaseMemory};
+use super::case::{Case, CaseLimit, CaseMemory};
 use crate::{
     decide::{
         FallbackEvaluation, Rules, Timestamp,
@@ -9,9 +9,9 @@ use crate::{
     policy::{BreakerSettings, LimitScope, ProviderId, RateLimit, RoutingPolicy, TenantId},
 };
 
-/// The rules of the process, as far as the case has its own.
+/// The rules of the process, changed as the case sets them.
 pub(super) fn rules(case: &Case) -> Rules {
-    let limit = |scope, limit: super::CaseLimit| RateLimit {
+    let limit = |scope, limit: CaseLimit| RateLimit {
         scope,
         requests_per_second: limit.requests_per_second.into(),
         burst: limit.burst,
@@ -32,7 +32,7 @@ pub(super) fn rules(case: &Case) -> Rules {
     rules
 }
 
-/// A memory that holds what a case says, for one tenant.
+/// A memory with the content that a case describes, for one tenant.
 pub fn remembered(wanted: &CaseMemory, tenant: &TenantId, policy: &RoutingPolicy, now: Timestamp) -> Memory {
     let memory = Memory::new(MemoryLimits {
         sessions: 10_000,
@@ -64,7 +64,7 @@ pub fn remembered(wanted: &CaseMemory, tenant: &TenantId, policy: &RoutingPolicy
         let provider = ProviderId::new(provider);
         memory.breakers.configure(tenant, &provider, settings, now);
         if *state != State::Closed {
-            // The way it goes in life: enough failures.
+            // As in operation: by enough failures.
             for _ in 0..settings.failure_threshold {
                 let _transition = memory
                     .breakers

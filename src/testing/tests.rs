@@ -1,5 +1,7 @@
 //! Cases that hold, that do not, and that are none.
 
+use std::fs;
+
 use super::*;
 
 fn read(text: &str) -> Result<Vec<Case>, String> {

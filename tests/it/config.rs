@@ -281,7 +281,7 @@ fn variables_win_over_the_file_and_become_what_their_key_wants() {
             ("BEAMLINE_UNIX_MODE", "600"),
             ("BEAMLINE_REFRESH_WHEN_EXPIRED", "refuse"),
             ("BEAMLINE_STATE_DIR", "/123"),
-            // Kubernetes makes these of a service called `beamline`; nobody here is meant.
+            // Kubernetes makes these of a service called `beamline`; they are not for the sidecar.
             ("BEAMLINE_SERVICE_HOST", "10.0.0.1"),
             ("BEAMLINE_PORT", "tcp://10.0.0.1:80"),
             ("BEAMLINE_HEIR", "{}"),
@@ -331,7 +331,7 @@ fn yaml_that_says_a_thing_twice_or_nothing_is_told_with_its_place() {
         let told = mistake(yaml).to_lowercase();
         assert!(told.contains(part), "{yaml:?}: {told}");
         assert!(
-            told.ends_with("| the file is yaml: mend it at the place named"),
+            told.ends_with("| fix the yaml at the line and column given"),
             "{told}"
         );
     }

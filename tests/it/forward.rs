@@ -181,7 +181,7 @@ async fn a_heir_that_is_away_slow_or_resting_is_named_in_our_own_error() {
     sidecar.stop().await;
 }
 
-/// Passes bytes on to an address that is told later: what a load balancer in front of everything does.
+/// Passes bytes on to an address that is set later, as a load balancer in front of everything does.
 async fn relay(to: Arc<SetOnce<SocketAddr>>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -203,8 +203,8 @@ async fn a_request_that_leads_back_here_is_stopped_at_its_second_visit() {
     let own = Arc::new(SetOnce::new());
     let balancer = relay(own.clone()).await;
     let sidecar = Sidecar::start(&format!("http://{balancer}"), "");
-    // Asked before the balancer leads anywhere: once it does, the sidecar's own questions come back as well, and it lets
-    // the HEIR that it takes itself for rest.
+    // Asked before the balancer leads anywhere: once it does, the sidecar's own questions come back as well, and it
+    // lets the HEIR that it takes itself for rest.
     let client = sidecar.client();
     let asking = tokio::spawn(async move { client.get("/api/v1/anything").await });
     eventually("the request is on its way", || async {

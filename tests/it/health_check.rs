@@ -62,7 +62,7 @@ fn policy(whole: Option<Box<HealthCheck>>, providers: &[(&str, Option<Box<Health
     }
 }
 
-/// A checker that runs, and the policies that it is told of: a document holds its policy's number.
+/// A running checker, and the policies that it gets: a document holds its policy's number.
 struct Running {
     store: Arc<SnapshotStore>,
     memory: Arc<Memory>,
@@ -305,7 +305,7 @@ async fn five_hundred_tenants_with_one_provider_are_one_address() {
         running.memory.health.len() == 500
     })
     .await;
-    // Three answers did it, for everybody; more may have come while this looked, but not one per tenant.
+    // Three answers were enough, for all tenants; more may have come while this looked, but not one per tenant.
     let asked = server.count("GET /health");
     assert!((3..500).contains(&asked), "{asked}");
     running.stop().await;

@@ -22,7 +22,7 @@ def run(lab):
     for _ in range(lab.options.rounds):
         with lab.only_here():
             begin = time.monotonic()
-            # `heir` still names a port, on which nobody listens any more.
+            # `heir` still names a port, without a listener by now.
             sidecar = servers.sidecar(lab, heir, state=state, wait=False)
             wait_for_200(sidecar.process, sidecar.admin + "/ready", every_s=0.002)
             times.append((time.monotonic() - begin) * 1000)

@@ -21,7 +21,7 @@ def run(lab):
     head = ["policies", "VmRSS", "per policy", "idle, of one core"]
     return (
         f"A fresh sidecar each time, fed by a store with so many policies of {samples.POLICY_BYTES} bytes, after its\n"
-        "memory has settled, nobody asking; the refresh settings are the defaults.\n\n"
+        "memory has settled, without requests; the refresh settings are the defaults.\n\n"
         + table(head, rows)
         + f"\n\nA decision keeps the policy it was made from in the form it is decided on: after one decision on each of\n"
         f"{decided:,} policies VmRSS is {mebibytes(after)}, {mebibytes(before)} before."

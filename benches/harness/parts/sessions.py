@@ -15,7 +15,7 @@ def run(lab):
     rows = [_measure(lab, wanted, bound) for bound in (wanted // 10, 2 * wanted)]
     head = ["decide.max_sticky_sessions", "asked for", "kept", "evicted", "VmRSS before", "VmRSS after", "per session"]
     return (
-        "Every request is of a session that nobody had before; the values have some 16 bytes. A table that is full\n"
+        "Every request has a new session; the values have some 16 bytes. A full table\n"
         "forgets the sessions used longest ago.\n\n" + table(head, rows)
     )
 

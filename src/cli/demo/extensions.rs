@@ -1,5 +1,5 @@
-//! The part of the demonstration that shows extensions: a guard that refuses, a scorer that weighs anew, and a record
-//! that is exchanged while decisions are made.
+//! The part of the demonstration that shows extensions: a guard that refuses, a scorer that changes the weights, and a
+//! record that is replaced while decisions are made.
 
 use std::{
     fs, io,
@@ -13,16 +13,16 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{DECIDE, PATIENCE, ask, say, title};
-use crate::{extensions::ModuleDigest, listener::Address};
+use super::steps::{DECIDE, TIMEOUT, ask, print_decision, title, until};
+use crate::{cli::output::print, extensions::ModuleDigest, listener::Address};
 
 const POLICY: &str = "/api/v1/policies/acme/guarded";
 /// Decisions whose providers are counted.
 const COUNTED: usize = 200;
-/// How often the guard is exchanged under load.
+/// How often the guard is replaced under load.
 const RELOADS: usize = 10;
 
-/// A guard before the choice, and providers weighed by what their results have shown.
+/// A guard before the choice, and providers weighed by their reported latencies.
 fn policy() -> Value {
     json!({
         "version": "1.0",
@@ -71,7 +71,7 @@ pub(super) async fn show(
             record.to_string(),
         )
         .await?;
-        say(&format!(
+        print(&format!(
             "   {id}: {size} bytes of WebAssembly, sha256 {}…   module {}, record {}",
             digest.to_string().chars().take(12).collect::<String>(),
             put.status,
@@ -81,7 +81,7 @@ pub(super) async fn show(
     ask(sidecar, "PUT", POLICY, policy().to_string()).await?;
     ready(admin, "latency_scorer").await?;
     let body = request("Good morning", json!({"detail_level": "verbose"}));
-    super::print_decision(
+    print_decision(
         sidecar,
         &body,
         &ask(sidecar, "POST", DECIDE, body.as_str()).await?,
@@ -94,13 +94,13 @@ pub(super) async fn show(
     ) else {
         return Err(io::Error::other(format!("the guard let a card pass: {blocked}")));
     };
-    say(&format!(
+    print(&format!(
         "   $ curl -d '{{…, \"text\": \"My card is 4111 1111 1111 1111\"}}' http://{sidecar}{DECIDE}\n   {code}: {message}"
     ));
 
     title(
         "5",
-        "Results say that openai takes 900 ms and anthropic 90: the scorer weighs them anew",
+        "Results say that openai takes 900 ms and anthropic 90: the scorer changes their weights",
     );
     let before = shares(sidecar).await?;
     for turn in 0..20 {
@@ -113,18 +113,18 @@ pub(super) async fn show(
         }
     }
     let after = shares(sidecar).await?;
-    say(&format!(
+    print(&format!(
         "   of {COUNTED} decisions, openai had {before} before and has {after} now"
     ));
     let body = request("Good morning", json!({"detail_level": "verbose"}));
     let answer = ask(sidecar, "POST", DECIDE, body).await?;
     let decided: Value = serde_json::from_str(&answer.body)?;
-    say(&format!(
+    print(&format!(
         "   factors: {}",
         decided["decision"]["explanation"]["evidence"]["factors"]
     ));
 
-    title("6", "The guard is exchanged ten times while decisions are made");
+    title("6", "The guard is replaced ten times while decisions are made");
     reload_under_load(components, heir, sidecar).await
 }
 
@@ -137,8 +137,8 @@ fn record(id: &str, kind: &str, digest: &ModuleDigest, config: &Value) -> Value 
 
 /// Waits until an extension can be called.
 async fn ready(admin: &Address, id: &str) -> io::Result<()> {
-    super::until(admin, "/admin/extensions", |answer| {
-        // What is no page, an error's say, is not ready yet; the wait has an end.
+    until(admin, "/admin/extensions", |answer| {
+        // A body that is not the page, such as an error, means not ready yet; the wait is bounded.
         serde_json::from_str::<Value>(&answer.body).is_ok_and(|page| {
             let mut listed = page["extensions"].as_array().into_iter().flatten();
             listed.any(|extension| extension["id"] == id)
@@ -148,7 +148,7 @@ async fn ready(admin: &Address, id: &str) -> io::Result<()> {
     .map(|_| ())
 }
 
-/// How many of some decisions chose openai.
+/// How many of `COUNTED` decisions chose openai.
 async fn shares(sidecar: &Address) -> io::Result<usize> {
     let mut chosen = 0;
     for _ in 0..COUNTED {
@@ -186,8 +186,8 @@ async fn reload_under_load(components: &Path, heir: &Address, sidecar: &Address)
         let kind = kinds.next().copied().unwrap_or("card");
         let record = record("pii_guard", "validator", &digest, &json!({"kinds": [kind]}));
         ask(heir, "PUT", "/api/v1/extensions/pii_guard", record.to_string()).await?;
-        // The sidecar has it when a decision shows it.
-        let deadline = Instant::now() + PATIENCE;
+        // The sidecar has applied the record once a decision shows it.
+        let deadline = Instant::now() + TIMEOUT;
         let refused = format!("{kind}: 4111 1111 1111 1111 ada@example.com");
         loop {
             let answer = ask(sidecar, "POST", DECIDE, request(&refused, json!({}))).await?;
@@ -195,7 +195,7 @@ async fn reload_under_load(components: &Path, heir: &Address, sidecar: &Address)
                 break;
             }
             if Instant::now() > deadline {
-                return Err(io::Error::other("the sidecar did not take up a record"));
+                return Err(io::Error::other("the sidecar did not apply a record"));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -205,11 +205,11 @@ async fn reload_under_load(components: &Path, heir: &Address, sidecar: &Address)
         task.await.map_err(io::Error::other)?;
     }
     let (decided, failed) = (decided.load(Ordering::Relaxed), failed.load(Ordering::Relaxed));
-    say(&format!(
-        "   {RELOADS} reloads, each seen in decisions; {decided} decisions meanwhile, {failed} failed"
+    print(&format!(
+        "   {RELOADS} reloads, each visible in decisions; {decided} decisions meanwhile, {failed} failed"
     ));
     match failed {
         0 => Ok(()),
-        _ => Err(io::Error::other("decisions failed while the guard was exchanged")),
+        _ => Err(io::Error::other("decisions failed while the guard was replaced")),
     }
 }

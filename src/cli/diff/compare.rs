@@ -21,11 +21,11 @@ pub(super) struct Request {
     pub(super) tenant: TenantId,
     pub(super) policy_id: PolicyId,
     pub(super) context: Context,
-    /// Whether it says itself which policy it is for.
+    /// Whether the request names its policy itself.
     pub(super) addressed: bool,
 }
 
-/// What one request comes to under one policy: how often which outcome, and an example of why.
+/// The outcomes of one request under one policy, with their counts, and an example of an explanation.
 #[derive(Debug, Default)]
 pub(super) struct Decided {
     /// `reason provider`, or the name of a refusal.
@@ -33,7 +33,7 @@ pub(super) struct Decided {
     pub(super) steps: Vec<String>,
 }
 
-/// A place in the policies that is not the same.
+/// A place in which the policies differ.
 #[derive(Debug, PartialEq)]
 pub(super) struct Change {
     pub(super) path: String,
@@ -45,10 +45,10 @@ pub(super) struct Change {
 pub(super) struct Compared {
     pub(super) seeds: u64,
     pub(super) requests: usize,
-    /// How often each provider is chosen, and each refusal made.
+    /// How often each provider is chosen and each refusal occurs.
     pub(super) old: BTreeMap<String, u64>,
     pub(super) new: BTreeMap<String, u64>,
-    /// Decisions that must have moved for the one to become the other.
+    /// The fewest decisions that must move to turn the old counts into the new ones.
     pub(super) moved: u64,
     pub(super) changed: Vec<(Context, Decided, Decided)>,
     pub(super) fields: Vec<Change>,
@@ -60,7 +60,7 @@ impl Compared {
         !self.changed.is_empty()
     }
 
-    /// Whether nothing at all does.
+    /// Whether the policies are the same, in decisions and in fields.
     pub(super) fn is_same(&self) -> bool {
         self.changed.is_empty() && self.fields.is_empty()
     }
@@ -106,7 +106,7 @@ pub(super) fn compare(
     compared
 }
 
-/// Every place where two documents differ. Lists of things with names are told by those, others by position.
+/// Every place where two documents differ. Items of a list are matched by name if they have one, by position otherwise.
 fn fields(path: &str, old: &Value, new: &Value, changes: &mut Vec<Change>) {
     let (old, new) = (keyed(old), keyed(new));
     let (Some((_, old)), Some((bracket, new))) = (&old, &new) else {
@@ -134,7 +134,7 @@ fn fields(path: &str, old: &Value, new: &Value, changes: &mut Vec<Change>) {
     }
 }
 
-/// Whether two values are looked into: two objects, or two lists of objects.
+/// Whether two values are compared part by part: two objects, or two lists of objects.
 fn alike(old: &Value, new: &Value) -> bool {
     let of_objects = |value: &Value| {
         value
@@ -231,12 +231,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_told_by_name_or_position() {
+    fn fields_are_named_by_name_or_position() {
         let old = json!({"providers": [{"name": "a", "weight": 0.5}, {"name": "b", "weight": 0.5}], "x": [{"to": "a"}], "y": 1});
         let new = json!({"providers": [{"name": "b", "weight": 0.4}], "x": [{"to": "a"}, {"to": "b"}], "y": [1], "z": {}});
         let mut found = Vec::new();
         fields("", &old, &new, &mut found);
-        let told: Vec<String> = found
+        let named: Vec<String> = found
             .iter()
             .map(|change| {
                 format!(
@@ -248,7 +248,7 @@ mod tests {
             })
             .collect();
         assert_eq!(
-            told,
+            named,
             [
                 "providers[a] true false",
                 "providers[b].weight true true",

@@ -1,7 +1,7 @@
 //! `beamline-sidecar diff`.
 
 mod compare;
-mod made_up;
+mod generate;
 mod report;
 
 use std::{
@@ -16,22 +16,22 @@ use serde_json::{Value, json};
 
 use self::compare::{Compared, Request, compare};
 use super::{
-    EXIT_USAGE, complain,
     explain::{context, read_input},
-    policy_files, say,
+    output::{EXIT_USAGE, counted, print, print_err},
+    policy_files,
 };
 use crate::policy::TenantId;
 
-/// Whose requests those are that name no tenant.
+/// The tenant of requests that name none.
 const TENANT: &str = "tenant";
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Every request is decided under both policies with the same seeds, nothing being remembered. Without --requests,
-requests are made up from the policies' own rules: one without a failure, and for every rule those that it is true for,
-fresh, failed, and with its retries used up. What else changes in the policies, such as backoffs and sessions, is listed.
+    after_help = "Every request is decided under both policies with the same seeds and an empty memory. Without --requests, requests are
+generated from the policies' own rules: one without a failure, and for every rule the requests that satisfy it: without
+a failure, after one, and with its retries used up. Other changes, such as backoffs and sessions, are listed.
 
-Of two directories the files of the same name are compared, and whole requests are asked of <tenant>/<policy>.json alone.
+In two directories, files of the same name are compared; a whole request is decided only by its <tenant>/<policy>.json.
 
 Exits 0, or 1 with --fail-on-change if any decision changes or a policy comes or goes, or 64 for what cannot be read.
 
@@ -41,14 +41,14 @@ Examples:
   beamline-sidecar diff chat.json chat-new.json --requests yesterday.ndjson --fail-on-change"
 )]
 pub(super) struct DiffArgs {
-    /// The policy as it is, or a directory of policies.
+    /// The current policy, or a directory of policies.
     old: PathBuf,
-    /// The policy as it is to be, or a directory.
+    /// The new policy, or a directory.
     new: PathBuf,
-    /// Requests, one JSON object a line: requests for decisions, or contexts. `-` is standard input.
+    /// Requests, one JSON object per line: requests for decisions, or contexts. `-` is standard input.
     #[arg(long, value_name = "FILE")]
     requests: Option<PathBuf>,
-    /// Seeds that each request is decided with.
+    /// How many seeds each request is decided with.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     seeds: u64,
     /// Exit with 1 if any decision changes.
@@ -64,13 +64,13 @@ pub(super) fn run(args: &DiffArgs) -> ExitCode {
         Ok(true) if args.fail_on_change => ExitCode::FAILURE,
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&error.to_string());
+            print_err(&error.to_string());
             ExitCode::from(EXIT_USAGE)
         }
     }
 }
 
-/// Compares, shows, and says whether anything changes.
+/// Compares and prints; whether any decision changes.
 fn diff(args: &DiffArgs) -> io::Result<bool> {
     let given = match &args.requests {
         Some(file) => Some(requests(file)?),
@@ -81,7 +81,7 @@ fn diff(args: &DiffArgs) -> io::Result<bool> {
         (false, false) => {
             let compared = files(&args.old, &args.new, TENANT, given.as_deref(), args.seeds)?;
             if args.json {
-                say(&compared.to_json().to_string());
+                print(&compared.to_json().to_string());
             } else {
                 compared.show();
             }
@@ -122,8 +122,8 @@ fn directories(args: &DiffArgs, given: Option<&[Request]>) -> io::Result<bool> {
     if compared.is_empty() && removed.is_empty() && added.is_empty() {
         return Err(io::Error::other("There is no *.json file in either directory."));
     }
-    let otherwise = compared.iter().filter(|(_, compared)| compared.changes()).count();
-    let changes = otherwise > 0 || !removed.is_empty() || !added.is_empty();
+    let differing = compared.iter().filter(|(_, compared)| compared.changes()).count();
+    let changes = differing > 0 || !removed.is_empty() || !added.is_empty();
     if args.json {
         let policies = compared.iter().map(|(name, compared)| {
             let mut report = compared.to_json();
@@ -131,25 +131,25 @@ fn directories(args: &DiffArgs, given: Option<&[Request]>) -> io::Result<bool> {
             report
         });
         let policies = policies.collect::<Value>();
-        say(
+        print(
             &json!({"policies": policies, "added": added, "removed": removed, "changes": changes})
                 .to_string(),
         );
         return Ok(changes);
     }
     for (name, compared) in compared.iter().filter(|(_, compared)| !compared.is_same()) {
-        say(&format!("{name}\n"));
+        print(&format!("{name}\n"));
         compared.show();
-        say("");
+        print("");
     }
     for (what, names) in [("Only in the old: ", &removed), ("Only in the new: ", &added)] {
         for name in names {
-            say(&format!("{what}{name}"));
+            print(&format!("{what}{name}"));
         }
     }
-    say(&format!(
-        "{otherwise} of {} policies decide otherwise; {} removed, {} added.",
-        compared.len(),
+    print(&format!(
+        "Decisions change under {differing} of {}; {} removed, {} added.",
+        counted(compared.len(), "policy", "policies"),
         removed.len(),
         added.len()
     ));
@@ -187,7 +187,7 @@ fn files(
             } else {
                 TENANT
             };
-            let contexts = made_up::contexts(&old, &new);
+            let contexts = generate::contexts(&old, &new);
             let requests: io::Result<Vec<Request>> = contexts
                 .iter()
                 .map(|context| request(context.to_string().as_bytes(), tenant))
@@ -197,7 +197,7 @@ fn files(
     })
 }
 
-/// Requests of a file, one a line.
+/// The requests in a file, one per line.
 fn requests(file: &Path) -> io::Result<Vec<Request>> {
     let text = String::from_utf8(read_input(file)?).map_err(io::Error::other)?;
     let lines = text
@@ -212,7 +212,7 @@ fn requests(file: &Path) -> io::Result<Vec<Request>> {
         .collect::<io::Result<_>>()?;
     if requests.is_empty() {
         return Err(io::Error::other(format!(
-            "{}: there is no request in it",
+            "{}: the file has no request",
             file.display()
         )));
     }

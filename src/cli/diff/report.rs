@@ -1,4 +1,4 @@
-//! What a comparison tells.
+//! A comparison as text and as JSON.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,11 +6,14 @@ use serde_json::{Value, json};
 
 use super::compare::{Compared, Decided};
 use crate::{
-    cli::{policy_files::Paint, say},
+    cli::{
+        output::{counted, print},
+        policy_files::Paint,
+    },
     decide::Context,
 };
 
-/// Changed requests that are shown.
+/// The most changed requests that are shown.
 const EXAMPLES: usize = 5;
 
 impl Compared {
@@ -40,16 +43,17 @@ impl Compared {
     pub(super) fn show(&self) {
         self.show_fields();
         if self.changed.is_empty() {
-            say(&format!(
-                "No decision changes, of {} requests with {} seeds each.",
-                self.requests, self.seeds
+            print(&format!(
+                "No decision changes, of {} with {} each.",
+                counted(self.requests, "request", "requests"),
+                counted(usize::try_from(self.seeds).unwrap_or(usize::MAX), "seed", "seeds")
             ));
             return;
         }
-        say(&format!(
-            "{} of {} requests are decided otherwise; {:.1} % of all decisions move.\n",
+        print(&format!(
+            "Decisions change for {} of {}; {:.1} % of all decisions move.\n",
             self.changed.len(),
-            self.requests,
+            counted(self.requests, "request", "requests"),
             self.percent(self.moved)
         ));
         self.show_providers();
@@ -57,17 +61,17 @@ impl Compared {
         for (context, before, after) in &examples {
             let mut context = (*context).clone();
             context.remove("tenant_id");
-            say(&format!("\nRequest {}", Value::Object(context)));
+            print(&format!("\nRequest {}", Value::Object(context)));
             self.show_decided("old", before);
             self.show_decided("new", after);
         }
         let more = self.changed.len() - examples.len();
         if more > 0 {
-            say(&format!("\n… and {more} requests more."));
+            print(&format!("\n… and {} more.", counted(more, "request", "requests")));
         }
     }
 
-    /// Some of the changed requests, no two of which change in the same way.
+    /// Some of the changed requests, each with a different change.
     fn examples(&self) -> Vec<&(Context, Decided, Decided)> {
         let mut seen = BTreeSet::new();
         let mut examples = Vec::new();
@@ -87,15 +91,15 @@ impl Compared {
     fn show_fields(&self) {
         let paint = Paint::of_stdout();
         for change in &self.fields {
-            say(&change.path);
+            print(&change.path);
             for (sign, color, value) in [("-", "31", &change.old), ("+", "32", &change.new)] {
                 if let Some(value) = value {
-                    say(&paint.color(color, &format!("  {sign} {value}")));
+                    print(&paint.color(color, &format!("  {sign} {value}")));
                 }
             }
         }
         if !self.fields.is_empty() {
-            say("");
+            print("");
         }
     }
 
@@ -103,11 +107,11 @@ impl Compared {
         let names: BTreeSet<&String> = self.old.keys().chain(self.new.keys()).collect();
         let width = names.iter().map(|name| name.chars().count()).max();
         let width = width.unwrap_or(0).max("provider".len());
-        say(&format!("{:width$}      old      new   change", "provider"));
+        print(&format!("{:width$}      old      new   change", "provider"));
         for name in names {
             let share = |total: &BTreeMap<String, u64>| self.percent(total.get(name).copied().unwrap_or(0));
             let (before, after) = (share(&self.old), share(&self.new));
-            say(&format!(
+            print(&format!(
                 "{name:width$}  {before:5.1} %  {after:5.1} %  {:+6.1} %",
                 after - before
             ));
@@ -121,9 +125,9 @@ impl Compared {
             .iter()
             .map(|(outcome, count)| format!("{outcome} {:.0} %", share(*count)))
             .collect();
-        say(&format!("  {name}: {}", outcomes.join(", ")));
+        print(&format!("  {name}: {}", outcomes.join(", ")));
         for step in &decided.steps {
-            say(&format!("       {step}"));
+            print(&format!("       {step}"));
         }
     }
 }

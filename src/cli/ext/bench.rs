@@ -20,7 +20,7 @@ use super::{
     test::record,
 };
 use crate::{
-    cli::{EXIT_USAGE, complain, say},
+    cli::{EXIT_USAGE, print, print_err},
     extensions::{
         BreakerState, Kind, ModuleDigest, Prepared, Raw,
         cases::{CaseCandidate, CaseDecision, DecideContext, Expect, ExtensionCase, Given, MessageValue},
@@ -94,11 +94,11 @@ pub(super) fn run(args: &BenchArgs) -> ExitCode {
     match bench(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Stopped::Fails(reason)) => {
-            complain(&reason);
+            print_err(&reason);
             ExitCode::FAILURE
         }
         Err(Stopped::Cannot(reason)) => {
-            complain(&reason);
+            print_err(&reason);
             ExitCode::from(EXIT_USAGE)
         }
     }
@@ -153,7 +153,7 @@ fn bench(args: &BenchArgs) -> Result<(), Stopped> {
     let wanted = Duration::from_secs_f64(args.seconds);
     bench.warm_up(wanted / 10);
     if !args.json {
-        say(&format!(
+        print(&format!(
             "{}: {:.1} s on one core, {:.1} s on {cores}",
             target.name(),
             args.seconds,
@@ -187,22 +187,22 @@ fn bench(args: &BenchArgs) -> Result<(), Stopped> {
         .as_ref()
         .filter(|before| before.setting == measured.setting && before.cores == cores);
     if args.json {
-        say(&json!({"file": target.file, "measured": measured, "before": comparable}).to_string());
+        print(&json!({"file": target.file, "measured": measured, "before": comparable}).to_string());
     } else {
-        say(&measured.shown(comparable));
+        print(&measured.shown(comparable));
         if before.is_some() && comparable.is_none() {
-            say(
+            print(
                 "The run before was about another payload, configuration or build of this program: nothing to compare.",
             );
         }
         if cfg!(debug_assertions) {
-            say(
+            print(
                 "This is a debug build of the sidecar: its own part of each call is far slower than in a release.",
             );
         }
     }
     if let Err(error) = keep(&kept, &measured) {
-        complain(&format!(
+        print_err(&format!(
             "{}: {error}: the next run has nothing to compare with",
             kept.display()
         ));

@@ -16,7 +16,7 @@ use super::{
     show::{Table, bytes, listed, thousands},
     target::{Language, Project},
 };
-use crate::cli::{EXIT_USAGE, complain, say};
+use crate::cli::{EXIT_USAGE, print, print_err};
 
 #[derive(Debug, Args)]
 #[command(
@@ -49,7 +49,7 @@ pub(super) fn run(args: &BuildArgs) -> ExitCode {
     match build(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            complain(&reason);
+            print_err(&reason);
             ExitCode::from(EXIT_USAGE)
         }
     }
@@ -80,7 +80,7 @@ fn build(args: &BuildArgs) -> Result<(), String> {
             "previous_bytes": before,
             "component": anatomy,
         });
-        say(&report.to_string());
+        print(&report.to_string());
         return Ok(());
     }
     let mut table = Table::default();
@@ -89,7 +89,7 @@ fn build(args: &BuildArgs) -> Result<(), String> {
     table.row("size", format!("{}{}", bytes(size), change(before, size)));
     table.row("imports", listed(anatomy.imports.iter().map(String::as_str)));
     table.row("sha256", anatomy.sha256.to_string());
-    say(&table.to_string());
+    print(&table.to_string());
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use super::{
     target::Target,
 };
 use crate::{
-    cli::{EXIT_USAGE, complain, policy_files::Paint, say},
+    cli::{EXIT_USAGE, policy_files::Paint, print, print_err},
     extensions::{
         Capability, ConfigProblem, ExtensionsConfig, Kind, ModuleDigest, Prepared, Record, RecordKind, Time,
         Unusable,
@@ -63,7 +63,7 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
     match check(args) {
         Ok((target, report)) => show(args, &target, &report),
         Err(reason) => {
-            complain(&reason);
+            print_err(&reason);
             ExitCode::from(EXIT_USAGE)
         }
     }
@@ -373,16 +373,16 @@ fn show(args: &CheckArgs, target: &Target, report: &Report) -> ExitCode {
     let (errors, warnings) = (report.count(Severity::Error), report.count(Severity::Warning));
     let ok = errors == 0 && !(args.deny_warnings && warnings > 0);
     if args.json {
-        say(&to_json(target, report, ok).to_string());
+        print(&to_json(target, report, ok).to_string());
     } else {
         if let Some(stale) = target.stale() {
-            complain(&stale);
+            print_err(&stale);
         }
-        say(&table(target, report).to_string());
+        print(&table(target, report).to_string());
         for problem in &report.problems {
-            say(&told(problem, target, report));
+            print(&told(problem, target, report));
         }
-        say(&format!("{errors} errors, {warnings} warnings."));
+        print(&format!("{errors} errors, {warnings} warnings."));
     }
     if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -11,7 +11,7 @@ use super::{
     target::read_module,
 };
 use crate::{
-    cli::{EXIT_USAGE, complain, say},
+    cli::{EXIT_USAGE, print, print_err},
     extensions::Profile,
 };
 
@@ -40,7 +40,7 @@ pub(super) fn run(args: &InspectArgs) -> ExitCode {
     let anatomy = match read.and_then(|module| Anatomy::of(&module)) {
         Ok(anatomy) => anatomy,
         Err(reason) => {
-            complain(&format!("{file}: {reason}"));
+            print_err(&format!("{file}: {reason}"));
             return ExitCode::from(EXIT_USAGE);
         }
     };
@@ -48,7 +48,7 @@ pub(super) fn run(args: &InspectArgs) -> ExitCode {
         let mut report = json!(anatomy);
         report["file"] = json!(args.file);
         report["world"] = json!(anatomy.kind.map(crate::extensions::Kind::world));
-        say(&report.to_string());
+        print(&report.to_string());
     } else {
         show(&anatomy, &file.to_string());
     }
@@ -104,5 +104,5 @@ fn show(anatomy: &Anatomy, file: &str) {
             .map(|line| line.trim_end().to_owned())
             .collect::<Vec<_>>(),
     );
-    say(&table.to_string());
+    print(&table.to_string());
 }

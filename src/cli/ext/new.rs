@@ -14,7 +14,7 @@ use super::{
     template,
 };
 use crate::{
-    cli::{EXIT_USAGE, complain, say},
+    cli::{EXIT_USAGE, print, print_err},
     extensions::Kind,
     policy::check_id,
 };
@@ -53,7 +53,7 @@ pub(super) fn run(args: &NewArgs) -> ExitCode {
     match new(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            complain(&reason);
+            print_err(&reason);
             ExitCode::from(EXIT_USAGE)
         }
     }
@@ -105,22 +105,22 @@ fn new(args: &NewArgs) -> Result<(), String> {
 
 fn tell(args: &NewArgs, dir: &Path, lacks_sdk: bool) {
     let shown = dir.display();
-    say(&format!("{shown} is a {} that builds. Next:", args.kind.world()));
+    print(&format!("{shown} is a {} that builds. Next:", args.kind.world()));
     if args.language == Language::Rust && lacks_sdk {
-        say(&format!(
+        print(&format!(
             "  say in {shown}/Cargo.toml where beamline-extension-sdk is: it is not on crates.io, but in the sidecar's\n  \
              repository under wasm-extensions/sdk (or begin anew with --sdk PATH)"
         ));
     }
     match args.language {
         Language::Rust => {}
-        Language::Js => say(&format!("  (cd {shown} && npm install)")),
-        Language::Python => say(&format!(
+        Language::Js => print(&format!("  (cd {shown} && npm install)")),
+        Language::Python => print(&format!(
             "  (cd {shown} && python3 -m venv .venv && .venv/bin/pip install -r requirements.txt)"
         )),
     }
-    say(&format!("  beamline-sidecar ext build {shown}"));
-    say(&format!(
+    print(&format!("  beamline-sidecar ext build {shown}"));
+    print(&format!(
         "  beamline-sidecar ext test {shown}      the cases of {CASES}"
     ));
 }

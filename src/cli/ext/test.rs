@@ -17,7 +17,7 @@ use super::{
     target::{CASES, Target},
 };
 use crate::{
-    cli::{EXIT_USAGE, complain, policy_files::Paint, say},
+    cli::{EXIT_USAGE, policy_files::Paint, print, print_err},
     extensions::{
         Capability, Profile, Record,
         cases::{self, CaseFile, CaseRun, DecideContext, Difference, ExtensionCase, Outcome},
@@ -79,7 +79,7 @@ pub(super) fn run(args: &TestArgs) -> ExitCode {
     match run_all(args) {
         Ok(code) => code,
         Err(reason) => {
-            complain(&reason);
+            print_err(&reason);
             ExitCode::from(EXIT_USAGE)
         }
     }
@@ -98,7 +98,7 @@ fn run_all(args: &TestArgs) -> Result<ExitCode, String> {
     let file = load(&path)?;
     let record = record(&target)?;
     if let Some(stale) = target.stale() {
-        complain(&stale);
+        print_err(&stale);
     }
     let module = target.read()?;
     let limits = limits(Profile::of(&module), record.as_ref());
@@ -137,13 +137,13 @@ fn run_all(args: &TestArgs) -> Result<ExitCode, String> {
     }
     let failed = all.iter().filter(|ran| !ran.differences.is_empty()).count();
     if args.json {
-        say(&to_json(&all, failed).to_string());
+        print(&to_json(&all, failed).to_string());
     } else {
         for ran in &all {
             show(ran, &path, timeout_ms);
         }
         let passed = all.len() - failed;
-        say(&format!(
+        print(&format!(
             "{passed} of {} cases hold, in {}.",
             all.len(),
             time(began.elapsed())
@@ -194,9 +194,9 @@ fn show(ran: &Ran<'_>, file: &Path, timeout_ms: u32) {
         differences,
     } = ran;
     if differences.is_empty() {
-        say(&format!("{} {}", paint.color("32", "ok  "), case.name));
+        print(&format!("{} {}", paint.color("32", "ok  "), case.name));
     } else {
-        say(&format!(
+        print(&format!(
             "{} {} ({}:{})",
             paint.color("31", "FAIL"),
             case.name,
@@ -205,25 +205,25 @@ fn show(ran: &Ran<'_>, file: &Path, timeout_ms: u32) {
         ));
         for Difference { path, wanted, got } in differences {
             if !path.is_empty() {
-                say(&format!("       {path}"));
+                print(&format!("       {path}"));
             }
-            say(&format!("         wanted {wanted}\n         got    {got}"));
+            print(&format!("         wanted {wanted}\n         got    {got}"));
         }
         for (level, line) in &run.said.lines {
-            say(&format!(
+            print(&format!(
                 "       it logged, as {}: {line}",
                 json!(level).as_str().unwrap_or_default()
             ));
         }
         if run.said.dropped > 0 {
-            say(&format!(
+            print(&format!(
                 "       it logged {} lines more than are kept",
                 run.said.dropped
             ));
         }
         if let Outcome::Error(failed) = &run.outcome {
             for (index, frame) in frames::shown(&failed.frames).iter().enumerate() {
-                say(&format!(
+                print(&format!(
                     "       {} {frame}",
                     if index == 0 {
                         "it crashed in"
@@ -233,14 +233,14 @@ fn show(ran: &Ran<'_>, file: &Path, timeout_ms: u32) {
                 ));
             }
             if failed.frames.iter().any(|frame| frame.starts_with("function ")) {
-                say("       (`ext build --debug` keeps the names of functions)");
+                print("       (`ext build --debug` keeps the names of functions)");
             }
         }
     }
     let took = run.took;
     let expects_it = matches!(case.expect, cases::Expect::Error(_));
     if took > Duration::from_millis(timeout_ms.into()) && !expects_it {
-        say(&format!(
+        print(&format!(
             "       note: it took {}; a sidecar would have ended it after {timeout_ms} ms",
             time(took)
         ));

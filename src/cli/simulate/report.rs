@@ -1,12 +1,15 @@
-//! What a simulation tells: a table, bars, and a timeline of breakers.
+//! The result of a simulation: a table, bars, and a timeline of breakers.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::SimulateArgs;
+use super::args::SimulateArgs;
 use crate::{
-    cli::{policy_files::Paint, say},
+    cli::{
+        output::{counted, print},
+        policy_files::Paint,
+    },
     decide::memory::State,
     policy::ProviderId,
 };
@@ -14,7 +17,7 @@ use crate::{
 /// Columns of the bars and of the timelines.
 const COLUMNS: usize = 40;
 
-/// What a provider got.
+/// The requests that a provider got.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Share {
     pub(super) weighted: u64,
@@ -28,7 +31,7 @@ pub(super) struct Share {
 /// A breaker's change, for the timeline.
 #[derive(Debug, PartialEq)]
 pub(super) struct Change {
-    /// Since the run began.
+    /// Milliseconds since the run began.
     pub(super) at_ms: u64,
     pub(super) provider: ProviderId,
     pub(super) to: State,
@@ -42,7 +45,7 @@ pub(super) struct Report {
     pub(super) retries: u64,
     pub(super) waited_ms: u64,
     pub(super) moved_sessions: u64,
-    /// In the order of time.
+    /// In order of time.
     pub(super) changes: Vec<Change>,
 }
 
@@ -88,11 +91,13 @@ impl Report {
             .max()
             .unwrap_or(0)
             .max("provider".len());
-        say(&format!(
-            "{} requests at {} per second: {seconds:.0} s. Seed {}.\n",
-            args.requests, args.rps, args.seed
+        print(&format!(
+            "{} at {} per second: {seconds:.0} s. Seed {}.\n",
+            counted(args.requests as usize, "request", "requests"),
+            args.rps,
+            args.seed
         ));
-        say(&format!(
+        print(&format!(
             "{:width$}  {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
             "provider", "weighted", "sticky", "retries", "fallbacks", "failures", "served"
         ));
@@ -105,11 +110,11 @@ impl Report {
                 failures,
                 served,
             } = share;
-            say(&format!(
+            print(&format!(
                 "{provider:width$}  {weighted:>9} {sticky:>9} {retries:>9} {fallbacks:>9} {failures:>9} {served:>9}"
             ));
         }
-        say("\nServed by");
+        print("\nServed by");
         let total = f64::from(args.requests);
         let bar = |count: u64| {
             let share = count as f64 / total;
@@ -122,28 +127,31 @@ impl Report {
             )
         };
         for (provider, share) in &self.shares {
-            say(&format!(
+            print(&format!(
                 "{provider:width$}  {}",
                 paint.color("36", &bar(share.served))
             ));
         }
         let refused: u64 = self.refused.values().sum();
-        say(&format!(
+        print(&format!(
             "{:width$}  {}",
-            "nobody",
+            "unserved",
             paint.color("31", &bar(refused + self.unserved))
         ));
         for (error, count) in &self.refused {
-            say(&format!("\n{count} requests refused: {error}"));
+            print(&format!(
+                "\n{} refused: {error}",
+                counted(*count as usize, "request", "requests")
+            ));
         }
         if self.waited_ms > 0 {
-            say(&format!(
+            print(&format!(
                 "\nBackoff, all together: {:.1} s",
                 self.waited_ms as f64 / 1e3
             ));
         }
         if args.sessions > 0 {
-            say(&format!(
+            print(&format!(
                 "\nTimes that a session changed its provider: {}",
                 self.moved_sessions
             ));
@@ -163,7 +171,7 @@ impl Report {
         if names.is_empty() {
             return;
         }
-        say(&format!(
+        print(&format!(
             "\nBreakers over {seconds:.0} s (· closed, █ open, ▒ half open)"
         ));
         for name in names {
@@ -175,15 +183,16 @@ impl Report {
             let line = timeline(of_this(), seconds);
             let opened = of_this().filter(|change| change.to == State::Open).count();
             let last = of_this().next_back().map_or("", |change| change.to.as_str());
-            say(&format!(
-                "{name:width$}  {}  opened {opened} times, now {last}",
+            print(&format!(
+                "{name:width$}  {}  opened {}, now {last}",
+                counted(opened, "time", "times"),
                 paint.color("31", &line)
             ));
         }
     }
 }
 
-/// A column for each part of the run, with the worst that the breaker was in it: a short opening is not to vanish.
+/// A column for each part of the run, with the breaker's worst state in it, so that a short opening stays visible.
 fn timeline<'c>(changes: impl Iterator<Item = &'c Change>, seconds: f64) -> String {
     let worst = |state| match state {
         State::Closed => 0,

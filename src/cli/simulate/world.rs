@@ -1,11 +1,11 @@
-//! The simulated world: requests that arrive, providers that fail, a Router that asks again, and time.
+//! The simulated world: requests that arrive, providers that fail, a Router that retries, and time.
 
 use std::{collections::BTreeMap, io};
 
 use serde_json::{Map, Value};
 
 use super::{
-    SimulateArgs,
+    args::SimulateArgs,
     report::{Change, Report},
 };
 use crate::{
@@ -31,8 +31,8 @@ pub(super) struct World<'a> {
     chance: fastrand::Rng,
     /// Whether the policy has breakers.
     guarded: bool,
-    /// Requests that wait out a backoff, by when that ends and in the order they came to wait: what is remembered must
-    /// hear of everything in the order it happens.
+    /// Requests that wait for the end of a backoff, by its end and then in the order of their arrival: the memory must
+    /// be given all events in their order.
     waiting: BTreeMap<(u64, u64), (Request, ProviderId)>,
     /// The provider that each session had last.
     sessions: Vec<Option<ProviderId>>,
@@ -44,7 +44,7 @@ struct Request {
     session: Option<usize>,
     context: Context,
     attempts: u32,
-    /// Providers that it failed at.
+    /// Providers at which it failed.
     failed: Vec<ProviderId>,
 }
 
@@ -104,7 +104,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Goes on with the requests whose backoff is over by then, in order.
+    /// Continues the requests whose backoff is over by then, in order.
     fn resume(&mut self, until: u64) {
         while let Some(entry) = self.waiting.first_entry()
             && entry.key().0 <= until
@@ -117,7 +117,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Asks where a request goes, until it is served, given up, or has to wait.
+    /// Decides where a request goes, until it is served, given up, or has to wait.
     fn decide(&mut self, mut request: Request, now: Timestamp) {
         loop {
             let decision = match self.ask(&request.context, now) {
@@ -174,10 +174,10 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Calls a provider. Gives the request back if that failed and it may be asked about again.
+    /// Calls a provider. Returns the request if the call failed and the request may be decided again.
     fn call(&mut self, mut request: Request, provider: &ProviderId, now: Timestamp) -> Option<Request> {
         let failure = self.failure(provider, now);
-        self.tell(provider, failure.as_deref(), now);
+        self.report_result(provider, failure.as_deref(), now);
         let share = self.report.shares.entry(provider.to_string()).or_default();
         let Some(status) = failure else {
             share.served += 1;
@@ -245,7 +245,7 @@ impl<'a> World<'a> {
         None
     }
 
-    fn tell(&mut self, provider: &ProviderId, failure: Option<&str>, now: Timestamp) {
+    fn report_result(&mut self, provider: &ProviderId, failure: Option<&str>, now: Timestamp) {
         let counted = match failure {
             None => classify("success", None, None, None),
             Some("timeout") => classify("timeout", None, None, None),
@@ -256,7 +256,7 @@ impl<'a> World<'a> {
                 Some(status),
             ),
         };
-        // A policy without breakers does not look at them, so there is nothing to tell of them.
+        // A policy without breakers never reads them, so there is nothing to record.
         if let Some(counted) = counted.filter(|_| self.guarded) {
             let transition = self
                 .memory
@@ -309,7 +309,7 @@ mod tests {
             "--requests 1000 --fail a=timeout:100% --fail b=timeout:100% --fail c=timeout:100%",
         );
         assert_eq!((report.unserved, report.refused.len()), (1_000, 0));
-        // Once each, and not twenty times: c has failed then.
+        // Once each, and not twenty times: c has failed by then.
         assert_eq!(report.shares["c"].fallbacks, 1_000);
         assert_eq!(report.shares["a"].retries + report.shares["b"].retries, 2_000);
         let report = simulated(&policy, "--requests 1000 --fail a=timeout:100%");
@@ -342,7 +342,7 @@ mod tests {
         );
         assert!(report.changes.len() > 10, "{:?}", report.changes);
         assert!(report.changes.is_sorted_by_key(|change| change.at_ms));
-        // What is simulated does not depend on when.
+        // The result does not depend on when it is simulated.
         let later = simulated(
             &policy,
             "--requests 5000 --rps 50 --fail a=timeout:100%@10-50 --sessions 5 --at 2031-05-06T07:08:09Z",

@@ -64,7 +64,7 @@ impl Trigger {
     }
 }
 
-/// A change of state, for whoever logs and counts it.
+/// A change of state, for the log and the metrics.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Transition {
     pub tenant: TenantId,
@@ -92,7 +92,7 @@ pub struct BreakerStatus {
     pub state_changed_at: u64,
     pub elapsed_ms: u64,
     pub timeout_ms: u64,
-    /// Until an open breaker lets somebody try; else 0.
+    /// Milliseconds until an open breaker admits trial calls; else 0.
     pub remaining_ms: u64,
     pub half_open_calls_count: u32,
     /// Failures in a row.
@@ -197,7 +197,7 @@ impl Breaker {
         }
     }
 
-    /// Half open, and whoever was let through never told what came of it.
+    /// Half open, and the results of the admitted calls never arrived.
     fn is_stuck(&self, now: Timestamp) -> bool {
         now.since(self.quiet_since) >= self.settings.timeout_ms
     }

@@ -245,7 +245,7 @@ fn a_half_open_breaker_has_a_budget() {
     let mut one = One::new(enabled()).half_open();
     let allowed: Vec<bool> = (0..4).map(|_| one.admit().0).collect();
     assert_eq!(allowed, [true, true, true, false]);
-    // Nobody ever says what became of them: after another timeout there is a new budget.
+    // Their results never arrive: after another timeout there is a new budget.
     one.wait(59_999);
     assert!(!one.admit().0);
     one.wait(1);
@@ -500,7 +500,7 @@ proptest! {
         prop_assert_eq!(admitted, (threads * each).min(budget as usize));
     }
 
-    /// Whatever happens in whatever order: the counters fit the state, a look agrees with the question, and nobody
+    /// For all events in any order: the counters fit the state, `look` agrees with `admit`, and no request
     /// waits for longer than the timeout.
     #[test]
     fn no_sequence_breaks_it(steps in prop::collection::vec((0..5_u8, 0..70_000_u64), 1..120)) {

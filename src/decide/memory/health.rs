@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Health of providers, as checks found it. A provider that was never checked is not unhealthy. How many failures make
-/// one unhealthy is counted by whoever checks.
+/// one unhealthy is counted by the checker.
 #[derive(Debug)]
 pub struct Health {
     unhealthy: Table<ProviderKey, ()>,

@@ -13,7 +13,7 @@ use crate::{
 };
 
 const TICK_MS: u64 = 1_000;
-/// A bucket that nobody asked for this long is forgotten; one with a longer window of its own, after that.
+/// A bucket that is unused for this long is forgotten; one with a longer window of its own, after that.
 const IDLE_MS: u64 = 3_600_000;
 /// Sums of fractions such as 0.1 stay a little below the whole.
 const ALMOST: f64 = 1e-9;
@@ -57,7 +57,7 @@ pub struct Refused {
 /// A bucket as an operator sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct BucketStatus {
-    /// As of the last tick that somebody asked after.
+    /// As of the last tick before a request.
     pub tokens: f64,
     /// Requests per window, as the policy says them.
     pub limit: f64,
@@ -240,7 +240,7 @@ impl Buckets {
         found
     }
 
-    /// Forgets buckets that nobody asked for an hour.
+    /// Forgets buckets that were unused for an hour.
     pub fn sweep(&self, now: Timestamp) -> usize {
         self.table.retain(|_, bucket| !bucket.is_idle(now))
     }

@@ -43,7 +43,7 @@ impl<T> std::ops::Deref for Apart<T> {
 }
 
 pub(super) fn lock<T>(part: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Whoever panicked with the lock held left an entry at worst half changed, never the table.
+    // A thread that panicked with the lock held left at worst one entry half changed, never the table.
     part.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     extensions::{BreakerState, Kind},
-    testing::read_yaml,
+    yaml,
 };
 
 /// What is wrong with a file, and where: lines and columns count from 1, 0 where the place is not known.
@@ -34,7 +34,7 @@ const MESSAGE: [&str; 4] = ["message_id", "message_type", "payload", "metadata"]
 /// # Errors
 /// Every mistake in it, in the order of the file.
 pub fn read(text: &str) -> Result<CaseFile, Vec<Mistake>> {
-    let root: Node = read_yaml(text).map_err(|error| {
+    let root: Node = yaml::read(text).map_err(|error| {
         let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
         vec![Mistake {
             line,

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{At, Notes, weights::check_name};
-use crate::policy::{Backoff, Condition, FallbackRule, ProviderId, Strategy};
+use super::{notes::Notes, weights::check_name};
+use crate::policy::{Backoff, Condition, FallbackRule, ProviderId, Strategy, json_path::At};
 
 /// The rules, and the provider of last resort. A `fallback` without `fallbacks` is both.
 pub(super) fn fallbacks(
@@ -108,7 +108,7 @@ fn rule(index: usize, entry: &Value, at: At<'_>, notes: &mut Notes) -> FallbackR
     };
     let retry = match rule.get("retry") {
         None => 1,
-        // Kept as it is when stored: fewer than none acts as none, and fifty are made.
+        // A stored value is kept: below zero acts as zero, and fifty means fifty.
         Some(value) => {
             notes.whole(rule, &at, "retry", 0..=10);
             value
@@ -138,7 +138,7 @@ fn rule(index: usize, entry: &Value, at: At<'_>, notes: &mut Notes) -> FallbackR
     number(index, when, retry, backoff, to)
 }
 
-/// Warns of what can never be true.
+/// Warns about clauses that can never be true.
 pub(super) fn check_when(when: &Map<String, Value>, at: At<'_>, notes: &mut Notes) {
     for (key, value) in when {
         if value.as_array().is_some_and(Vec::is_empty) {
@@ -183,7 +183,7 @@ fn backoff(object: &Map<String, Value>, at: At<'_>, notes: &mut Notes) -> Backof
     }
 }
 
-/// Gives a rule its id: its place, and a digest of what it says.
+/// Gives a rule its id: its index, and a digest of its content.
 fn number(
     index: usize,
     when: Condition,
@@ -198,9 +198,8 @@ fn number(
         backoff,
         to,
     };
-    // The keys of a `Map` are in order, and nothing is written between them: the canonical form.
+    // The keys of a `Map` are sorted, and there is no white space: the canonical form.
     let digest = Sha256::digest(Value::Object(rule.to_json()).to_string());
-    let [a, b, c, d] = [digest[0], digest[1], digest[2], digest[3]];
-    rule.id = format!("{index}-{a:02x}{b:02x}{c:02x}{d:02x}").into();
+    rule.id = format!("{index}-{}", hex::encode(&digest[..4])).into();
     rule
 }

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{At, Notes, fallbacks::check_when};
-use crate::policy::{Condition, Item, Mode, OnFail, Pipeline, Processor, Validator};
+use super::{fallbacks::check_when, notes::Notes};
+use crate::policy::{Condition, Item, Mode, OnFail, Pipeline, Processor, Validator, json_path::At};
 
 /// Longest pipeline, and longest of its lists, that a new document may have.
 const MOST: usize = 10;

@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::{At, Notes};
-use crate::policy::{BreakerSettings, HealthCheck, LimitScope, RateLimit, Sticky};
+use super::notes::Notes;
+use crate::policy::{BreakerSettings, HealthCheck, LimitScope, RateLimit, Sticky, json_path::At};
 
-/// How long a session lasts where the policy does not say.
+/// How long a session lasts if the policy does not specify it.
 const TTL_SECONDS: i64 = 3_600;
 
 pub(super) fn sticky(document: &Map<String, Value>, notes: &mut Notes) -> Option<Box<Sticky>> {
@@ -53,7 +53,7 @@ pub(super) fn sticky(document: &Map<String, Value>, notes: &mut Notes) -> Option
     }))
 }
 
-/// `ttl` wins over `ttl_seconds`, even where it means nothing.
+/// `ttl` wins over `ttl_seconds`, even if it is not valid.
 fn ttl(sticky: &Map<String, Value>, at: At<'_>, notes: &mut Notes) -> (Option<Box<str>>, i64) {
     let at_ttl = At::Key(&at, "ttl");
     let Some(ttl) = sticky.get("ttl") else {
@@ -88,13 +88,13 @@ fn ttl(sticky: &Map<String, Value>, at: At<'_>, notes: &mut Notes) -> (Option<Bo
     }
 }
 
-/// Seconds of a text such as `10m`. More than an i64 holds is no time.
+/// Seconds of a text such as `10m`. A number outside an i64 is not valid.
 pub(crate) fn parse_ttl(text: &str) -> Option<i64> {
     let (unit, seconds) = [("s", 1), ("m", 60), ("h", 3_600)]
         .into_iter()
         .find(|(unit, _)| text.ends_with(unit))?;
     let digits = text.strip_suffix(unit)?;
-    // `parse` alone would take a sign.
+    // `parse` alone would accept a sign.
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
@@ -160,7 +160,7 @@ fn breaker_settings(object: &Map<String, Value>, at: At<'_>, notes: &mut Notes) 
     }
 }
 
-/// A rate above one is kept where it is stored: it turns the rate off.
+/// A stored rate above one is kept: it turns the rate off.
 fn error_rate(object: &Map<String, Value>, at: At<'_>, notes: &mut Notes) -> Option<f64> {
     let value = object.get("error_rate_threshold")?;
     let rate = value.as_f64();
@@ -175,7 +175,7 @@ fn error_rate(object: &Map<String, Value>, at: At<'_>, notes: &mut Notes) -> Opt
     rate.map(|rate| rate.max(0.0))
 }
 
-/// Kept only where it is enabled.
+/// The rate limit, if it is enabled.
 pub(super) fn rate_limit(document: &Map<String, Value>, notes: &mut Notes) -> Option<Box<RateLimit>> {
     let at = At::Key(&At::Root, "rate_limit");
     let object = notes.object(document.get("rate_limit"), at, "rate_limit")?;
@@ -240,7 +240,8 @@ fn requests_per_second(object: &Map<String, Value>, at: At<'_>, notes: &mut Note
 
 fn scope(object: &Map<String, Value>, at: At<'_>, notes: &mut Notes) -> LimitScope {
     let at = At::Key(&at, "scope");
-    let wider = "a policy's own limit is for that policy; limits of tenants and of everybody are configured";
+    let wider =
+        "a policy's own limit applies to that policy; tenant and global limits are configured in the sidecar";
     let remedy = "configure decide.tenant_limit or decide.global_limit: here it counts as \"policy\"";
     match object.get("scope").map(Value::as_str) {
         None | Some(Some("policy")) => LimitScope::Policy,
@@ -263,7 +264,7 @@ pub(super) fn timeout_ms(object: &Map<String, Value>, parent: &At<'_>, notes: &m
     notes.whole_u32(object, parent, "timeout_ms", 1..=300_000)
 }
 
-/// Either shape: `failure_threshold` is `unhealthy_threshold`.
+/// Reads either form: `failure_threshold` means `unhealthy_threshold`.
 pub(super) fn health_check(
     object: &Map<String, Value>,
     parent: &At<'_>,

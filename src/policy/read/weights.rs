@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Number, Value};
 
-use super::{At, Notes, settings};
-use crate::policy::{InvalidId, Provider, ProviderId};
+use super::{notes::Notes, settings};
+use crate::policy::{InvalidId, Provider, ProviderId, json_path::At};
 
 const KEYS: [&str; 7] = [
     "name",
@@ -17,10 +17,10 @@ const KEYS: [&str; 7] = [
     "rate_limit",
 ];
 
-/// How far a sum may be from 1 and still be 1.
+/// How far a sum may deviate from 1 and still count as 1.
 const CLOSE: f64 = 1e-9;
 
-/// The weighted set. `providers`, where it is a list, hides `weights`.
+/// The weighted set. A list of `providers` hides `weights`.
 pub(super) fn providers(document: &Map<String, Value>, notes: &mut Notes) -> Box<[Provider]> {
     let root = At::Root;
     let at = At::Key(&root, "providers");
@@ -100,7 +100,7 @@ fn from_list(list: &[Value], parent: At<'_>, notes: &mut Notes) -> Vec<Provider>
 
 fn from_entry(entry: &Value, at: At<'_>, notes: &mut Notes) -> Option<Provider> {
     let Some(object) = entry.as_object() else {
-        let remedy = "write {\"name\": …, \"weight\": …}: the entry is passed over";
+        let remedy = "write {\"name\": …, \"weight\": …}: the entry is skipped";
         notes.warn(at, "the entry is not an object of a name and a weight", remedy);
         return None;
     };
@@ -122,7 +122,7 @@ fn from_entry(entry: &Value, at: At<'_>, notes: &mut Notes) -> Option<Provider> 
             notes.warn(
                 At::Key(&at, "name"),
                 "name must be a string",
-                "name the provider: the entry is passed over",
+                "name the provider: the entry is skipped",
             );
             return None;
         }
@@ -130,7 +130,7 @@ fn from_entry(entry: &Value, at: At<'_>, notes: &mut Notes) -> Option<Provider> 
             notes.warn(
                 at,
                 "the entry has no name",
-                "name the provider: the entry is passed over",
+                "name the provider: the entry is skipped",
             );
             return None;
         }
@@ -142,7 +142,7 @@ fn from_entry(entry: &Value, at: At<'_>, notes: &mut Notes) -> Option<Provider> 
             notes.warn(
                 at_weight,
                 "weight must be a number",
-                "write 0 to 100: the entry is passed over",
+                "write 0 to 100: the entry is skipped",
             );
             return None;
         }
@@ -150,7 +150,7 @@ fn from_entry(entry: &Value, at: At<'_>, notes: &mut Notes) -> Option<Provider> 
             notes.warn(
                 at,
                 "the entry has no weight",
-                "write 0 to 100: the entry is passed over",
+                "write 0 to 100: the entry is skipped",
             );
             return None;
         }
@@ -164,7 +164,8 @@ fn from_entry(entry: &Value, at: At<'_>, notes: &mut Notes) -> Option<Provider> 
     })
 }
 
-/// Whole numbers are percentages, and so is a float above one; 1.0 and below is a fraction. 50 and 50.0 are both a half.
+/// Whole numbers are percentages, and so is a float above one; 1.0 and below is a fraction. 50 and 50.0 are both a
+/// half.
 fn scaled(number: &Number) -> f64 {
     let value = number.as_f64().unwrap_or(0.0);
     if !number.is_f64() || value > 1.0 {
@@ -181,7 +182,7 @@ fn check_weight(weight: f64, at: At<'_>, notes: &mut Notes) {
     }
 }
 
-/// A name as it may be stored; without one there is no provider.
+/// A name as it may be stored; an entry without one is no provider.
 pub(super) fn check_name(name: &str, at: At<'_>, notes: &mut Notes) -> Option<ProviderId> {
     let remedy = "use 1 to 255 characters of A-Z a-z 0-9 _ . : / -";
     match ProviderId::check(name) {
@@ -223,7 +224,7 @@ fn from_map(weights: &Value, at: At<'_>, notes: &mut Notes) -> Vec<Provider> {
     let numbers = || weights.values().filter_map(Value::as_f64);
     let largest = numbers().fold(0.0, f64::max);
     let fractional = numbers().any(|value| value.fract() != 0.0);
-    // Between one and two with a fraction in it, a map is fractions gone wrong and no percentages.
+    // A map with a fraction and a sum between one and two holds wrong fractions, not percentages.
     let percent = largest > 1.0 && !(largest < 2.0 && fractional);
     let mut providers = Vec::with_capacity(weights.len());
     for (name, value) in weights {

@@ -79,7 +79,7 @@ async fn a_good_change_is_taken_up_and_a_bad_one_changes_nothing() {
         "stale",
         "nothing of a bad file is taken up"
     );
-    // Asked for by a signal, it is refused again and told again; by a mere change of a file, it is not.
+    // On a signal it is refused and reported again; on a mere change of a file it is not.
     sidecar.reload().await;
     metric_is(&sidecar, REFUSED, 2.0).await;
     fs::write(folder.path().join("neighbour"), "").unwrap();
@@ -88,7 +88,7 @@ async fn a_good_change_is_taken_up_and_a_bad_one_changes_nothing() {
     metric_is(&sidecar, APPLIED, 2.0).await;
     assert_eq!(freshness(&client).await, "fresh");
     assert_eq!(sidecar.metric(REFUSED).await, 2.0);
-    // Nothing has changed since, but whoever asks is told that it was done.
+    // Nothing has changed since, but a reload on request is reported as done.
     sidecar.reload().await;
     metric_is(&sidecar, APPLIED, 3.0).await;
     sidecar.stop().await;
@@ -255,7 +255,7 @@ async fn hostile_35_an_exchanged_configmap_is_taken_up_every_time() {
         })
         .await;
     }
-    // Gone, it is told and changes nothing; back, it is watched as before.
+    // Removed, it is reported and changes nothing; restored, it is watched as before.
     fs::remove_file(&file).unwrap();
     metric_is(&sidecar, REFUSED, 1.0).await;
     assert_eq!(freshness(&sidecar.client()).await, "fresh");

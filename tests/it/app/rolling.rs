@@ -1,4 +1,4 @@
-//! Sidecars that take over from each other under load, and ones that are told to stop in the middle of something.
+//! Sidecars that take over from each other under load, and ones that are stopped in the middle of something.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
@@ -247,7 +247,7 @@ async fn in_the_middle(
 async fn a_sidecar_that_is_told_to_stop_finishes_what_a_slow_heir_is_still_doing() {
     let folder = tempfile::tempdir().unwrap();
     let (store, mut sidecar, requests) = in_the_middle(folder.path()).await;
-    // Nobody new is let in once the time for going elsewhere is over.
+    // No new connection is accepted after the lame-duck time.
     within(30, "no connection is taken any more", || async {
         TcpStream::connect(sidecar.data).await.is_err()
     })

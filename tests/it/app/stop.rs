@@ -73,7 +73,7 @@ async fn hostile_48_no_accepted_request_fails_when_the_process_is_told_to_stop()
                             assert_eq!(answer.status, StatusCode::OK);
                             answered += 1;
                         }
-                        // Only when nobody listens any more.
+                        // Only without a listener.
                         Err(error) => {
                             assert!(error.contains("Connect"), "after {answered}: {error}");
                             return answered;
@@ -116,7 +116,7 @@ async fn hostile_48_a_process_killed_while_it_writes_starts_from_something_whole
         // At another moment of the writing each time.
         tokio::time::sleep(Duration::from_millis(100 + 97 * turn)).await;
         sidecar.kill();
-        // Nobody to refresh from: what is on disk has to do.
+        // There is no HEIR: the snapshot on disk has to do.
         let (mut again, client, admin) = process("http://127.0.0.1:9", state.path());
         let (current, previous) = (
             state.path().join("snapshot"),

@@ -79,7 +79,7 @@ fn check_and_run_end_with_64_and_every_mistake() {
         out.starts_with("warning: refresh.stale_after_ms (10) is less than"),
         "{out}"
     );
-    assert!(out.ends_with(&format!("{good} is right.\n")), "{out}");
+    assert!(out.ends_with(&format!("{good} is valid.\n")), "{out}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

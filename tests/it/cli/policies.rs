@@ -56,7 +56,7 @@ fn check_points_at_every_mistake() {
  2 |   \"providers\": [{{\"name\": \"a\", \"weight\": 101}}],
    |                ^
    = help: nothing if that is meant: providers are drawn in proportion to their weights
-1 policies checked: 1 errors, 2 warnings.
+1 policy checked: 1 error, 2 warnings.
 "
         )
     );
@@ -323,7 +323,7 @@ fn a_difference_names_whom_it_moves() {
     );
 }
 
-/// Every command of the page that stands before its output: somebody will follow it step by step.
+/// Every command of the page with its output: readers follow it step by step.
 #[test]
 fn the_page_for_authors_shows_what_the_commands_print() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -471,13 +471,13 @@ fn a_difference_of_directories_is_told_policy_by_policy() {
         out.contains(request) && out.contains("  new: retry a 100 %\n"),
         "{out}"
     );
-    let end = "Only in the old: acme/gone.json\nOnly in the new: globex/come.json\n1 of 2 policies decide otherwise; \
+    let end = "Only in the old: acme/gone.json\nOnly in the new: globex/come.json\nDecisions change under 1 of 2 policies; \
                1 removed, 1 added.\n";
     assert!(out.ends_with(end), "{out}");
     let (code, out, _) = run(&["diff", &old, &old, "--fail-on-change"], "");
     assert_eq!(
         (code, out.as_str()),
-        (0, "0 of 3 policies decide otherwise; 0 removed, 0 added.\n")
+        (0, "Decisions change under 0 of 3 policies; 0 removed, 0 added.\n")
     );
     let (_, out, _) = run(&["diff", &old, &new, "--json", "--seeds", "10"], "");
     let report = parsed(&out);

@@ -1,4 +1,5 @@
-//! `docs/extensions.md`, followed step by step as a new author would, and the pages about extensions held against the code.
+//! `docs/extensions.md`, followed step by step as a new author would, and the pages about extensions held against the
+//! code.
 #![expect(
     clippy::unwrap_used,
     reason = "helpers of tests fail the test that called them"
@@ -162,7 +163,7 @@ impl Desk {
     }
 }
 
-/// Everything before the reference: somebody will copy it command by command.
+/// Everything before the reference: readers copy it command by command.
 #[test]
 fn the_tutorial_can_be_followed() {
     let page = page("extensions.md");

@@ -65,7 +65,7 @@ fn a_case_that_does_not_hold_says_where() {
     }
 }
 
-/// Policies of somebody else, in the directory that `BEAMLINE_FIXTURES` names: each loads without an error and explains
+/// Third-party policies, in the directory that `BEAMLINE_FIXTURES` names: each loads without an error and explains
 /// itself at every level.
 #[test]
 fn every_policy_of_a_named_directory_loads_and_explains_itself() {

@@ -327,7 +327,7 @@ proptest! {
         prop_assert_eq!(got.get("provider").cloned(), first);
     }
 
-    /// A Router whose every attempt fails, and which does what it is told, counters and all, comes to an end: a
+    /// A Router whose every attempt fails, and which follows every decision, counters included, comes to an end: a
     /// decision it had before, a new draw, or a refusal.
     #[test]
     fn chains_of_decisions_after_failures_end(

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{LIMITS, TIME, place::Place, record, workshop};
 use crate::decide::{decide, outcome, request};
 
-/// They are what they were: whoever builds one anew has proved nothing.
+/// They are never rebuilt: a new build would prove nothing.
 const KEPT: [(&str, &str); 5] = [
     (
         "pii-guard",

@@ -1,4 +1,4 @@
-//! Guests that want to do harm, through HTTP: what each gets, and that nobody else notices.
+//! Hostile guests, through HTTP: what each gets, and that no other request is affected.
 
 use std::{
     sync::{
@@ -107,7 +107,7 @@ async fn hostile_21_tables_are_as_large_as_they_may_be() {
     assert!(said.contains("table"), "{said}");
     let said = problems(&sidecar, "absurd").await;
     assert!(said.contains("from 1 to 20000"), "{said}");
-    // It is not given, and is told so; what it makes of it is its own failure.
+    // It is not granted, and the call reports so; the rest is the guest's own failure.
     let answer = ask(&sidecar.client(), "grows").await;
     assert_eq!(reason(&answer), "extension_failure", "{}", answer.text());
 }
@@ -198,7 +198,7 @@ async fn hostile_23_more_calls_than_instances_are_refused_and_the_rest_goes_on()
         count("extension_timeout") > 0 && count("extension_unavailable") >= 12 - 4
     })
     .await;
-    // It is nobody's crash, and there is room again.
+    // It counts as no crash, and there is room again.
     eventually("nothing runs or waits any more", || async {
         let page = sidecar.admin().get("/admin/extensions").await.json();
         page["instances"]["running"] == 0 && page["slow_lane"]["waiting"] == 0
@@ -327,7 +327,8 @@ async fn hostile_25_absurd_times_are_refused_or_cut() {
     }
     for (policy, timeout_ms) in [("short-loop", 10), ("item-short", 10), ("long-loop", 5_000)] {
         let mut answer = ask(&client, policy).await;
-        // What is not begun within ten milliseconds did not run out of them, and the tests may leave no processor so soon.
+        // What is not begun within ten milliseconds did not run out of them, and the tests may leave no processor so
+        // soon.
         for _ in 0..1_000 {
             if reason(&answer) != "extension_unavailable" {
                 break;

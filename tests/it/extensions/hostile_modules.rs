@@ -510,7 +510,7 @@ async fn hostile_25_modules_come_from_the_servers_that_are_named_and_are_what_wa
         ),
         ("long", long, "not a URL"),
     ];
-    // What is known by its digest is not fetched again, from anywhere: the others ask for what nobody has.
+    // What is known by its digest is not fetched again, from anywhere: the others ask for modules that do not exist.
     let unknown = ModuleDigest::of(b"unknown").to_string();
     for (id, url, says) in &cases {
         let wanted = if says.is_empty() { &sha256 } else { &unknown };
@@ -554,7 +554,7 @@ async fn hostile_25_modules_come_from_the_servers_that_are_named_and_are_what_wa
     assert!(outcome(&ask(&Client::new(&process.listen[0]), "good").await).starts_with("weighted "));
 }
 
-/// Without the authority there is no module, whoever is named.
+/// Without the authority there is no module, whatever its host.
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_25_a_server_nobody_vouches_for_gives_no_module() {
     let web = Web::start().await;

@@ -1,4 +1,4 @@
-//! Records and modules: what is taken, what is refused, and how changes are taken up.
+//! Records and modules: which are accepted, which are refused, and how changes are applied.
 
 use std::{fs, sync::Arc};
 

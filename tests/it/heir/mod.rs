@@ -1,5 +1,5 @@
 //! What a HEIR answers that is not meant well, or not meant at all: nothing of it is activated, the last good
-//! state is served, and the operator is told. A test is named after its row in the list of hostile inputs.
+//! state is served, and the operator gets a report. A test is named after its row in the list of hostile inputs.
 #![expect(
     clippy::unwrap_used,
     reason = "helpers of tests fail the test that called them"

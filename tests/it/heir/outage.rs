@@ -252,7 +252,7 @@ async fn hostile_46_a_remembered_answer_does_not_bring_an_old_version_back() {
             .header("x-beamline-write"),
         "queued"
     );
-    // HEIR has it; then somebody else writes, and memory hears of that before the write is replayed.
+    // HEIR has it; then another client writes, and memory sees that before the write is replayed.
     heir.client().put_policy("t/a", "{\"v\":3}").await;
     eventually("memory is past the write", || async {
         sidecar.admin().get("/admin/snapshot").await.json()["revision"] == 3
@@ -293,7 +293,7 @@ async fn hostile_46_without_a_journal_a_lost_answer_is_said_to_be_unknown() {
                 .unwrap()
                 .starts_with("unknown")
         );
-        // What it came to is seen all the same, as soon as HEIR tells.
+        // The result is seen nevertheless, as soon as HEIR answers.
         eventually("HEIR's version shows", || async {
             sidecar.client().policy("t/a").await.body == format!("{{\"v\":{status}}}")
         })

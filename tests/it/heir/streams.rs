@@ -163,7 +163,7 @@ async fn hostile_37_a_snapshot_that_comes_drop_by_drop_keeps_no_caller_waiting()
     .unwrap();
     sidecar.wait_for("live").await;
     half_open.relapse();
-    // Its age tells that the refresh gets nowhere.
+    // Its age shows that the refresh makes no progress.
     sidecar.wait_for("degraded").await;
     let list = sidecar.client().get("/api/v1/policies/acme").await;
     assert_eq!(list.text(), "{\"policies\":[{\"policy_id\":\"chat\"}]}");

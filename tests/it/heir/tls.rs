@@ -291,7 +291,7 @@ async fn hostile_49_a_malformed_file_changes_nothing_until_it_is_mended() {
             .iter()
             .all(|seen| seen.header("authorization") == "Bearer s3cret-one")
     );
-    // New ones that are good are taken up: the authority of another HEIR at another address is what proves it.
+    // New valid ones are applied: the authority of another HEIR at another address is what proves it.
     let (certificate, key) = authority.sign(ExtendedKeyUsagePurpose::ClientAuth);
     write(
         files.path(),

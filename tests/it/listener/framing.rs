@@ -126,7 +126,7 @@ async fn hostile_10_a_body_nobody_reads_is_never_taken_for_a_request() {
             "{path} {answer}"
         );
     }
-    // A body that is announced and does not come holds nobody up and leaves nothing open.
+    // A body that is announced and does not arrive delays no other request and leaves nothing open.
     let mut slow = TcpStream::connect(sidecar.data).await.unwrap();
     slow.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\nonly this")
         .await

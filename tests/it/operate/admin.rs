@@ -229,7 +229,7 @@ async fn a_refresh_on_request_reaches_what_heir_has_and_can_confirm_a_loss() {
     }
     let sidecar = Sidecar::start(&heir.url(), "refresh: {interval_ms: 3600000}");
     sidecar.wait_for("live").await;
-    // It looks thrice before it knows that this HEIR cannot tell of changes; then the next time is an hour off.
+    // It looks thrice before it knows that this HEIR has no changes; then the next time is an hour off.
     eventually("it has found out what HEIR can do", || async {
         sidecar
             .metric("beamline_sidecar_refresh_total{outcome=\"unchanged\"}")

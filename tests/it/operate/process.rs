@@ -107,7 +107,7 @@ async fn hostile_41_admin_pages_want_the_token_and_no_page_or_line_shows_it() {
     for open in ["/live", "/metrics"] {
         assert_eq!(admin.get(open).await.status, StatusCode::OK);
     }
-    // What does not exist is not told to strangers either.
+    // Paths that do not exist are not revealed to strangers either.
     assert_eq!(admin.get("/admin/nothing").await.status, StatusCode::UNAUTHORIZED);
     let right = snapshot_with(&admin, Some("Bearer admin-s3cret")).await;
     assert_eq!(right.status, StatusCode::OK);

@@ -15,7 +15,7 @@ use http::StatusCode;
 
 use crate::support::{Answer, Heir, Sidecar, eventually};
 
-/// Nobody listens there.
+/// An address without a listener.
 const NOBODY: &str = "http://127.0.0.1:9";
 
 fn yaml(state: &Path, policies: &Path) -> String {

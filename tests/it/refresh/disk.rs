@@ -81,7 +81,7 @@ async fn hostile_34_a_damaged_snapshot_is_moved_aside_and_the_one_before_is_used
         assert_eq!(
             fs::read(&aside[0]).unwrap(),
             content,
-            "{what}: kept for whoever looks into it"
+            "{what}: kept for an investigation"
         );
 
         // Both damaged: a start without memory, not a crash; and HEIR heals it.

@@ -143,7 +143,7 @@ async fn hostile_38_a_restored_heir_that_was_written_to_again_is_another_one() {
         heir.gone().await;
         heir.restore(&backup);
         heir.back().await;
-        // The same number of writes: revisions alone do not tell the histories apart.
+        // The same number of writes: revisions alone do not distinguish the histories.
         heir.client().put_policy("t/new", "{}").await;
         heir.client().put_policy("t/a", "{\"v\":3}").await;
         closed.store(false, SeqCst);

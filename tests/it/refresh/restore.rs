@@ -78,7 +78,7 @@ async fn a_write_that_is_lost_before_the_next_refresh_is_missed() {
         let old = backup(&mut heir).await;
         let sidecar = Sidecar::start(&heir.url(), SELDOM);
         sidecar.wait_for("live").await;
-        // It looks thrice before it knows that this HEIR cannot tell of changes; then the next time is far off.
+        // It looks thrice before it knows that this HEIR has no changes; then the next time is far off.
         eventually("it has found out what HEIR can do", || async {
             sidecar
                 .metric("beamline_sidecar_refresh_total{outcome=\"unchanged\"}")

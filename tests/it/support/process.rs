@@ -94,7 +94,7 @@ impl Process {
                 lines.lock().unwrap().push(line);
                 if let Some(listen) = parsed["listen"].as_str() {
                     let admin = parsed["admin"].as_str().and_then(|admin| admin.parse().ok());
-                    // Nobody waits for a second such line.
+                    // A second such line is not waited for.
                     let _heard = listening.send((listen.split(',').map(str::to_owned).collect(), admin));
                 }
             }

@@ -1,4 +1,4 @@
-//! A HEIR that says exactly what a test tells it to, byte for byte, over real sockets.
+//! A HEIR that sends exactly the bytes that a test gives it, over real sockets.
 
 use std::{
     collections::HashMap,

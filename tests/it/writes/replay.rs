@@ -67,7 +67,7 @@ async fn a_conflict_keeps_heirs_version_and_waits_for_an_operator() {
             client.policy("acme/b").await.status == StatusCode::OK
         })
         .await;
-        // The sidecar does not reach HEIR; somebody else does.
+        // The sidecar does not reach HEIR; another client does.
         let elsewhere = Heir::start(Level::Changes).await;
         let away = heir.url();
         heir.gone().await;
@@ -90,11 +90,11 @@ async fn a_conflict_keeps_heirs_version_and_waits_for_an_operator() {
         };
         let stop = tokio_util::sync::CancellationToken::new();
         let running = tokio::spawn(store.run(stop.clone()));
-        let somebody = crate::support::Client::new(address);
+        let other = crate::support::Client::new(address);
         for name in ["acme/a", "acme/new"] {
-            somebody.put_policy(name, "{\"theirs\":1}").await;
+            other.put_policy(name, "{\"theirs\":1}").await;
         }
-        somebody.delete_policy("acme/b").await;
+        other.delete_policy("acme/b").await;
         stop.cancel();
         running.await.unwrap();
         heir.back().await;
@@ -283,7 +283,7 @@ async fn queued_writes_survive_kill_9() {
     .await;
     assert_eq!(heir.client().policy("acme/a").await.text(), "{\"v\":4}");
     assert_eq!(client.policy("acme/a").await.text(), "{\"v\":4}");
-    // Nobody had put acme/b, so there is nothing left to delete.
+    // No write of acme/b reached HEIR, so there is nothing left to delete.
     assert_eq!(heir.client().policy("acme/b").await.status, StatusCode::NOT_FOUND);
 }
 

@@ -1,5 +1,5 @@
 //! A validator that imports each capability on its own account: the tests of the host grant all but
-//! one. It refuses every message and tells in the details what the host gave it.
+//! one. It refuses every message and reports in the details what the host gave it.
 
 use beamline_extension_sdk::{
     Call, Extension, Failure, Json, Message, NoConfig, Rejection, Validator, Verdict, clock, export, log,

@@ -32,7 +32,7 @@ fn main() -> Result<()> {
             .to_string_lossy()
             .replace('_', "-");
         write_if_changed(&out.join(format!("{name}.wasm")), &component)?;
-        // Whoever stops reading does not stop the work.
+        // A closed pipe does not stop the work.
         let _ = writeln!(
             io::stdout(),
             "{name:<34} {:>8} bytes   {}",

@@ -70,11 +70,11 @@ impl Default for Config {
     }
 }
 
-/// More would tell too much of what is short.
+/// More would reveal too much of a short text.
 const MOST_KEPT: u8 = 4;
 
 impl Config {
-    /// The kinds that are meant after all, in the order in which they are told.
+    /// The kinds that are meant after all, in the order in which they are reported.
     fn kinds(&self) -> Vec<Kind> {
         let is_meant = |kind: &Kind| {
             let own = match kind {

@@ -28,7 +28,7 @@ pub(crate) fn act(deed: Deed, config: &Config) {
         }
         Deed::Allocate => allocate(config.bytes),
         Deed::Trap => trap(),
-        #[expect(clippy::panic, reason = "this is what it is told to do")]
+        #[expect(clippy::panic, reason = "the test asks for a panic")]
         Deed::Panic => panic!("as it was told"),
         Deed::FloodLog => {
             for line in 0..LINES {

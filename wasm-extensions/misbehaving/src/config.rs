@@ -1,4 +1,4 @@
-//! What the extension is told to do.
+//! The act that the test asks for.
 
 use beamline_extension_sdk::{Extension, Problem};
 use serde::Deserialize;

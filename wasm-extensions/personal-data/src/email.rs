@@ -11,7 +11,7 @@ fn is_letter(c: char) -> bool {
     c.is_ascii_alphabetic() || c >= '\u{c0}'
 }
 
-/// Letters of any script count, told by their code point so that all languages agree.
+/// Letters of any script count, classified by their code point, so that all languages agree.
 fn is_local(c: char) -> bool {
     is_letter(c) || c.is_ascii_digit() || matches!(c, '.' | '_' | '%' | '+' | '-')
 }

@@ -142,7 +142,7 @@ pub(crate) fn es_dni(text: &str, digits: &[Range<usize>], add: &mut impl FnMut(R
     );
 }
 
-/// Eleven digits: a date whose month tells the century, and a check digit.
+/// Eleven digits: a date whose month encodes the century, and a check digit.
 pub(crate) fn pl_pesel(text: &str, digits: &[Range<usize>], add: &mut impl FnMut(Range<usize>)) {
     words(
         text,

@@ -1,4 +1,4 @@
-//! What is refused, and how it is told without repeating it.
+//! What is refused, and how it is reported without repeating it.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ impl Default for Config {
     }
 }
 
-/// How many places are told for a kind at most.
+/// The most places that are reported for a kind.
 const PLACES: usize = 8;
 
 impl Extension for PiiGuard {

@@ -11,7 +11,7 @@ use crate::{Failure, Problem, fields::escape};
 #[serde(deny_unknown_fields)]
 pub struct NoConfig {}
 
-/// How many problems are told at most.
+/// The most problems that are reported.
 const MOST: usize = 32;
 
 /// Reads a configuration for a call. The host has had it checked.

@@ -87,7 +87,7 @@ impl Fields {
     /// Offers every string, integer and key that is meant to `edit`, which answers with its
     /// replacement, if any: the JSON with all replacements, or nothing where there is none. Whatever
     /// is not replaced stays as it was, to the byte. A replacement is a string, for an integer too;
-    /// keys of one object that became the same are told apart by a number.
+    /// keys of one object that became the same are distinguished by a number.
     ///
     /// # Errors
     /// `unexpected_json` where the text is not JSON, or nests deeper than 127 levels.
@@ -116,7 +116,7 @@ pub enum Part {
     Key,
 }
 
-/// A place in a value, told without copying keys.
+/// A place in a value, built without copying keys.
 #[derive(Debug, Clone, Copy)]
 pub enum Place<'a> {
     /// The whole value.

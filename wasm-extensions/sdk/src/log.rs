@@ -6,7 +6,7 @@
 pub enum Level {
     /// For the author, while an extension is being made.
     Debug,
-    /// Worth keeping, nobody need act.
+    /// Worth keeping; no action is needed.
     Info,
     /// Something is odd and was dealt with.
     Warn,

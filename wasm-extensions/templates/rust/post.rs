@@ -1,4 +1,4 @@
-//! Adds a label to decisions, for whoever reads them later.
+//! Adds a label to decisions, for later readers.
 
 use beamline_extension_sdk::{
     Call, Decision, Extension, Failure, Json, PostProcessor, Problem, export,

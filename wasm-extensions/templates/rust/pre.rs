@@ -14,7 +14,7 @@ pub struct MyExtension;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where the context tells it.
+    /// The key of the context that has it.
     pub key: String,
     /// From so many bytes of JSON a payload is long.
     pub long_bytes: usize,

@@ -143,7 +143,7 @@ pub fn load(memory: &Memory, dir: &Path, now: Timestamp) -> Result<Loaded, Remem
     let mut loaded = Loaded::default();
     let _header = lines.next().map_err(failed)?;
     while let Some(line) = lines.next().map_err(failed)? {
-        // The last line is no entry; whatever else is none was written by nobody, and is passed over.
+        // The last line is not an entry; any other line that is not one is skipped.
         if let Ok(line) = serde_json::from_slice::<Line<'_>>(line) {
             line.restore(memory, now, &mut loaded);
         }

@@ -1,4 +1,4 @@
-//! Cases about one provider's breaker: results come in, time passes, somebody asks.
+//! Cases about one provider's breaker: results come in, time passes, requests ask.
 
 use beamline_sidecar::{
     decide::memory::{Admission, CallResult, State, classify},

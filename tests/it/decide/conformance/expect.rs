@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-/// Keys that tell and expect nothing.
+/// Keys that are informative and expect nothing.
 const INFORMATIONAL: [&str; 3] = ["source_differs", "note", "notes"];
 /// What has to be there whole; of every other object, only the keys that a case names.
 const WHOLE: [&str; 6] = [

@@ -1,7 +1,7 @@
 //! Cases of the platform's form — `given`, `expect`, `basis` — judged one by one.
 //!
-//! `tests/conformance/own.json` always runs; the file that `BEAMLINE_CONFORMANCE` names runs where it is set. A case that
-//! is not understood in full has failed: what it says was not proved.
+//! `tests/conformance/own.json` always runs; the file that `BEAMLINE_CONFORMANCE` names runs where it is set. A case
+//! that is not understood in full has failed: what it says was not proved.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stderr,
@@ -28,7 +28,7 @@ use self::{expect::Expect, fixtures::Fixtures};
 /// What became of a case.
 #[derive(Debug, PartialEq)]
 enum Judged {
-    /// With remarks on what a case says and nobody here can say.
+    /// With remarks on parts of a case that cannot be compared here.
     Passed(Vec<String>),
     /// Every difference, wanted and got.
     Failed(Vec<String>),
@@ -81,7 +81,7 @@ async fn judge(case: &Value, fixtures: &Fixtures) -> Judged {
     }
 }
 
-/// What of the platform is nobody's business here.
+/// The parts of the platform that do not exist here.
 fn beyond_the_sidecar(case: &Case) -> Option<String> {
     const ELSEWHERE: [(&str, &str); 8] = [
         ("roles", "roles"),

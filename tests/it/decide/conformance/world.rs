@@ -1,4 +1,4 @@
-//! One tenant's world: a policy, a memory, extensions that do as they are told, and a clock that a case moves.
+//! One tenant's world: a policy, a memory, scripted extensions, and a clock that a case moves.
 
 use std::sync::Mutex;
 

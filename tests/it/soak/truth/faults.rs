@@ -89,7 +89,7 @@ impl Stage {
     }
 
     /// What HEIR acknowledged to it a sidecar knows in memory only: one that is killed between a restore and the
-    /// next refresh cannot tell any more what was lost.
+    /// next refresh no longer knows what was lost.
     pub(super) async fn until_restores_are_noticed(&self) {
         let admin = self.sidecar.admin();
         within(30, "a refresh succeeds", || async {

@@ -21,7 +21,7 @@ pub(super) struct Policy {
     sent: AtomicU64,
     /// Whether a DELETE was ever sent, or an answer to one was lost: absence is possible from then on.
     pub(super) deleted: AtomicBool,
-    /// Held by whoever writes: the order of acknowledgements is known only if there is one writer at a time.
+    /// Held by the writer: the order of acknowledgements is known only if there is one writer at a time.
     pub(super) turn: tokio::sync::Mutex<History>,
 }
 

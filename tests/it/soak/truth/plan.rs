@@ -13,7 +13,7 @@ pub(super) enum Operation {
 /// One thing that goes wrong, and for how long.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Fault {
-    /// HEIR answers 500 through the proxy; meanwhile somebody writes to the store past the sidecar.
+    /// HEIR answers 500 through the proxy; meanwhile another client writes to the store past the sidecar.
     Errors(u64),
     /// The store is killed; a copy of it is kept while it is away.
     StoreKilled(u64),

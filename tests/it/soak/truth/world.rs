@@ -125,7 +125,7 @@ impl World {
             Operation::List(which) => self.list(which).await,
             Operation::Put(which) => {
                 let policy = &self.policies[which];
-                // Somebody is writing to it; waiting would make a queue of clients behind a slow store.
+                // A client is writing to it; waiting would make a queue of clients behind a slow store.
                 if let Ok(mut history) = policy.turn.try_lock() {
                     let effect = Effect::Put(policy.next_serial());
                     self.write(policy, &mut history, effect).await;
@@ -257,7 +257,7 @@ impl World {
             let at = self.began.elapsed().as_secs_f64();
             history
                 .log
-                .push(format!("{at:.3} somebody else put {theirs} into the store"));
+                .push(format!("{at:.3} another client put {theirs} into the store"));
             self.count("interferences");
         }
     }

@@ -7,7 +7,7 @@ from fields import parse_pointer
 from json_text import Integer, Members, UnexpectedJson, read_json
 from personal_data import DEFAULT_KINDS, KINDS
 
-# How many problems are told at most.
+# The most problems that are reported.
 MOST = 32
 MOST_OF_A_KIND = 4294967295
 
@@ -80,7 +80,7 @@ KEYS = {
 
 def read_config(json_text):
     """Reads a configuration: that, and the problems, `(path, message)`; none where it could be
-    read. Each key tells its first mistake. Of equal keys the last counts."""
+    read. Of each key the first mistake is reported. Of equal keys the last counts."""
     config = Config()
     try:
         value = read_json(json_text)

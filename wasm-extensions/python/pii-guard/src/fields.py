@@ -1,4 +1,4 @@
-"""Which parts of a JSON value are looked at, and how their places are told."""
+"""Which parts of a JSON value are looked at, and how their places are reported."""
 
 import re
 

@@ -19,7 +19,7 @@ from fields import shown, visit
 from json_text import UnexpectedJson, read_json
 from personal_data import KINDS, find, is_allowed
 
-# How many places are told for a kind at most.
+# The most places that are reported for a kind.
 PLACES = 8
 
 

@@ -3,7 +3,7 @@ bounded number of times, so that no text is slow."""
 
 import re
 
-# Every kind, in the order in which they are told.
+# Every kind, in the order in which they are reported.
 KINDS = ("card", "email", "phone", "national_phone", "us_ssn", "gb_nino", "es_dni", "pl_pesel")
 
 # What is looked for where nothing is said: what is seldom mistaken.
@@ -194,7 +194,7 @@ DOMAIN_CHARS = 255
 
 
 def is_letter(c):
-    """Letters of any script count, told by their code point so that all languages agree."""
+    """Letters of any script count, classified by their code point, so that all languages agree."""
     return "a" <= c <= "z" or "A" <= c <= "Z" or c >= "\u00c0"
 
 
@@ -304,7 +304,7 @@ PESEL = re.compile("(?<![0-9A-Za-z])[0-9]{11}(?![0-9A-Za-z])")
 
 
 def pl_pesel(text):
-    """Eleven digits: a date whose month tells the century, and a check digit."""
+    """Eleven digits: a date whose month encodes the century, and a check digit."""
     for match in PESEL.finditer(text):
         pesel = match[0]
         month, day = int(pesel[2:4]) % 20, int(pesel[4:6])

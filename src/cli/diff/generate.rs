@@ -1,4 +1,4 @@
-//! Requests made up from what two policies ask about, so that every rule of either is reached.
+//! Requests generated from the conditions of two policies, so that every rule of either is reached.
 
 use std::collections::BTreeSet;
 
@@ -6,17 +6,17 @@ use serde_json::{Map, Value, json};
 
 use crate::policy::{FallbackRule, RoutingPolicy};
 
-/// Most requests that are made up.
+/// The most requests that are generated.
 const MOST: usize = 2_000;
 
-/// One request that tells of nothing, and for every rule those that it is true for: fresh, after a failure, and with as
-/// many attempts spent as any rule has.
+/// An empty request, and for every rule the requests that satisfy it: without a failure, after a failure, and with
+/// every number of attempts that a rule mentions already used.
 pub(super) fn contexts(old: &RoutingPolicy, new: &RoutingPolicy) -> Vec<Value> {
     let providers: BTreeSet<&str> = [old, new]
         .iter()
         .flat_map(|policy| policy.providers.iter().map(|provider| provider.id.as_str()))
         .collect();
-    // Which provider failed matters only to rules that name it, and those say so themselves.
+    // Which provider failed matters only to rules that name it, and those put it into the context themselves.
     let failed: BTreeSet<&str> = providers
         .first()
         .into_iter()
@@ -53,7 +53,7 @@ pub(super) fn contexts(old: &RoutingPolicy, new: &RoutingPolicy) -> Vec<Value> {
     contexts
 }
 
-/// Contexts that a rule's `when` is true for: one for every value that its lists have.
+/// Contexts that satisfy a rule's `when`: one for every value in its lists.
 fn fitting(rule: &FallbackRule) -> Vec<Map<String, Value>> {
     let mut contexts = vec![Map::new()];
     for (key, wanted) in &rule.when.to_json() {
@@ -79,7 +79,7 @@ fn fitting(rule: &FallbackRule) -> Vec<Map<String, Value>> {
     contexts
 }
 
-/// Where an operator looks and what it finds true there.
+/// The path that an operator reads, and a value there that satisfies it.
 fn operand<'w>(operator: &str, operands: &'w Value) -> Option<(&'w str, Value)> {
     let [left, right] = operands.as_array()?.as_slice() else {
         return None;
@@ -140,7 +140,7 @@ mod tests {
     use crate::policy::{ConditionRules, Facts, read_object};
 
     #[test]
-    fn every_rule_is_true_for_what_is_made_up_for_it() {
+    fn every_rule_is_true_for_the_contexts_generated_for_it() {
         let (policy, problems) = read_object(
             json!({
                 "weights": {"a": 0.5, "b": 0.5},
