@@ -2,6 +2,9 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
+# Where tests/setup.sh puts the tools of cargo.
+export PATH := $(CURDIR)/.tools/bin:$(PATH)
+
 SOAK_SECONDS ?= 600
 # Which tests soak: nextest filters by name.
 SOAK_FILTER ?= soak::
@@ -21,15 +24,14 @@ help: ## List the targets
 build: ## Build the release binary
 	cargo build --release --locked
 
-demo: build ## Run a sidecar with its own small policy store, to try things out
-	tests/setup.sh guests
-	cargo run --release --locked --quiet -- demo --extensions wasm-extensions/target/components
+demo: ## Run a sidecar with its own small policy store, to try things out
+	@[[ -e target/demo/beamline-sidecar ]] || echo "The first build of the demonstration takes about @@ minutes on two cores." >&2
+	tests/setup.sh demo
+	cargo build --profile demo --locked --bin beamline-sidecar
+	cargo run --profile demo --locked --quiet -- demo --extensions wasm-extensions/target/components
 
 test: ## Run every test that needs no outside service
-	tests/setup.sh
-	cargo nextest run --workspace --locked
-	cargo test --workspace --locked --doc
-	cd wasm-extensions && cargo test --workspace --locked --quiet
+	tests/run.sh
 
 test-postgres: ## Run the store's tests against a PostgreSQL server of their own
 	tests/postgres.sh
@@ -55,10 +57,13 @@ bench: build ## Measure against nginx; BENCH_ARGS="lookup --quick", or "--write"
 	tests/setup.sh bench
 	benches/run.py $(BENCH_ARGS)
 
-lint: ## Check formatting, clippy, shell and Python syntax
+lint: ## Check formatting, clippy, dependencies, shell and Python syntax
+	tests/setup.sh lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cd wasm-extensions && cargo fmt --all --check && cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo deny --workspace --locked check --hide-inclusion-graph bans licenses sources
+	cargo shear --locked
 	git ls-files -z '*.sh' .ci/run | xargs -0 -r -n 1 bash -n
 	git ls-files -z '*.py' | PYTHONPYCACHEPREFIX=target/pycache xargs -0 -r python3 -m py_compile
 
@@ -66,6 +71,6 @@ coverage: ## Report line coverage of the tests
 	tests/setup.sh coverage
 	tests/coverage.sh
 
-clean: ## Remove build output and the tools under .bench/
+clean: ## Remove build output and the tools under .bench/ and .tools/
 	cargo clean
-	rm -rf .bench
+	rm -rf .bench .tools

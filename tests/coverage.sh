@@ -7,4 +7,4 @@ if [[ ! -x $(rustc --print target-libdir)/../bin/llvm-cov ]]; then
     llvm=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
     export LLVM_COV=llvm-cov-$llvm LLVM_PROFDATA=llvm-profdata-$llvm
 fi
-PATH=$PWD/.bench/bin:$PATH cargo llvm-cov nextest --workspace --locked "$@"
+PATH=$PWD/.tools/bin:$PATH cargo llvm-cov nextest --workspace --locked "$@"

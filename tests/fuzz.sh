@@ -13,7 +13,7 @@ shift
 targets=("$@")
 ((${#targets[@]})) || targets=(policy_document when_evaluation decide_request extension_module extension_answer)
 
-export PATH=$PWD/.bench/bin:$PATH
+export PATH=$PWD/.tools/bin:$PATH
 for target in "${targets[@]}"; do
     learnt=$PWD/.bench/fuzz/$target
     mkdir -p "$learnt"

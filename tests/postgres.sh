@@ -3,6 +3,7 @@
 # through a Unix socket there, and removed in the end whatever happens. Arguments go to `cargo nextest run`.
 set -eu
 cd "$(dirname "$0")/.."
+PATH=$PWD/.tools/bin:$PATH
 
 find_programs() {
     for programs in /usr/lib/postgresql/*/bin "$(dirname "$(command -v pg_ctl || echo /nowhere/pg_ctl)")"; do

@@ -2,13 +2,19 @@
 # Installs what the tests need and the machine lacks; does nothing, quickly, when all is there.
 #
 #   tests/setup.sh            Debian packages, cargo-nextest and the extensions that `make test` runs
-#   tests/setup.sh bench      the above, and nginx, wrk and oha for `make bench`
-#   tests/setup.sh fuzz       a C++ compiler and cargo-fuzz for `make fuzz`
-#   tests/setup.sh coverage   the above without bench, and cargo-llvm-cov with matching LLVM tools
-#   tests/setup.sh guests     of the above only a compiler for WebAssembly, and what it builds
+#   tests/setup.sh lint       cargo-deny and cargo-shear
+#   tests/setup.sh bench      what `make test` needs, and nginx, wrk and oha
+#   tests/setup.sh fuzz       a C++ compiler and cargo-fuzz
+#   tests/setup.sh coverage   what `make test` needs, and cargo-llvm-cov with matching LLVM tools
+#   tests/setup.sh guests     a compiler for WebAssembly, and the extensions that it builds
+#   tests/setup.sh demo       a compiler for WebAssembly, and the two extensions that `make demo` shows
 #   tests/setup.sh scripting  what builds extensions in JavaScript and Python, under wasm-extensions/target
+#
+# Tools of cargo go to .tools/bin, at the versions of tests/tools.txt; nothing global is touched but Debian's packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+export PATH=$PWD/.tools/bin:$PATH
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -54,12 +60,40 @@ need_crate() {
     cargo install --quiet --locked --root .bench "$2" || die "cargo could not install $2"
 }
 
+# Arguments: programs of tests/tools.txt. Into .tools/bin: ready-made from PyPI where there are python3 with pip and a
+# wheel for this platform, else as they are on the PATH, else built.
+need_tools() {
+    local tool line version unpacked
+    for tool in "$@"; do
+        line=$(grep "^astral-dev-toolchain-$tool==" tests/tools.txt)
+        version=${line#*==}
+        version=${version%% *}
+        [[ -e .tools/$tool-$version ]] && continue
+        mkdir -p .tools/bin
+        unpacked=$(mktemp -d)
+        printf '%s\n' "$line" >"$unpacked/requirements.txt"
+        if python3 -m pip --quiet --disable-pip-version-check --no-input --retries 1 --timeout 15 install --no-deps \
+            --require-hashes --only-binary :all: --target "$unpacked" -r "$unpacked/requirements.txt" >/dev/null 2>&1
+        then
+            mv "$unpacked/bin/$tool" .tools/bin/
+            touch ".tools/$tool-$version"
+            say "installed $tool $version into .tools/"
+        elif ! command -v "$tool" >/dev/null; then
+            say "building $tool $version into .tools/ (takes minutes, once)"
+            cargo install --quiet --locked --root .tools "$tool@$version" || die "cargo could not install $tool"
+            touch ".tools/$tool-$version"
+        fi
+        rm -rf "$unpacked"
+    done
+}
+
 for_tests() {
     need_packages erlang-base erlang-crypto erlang-inets erlang-ssl curl jq procps
-    if ! cargo nextest --version >/dev/null 2>&1; then
-        say "building cargo-nextest (takes minutes, once)"
-        cargo install --quiet --locked cargo-nextest || die "cargo could not install cargo-nextest"
-    fi
+    need_tools cargo-nextest
+}
+
+for_lint() {
+    need_tools cargo-deny cargo-shear
 }
 
 for_bench() {
@@ -73,17 +107,18 @@ for_bench() {
 
 for_fuzz() {
     need_command c++ g++
-    need_crate cargo-fuzz cargo-fuzz@0.13.2
+    need_tools cargo-fuzz
 }
 
 for_coverage() {
-    need_crate cargo-llvm-cov cargo-llvm-cov@0.9.1
+    need_tools cargo-llvm-cov
     # llvm-cov must read what the compiler's LLVM wrote: rustup's own tools, or Debian's of that version.
     if [[ ! -x $(rustc --print target-libdir)/../bin/llvm-cov ]]; then
         need_packages "llvm-$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')"
     fi
 }
 
+# Arguments: the extensions to build, by their crates' names; all of them when there are none.
 for_guests() {
     local target=wasm32-unknown-unknown
     # rustup's compiler where it has the target or can fetch it; Debian's otherwise, or where asked for.
@@ -93,7 +128,7 @@ for_guests() {
     then
         need_packages rustc-web cargo-web rust-web-src lld-19
     fi
-    wasm-extensions/build.sh >/dev/null
+    wasm-extensions/build.sh "$@" >/dev/null
 }
 
 # From the registries' packages at the versions that the projects pin.
@@ -125,10 +160,12 @@ for_scripting() {
 
 case ${1-} in
     '') for_tests; for_guests ;;
+    lint) for_lint ;;
     bench) for_tests; for_bench ;;
     fuzz) for_fuzz ;;
     coverage) for_tests; for_guests; for_coverage ;;
     guests) for_guests ;;
+    demo) for_guests pii-guard latency-scorer ;;
     scripting) for_scripting ;;
-    *) die "unknown mode '$1': nothing, bench, fuzz, coverage, guests or scripting" ;;
+    *) die "unknown mode '$1': nothing, lint, bench, fuzz, coverage, guests, demo or scripting" ;;
 esac

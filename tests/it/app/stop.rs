@@ -4,7 +4,14 @@
     reason = "helpers of tests fail the test that called them"
 )]
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use beamline_sidecar::store::Level;
 use http::StatusCode;
@@ -58,12 +65,13 @@ async fn hostile_48_no_accepted_request_fails_when_the_process_is_told_to_stop()
     let (mut sidecar, client, admin) = process(&heir.url(), state.path());
     eventually("live", || async { is_live(&admin).await }).await;
     let churning = churn(&heir);
+    let answered: Arc<[AtomicU32]> = (0..8).map(|_| AtomicU32::new(0)).collect();
     let asking: Vec<_> = (0..8)
-        .map(|_| {
+        .map(|number| {
+            let answered = answered.clone();
             // A connection of its own each, kept until it is closed by the other side.
             let client = Client::new(&sidecar.listen[0]);
             tokio::spawn(async move {
-                let mut answered = 0u32;
                 loop {
                     match client
                         .send(http::Method::GET, "/api/v1/policies/t/7", &[], "")
@@ -71,22 +79,26 @@ async fn hostile_48_no_accepted_request_fails_when_the_process_is_told_to_stop()
                     {
                         Ok(answer) => {
                             assert_eq!(answer.status, StatusCode::OK);
-                            answered += 1;
+                            answered[number].fetch_add(1, SeqCst);
                         }
                         // Only without a listener.
                         Err(error) => {
+                            let answered = answered[number].load(SeqCst);
                             assert!(error.contains("Connect"), "after {answered}: {error}");
-                            return answered;
+                            return;
                         }
                     }
                 }
             })
         })
         .collect();
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    eventually("all are being answered", || async {
+        answered.iter().all(|answered| answered.load(SeqCst) > 20)
+    })
+    .await;
     sidecar.signal(Signal::TERM);
     for asked in asking {
-        assert!(asked.await.unwrap() > 20);
+        asked.await.unwrap();
     }
     assert_eq!(
         tokio::task::spawn_blocking(move || sidecar.wait()).await.unwrap(),
@@ -115,6 +127,10 @@ async fn hostile_48_a_process_killed_while_it_writes_starts_from_something_whole
         eventually("live", || async { is_live(&admin).await }).await;
         // At another moment of the writing each time.
         tokio::time::sleep(Duration::from_millis(100 + 97 * turn)).await;
+        if turn == 5 && !was_written {
+            let snapshot = state.path().join("snapshot");
+            eventually("it has written", || async { snapshot.exists() }).await;
+        }
         sidecar.kill();
         // There is no HEIR: the snapshot on disk has to do.
         let (mut again, client, admin) = process("http://127.0.0.1:9", state.path());

@@ -147,7 +147,7 @@ async fn hostile_43_a_policy_that_may_have_been_revoked_decides_no_longer_than_i
     heir.client()
         .put_policy("acme/chat", r#"{"weights":{"a":1.0}}"#)
         .await;
-    let yaml = "refresh: {interval_ms: 50, long_poll_timeout_ms: 100, stale_after_ms: 300, expired_after_ms: 1500, when_expired: refuse}";
+    let yaml = "refresh: {interval_ms: 50, long_poll_timeout_ms: 100, stale_after_ms: 300, expired_after_ms: 6000, when_expired: refuse}";
     let sidecar = Sidecar::start(&heir.url(), yaml);
     sidecar.wait_for("live").await;
     let client = sidecar.client();
@@ -180,7 +180,7 @@ async fn hostile_45_when_all_are_open_the_answer_is_declared_and_few_are_let_thr
     let dir = tempfile::tempdir().unwrap();
     let policy = json!({
         "providers": [{"name": "a", "weight": 50}, {"name": "b", "weight": 50}],
-        "circuit_breaker": {"enabled": true, "failure_threshold": 1, "timeout_ms": 1000, "half_open_max_calls": 2},
+        "circuit_breaker": {"enabled": true, "failure_threshold": 1, "timeout_ms": 5000, "half_open_max_calls": 2},
     });
     let sidecar = with_policies(dir.path(), &[("acme/chat", policy)], "");
     let client = sidecar.client();
@@ -201,10 +201,9 @@ async fn hostile_45_when_all_are_open_the_answer_is_declared_and_few_are_let_thr
         202
     );
     let refused = decide(&client, &asked, &[]).await;
-    assert_eq!(
-        (outcome(&refused).as_str(), refused.header("retry-after")),
-        ("503 decision_failed", "1")
-    );
+    assert_eq!(outcome(&refused), "503 decision_failed");
+    let seconds: u32 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=5).contains(&seconds), "{seconds}");
     eventually("somebody may try", || async {
         decide(&client, &asked, &[]).await.status == 200
     })

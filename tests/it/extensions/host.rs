@@ -1,6 +1,6 @@
 //! One call and its limits.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use beamline_sidecar::extensions::{CallError, CallLimits, Fast, Kind, Raw, Rejection, Time, WireVerdict};
 
@@ -59,12 +59,10 @@ fn hostile_22_a_loop_ends_at_the_deadline_wherever_it_is() {
         fast: None,
     };
     for config in [r#"{"do":"loop"}"#, r#"{"do":"loop-in-host"}"#] {
-        let began = Instant::now();
+        // It ends at all; how exactly is for the benchmark.
         let ran = misbehave(config, LIMITS, time);
         assert_eq!(ran.result, Err(CallError::Timeout), "{config}");
         assert!(ran.took >= Duration::from_millis(50), "{config}: {:?}", ran.took);
-        // It ends at all; how exactly is for the benchmark.
-        assert!(began.elapsed() < Duration::from_secs(20));
     }
 }
 

@@ -48,7 +48,7 @@ async fn start() -> (Scripted, Sidecar) {
         json_answer(stream(1, &[("chat", "{\"good\":1}"), ("other", "{}")])),
     );
     let sidecar = Sidecar::try_start(&format!(
-        "{QUICK}heir: {{url: '{}', timeout_ms: 400, health_interval_ms: 100, max_answer_bytes: 1048576, breaker: {{failure_threshold: 1000}}, retry: {{max_attempts: 1}}}}
+        "{QUICK}heir: {{url: '{}', timeout_ms: 5000, health_interval_ms: 100, max_answer_bytes: 1048576, breaker: {{failure_threshold: 1000}}, retry: {{max_attempts: 1}}}}
 limits: {{max_body_bytes: 65536}}
 refresh: {{interval_ms: 50, max_removed_percent: 100}}",
         heir.url()

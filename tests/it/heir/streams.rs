@@ -82,7 +82,7 @@ async fn hostile_37_a_stream_that_stops_without_ending_times_out_and_is_recovere
     let half_open = HalfOpen::start(begun).await;
     for say in [Say::Silence, bytes("", "")] {
         let reason = if matches!(say, Say::Silence) {
-            "did not answer within 400 ms"
+            "did not answer within 5000 ms"
         } else {
             "ends before"
         };

@@ -25,7 +25,7 @@ async fn who_stops_talking_is_hung_up_on() {
     let heir = Heir::start(Level::Changes).await;
     let sidecar = Sidecar::start(
         &heir.url(),
-        "limits: {read_timeout_ms: 200, idle_timeout_ms: 1000}",
+        "limits: {read_timeout_ms: 3000, idle_timeout_ms: 4000}",
     );
     sidecar.wait_for("live").await;
     let head = "PUT /api/v1/policies/acme/chat HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n";

@@ -24,7 +24,7 @@ async fn ready_tells_how_well_and_why_and_live_only_that_it_runs() {
     heir.gone().await;
     let sidecar = Sidecar::start(
         &heir.url(),
-        "refresh: {interval_ms: 50, long_poll_timeout_ms: 50, stale_after_ms: 3000, expired_after_ms: 600000}",
+        "refresh: {interval_ms: 50, long_poll_timeout_ms: 50, stale_after_ms: 10000, expired_after_ms: 600000}",
     );
     let none = "neither HEIR nor the disk nor policies_dir has given a snapshot yet";
     assert_eq!(ready(&sidecar).await, judged(503, "not_ready", none));
@@ -74,7 +74,7 @@ async fn a_sidecar_that_stops_answers_and_says_that_it_is_not_ready() {
     let heir = Heir::start(Level::Changes).await;
     heir.client().put_policy("acme/chat", "{}").await;
     let sidecar = Sidecar::try_start(&format!(
-        "listen: 127.0.0.1:0\nadmin: {{listen: '127.0.0.1:0'}}\nheir: {{url: '{}'}}\nshutdown: {{lame_duck_ms: 5000}}",
+        "listen: 127.0.0.1:0\nadmin: {{listen: '127.0.0.1:0'}}\nheir: {{url: '{}'}}\nshutdown: {{lame_duck_ms: 60000}}",
         heir.url()
     ))
     .unwrap();

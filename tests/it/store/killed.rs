@@ -3,6 +3,10 @@
 use std::{
     collections::BTreeMap,
     path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,7 +19,7 @@ use super::{
     running::config,
     scratch::{Scratch, everywhere},
 };
-use crate::support::Client;
+use crate::support::{Client, eventually};
 
 /// In the directory of a child process: the database that it is to serve.
 const SERVE_HERE: &str = "serve-here";
@@ -43,7 +47,7 @@ async fn serve_in_a_child(scratch: &Scratch, folder: &Path) -> (tokio::process::
         .spawn()
         .unwrap();
     let place = folder.join("address");
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !place.exists() {
         assert!(Instant::now() < deadline, "the child did not come up");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -60,9 +64,10 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
         let mut acknowledged: BTreeMap<String, (u64, String)> = BTreeMap::new();
         for round in 0..3 {
             let (mut child, client) = serve_in_a_child(scratch, folder).await;
+            let written = Arc::new(AtomicUsize::new(0));
             let writers: Vec<_> = (0..4)
                 .map(|writer| {
-                    let client = client.clone();
+                    let (client, written) = (client.clone(), written.clone());
                     tokio::spawn(async move {
                         let mut mine = BTreeMap::new();
                         for n in 0.. {
@@ -74,12 +79,16 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
                                 return (mine, Some((path, body)));
                             };
                             mine.insert(path, (put.revision(), body));
+                            written.fetch_add(1, SeqCst);
                         }
                         unreachable!("the writer writes until the store is gone")
                     })
                 })
                 .collect();
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            eventually("some writes are acknowledged", || async {
+                written.load(SeqCst) > 100
+            })
+            .await;
             child.kill().await.unwrap();
             let mut doubtful = Vec::new();
             for writer in writers {

@@ -48,7 +48,7 @@ impl Running {
 
     pub(super) async fn stop(self) {
         self.stop.cancel();
-        tokio::time::timeout(Duration::from_secs(5), self.task)
+        tokio::time::timeout(Duration::from_secs(30), self.task)
             .await
             .unwrap()
             .unwrap();

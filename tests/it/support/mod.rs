@@ -34,9 +34,9 @@ pub(crate) use proxy::Proxy;
 pub(crate) use scripted::{Say, Scripted};
 pub(crate) use sidecar::{QUICK, Sidecar};
 
-/// Waits until the condition holds; fails the test if it does not within half a minute.
+/// Waits until the condition holds; fails the test if it does not within a minute.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !condition().await {
         assert!(Instant::now() < deadline, "in vain: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;

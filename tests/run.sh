@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# What `make test` does: every test that needs no outside service, to the end whatever fails, and its figures last.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH=$PWD/.tools/bin:$PATH
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+failed=()
+colour=never
+[[ ! -t 2 ]] || colour=always
+
+# Runs a command of tests, and keeps what it says to count them by.
+run() {
+    "$@" 2>&1 | tee -a "$log" || failed+=("$*")
+}
+
+from=$SECONDS
+tests/setup.sh
+set_up=$((SECONDS - from)) from=$SECONDS
+
+cargo nextest run --workspace --locked --no-run
+(cd wasm-extensions && cargo test --workspace --locked --no-run --quiet)
+build=$((SECONDS - from)) from=$SECONDS
+
+run cargo nextest run --workspace --locked --no-fail-fast --color "$colour"
+run cargo test --workspace --locked --no-fail-fast --doc
+cd wasm-extensions
+run cargo test --workspace --locked --no-fail-fast --quiet
+run=$((SECONDS - from))
+
+# nextest sums up in one line; `cargo test` for each program, or crate with documentation.
+counts=$(sed 's/\x1b\[[0-9;]*m//g' "$log" | awk '
+    / Summary / { for (i = 2; i <= NF; i++) {
+        if ($i ~ /^passed/) passed += $(i - 1)
+        if ($i ~ /^(failed|timed)/) failed += $(i - 1)
+        if ($i ~ /^skipped/) skipped += $(i - 1) } }
+    /^test result: / { passed += $4; failed += $6; skipped += $8 }
+    END { printf "%d passed, %d failed, %d skipped", passed, failed, skipped }')
+printf '\ntests: %s; set-up %d s, build %d s, run %d s\n' "$counts" "$set_up" "$build" "$run"
+((${#failed[@]} == 0)) || { printf 'failed: %s\n' "${failed[@]}"; exit 1; }
