@@ -16,8 +16,8 @@ use std::{
 };
 
 use beamline_sidecar::extensions::{
-    Ambience, Built, CallLimits, CallRecord, Compiler, Engines, Kind, MessageRecord, Prepared, Ran, Raw,
-    Time, Work, Workshop,
+    Built, CallEnv, CallLimits, CallOutput, CallRecord, Compiler, ComponentCache, Engines, Kind,
+    MessageRecord, Prepared, Raw, Time, Work,
 };
 
 const LIMITS: CallLimits = CallLimits {
@@ -29,15 +29,15 @@ const TIME: Time = Time {
     deadline: Duration::from_secs(1),
     fast: None,
 };
-const AMBIENCE: Ambience = Ambience { now_ms: 0, seed: 0 };
+const ENV: CallEnv = CallEnv { now_ms: 0, seed: 0 };
 
-static WORKSHOP: LazyLock<Workshop> = LazyLock::new(|| {
+static COMPONENT_CACHE: LazyLock<ComponentCache> = LazyLock::new(|| {
     let compiler = Compiler {
         program: env!("CARGO_BIN_EXE_beamline-sidecar").into(),
         timeout: Duration::from_secs(120),
         memory_bytes: 4 << 30,
     };
-    Workshop::new(Arc::new(Engines::new(256, 64 << 20).unwrap()), compiler, None)
+    ComponentCache::new(Arc::new(Engines::new(256, 64 << 20).unwrap()), compiler, None)
 });
 
 struct Guest {
@@ -51,8 +51,10 @@ impl Guest {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("wasm-extensions/target/components")
             .join(format!("{name}.wasm"));
-        let built = WORKSHOP.build(&fs::read(path).ok()?).unwrap();
-        let prepared = WORKSHOP.link(&built, kind, &built.interface.needs()).unwrap();
+        let built = COMPONENT_CACHE.build(&fs::read(path).ok()?).unwrap();
+        let prepared = COMPONENT_CACHE
+            .link(&built, kind, &built.interface.needs())
+            .unwrap();
         Some(Self {
             prepared,
             built,
@@ -65,7 +67,7 @@ impl Guest {
         assert!(result.is_ok(), "{result:?}");
     }
 
-    fn run(&self, payload: &str, config: &str, time: Time) -> Ran<Raw> {
+    fn run(&self, payload: &str, config: &str, time: Time) -> CallOutput<Raw> {
         let record = CallRecord {
             tenant_id: "acme",
             policy_id: "chat",
@@ -85,7 +87,7 @@ impl Guest {
             Kind::Pre => Work::Pre(message),
             _ => Work::Validator(message),
         };
-        self.prepared.call(record, work, LIMITS, time, AMBIENCE)
+        self.prepared.call(record, work, LIMITS, time, ENV)
     }
 }
 
@@ -145,7 +147,7 @@ fn main() {
         return;
     }
     let before = resident();
-    LazyLock::force(&WORKSHOP);
+    LazyLock::force(&COMPONENT_CACHE);
     println!(
         "pools of 256 instances: {:.1} MiB at creation",
         (resident() - before) / f64::from(1 << 20)

@@ -9,8 +9,8 @@ use std::{
 };
 
 use beamline_sidecar::extensions::{
-    Ambience, BreakerState, CallLimits, CallRecord, CandidateRecord, Compiler, DecisionRecord, Engines, Kind,
-    MessageRecord, Time, Work, Workshop, check_answer,
+    CallEnv, BreakerState, CallLimits, CallRecord, CandidateRecord, Compiler, DecisionRecord, Engines, Kind,
+    MessageRecord, Time, Work, ComponentCache, check_answer,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -20,18 +20,18 @@ const LIMITS: CallLimits = CallLimits {
     output_bytes: 1 << 16,
 };
 
-static WORKSHOP: LazyLock<Workshop> = LazyLock::new(|| {
+static COMPONENT_CACHE: LazyLock<ComponentCache> = LazyLock::new(|| {
     let engines = Engines::new(4, LIMITS.memory_bytes as u64).expect("an engine");
     let compiler = Compiler {
         program: "unused".into(),
         timeout: Duration::from_secs(10),
         memory_bytes: 1 << 30,
     };
-    Workshop::new(Arc::new(engines), compiler, None)
+    ComponentCache::new(Arc::new(engines), compiler, None)
 });
 
 fuzz_target!(|module: &[u8]| {
-    let built = match WORKSHOP.build(module) {
+    let built = match COMPONENT_CACHE.build(module) {
         Ok(built) => built,
         Err(refused) => {
             assert!(!refused.to_string().is_empty());
@@ -39,7 +39,7 @@ fuzz_target!(|module: &[u8]| {
         }
     };
     for kind in [Kind::Pre, Kind::Validator, Kind::Scorer, Kind::Post] {
-        let prepared = match WORKSHOP.link_within(&built, kind, &built.interface.needs(), LIMITS) {
+        let prepared = match COMPONENT_CACHE.link_within(&built, kind, &built.interface.needs(), LIMITS) {
             Ok(prepared) => prepared,
             Err(unusable) => {
                 assert!(!unusable.to_string().is_empty());
@@ -84,8 +84,8 @@ fuzz_target!(|module: &[u8]| {
             deadline: Duration::from_millis(5),
             fast: None,
         };
-        let ambience = Ambience { now_ms: 0, seed: 7 };
-        let ran = prepared.call(record, work, LIMITS, time, ambience);
+        let env = CallEnv { now_ms: 0, seed: 7 };
+        let ran = prepared.call(record, work, LIMITS, time, env);
         assert!(ran.memory_bytes <= LIMITS.memory_bytes, "{}", ran.memory_bytes);
         assert!(ran.said.lines.len() <= 32);
         if let Ok(raw) = ran.result {

@@ -56,7 +56,7 @@ impl Admin {
         let all = snapshot.registry().sorted();
         let page: serde_json::Map<String, Value> = all
             .iter()
-            .map(|e| (e.id.to_string(), json!(e.vitals.health(&e.id, now()))))
+            .map(|e| (e.id.to_string(), json!(e.health.report(&e.id, now()))))
             .collect();
         Ok(respond::json(StatusCode::OK, &page))
     }
@@ -68,7 +68,7 @@ impl Admin {
         let all = snapshot.registry().sorted();
         let page: serde_json::Map<String, Value> = all
             .iter()
-            .map(|e| (e.id.to_string(), json!(e.vitals.breaker(&e.id, now()))))
+            .map(|e| (e.id.to_string(), json!(e.health.breaker(&e.id, now()))))
             .collect();
         Ok(respond::json(StatusCode::OK, &page))
     }
@@ -94,9 +94,9 @@ impl Admin {
         };
         let mut page = entry(extension);
         page["problems"] = json!(problems);
-        page["health"] = json!(extension.vitals.health(id, now()));
-        page["circuit_breaker"] = json!(extension.vitals.breaker(id, now()));
-        page["last_traps"] = json!(extension.vitals.traps());
+        page["health"] = json!(extension.health.report(id, now()));
+        page["circuit_breaker"] = json!(extension.health.breaker(id, now()));
+        page["last_traps"] = json!(extension.health.traps());
         Ok(respond::json(StatusCode::OK, &page))
     }
 
@@ -119,8 +119,8 @@ impl Admin {
             "disable" if registry.disabled().contains_key(id) => false,
             "lift" => match registry.get(id) {
                 Some(extension) => {
-                    extension.vitals.lift();
-                    self.extension_metrics.barred(id, None);
+                    extension.health.release();
+                    self.extension_metrics.blocked(id, None);
                     true
                 }
                 None => return Err(unknown(id)),
@@ -192,12 +192,12 @@ fn entry(extension: &Extension) -> Value {
     json!({
         "id": extension.id,
         "type": extension.kind,
-        "description": extension.record.description,
+        "description": extension.manifest.description,
         "source": extension.source,
-        "capabilities": extension.record.capabilities,
+        "capabilities": extension.manifest.capabilities,
         "concurrency": extension.concurrency,
         "versions": targets.collect::<Value>(),
-        "lane": extension.vitals.health(&extension.id, now()).lane,
-        "state": extension.vitals.breaker(&extension.id, now()).state,
+        "lane": extension.health.report(&extension.id, now()).lane,
+        "state": extension.health.breaker(&extension.id, now()).state,
     })
 }

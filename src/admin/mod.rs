@@ -22,6 +22,7 @@ pub use openapi::document as openapi;
 
 use crate::{
     decide::memory::Memory,
+    extensions::ExtensionMetrics,
     failure::{ErrorCode, Failure},
     heir::HeirClient,
     intake::IntakeMetrics,
@@ -30,7 +31,7 @@ use crate::{
     refresh::{Directory, Refresher},
     respond::{self, Response},
     snapshot::SnapshotStore,
-    telemetry::{Logs, extensions::ExtensionMetrics},
+    telemetry::Logs,
     write::Writer,
 };
 

@@ -7,8 +7,11 @@ use std::{
 
 use super::{error::BuildError, reload::ConfigSource};
 use crate::{
-    config::Config, extensions::ExtensionHost, readiness::Readiness, refresh::Directory,
-    snapshot::SnapshotStore, telemetry::extensions::ExtensionMetrics,
+    config::Config,
+    extensions::{ExtensionHost, ExtensionMetrics, ExtensionRecords},
+    readiness::Readiness,
+    refresh::Directory,
+    snapshot::SnapshotStore,
 };
 
 /// The host of extensions, with those of the local directory read and compiled.
@@ -39,7 +42,7 @@ pub(super) fn extension_host(
                 source,
             })?;
         tracing::info!(records, path = %path.display(), "Read the local extensions.");
-        host.obtain_here(&crate::snapshot::ExtensionRecords::new());
+        host.obtain_here(&ExtensionRecords::new());
     }
     Ok(Arc::new(host))
 }

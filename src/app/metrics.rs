@@ -5,6 +5,7 @@ use std::sync::Arc;
 use prometheus::{IntCounterVec, Registry};
 
 use crate::{
+    extensions::ExtensionMetrics,
     health_check::HealthCheckMetrics,
     heir::HeirMetrics,
     intake::IntakeMetrics,
@@ -12,10 +13,7 @@ use crate::{
     refresh::RefreshMetrics,
     route::RouteMetrics,
     snapshot::SnapshotMetrics,
-    telemetry::{
-        extensions::ExtensionMetrics,
-        registry::{counters, gauges},
-    },
+    telemetry::registry::{counters, gauges},
     write::WriteMetrics,
 };
 

@@ -62,6 +62,7 @@ pub struct ExtensionBreakerConfig {
     /// Share of failed calls in the window that opens it, once there were ten.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub error_rate_threshold: f64,
+    /// The time over which calls are counted for `error_rate_threshold`.
     #[schemars(range(min = 1, max = 3_600))]
     pub window_seconds: u32,
     /// How long it stays open before calls are tried again.

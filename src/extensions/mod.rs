@@ -1,47 +1,47 @@
 //! Extensions: WebAssembly components that take part in decisions. Each call gets an instance of its own, with limits on
-//! time, memory and what it may say, and nothing of the system but what it was granted.
+//! time, memory and output, and nothing of the system but what it was granted.
+//!
+//! ```text
+//!  host ─► testing   cases of an extension, for its author ─────────────────────────────────────────────┐
+//!       ─► invoke    calls for a decision ─► registry  what can be called ─► component_cache  modules ──┤
+//!                                                                         ─► health                     │
+//!          component_cache, health ─► scheduling  where a call runs                                     │
+//!                                  ─► manifest    registry records, read ─► sandbox  one call ◄─────────┘
+//! ```
+//!
+//! Arrows point to the right only. `config`, `metrics` and `revision` use nothing else in this room.
 
-mod answer;
-mod artifact;
-mod assemble;
-mod call;
-pub mod cases;
-mod clock;
-mod compile;
-mod component;
+mod component_cache;
 mod config;
-mod config_check;
-mod directory;
-mod engine;
-mod fetch;
+mod health;
 mod host;
-mod lane;
-mod latency;
-mod module;
-mod provision;
-mod record;
+mod invoke;
+mod manifest;
+mod metrics;
 mod registry;
-mod run;
-mod slow;
-mod vitals;
-mod wire;
-mod workshop;
+mod revision;
+mod sandbox;
+mod scheduling;
+pub mod testing;
 
-pub use answer::check as check_answer;
-pub use call::{CallError, CrashReport};
-pub use compile::{COMMAND, CompileError, Compiler, compile_here};
-pub use component::{Ambience, CallLimits, Interface, Kind, Prepared, Ran, Raw, Unusable, Work};
-pub use config::{ExtensionBreakerConfig, ExtensionsConfig};
-pub use engine::{EngineError, Engines, Profile};
-pub use host::{Capability, Fast, Said, Time};
-pub use module::{ModuleDigest, ModuleSource};
-pub use provision::{ExtensionHost, Wanted};
-pub use record::{Instance, Module, Record, RecordKind, RecordLimits, Release};
-pub use registry::{Extension, RecordSource, Registry, Target, merged};
-pub use run::Calls;
-pub use vitals::{BreakerReport, HealthReport, LastTrap, Vitals};
-pub use wire::{
-    BreakerState, CallRecord, CandidateRecord, ConfigProblem, DecisionRecord, GuestFailure, LogLevel,
-    MessageRecord, NewMessage, PreOutput, Rejection, WireScore, WireVerdict,
+pub use self::{
+    component_cache::{
+        Built, COMMAND, CompileError, Compiler, ComponentCache, NotBuilt, Wanted, compile_here,
+    },
+    config::{ExtensionBreakerConfig, ExtensionsConfig},
+    health::{BreakerReport, ExtensionHealth, HealthReport, LastTrap},
+    host::ExtensionHost,
+    invoke::Calls,
+    manifest::{
+        ExtensionRecords, Instance, Manifest, ManifestKind, ManifestLimits, Module, ModuleDigest,
+        ModuleSource, Release,
+    },
+    metrics::ExtensionMetrics,
+    registry::{Extension, ManifestSource, Registry, Target, merged},
+    sandbox::{
+        BreakerState, CallEnv, CallError, CallLimits, CallOutput, CallRecord, CandidateRecord, Capability,
+        ConfigProblem, CrashReport, DecisionRecord, EngineError, Engines, Fast, GuestFailure, GuestOutput,
+        Interface, Kind, LogLevel, MessageRecord, NewMessage, PreOutput, Prepared, Profile, Raw, Rejection,
+        SpentStore, Time, Unusable, WireScore, WireVerdict, Work, check_answer,
+    },
 };
-pub use workshop::{Built, NotBuilt, Workshop};

@@ -17,10 +17,9 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    extensions::ExtensionRecords,
     policy::{ETag, PolicyDocument, PolicyId, TenantId},
-    snapshot::{
-        Coverage, ExtensionRecords, Incoming, Origin, Policy, Position, Scope, Snapshot, SnapshotStore,
-    },
+    snapshot::{Coverage, Incoming, Origin, Policy, Position, Scope, Snapshot, SnapshotStore},
 };
 
 const FORMAT: u32 = 1;

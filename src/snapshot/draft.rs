@@ -6,11 +6,10 @@ use hashbrown::HashMap;
 use http::HeaderValue;
 
 use super::{
-    Coverage, Entry, ExtensionRecords, Key, Origin, Policy, Position, Problems, Queued, Snapshot,
-    SnapshotMetrics, Tenant,
+    Coverage, Entry, Key, Origin, Policy, Position, Problems, Queued, Snapshot, SnapshotMetrics, Tenant,
 };
 use crate::{
-    extensions::ExtensionHost,
+    extensions::{ExtensionHost, ExtensionRecords},
     policy::{PolicyId, TenantId},
 };
 

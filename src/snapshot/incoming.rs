@@ -5,8 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hashbrown::HashMap;
 
-use super::{Coverage, ExtensionRecords, Key, Policy, Position, Problems, Snapshot};
-use crate::policy::{ETag, PolicyDocument, PolicyId, Problem, TenantId};
+use super::{Coverage, Key, Policy, Position, Problems, Snapshot};
+use crate::{
+    extensions::ExtensionRecords,
+    policy::{ETag, PolicyDocument, PolicyId, Problem, TenantId},
+};
 
 /// All that HEIR has, or all that it has of one tenant.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use store::{Activation, FetchStart, Guarded, SnapshotStore, Withheld};
 
 use crate::{
-    extensions::Registry,
+    extensions::{ExtensionRecords, Registry},
     policy::{PolicyId, Problem, TenantId},
 };
 
@@ -65,9 +65,6 @@ pub type Key = (TenantId, PolicyId);
 
 /// Problems by the policy that has them.
 pub type Problems = BTreeMap<Key, Vec<Problem>>;
-
-/// Extensions' registry records by id, as HEIR has them.
-pub type ExtensionRecords = BTreeMap<String, Arc<str>>;
 
 /// One tenant's policies.
 #[derive(Debug, Clone)]

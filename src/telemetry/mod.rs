@@ -1,7 +1,6 @@
 //! Logs, and the registration of metrics.
 
 mod escape;
-pub mod extensions;
 mod logs;
 pub mod registry;
 

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    anatomy::Anatomy,
-    engine::{default_timeout_ms, limits, workshop},
+    component_info::ComponentInfo,
+    engine::{component_cache, default_timeout_ms, limits},
     show::{bytes, thousands},
     target::Target,
     test::record,
@@ -23,7 +23,7 @@ use crate::{
     cli::{EXIT_USAGE, print, print_err},
     extensions::{
         BreakerState, Kind, ModuleDigest, Prepared, Raw,
-        cases::{CaseCandidate, CaseDecision, DecideContext, Expect, ExtensionCase, Given, MessageValue},
+        testing::{CallSettings, CaseCandidate, CaseDecision, Expect, ExtensionCase, Given, MessageValue},
     },
 };
 
@@ -114,8 +114,8 @@ fn bench(args: &BenchArgs) -> Result<(), Stopped> {
     let record = record(&target)?;
     let module = target.read()?;
     let refused = |reason: String| format!("{}: {reason}", target.file.display());
-    let anatomy = Anatomy::of(&module).map_err(refused)?;
-    let kind = anatomy
+    let info = ComponentInfo::of(&module).map_err(refused)?;
+    let kind = info
         .kind
         .ok_or_else(|| refused("it is of no world that is known; `ext check` tells more".to_owned()))?;
     let config = match (&args.config, &record) {
@@ -125,9 +125,9 @@ fn bench(args: &BenchArgs) -> Result<(), Stopped> {
     };
     let case = case(kind, config, payload(args.payload.as_deref())?);
     let cores = thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-    let limits = limits(anatomy.profile, record.as_ref());
-    let workshop = workshop(cores * 2, limits.memory_bytes)?;
-    let built = workshop.build(&module).map_err(|error| refused(error.reason))?;
+    let limits = limits(info.profile, record.as_ref());
+    let cache = component_cache(cores * 2, limits.memory_bytes)?;
+    let built = cache.build(&module).map_err(|error| refused(error.reason))?;
     // Nothing is kept on disk here.
     let compiled_in = built
         .compiled_in
@@ -135,18 +135,18 @@ fn bench(args: &BenchArgs) -> Result<(), Stopped> {
     let capabilities = record
         .as_ref()
         .map_or_else(|| built.interface.needs(), |record| record.capabilities.clone());
-    let prepared = workshop
+    let prepared = cache
         .link(&built, kind, &capabilities)
         .map_err(|error| refused(error.to_string()))?;
     let timeout_ms = record.as_ref().and_then(|record| record.base.timeout_ms);
-    let circumstances = DecideContext {
+    let settings = CallSettings {
         limits,
         deadline: Duration::from_secs(5),
         remaining_ms: timeout_ms.unwrap_or_else(default_timeout_ms),
     };
     let bench = Bench {
         prepared: &prepared,
-        circumstances,
+        settings,
         case: &case,
     };
     let memory_bytes = bench.try_it()?;
@@ -167,8 +167,8 @@ fn bench(args: &BenchArgs) -> Result<(), Stopped> {
     let total: f64 = times.iter().map(|nanos| f64::from(*nanos)).sum();
     let measured = Measured {
         setting: setting(&case),
-        sha256: anatomy.sha256.to_string(),
-        bytes: anatomy.bytes,
+        sha256: info.sha256.to_string(),
+        bytes: info.bytes,
         compile_us: compiled_in.as_secs_f64() * 1e6,
         calls: times.len(),
         p50_us: quantile(&times, 0.5),
@@ -213,7 +213,7 @@ fn bench(args: &BenchArgs) -> Result<(), Stopped> {
 /// One component with one thing to do.
 struct Bench<'a> {
     prepared: &'a Prepared,
-    circumstances: DecideContext,
+    settings: CallSettings,
     case: &'a ExtensionCase,
 }
 
@@ -221,7 +221,7 @@ impl Bench<'_> {
     /// Makes one call, and says how much memory it took.
     fn try_it(&self) -> Result<usize, Stopped> {
         let given = Given::of(self.case);
-        let checked = given.check_config(self.prepared, &self.circumstances);
+        let checked = given.check_config(self.prepared, &self.settings);
         match checked.result {
             Ok(problems) if problems.is_empty() => {}
             Ok(problems) => {
@@ -240,12 +240,12 @@ impl Bench<'_> {
                 )));
             }
         }
-        let ran = given.call(self.prepared, &self.circumstances);
+        let ran = given.call(self.prepared, &self.settings);
         match ran.result {
             Ok(_) => Ok(ran.memory_bytes),
             Err(error) => {
                 let lines: Vec<String> = ran
-                    .said
+                    .output
                     .lines
                     .iter()
                     .map(|(_, line)| format!("\n  it logged: {line}"))
@@ -270,9 +270,9 @@ impl Bench<'_> {
             let mut times = Vec::with_capacity(1 << 16);
             while began.elapsed() < wanted || times.is_empty() {
                 let call = Instant::now();
-                let ran = given.call(self.prepared, &self.circumstances);
+                let ran = given.call(self.prepared, &self.settings);
                 let took = call.elapsed();
-                drop::<crate::extensions::Ran<Raw>>(ran);
+                drop::<crate::extensions::CallOutput<Raw>>(ran);
                 times.push(u32::try_from(took.as_nanos()).unwrap_or(u32::MAX));
             }
             times

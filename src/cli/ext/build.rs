@@ -11,8 +11,8 @@ use serde_json::json;
 use wit_component::ComponentEncoder;
 
 use super::{
-    anatomy::Anatomy,
     compile,
+    component_info::ComponentInfo,
     show::{Table, bytes, listed, thousands},
     target::{Language, Project},
 };
@@ -69,8 +69,8 @@ fn build(args: &BuildArgs) -> Result<(), String> {
         Language::Rust => componentize(&module)?,
         Language::Js | Language::Python => module,
     };
-    let anatomy =
-        Anatomy::of(&component).map_err(|reason| format!("what was built cannot be used: {reason}"))?;
+    let info =
+        ComponentInfo::of(&component).map_err(|reason| format!("what was built cannot be used: {reason}"))?;
     write(&out, &component).map_err(|error| format!("{}: {error}", out.display()))?;
     let size = component.len() as u64;
     if args.json {
@@ -78,7 +78,7 @@ fn build(args: &BuildArgs) -> Result<(), String> {
             "file": out,
             "compiler": compiled.compiler,
             "previous_bytes": before,
-            "component": anatomy,
+            "component": info,
         });
         print(&report.to_string());
         return Ok(());
@@ -87,8 +87,8 @@ fn build(args: &BuildArgs) -> Result<(), String> {
     table.row("component", out.display().to_string());
     table.row("built by", compiled.compiler);
     table.row("size", format!("{}{}", bytes(size), change(before, size)));
-    table.row("imports", listed(anatomy.imports.iter().map(String::as_str)));
-    table.row("sha256", anatomy.sha256.to_string());
+    table.row("imports", listed(info.imports.iter().map(String::as_str)));
+    table.row("sha256", info.sha256.to_string());
     print(&table.to_string());
     Ok(())
 }
@@ -150,7 +150,7 @@ mod tests {
         // It becomes a component, of no world.
         assert!(
             componentize(empty)
-                .is_ok_and(|component| Anatomy::of(&component).is_ok_and(|it| it.kind.is_none()))
+                .is_ok_and(|component| ComponentInfo::of(&component).is_ok_and(|it| it.kind.is_none()))
         );
     }
 }

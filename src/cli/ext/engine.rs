@@ -3,10 +3,10 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use crate::extensions::{
-    CallLimits, Compiler, Engines, ExtensionsConfig, Profile, Record, RecordLimits, Workshop,
+    CallLimits, Compiler, ComponentCache, Engines, ExtensionsConfig, Manifest, ManifestLimits, Profile,
 };
 
-/// Longer than a sidecar waits, so that an author's busy machine decides nothing. `ext check` tells of the difference.
+/// Longer than a sidecar waits, so that an author's busy machine decides nothing. `ext check` reports the difference.
 const COMPILE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What a call may take where its record does not say, in milliseconds.
@@ -14,9 +14,9 @@ pub(super) fn default_timeout_ms() -> u32 {
     ExtensionsConfig::default().timeout_ms
 }
 
-/// A workshop with room for so many calls at once. What it compiles is kept nowhere: to load code from a directory that
+/// A component cache with room for so many calls at once. What it compiles is kept nowhere: to load code from a directory that
 /// came with a project would be to trust it.
-pub(super) fn workshop(calls: usize, memory_bytes: usize) -> Result<Workshop, String> {
+pub(super) fn component_cache(calls: usize, memory_bytes: usize) -> Result<ComponentCache, String> {
     let config = ExtensionsConfig::default();
     let instances = u32::try_from(calls).unwrap_or(u32::MAX).max(4);
     let most = config.max_memory_bytes.max(memory_bytes as u64);
@@ -28,12 +28,12 @@ pub(super) fn workshop(calls: usize, memory_bytes: usize) -> Result<Workshop, St
         timeout: COMPILE_TIMEOUT,
         memory_bytes: config.max_compile_memory_bytes,
     };
-    Ok(Workshop::new(Arc::new(engines), compiler, None::<&Path>))
+    Ok(ComponentCache::new(Arc::new(engines), compiler, None::<&Path>))
 }
 
 /// The limits of a call, as the sidecar has them for this record.
-pub(super) fn limits(profile: Profile, record: Option<&Record>) -> CallLimits {
-    let said = record.map_or_else(RecordLimits::default, |record| record.limits);
+pub(super) fn limits(profile: Profile, record: Option<&Manifest>) -> CallLimits {
+    let said = record.map_or_else(ManifestLimits::default, |record| record.limits);
     let size =
         |said: Option<u64>, otherwise: u64| usize::try_from(said.unwrap_or(otherwise)).unwrap_or(usize::MAX);
     let table_elements = match profile {

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
-    anatomy::Anatomy,
+    component_info::ComponentInfo,
     show::{Table, bytes, listed},
     target::read_module,
 };
@@ -37,34 +37,34 @@ pub(super) struct InspectArgs {
 pub(super) fn run(args: &InspectArgs) -> ExitCode {
     let file = args.file.display();
     let read = read_module(&args.file);
-    let anatomy = match read.and_then(|module| Anatomy::of(&module)) {
-        Ok(anatomy) => anatomy,
+    let info = match read.and_then(|module| ComponentInfo::of(&module)) {
+        Ok(info) => info,
         Err(reason) => {
             print_err(&format!("{file}: {reason}"));
             return ExitCode::from(EXIT_USAGE);
         }
     };
     if args.json {
-        let mut report = json!(anatomy);
+        let mut report = json!(info);
         report["file"] = json!(args.file);
-        report["world"] = json!(anatomy.kind.map(crate::extensions::Kind::world));
+        report["world"] = json!(info.kind.map(crate::extensions::Kind::world));
         print(&report.to_string());
     } else {
-        show(&anatomy, &file.to_string());
+        show(&info, &file.to_string());
     }
-    if anatomy.kind.is_some() {
+    if info.kind.is_some() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
 }
 
-fn show(anatomy: &Anatomy, file: &str) {
+fn show(info: &ComponentInfo, file: &str) {
     let mut table = Table::default();
     table.row("file", file);
     table.row(
         "kind",
-        match anatomy.kind {
+        match info.kind {
             Some(kind) => format!("{} (world {})", kind.as_str(), kind.world()),
             None => "none: it exports no validate, score or process with the parameters that the worlds name"
                 .to_owned(),
@@ -72,16 +72,15 @@ fn show(anatomy: &Anatomy, file: &str) {
     );
     table.row(
         "built for",
-        anatomy
-            .package
+        info.package
             .as_deref()
             .unwrap_or("no version of beamline:extension"),
     );
-    table.row("size", bytes(anatomy.bytes as u64));
-    table.row("sha256", anatomy.sha256.to_string());
+    table.row("size", bytes(info.bytes as u64));
+    table.row("sha256", info.sha256.to_string());
     table.row(
         "profile",
-        match anatomy.profile {
+        match info.profile {
             Profile::Compact => {
                 "compact: explicit bounds checks, 16 MiB of memory unless its record says more"
             }
@@ -90,11 +89,11 @@ fn show(anatomy: &Anatomy, file: &str) {
     );
     table.row(
         "capabilities",
-        listed(anatomy.capabilities.iter().map(|it| it.as_str())),
+        listed(info.capabilities.iter().map(|it| it.as_str())),
     );
-    table.rows("imports", &anatomy.imports);
-    table.rows("exports", &anatomy.exports);
-    let producers = anatomy
+    table.rows("imports", &info.imports);
+    table.rows("exports", &info.exports);
+    let producers = info
         .producers
         .iter()
         .map(|made| format!("{} {} {}", made.field, made.name, made.version));

@@ -1,10 +1,10 @@
 //! `beamline-sidecar ext`: what authors of extensions need, from an empty directory to a measured component.
 
-mod anatomy;
 mod bench;
 mod build;
 mod check;
 mod compile;
+mod component_info;
 mod engine;
 mod frames;
 mod inspect;

@@ -216,7 +216,7 @@ mod tests {
     fn cases_are_of_their_kind() {
         for (kind, files) in all() {
             let (_, cases) = files.iter().find(|(name, _)| name == CASES).unwrap();
-            assert_eq!(crate::extensions::cases::read(cases).unwrap().kind, kind);
+            assert_eq!(crate::extensions::testing::read(cases).unwrap().kind, kind);
         }
     }
 }

@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{
-    engine::{default_timeout_ms, limits, workshop},
+    engine::{component_cache, default_timeout_ms, limits},
     frames,
     show::time,
     target::{CASES, Target},
@@ -19,8 +19,8 @@ use super::{
 use crate::{
     cli::{EXIT_USAGE, policy_files::Paint, print, print_err},
     extensions::{
-        Capability, Profile, Record,
-        cases::{self, CaseFile, CaseRun, DecideContext, Difference, ExtensionCase, Outcome},
+        Capability, Manifest, Profile,
+        testing::{self, CallSettings, CaseFile, CaseRun, Difference, ExtensionCase, Outcome},
     },
 };
 
@@ -69,7 +69,7 @@ pub(super) struct TestArgs {
 }
 
 /// A case with what came of it.
-struct Ran<'a> {
+struct CaseResult<'a> {
     case: &'a ExtensionCase,
     run: CaseRun,
     differences: Vec<Difference>,
@@ -102,21 +102,21 @@ fn run_all(args: &TestArgs) -> Result<ExitCode, String> {
     }
     let module = target.read()?;
     let limits = limits(Profile::of(&module), record.as_ref());
-    let workshop = workshop(1, limits.memory_bytes)?;
+    let cache = component_cache(1, limits.memory_bytes)?;
     let refused = |reason: String| format!("{}: {reason}", target.file.display());
-    let built = workshop.build(&module).map_err(|error| refused(error.reason))?;
+    let built = cache.build(&module).map_err(|error| refused(error.reason))?;
     let capabilities: Vec<Capability> = match &record {
         Some(record) => record.capabilities.clone(),
         None => built.interface.needs(),
     };
-    let prepared = workshop
+    let prepared = cache
         .link(&built, file.kind, &capabilities)
         .map_err(|error| refused(error.to_string()))?;
     let timeout_ms = record
         .as_ref()
         .and_then(|record| record.base.timeout_ms)
         .unwrap_or_else(default_timeout_ms);
-    let circumstances = DecideContext {
+    let settings = CallSettings {
         limits,
         deadline: Duration::from_millis(args.timeout_ms.into()),
         remaining_ms: timeout_ms,
@@ -124,9 +124,9 @@ fn run_all(args: &TestArgs) -> Result<ExitCode, String> {
     let wanted = |case: &&ExtensionCase| args.filter.as_ref().is_none_or(|text| case.name.contains(text));
     let mut all = Vec::new();
     for case in file.cases.iter().filter(wanted) {
-        let run = circumstances.run(&prepared, case)?;
-        let differences = cases::judge(case, &run.outcome);
-        all.push(Ran {
+        let run = settings.run(&prepared, case)?;
+        let differences = testing::compare(case, &run.outcome);
+        all.push(CaseResult {
             case,
             run,
             differences,
@@ -135,12 +135,12 @@ fn run_all(args: &TestArgs) -> Result<ExitCode, String> {
     if all.is_empty() {
         return Err(format!("{}: there is no such case", path.display()));
     }
-    let failed = all.iter().filter(|ran| !ran.differences.is_empty()).count();
+    let failed = all.iter().filter(|result| !result.differences.is_empty()).count();
     if args.json {
         print(&to_json(&all, failed).to_string());
     } else {
-        for ran in &all {
-            show(ran, &path, timeout_ms);
+        for result in &all {
+            show(result, &path, timeout_ms);
         }
         let passed = all.len() - failed;
         print(&format!(
@@ -159,7 +159,7 @@ fn run_all(args: &TestArgs) -> Result<ExitCode, String> {
 /// Reads the cases, or says all that is wrong with them.
 fn load(path: &Path) -> Result<CaseFile, String> {
     let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    cases::read(&text).map_err(|mistakes| {
+    testing::read(&text).map_err(|mistakes| {
         let lines: Vec<String> = mistakes
             .iter()
             .map(|mistake| format!("{}:{mistake}", path.display()))
@@ -168,13 +168,13 @@ fn load(path: &Path) -> Result<CaseFile, String> {
     })
 }
 
-/// The record, if there is one. `ext check` tells more about a wrong one.
-pub(super) fn record(target: &Target) -> Result<Option<Record>, String> {
+/// The record, if there is one. `ext check` reports more about a wrong one.
+pub(super) fn record(target: &Target) -> Result<Option<Manifest>, String> {
     let Some(path) = &target.record else {
         return Ok(None);
     };
     let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    match Record::read(&text) {
+    match Manifest::read(&text) {
         Ok((record, _)) => Ok(Some(record)),
         Err(problems) => {
             let lines: Vec<String> = problems
@@ -186,13 +186,13 @@ pub(super) fn record(target: &Target) -> Result<Option<Record>, String> {
     }
 }
 
-fn show(ran: &Ran<'_>, file: &Path, timeout_ms: u32) {
+fn show(result: &CaseResult<'_>, file: &Path, timeout_ms: u32) {
     let paint = Paint::of_stdout();
-    let Ran {
+    let CaseResult {
         case,
         run,
         differences,
-    } = ran;
+    } = result;
     if differences.is_empty() {
         print(&format!("{} {}", paint.color("32", "ok  "), case.name));
     } else {
@@ -209,16 +209,16 @@ fn show(ran: &Ran<'_>, file: &Path, timeout_ms: u32) {
             }
             print(&format!("         wanted {wanted}\n         got    {got}"));
         }
-        for (level, line) in &run.said.lines {
+        for (level, line) in &run.output.lines {
             print(&format!(
                 "       it logged, as {}: {line}",
                 json!(level).as_str().unwrap_or_default()
             ));
         }
-        if run.said.dropped > 0 {
+        if run.output.dropped > 0 {
             print(&format!(
                 "       it logged {} lines more than are kept",
-                run.said.dropped
+                run.output.dropped
             ));
         }
         if let Outcome::Error(failed) = &run.outcome {
@@ -238,7 +238,7 @@ fn show(ran: &Ran<'_>, file: &Path, timeout_ms: u32) {
         }
     }
     let took = run.took;
-    let expects_it = matches!(case.expect, cases::Expect::Error(_));
+    let expects_it = matches!(case.expect, testing::Expect::Error(_));
     if took > Duration::from_millis(timeout_ms.into()) && !expects_it {
         print(&format!(
             "       note: it took {}; a sidecar would have ended it after {timeout_ms} ms",
@@ -247,20 +247,20 @@ fn show(ran: &Ran<'_>, file: &Path, timeout_ms: u32) {
     }
 }
 
-fn to_json(all: &[Ran<'_>], failed: usize) -> Value {
+fn to_json(all: &[CaseResult<'_>], failed: usize) -> Value {
     let results = all.iter().map(
-        |Ran {
+        |CaseResult {
              case,
              run,
              differences,
          }| {
             let lines = run
-                .said
+                .output
                 .lines
                 .iter()
                 .map(|(level, line)| json!({"level": level, "message": line}));
             let counters: serde_json::Map<String, Value> = run
-                .said
+                .output
                 .counters
                 .iter()
                 .map(|(name, amount)| (name.clone(), json!(amount)))

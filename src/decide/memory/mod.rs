@@ -19,6 +19,7 @@ pub use rate_limit::{
     BucketKey, BucketRecord, BucketStatus, Buckets, LONGEST_RETRY_AFTER_SECONDS, Refused, Remaining,
 };
 pub use sticky::{Session, SessionRecord, SessionView, StickyTable};
+pub(crate) use table::Table;
 
 use super::Timestamp;
 use crate::policy::TenantId;

@@ -83,7 +83,7 @@ type Part<K, V> = HashTable<Slot<K, V>>;
 
 /// A bounded table.
 #[derive(Debug)]
-pub(super) struct Table<K, V> {
+pub(crate) struct Table<K, V> {
     parts: Box<[Apart<Part<K, V>>]>,
     hasher: RandomState,
     capacity: usize,
@@ -94,7 +94,7 @@ pub(super) struct Table<K, V> {
 }
 
 impl<K: Hash + Eq, V> Table<K, V> {
-    pub(super) fn new(capacity: usize, precious: fn(&V) -> bool) -> Self {
+    pub(crate) fn new(capacity: usize, precious: fn(&V) -> bool) -> Self {
         let capacity = capacity.max(1);
         Self {
             parts: (0..parts(capacity)).map(|_| Apart(Mutex::default())).collect(),
@@ -127,7 +127,7 @@ impl<K: Hash + Eq, V> Table<K, V> {
     }
 
     /// Changes an entry that is there.
-    pub(super) fn change<Q, R>(
+    pub(crate) fn change<Q, R>(
         &self,
         name: &Q,
         now: Option<Timestamp>,
@@ -144,7 +144,7 @@ impl<K: Hash + Eq, V> Table<K, V> {
     }
 
     /// Changes an entry, made where there is none.
-    pub(super) fn change_or_make<Q, R>(
+    pub(crate) fn change_or_make<Q, R>(
         &self,
         name: &Q,
         now: Timestamp,

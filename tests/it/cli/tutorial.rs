@@ -12,7 +12,7 @@ use std::{
     process::Command,
 };
 
-use beamline_sidecar::extensions::Record;
+use beamline_sidecar::extensions::Manifest;
 use serde_json::{Value, json};
 
 use crate::support::Process;
@@ -206,7 +206,7 @@ fn records_and_policies_of_the_page_have_no_mistake() {
             assert!(problems.is_empty(), "{text}{problems:?}");
             policies += 1;
         } else {
-            let (_, problems) = Record::read(text).unwrap_or_else(|problems| panic!("{text}{problems:?}"));
+            let (_, problems) = Manifest::read(text).unwrap_or_else(|problems| panic!("{text}{problems:?}"));
             assert!(problems.is_empty(), "{text}{problems:?}");
             records += 1;
         }
@@ -243,7 +243,7 @@ fn every_field_of_a_record_is_on_the_page() {
         if record[field].is_null() {
             record[field] = Value::Null;
         }
-        let (_, problems) = Record::read(&record.to_string()).unwrap();
+        let (_, problems) = Manifest::read(&record.to_string()).unwrap();
         problems
             .iter()
             .all(|problem| problem.message != "there is no such key here")
@@ -251,7 +251,7 @@ fn every_field_of_a_record_is_on_the_page() {
     for field in &told {
         assert!(read(field), "{field} is no field of a record");
     }
-    let source = fs::read_to_string(root().join("src/extensions/record.rs")).unwrap();
+    let source = fs::read_to_string(root().join("src/extensions/manifest/read.rs")).unwrap();
     let known = source.split_once("const FIELDS: &[&str] = &[").unwrap().1;
     let known = known.split_once("];").unwrap().0;
     for field in known.split('"').skip(1).step_by(2) {
@@ -287,9 +287,17 @@ fn every_failure_is_on_the_page() {
 fn what_the_threat_model_names_is_there() {
     let page = page("threat-model.md");
     let mut sources = String::new();
-    for dir in ["src", "src/extensions", "tests/it/extensions"] {
-        for entry in fs::read_dir(root().join(dir)).unwrap() {
-            sources += &fs::read_to_string(entry.unwrap().path()).unwrap_or_default();
+    let mut folders = ["src", "tests/it/extensions"]
+        .map(|dir| root().join(dir))
+        .to_vec();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                sources += &fs::read_to_string(path).unwrap_or_default();
+            }
         }
     }
     let mut seen = (0, 0);

@@ -4,13 +4,13 @@
 use std::{path::Path, sync::Arc};
 
 use beamline_sidecar::extensions::{
-    Ambience, BreakerState, Built, CallError, CandidateRecord, Capability, DecisionRecord, GuestFailure,
-    Kind, MessageRecord, ModuleDigest, NewMessage, Prepared, Ran, Raw, Rejection, WireScore, WireVerdict,
-    Work,
+    BreakerState, Built, CallEnv, CallError, CallOutput, CandidateRecord, Capability, DecisionRecord,
+    GuestFailure, Kind, MessageRecord, ModuleDigest, NewMessage, Prepared, Raw, Rejection, WireScore,
+    WireVerdict, Work,
 };
 use serde_json::json;
 
-use super::{LIMITS, TIME, place::Place, record, workshop};
+use super::{LIMITS, TIME, component_cache, place::Place, record};
 use crate::decide::{decide, outcome, request};
 
 /// They are never rebuilt: a new build would prove nothing.
@@ -43,13 +43,15 @@ pub(crate) fn kept(name: &str) -> Vec<u8> {
 }
 
 fn build(module: &[u8]) -> Arc<Built> {
-    workshop().build(module).unwrap_or_else(|error| panic!("{error}"))
+    component_cache()
+        .build(module)
+        .unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Links one with what it asks for.
 fn prepare(name: &str, kind: Kind) -> Prepared {
     let built = build(&kept(name));
-    workshop()
+    component_cache()
         .link(&built, kind, &built.interface.needs())
         .unwrap_or_else(|error| panic!("{name}: {error}"))
 }
@@ -61,19 +63,19 @@ const MESSAGE: MessageRecord<'static> = MessageRecord {
     metadata: r#"{"run_id":"r"}"#,
 };
 
-fn call(prepared: &Prepared, work: Work<'_>, config: &str) -> Ran<Raw> {
-    let ambience = Ambience {
+fn call(prepared: &Prepared, work: Work<'_>, config: &str) -> CallOutput<Raw> {
+    let env = CallEnv {
         now_ms: 1_800_000_000_000,
         seed: 1,
     };
     let mut call = record(config);
     (call.trace_id, call.context) = ("t-1", r#"{"user":"ada"}"#);
-    let ran = prepared.call(call, work, LIMITS, TIME, ambience);
+    let ran = prepared.call(call, work, LIMITS, TIME, env);
     // Every capability was there, and did what it says.
-    let lines: Vec<_> = ran.said.lines.iter().map(|(_, line)| line.as_str()).collect();
+    let lines: Vec<_> = ran.output.lines.iter().map(|(_, line)| line.as_str()).collect();
     assert_eq!(lines, ["main"]);
     assert_eq!(
-        ran.said.counters,
+        ran.output.counters,
         [
             ("calls".to_owned(), 1_800_000_000_000),
             ("chance".to_owned(), 10_451_216_379_200_822_465),
@@ -99,7 +101,10 @@ fn those_of_0_1_0_need_their_capabilities() {
                 .into_iter()
                 .filter(|one| *one != missing)
                 .collect();
-            let refused = workshop().link(&built, kind, &granted).unwrap_err().to_string();
+            let refused = component_cache()
+                .link(&built, kind, &granted)
+                .unwrap_err()
+                .to_string();
             let remedy = format!("add \"{}\" to \"capabilities\"", missing.as_str());
             assert!(refused.contains(&remedy), "{refused}");
         }
@@ -292,7 +297,7 @@ fn one_of_a_later_patch_version_runs() {
             .contains(&"beamline:extension/log@0.1.7".to_owned())
     );
     assert_eq!(built.interface.needs(), Capability::ALL);
-    let prepared = workshop()
+    let prepared = component_cache()
         .link(&built, Kind::Validator, &Capability::ALL)
         .unwrap_or_else(|error| panic!("{error}"));
     let ran = call(&prepared, Work::Validator(MESSAGE), "{}");
@@ -301,7 +306,7 @@ fn one_of_a_later_patch_version_runs() {
         "{ran:?}"
     );
     // It is no way around a capability.
-    let refused = workshop().link(&built, Kind::Validator, &[]).unwrap_err();
+    let refused = component_cache().link(&built, Kind::Validator, &[]).unwrap_err();
     assert!(refused.to_string().contains("was not granted"), "{refused}");
 }
 
@@ -314,9 +319,9 @@ fn what_this_host_does_not_have_is_refused_by_its_name() {
         ("now-ms", "now-ns", "now-ns"),
         ("/random@", "/secret@", "beamline:extension/secret@0.1.0"),
     ] {
-        let refused = match workshop().build(&instead(of, other)) {
+        let refused = match component_cache().build(&instead(of, other)) {
             Err(error) => error.to_string(),
-            Ok(built) => workshop()
+            Ok(built) => component_cache()
                 .link(&built, Kind::Validator, &Capability::ALL)
                 .unwrap_err()
                 .to_string(),

@@ -364,7 +364,7 @@ async fn an_extension_that_keeps_crashing_rests_until_it_is_lifted() {
     assert_eq!(reason(&ask(&sidecar, "good", "x").await), "extension_quarantined");
     assert!(
         (sidecar
-            .metric(r#"beamline_sidecar_extension_barred{extension_id="bad"}"#)
+            .metric(r#"beamline_sidecar_extension_blocked{extension_id="bad"}"#)
             .await
             - 1.0)
             .abs()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use beamline_sidecar::extensions::{CallError, CallLimits, Fast, Kind, Raw, Rejection, Time, WireVerdict};
 
-use super::{LIMITS, TIME, built, guest, message, misbehave, record, workshop};
+use super::{LIMITS, TIME, built, component_cache, guest, message, misbehave, record};
 
 fn verdict(config: &str) -> Result<Raw, CallError> {
     misbehave(config, LIMITS, TIME).result
@@ -116,11 +116,11 @@ fn what_it_says_is_bounded() {
         TIME,
     );
     assert_eq!(ran.result, Ok(Raw::Verdict(WireVerdict::Accept)));
-    assert_eq!(ran.said.lines.len(), 32);
-    assert_eq!(ran.said.dropped, 10_001 - 32);
+    assert_eq!(ran.output.lines.len(), 32);
+    assert_eq!(ran.output.dropped, 10_001 - 32);
     let ran = misbehave(r#"{"do":"count-metrics"}"#, LIMITS, TIME);
-    assert_eq!(ran.said.counters.len(), 32);
-    assert!(ran.said.counters.iter().all(|(name, _)| name.len() <= 48));
+    assert_eq!(ran.output.counters.len(), 32);
+    assert!(ran.output.counters.iter().all(|(name, _)| name.len() <= 48));
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn chance_repeats_and_time_is_given() {
 #[test]
 fn a_configuration_is_checked_with_every_mistake() {
     let built = built("misbehaving-validator");
-    let prepared = workshop()
+    let prepared = component_cache()
         .link(&built, Kind::Validator, &built.interface.needs())
         .unwrap();
     let check = |config: &str| prepared.check_config(config, LIMITS, TIME).result;
@@ -147,9 +147,9 @@ fn a_configuration_is_checked_with_every_mistake() {
 }
 
 fn refusal(name: &str, kind: Kind) -> String {
-    match workshop().build(&guest(name)) {
+    match component_cache().build(&guest(name)) {
         Err(error) => error.to_string(),
-        Ok(built) => match workshop().link(&built, kind, &[]) {
+        Ok(built) => match component_cache().link(&built, kind, &[]) {
             Err(error) => error.to_string(),
             Ok(prepared) => panic!("{name}: {prepared:?}"),
         },
@@ -177,7 +177,7 @@ fn hostile_28_what_is_no_extension_is_refused_with_a_remedy() {
 #[test]
 fn a_pre_processor_is_no_post_processor() {
     let built = built("misbehaving-pre-processor");
-    let refused = workshop()
+    let refused = component_cache()
         .link(&built, Kind::Post, &built.interface.needs())
         .unwrap_err();
     assert!(
@@ -196,7 +196,7 @@ fn what_is_no_webassembly_is_refused() {
         &module[..module.len() / 2],
         &module[..module.len() - 1],
     ] {
-        assert!(workshop().build(bytes).is_err(), "{} bytes", bytes.len());
+        assert!(component_cache().build(bytes).is_err(), "{} bytes", bytes.len());
     }
 }
 
@@ -204,17 +204,11 @@ fn what_is_no_webassembly_is_refused() {
 fn guards_find_what_they_look_for() {
     let built = built("pii-guard");
     assert_eq!(built.interface.needs(), []);
-    let prepared = workshop().link(&built, Kind::Validator, &[]).unwrap();
+    let prepared = component_cache().link(&built, Kind::Validator, &[]).unwrap();
     let guard = |payload: &str| {
-        use beamline_sidecar::extensions::{Ambience, Work};
-        let ambience = Ambience { now_ms: 0, seed: 0 };
-        prepared.call(
-            record("{}"),
-            Work::Validator(message(payload)),
-            LIMITS,
-            TIME,
-            ambience,
-        )
+        use beamline_sidecar::extensions::{CallEnv, Work};
+        let env = CallEnv { now_ms: 0, seed: 0 };
+        prepared.call(record("{}"), Work::Validator(message(payload)), LIMITS, TIME, env)
     };
     assert_eq!(
         guard(r#"{"text":"hello"}"#).result,

@@ -259,9 +259,10 @@ async fn hostile_24_a_flood_of_lines_is_cut_to_a_few_a_second() {
         assert!(outcome(&answer).starts_with("weighted "), "{}", answer.text());
     }
     let seconds = second() - began + 1;
-    let lines = |fate: &str| {
-        let series =
-            format!(r#"beamline_sidecar_extension_log_lines_total{{extension_id="loud",fate="{fate}"}}"#);
+    let lines = |outcome: &str| {
+        let series = format!(
+            r#"beamline_sidecar_extension_log_lines_total{{extension_id="loud",outcome="{outcome}"}}"#
+        );
         let sidecar = &sidecar;
         async move { sidecar.metric(&series).await }
     };

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use beamline_sidecar::extensions::{CallError, Compiler, Engines, Kind, ModuleDigest, Workshop};
+use beamline_sidecar::extensions::{CallError, Compiler, ComponentCache, Engines, Kind, ModuleDigest};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::{
     ServerConfig,
@@ -28,11 +28,11 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     LIMITS, built,
     compatibility::kept,
-    guest,
+    component_cache, guest,
     hostile::{ask, problems, reason},
     message,
     place::Place,
-    record, workshop,
+    record,
 };
 use crate::{
     decide::outcome,
@@ -183,30 +183,30 @@ fn hostile_26_a_busy_machine_is_not_held_against_a_module() {
         memory_bytes: 1 << 30,
     };
     let engines = Arc::new(Engines::new(4, 1 << 20).unwrap());
-    let workshop = Workshop::new(engines, compiler, None);
+    let cache = ComponentCache::new(engines, compiler, None);
     let module = kept("validator");
     let digest = ModuleDigest::of(&module);
     for turn in 1..=3 {
-        assert!(workshop.known(&digest).is_none(), "turn {turn}");
-        let refused = workshop.build(&module).unwrap_err().to_string();
+        assert!(cache.known(&digest).is_none(), "turn {turn}");
+        let refused = cache.build(&module).unwrap_err().to_string();
         assert!(refused.contains("waited for the processor"), "{refused}");
     }
-    assert!(workshop.known(&digest).is_some_and(|known| known.is_err()));
+    assert!(cache.known(&digest).is_some_and(|known| known.is_err()));
 }
 
 /// What takes a place of its own while it is looked at is looked at again when there is one.
 #[test]
 fn hostile_23_a_full_pool_is_not_held_against_a_module() {
-    use beamline_sidecar::extensions::{Ambience, Capability, Time, Unusable, Work};
+    use beamline_sidecar::extensions::{CallEnv, Capability, Time, Unusable, Work};
     let engines = Arc::new(Engines::new(4, 16 << 20).unwrap());
     let compiled = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
-    let workshop = Workshop::new(engines, super::compiler(), Some(&compiled));
+    let cache = ComponentCache::new(engines, super::compiler(), Some(&compiled));
     let (bad, good) = (
-        workshop.build(&guest("misbehaving-validator")).unwrap(),
-        workshop.build(&kept("validator")).unwrap(),
+        cache.build(&guest("misbehaving-validator")).unwrap(),
+        cache.build(&kept("validator")).unwrap(),
     );
-    let looping = workshop.link(&bad, Kind::Validator, &Capability::ALL).unwrap();
-    let link = || workshop.link(&good, Kind::Validator, &Capability::ALL).map(drop);
+    let looping = cache.link(&bad, Kind::Validator, &Capability::ALL).unwrap();
+    let link = || cache.link(&good, Kind::Validator, &Capability::ALL).map(drop);
     let time = Time {
         deadline: Duration::from_secs(5),
         fast: None,
@@ -218,8 +218,8 @@ fn hostile_23_a_full_pool_is_not_held_against_a_module() {
                     // Until it has a place: what looks at the other module may be in it.
                     loop {
                         let work = Work::Validator(message("1"));
-                        let ambience = Ambience { now_ms: 0, seed: 0 };
-                        let ran = looping.call(record(r#"{"do":"loop"}"#), work, LIMITS, time, ambience);
+                        let env = CallEnv { now_ms: 0, seed: 0 };
+                        let ran = looping.call(record(r#"{"do":"loop"}"#), work, LIMITS, time, env);
                         if !matches!(ran.result, Err(CallError::NoInstance { .. })) {
                             return;
                         }
@@ -594,5 +594,9 @@ async fn hostile_24_what_is_said_of_a_configuration_is_bounded() {
     assert_eq!(said.chars().count(), 512, "{said}");
     assert!(!said.contains('\n'));
     let _same_workshop = built("pii-guard");
-    assert!(workshop().known(&ModuleDigest::of(&guest("pii-guard"))).is_some());
+    assert!(
+        component_cache()
+            .known(&ModuleDigest::of(&guest("pii-guard")))
+            .is_some()
+    );
 }

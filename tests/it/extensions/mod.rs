@@ -22,8 +22,8 @@ use std::{
 };
 
 use beamline_sidecar::extensions::{
-    Ambience, Built, CallLimits, CallRecord, Compiler, Engines, Kind, MessageRecord, Ran, Raw, Time, Work,
-    Workshop,
+    Built, CallEnv, CallLimits, CallOutput, CallRecord, Compiler, ComponentCache, Engines, Kind,
+    MessageRecord, Raw, Time, Work,
 };
 
 /// A component's bytes.
@@ -53,20 +53,20 @@ pub(crate) fn compiler() -> Compiler {
 }
 
 /// One for all tests of this process: its pools are large. What is compiled is kept for other processes.
-pub(crate) fn workshop() -> &'static Workshop {
-    static WORKSHOP: LazyLock<Workshop> = LazyLock::new(|| {
+pub(crate) fn component_cache() -> &'static ComponentCache {
+    static COMPONENT_CACHE: LazyLock<ComponentCache> = LazyLock::new(|| {
         let engines = Engines::new(64, 64 << 20).expect("engines");
-        Workshop::new(
+        ComponentCache::new(
             Arc::new(engines),
             compiler(),
             Some(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled")),
         )
     });
-    &WORKSHOP
+    &COMPONENT_CACHE
 }
 
 pub(crate) fn built(name: &str) -> Arc<Built> {
-    workshop()
+    component_cache()
         .build(&guest(name))
         .unwrap_or_else(|error| panic!("{name}: {error}"))
 }
@@ -104,17 +104,11 @@ pub(crate) fn message(payload: &str) -> MessageRecord<'_> {
 }
 
 /// Calls the misbehaving validator.
-pub(crate) fn misbehave(config: &str, limits: CallLimits, time: Time) -> Ran<Raw> {
+pub(crate) fn misbehave(config: &str, limits: CallLimits, time: Time) -> CallOutput<Raw> {
     let built = built("misbehaving-validator");
-    let prepared = workshop()
+    let prepared = component_cache()
         .link(&built, Kind::Validator, &built.interface.needs())
         .expect("it links");
     let work = Work::Validator(message("\"seen\""));
-    prepared.call(
-        record(config),
-        work,
-        limits,
-        time,
-        Ambience { now_ms: 7, seed: 1 },
-    )
+    prepared.call(record(config), work, limits, time, CallEnv { now_ms: 7, seed: 1 })
 }

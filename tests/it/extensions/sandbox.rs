@@ -4,30 +4,26 @@
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use beamline_sidecar::extensions::{
-    CallError, CallLimits, Compiler, Engines, Kind, Ran, Raw, Time, Workshop,
+    CallError, CallLimits, CallOutput, Compiler, ComponentCache, Engines, Kind, Raw, Time,
 };
 use serde_json::{Value, json};
 
-use super::{LIMITS, TIME, built, compiler, guest, message, misbehave, place::Place, record, workshop};
+use super::{
+    LIMITS, TIME, built, compiler, component_cache, guest, message, misbehave, place::Place, record,
+};
 use crate::{
     decide::{decide, request},
     support::eventually,
 };
 
-fn call(name: &str, limits: CallLimits, time: Time) -> Ran<Raw> {
-    use beamline_sidecar::extensions::{Ambience, Work};
+fn call(name: &str, limits: CallLimits, time: Time) -> CallOutput<Raw> {
+    use beamline_sidecar::extensions::{CallEnv, Work};
     let built = built(name);
-    let prepared = workshop()
+    let prepared = component_cache()
         .link(&built, Kind::Validator, &built.interface.needs())
         .unwrap();
-    let ambience = Ambience { now_ms: 0, seed: 0 };
-    prepared.call(
-        record("{}"),
-        Work::Validator(message("{}")),
-        limits,
-        time,
-        ambience,
-    )
+    let env = CallEnv { now_ms: 0, seed: 0 };
+    prepared.call(record("{}"), Work::Validator(message("{}")), limits, time, env)
 }
 
 #[test]
@@ -72,9 +68,9 @@ fn more_than_may_be_said_is_never_taken() {
     };
     for deed in [r#"{"do":"huge-output","bytes":8000}"#, r#"{"do":"flood-log"}"#] {
         let ran = misbehave(deed, limits, TIME);
-        let said: usize = ran.said.lines.iter().map(|(_, line)| line.len()).sum();
+        let said: usize = ran.output.lines.iter().map(|(_, line)| line.len()).sum();
         assert!(
-            said <= 32 * 1_024 && ran.said.lines.len() <= 32,
+            said <= 32 * 1_024 && ran.output.lines.len() <= 32,
             "{deed}: {said} bytes"
         );
         if deed.contains("huge") {
@@ -91,8 +87,8 @@ fn more_than_may_be_said_is_never_taken() {
 fn a_compiler_that_needs_too_much_is_ended() {
     let with = |compiler: Compiler| {
         let engines = Engines::new(4, 16 << 20).unwrap();
-        let workshop = Workshop::new(std::sync::Arc::new(engines), compiler, None);
-        workshop.build(&guest("pii-guard")).unwrap_err().to_string()
+        let cache = ComponentCache::new(std::sync::Arc::new(engines), compiler, None);
+        cache.build(&guest("pii-guard")).unwrap_err().to_string()
     };
     let little = with(Compiler {
         memory_bytes: 24 << 20,

@@ -161,9 +161,9 @@ async fn hostile_30_reloads_lose_no_decision_and_take_no_memory() {
             round += 1;
             exchange(&place, round);
             process.signal(Signal::HUP);
-            let patience = Instant::now() + Duration::from_secs(30);
+            let timeout = Instant::now() + Duration::from_secs(30);
             while seen(&client).await != Ok((round, round)) {
-                assert!(Instant::now() < patience, "reload {round} does not arrive");
+                assert!(Instant::now() < timeout, "reload {round} does not arrive");
                 assert!(
                     load.iter().all(|load| !load.is_finished()),
                     "decisions ended at reload {round}"

@@ -1,0 +1,187 @@
+//! What a component is, read from its bytes: nothing is compiled and nothing runs.
+
+use serde::Serialize;
+use wasmparser::{KnownCustom, Parser, Payload};
+use wit_component::DecodedWasm;
+use wit_parser::{Function, Resolve, Type, TypeDefKind, WorldItem};
+
+use crate::extensions::{Capability, Kind, ModuleDigest, Profile};
+
+/// The package whose worlds extensions implement.
+pub(super) const PACKAGE: &str = "beamline:extension";
+
+/// A component, as far as its bytes show.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct ComponentInfo {
+    pub(super) sha256: ModuleDigest,
+    pub(super) bytes: usize,
+    pub(super) profile: Profile,
+    /// The kind that its exports make it; none if they make it nothing that is called here.
+    pub(super) kind: Option<Kind>,
+    /// The version of the WIT package that it was built for.
+    pub(super) package: Option<String>,
+    pub(super) imports: Vec<String>,
+    /// Functions with their types.
+    pub(super) exports: Vec<String>,
+    /// Capabilities that its imports need.
+    pub(super) capabilities: Vec<Capability>,
+    /// What made it: `language Rust`, `processed-by rustc 1.95.0`.
+    pub(super) producers: Vec<Producer>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(super) struct Producer {
+    /// `language`, `processed-by` or `sdk`.
+    pub(super) field: String,
+    pub(super) name: String,
+    pub(super) version: String,
+}
+
+impl ComponentInfo {
+    /// # Errors
+    /// What the bytes are, if no component.
+    pub(super) fn of(bytes: &[u8]) -> Result<Self, String> {
+        check_header(bytes)?;
+        let (resolve, world) = match wit_component::decode(bytes) {
+            Ok(DecodedWasm::Component(resolve, world)) => (resolve, world),
+            Ok(DecodedWasm::WitPackage(..)) => {
+                return Err("it is a WIT package, which only describes components".to_owned());
+            }
+            Err(error) => return Err(format!("it is not a valid component: {error:#}")),
+        };
+        let name = |key| resolve.name_world_key(key);
+        let world = &resolve.worlds[world];
+        let imports: Vec<String> = world
+            .imports
+            .iter()
+            .filter(|(_, item)| !matches!(item, WorldItem::Type { .. }))
+            .map(|(key, _)| name(key))
+            .collect();
+        let mut exports = Vec::new();
+        let mut kind = None;
+        for (key, item) in &world.exports {
+            match item {
+                WorldItem::Function(function) => {
+                    exports.push(signature(&resolve, function));
+                    kind = kind.or(kind_of(function));
+                }
+                WorldItem::Interface { .. } => exports.push(name(key)),
+                WorldItem::Type { .. } => {}
+            }
+        }
+        let package = imports.iter().find_map(|import| {
+            let (_, version) = import.strip_prefix(PACKAGE)?.split_once('@')?;
+            Some(format!("{PACKAGE}@{version}"))
+        });
+        let needs = |capability: &Capability| {
+            let prefix = format!("{PACKAGE}/{}@", capability.as_str());
+            imports.iter().any(|import| import.starts_with(&prefix))
+        };
+        Ok(Self {
+            sha256: ModuleDigest::of(bytes),
+            bytes: bytes.len(),
+            profile: Profile::of(bytes),
+            kind,
+            package,
+            capabilities: Capability::ALL.into_iter().filter(needs).collect(),
+            imports,
+            exports,
+            producers: producers(bytes),
+        })
+    }
+}
+
+fn check_header(bytes: &[u8]) -> Result<(), String> {
+    if Parser::is_component(bytes) {
+        Ok(())
+    } else if Parser::is_core_wasm(bytes) {
+        Err(
+            "it is a core module, not a component: make one of it with `beamline-sidecar ext build`"
+                .to_owned(),
+        )
+    } else {
+        Err("it is not WebAssembly: a component begins with 00 61 73 6d 0d 00 01 00".to_owned())
+    }
+}
+
+/// The kind whose function this is. Pre- and post-processors have one of the same name.
+fn kind_of(function: &Function) -> Option<Kind> {
+    match (function.name.as_str(), function.params.get(1)?.name.as_str()) {
+        ("validate", _) => Some(Kind::Validator),
+        ("score", _) => Some(Kind::Scorer),
+        ("process", "decision") => Some(Kind::Post),
+        ("process", _) => Some(Kind::Pre),
+        _ => None,
+    }
+}
+
+/// `validate(call: call, message: message) -> result<verdict, failure>`.
+fn signature(resolve: &Resolve, function: &Function) -> String {
+    let params: Vec<String> = function
+        .params
+        .iter()
+        .map(|param| format!("{}: {}", param.name, type_name(resolve, &param.ty)))
+        .collect();
+    let result = match &function.result {
+        Some(result) => format!(" -> {}", type_name(resolve, result)),
+        None => String::new(),
+    };
+    format!("{}({}){result}", function.name, params.join(", "))
+}
+
+/// A type as WIT writes it.
+fn type_name(resolve: &Resolve, of: &Type) -> String {
+    let name = |of: &Type| type_name(resolve, of);
+    let Type::Id(id) = of else {
+        return format!("{of:?}").to_lowercase();
+    };
+    let definition = &resolve.types[*id];
+    if let Some(name) = &definition.name {
+        return name.clone();
+    }
+    match &definition.kind {
+        TypeDefKind::List(item) => format!("list<{}>", name(item)),
+        TypeDefKind::Option(item) => format!("option<{}>", name(item)),
+        TypeDefKind::Result(result) => match (&result.ok, &result.err) {
+            (Some(ok), Some(err)) => format!("result<{}, {}>", name(ok), name(err)),
+            (None, Some(err)) => format!("result<_, {}>", name(err)),
+            (Some(ok), None) => format!("result<{}>", name(ok)),
+            (None, None) => "result".to_owned(),
+        },
+        TypeDefKind::Tuple(tuple) => {
+            let items: Vec<String> = tuple.types.iter().map(name).collect();
+            format!("tuple<{}>", items.join(", "))
+        }
+        TypeDefKind::Type(of) => name(of),
+        other => other.as_str().to_owned(),
+    }
+}
+
+/// Every `producers` section, of the component and of what lies within it, each entry once.
+fn producers(bytes: &[u8]) -> Vec<Producer> {
+    let mut found = Vec::new();
+    for payload in Parser::new(0).parse_all(bytes).map_while(Result::ok) {
+        let Payload::CustomSection(section) = payload else {
+            continue;
+        };
+        let KnownCustom::Producers(section) = section.as_known() else {
+            continue;
+        };
+        for field in section.into_iter().map_while(Result::ok) {
+            found.extend(
+                field
+                    .values
+                    .into_iter()
+                    .map_while(Result::ok)
+                    .map(|value| Producer {
+                        field: field.name.to_owned(),
+                        name: value.name.to_owned(),
+                        version: value.version.to_owned(),
+                    }),
+            );
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}

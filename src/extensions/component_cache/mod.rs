@@ -1,0 +1,14 @@
+//! Modules become components: fetched, checked against their digests, compiled in a process of their own, and kept.
+
+mod artifact;
+mod cache;
+mod compile;
+mod fetch;
+mod modules;
+
+pub(in crate::extensions) use self::modules::Modules;
+pub use self::{
+    cache::{Built, ComponentCache, NotBuilt},
+    compile::{COMMAND, CompileError, Compiler, compile_here},
+    modules::Wanted,
+};

@@ -1,0 +1,167 @@
+//! The breaker of an extension: the calls of a window of time, and whether their failures block it. Calls are counted even
+//! where the breaker is not enabled.
+
+use std::collections::VecDeque;
+
+use super::{
+    outcome::{Blocked, Change},
+    report::BreakerReport,
+};
+use crate::{clock::Timestamp, extensions::config::ExtensionBreakerConfig};
+
+/// Calls in the window before their rate of failures is meaningful.
+const MIN_CALLS: u32 = 10;
+
+/// The state of one breaker, and the calls that it depends on.
+#[derive(Debug, Default)]
+pub(super) struct Breaker {
+    state: State,
+    window: VecDeque<Second>,
+    failures_in_row: u32,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    #[default]
+    Closed,
+    Open {
+        since: Timestamp,
+    },
+    HalfOpen {
+        tried: u32,
+    },
+}
+
+/// The calls of one second.
+#[derive(Debug, Default, Clone, Copy)]
+struct Second {
+    second: u64,
+    successes: u32,
+    failures: u32,
+}
+
+impl Breaker {
+    /// Whether the call is one of those that decide whether a half-open breaker closes.
+    pub(super) fn admit(&mut self, config: &ExtensionBreakerConfig, now: Timestamp) -> Result<bool, Blocked> {
+        if !config.enabled {
+            return Ok(false);
+        }
+        match &mut self.state {
+            State::Closed => Ok(false),
+            State::Open { since } if now.since(*since) >= u64::from(config.timeout_seconds) * 1_000 => {
+                self.state = State::HalfOpen { tried: 1 };
+                Ok(true)
+            }
+            State::HalfOpen { tried } if *tried < config.half_open_max_requests => {
+                *tried += 1;
+                Ok(true)
+            }
+            State::Open { .. } | State::HalfOpen { .. } => Err(Blocked::BreakerOpen),
+        }
+    }
+
+    /// A call was not made. If it was a trial, another call may be.
+    pub(super) fn withdraw(&mut self, trial: bool) {
+        if trial && let State::HalfOpen { tried } = &mut self.state {
+            *tried = tried.saturating_sub(1);
+        }
+    }
+
+    /// Counts a call in the window.
+    pub(super) fn count(&mut self, config: &ExtensionBreakerConfig, now: Timestamp, success: bool) {
+        let second = now.unix_ms / 1_000;
+        if self.window.back().is_none_or(|last| last.second != second) {
+            self.window.push_back(Second {
+                second,
+                ..Second::default()
+            });
+        }
+        if let Some(last) = self.window.back_mut() {
+            if success {
+                last.successes = last.successes.saturating_add(1);
+            } else {
+                last.failures = last.failures.saturating_add(1);
+            }
+        }
+        let oldest = second.saturating_sub(u64::from(config.window_seconds));
+        while self
+            .window
+            .front()
+            .is_some_and(|first| first.second <= oldest && first.second != second)
+        {
+            self.window.pop_front();
+        }
+    }
+
+    /// A counted call succeeded. Returns whether the breaker closed.
+    pub(super) fn succeeded(&mut self, trial: bool) -> Option<Change> {
+        self.failures_in_row = 0;
+        if !trial || !matches!(self.state, State::HalfOpen { .. }) {
+            return None;
+        }
+        self.state = State::Closed;
+        self.window.clear();
+        Some(Change::BreakerClosed)
+    }
+
+    /// A counted call failed. Returns whether the breaker opened.
+    pub(super) fn failed(
+        &mut self,
+        config: &ExtensionBreakerConfig,
+        now: Timestamp,
+        trial: bool,
+    ) -> Option<Change> {
+        self.failures_in_row = self.failures_in_row.saturating_add(1);
+        if !config.enabled {
+            return None;
+        }
+        let opens = match self.state {
+            State::HalfOpen { .. } => trial,
+            State::Open { .. } => false,
+            State::Closed => {
+                let (successes, failures) = self.counted();
+                let total = successes.saturating_add(failures);
+                let rate = f64::from(failures) / f64::from(total.max(1));
+                self.failures_in_row >= config.failure_threshold
+                    || (total >= MIN_CALLS && rate >= config.error_rate_threshold)
+            }
+        };
+        opens.then(|| {
+            self.state = State::Open { since: now };
+            Change::BreakerOpened
+        })
+    }
+
+    pub(super) fn report(&self, extension_id: &str, quarantined: bool) -> BreakerReport {
+        let (state, opened) = match self.state {
+            State::Closed => ("closed", None),
+            State::Open { since } => ("open", Some(since)),
+            State::HalfOpen { .. } => ("half_open", None),
+        };
+        let (successes, failures) = self.counted();
+        let total = successes + failures;
+        BreakerReport {
+            extension_id: extension_id.to_owned(),
+            state,
+            opened_at: opened.map(|timestamp| timestamp.unix_ms),
+            failure_count: self.failures_in_row,
+            error_rate: if total == 0 {
+                0.0
+            } else {
+                f64::from(failures) / f64::from(total)
+            },
+            quarantined,
+        }
+    }
+
+    /// Successes and failures in the window.
+    fn counted(&self) -> (u32, u32) {
+        let add = |(successes, failures): (u32, u32), second: &Second| {
+            (
+                successes.saturating_add(second.successes),
+                failures.saturating_add(second.failures),
+            )
+        };
+        self.window.iter().fold((0, 0), add)
+    }
+}

@@ -1,0 +1,40 @@
+//! One attempt to call an extension: everything about it, borrowed from the caller.
+
+use std::sync::Arc;
+
+use crate::{
+    clock::Timestamp,
+    extensions::{
+        config::ExtensionsConfig,
+        health::Admitted,
+        metrics::{ExecutionSeries, ExtensionMetrics},
+        registry::{Extension, Target},
+        sandbox::{CallEnv, CallRecord},
+    },
+};
+
+/// One attempt, on whichever thread.
+pub(super) struct Attempt<'a> {
+    pub(super) config: &'a Arc<ExtensionsConfig>,
+    pub(super) metrics: &'a Arc<ExtensionMetrics>,
+    pub(super) extension: &'a Arc<Extension>,
+    pub(super) target: &'a Target,
+    pub(super) series: &'a Arc<ExecutionSeries>,
+    pub(super) record: CallRecord<'a>,
+    pub(super) terms: Terms,
+}
+
+/// What is true of an attempt on every thread.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    pub(super) env: CallEnv,
+    pub(super) now: Timestamp,
+    pub(super) admitted: Admitted,
+    /// How long it may take where the request's deadline leaves so much.
+    pub(super) own_timeout_ms: u32,
+    pub(super) timeout_ms: u32,
+    /// The number of this attempt, from 1.
+    pub(super) attempts: u32,
+    /// It was begun before, in the fast lane, and took too long for that.
+    pub(super) overran: bool,
+}

@@ -1,0 +1,15 @@
+//! Manifests: what an extension is, where its module lies, and what it may do, as its registry record says.
+
+mod directory;
+mod fields;
+mod limits;
+mod module;
+mod read;
+mod types;
+
+pub(in crate::extensions) use self::directory::ManifestDirectory;
+pub use self::{
+    limits::ManifestLimits,
+    module::{Module, ModuleDigest, ModuleSource},
+    types::{ExtensionRecords, Instance, Manifest, ManifestKind, Release},
+};

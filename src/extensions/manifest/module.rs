@@ -1,0 +1,127 @@
+//! Where a component comes from, and how its bytes are named.
+
+use std::{fmt, path::Path};
+
+use serde::{Serialize, Serializer};
+use sha2::{Digest, Sha256};
+
+/// SHA-256 of a module's bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ModuleDigest([u8; 32]);
+
+impl ModuleDigest {
+    /// The digest of a module.
+    pub fn of(module: &[u8]) -> Self {
+        Self(Sha256::digest(module).into())
+    }
+
+    /// Reads 64 hex digits, with or without `sha256:` before them.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.strip_prefix("sha256:").unwrap_or(text);
+        let mut digest = [0; 32];
+        hex::decode_to_slice(text, &mut digest).ok()?;
+        Some(Self(digest))
+    }
+
+    /// Its bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ModuleDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for ModuleDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for ModuleDigest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A module, and the digest that it must have.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Module {
+    /// Where it is fetched from.
+    pub source: ModuleSource,
+    /// Always present but for files.
+    pub digest: Option<ModuleDigest>,
+}
+
+/// `module` of a registry record.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ModuleSource {
+    /// A file below the directory of extensions, by its relative path.
+    File(Box<str>),
+    /// A module in HEIR's own store.
+    Heir(ModuleDigest),
+    /// A file of a web server.
+    Https(Box<str>),
+}
+
+impl ModuleSource {
+    /// Reads a source.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what would be valid.
+    pub fn parse(text: &str) -> Result<Self, (String, &'static str)> {
+        let (scheme, rest) = text.split_once(':').unwrap_or(("", text));
+        match scheme {
+            "file" => {
+                let path = rest.trim_start_matches("//");
+                let is_below = !path.is_empty()
+                    && Path::new(path).components().all(|part| {
+                        matches!(
+                            part,
+                            std::path::Component::Normal(_) | std::path::Component::CurDir
+                        )
+                    });
+                if is_below {
+                    Ok(Self::File(path.into()))
+                } else {
+                    Err((
+                        format!("{text:?} leads out of the directory of extensions"),
+                        "name a file below extensions_dir, such as file:my-guard.wasm",
+                    ))
+                }
+            }
+            "heir" => rest
+                .strip_prefix("sha256/")
+                .and_then(ModuleDigest::parse)
+                .map(Self::Heir)
+                .ok_or_else(|| {
+                    (
+                        format!("{text:?} names no digest"),
+                        "write heir:sha256/ and 64 hex digits",
+                    )
+                }),
+            "https" => Ok(Self::Https(text.into())),
+            "oci" => Err((
+                "modules of OCI registries cannot be fetched yet".into(),
+                "put the module into HEIR (heir:sha256/…), or name it by https: or file:",
+            )),
+            _ => Err((
+                format!("{text:?} has no scheme that is known"),
+                "begin it with file:, heir:sha256/ or https:",
+            )),
+        }
+    }
+}
+
+impl fmt::Display for ModuleSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "file:{path}"),
+            Self::Heir(digest) => write!(f, "heir:sha256/{digest}"),
+            Self::Https(url) => f.write_str(url),
+        }
+    }
+}

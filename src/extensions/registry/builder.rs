@@ -1,0 +1,367 @@
+//! Builds the registry of a snapshot from manifests and modules. It is done while the snapshot is published, so nothing is
+//! fetched or compiled.
+
+use std::sync::Arc;
+
+use super::{
+    config_check::ConfigChecks,
+    extension::{Extension, ManifestSource, Target, Variant},
+    index::{Origin, Registry},
+    limits::{call_limits, concurrency},
+    links::{Links, Refusal},
+    switches::Switches,
+};
+use crate::{
+    extensions::{
+        component_cache::Modules,
+        config::ExtensionsConfig,
+        health::HealthTable,
+        manifest::{ExtensionRecords, Instance, Manifest, ManifestDirectory, Module, Release},
+        metrics::ExtensionMetrics,
+        revision::Revision,
+        sandbox::{Kind, Profile},
+    },
+    policy::{Pipeline, Problem, Severity},
+};
+
+/// The weight of the only instance, where a manifest names none.
+const DEFAULT_WEIGHT: u32 = 100;
+
+/// Builds registries, and keeps what the next one can use again.
+#[derive(Debug)]
+pub(in crate::extensions) struct RegistryBuilder {
+    config: Arc<ExtensionsConfig>,
+    metrics: Arc<ExtensionMetrics>,
+    revision: Revision,
+    switches: Switches,
+    links: Links,
+    checks: ConfigChecks,
+    health: HealthTable,
+}
+
+impl RegistryBuilder {
+    /// A builder that has built nothing yet.
+    pub(in crate::extensions) fn new(
+        config: Arc<ExtensionsConfig>,
+        metrics: Arc<ExtensionMetrics>,
+        revision: Revision,
+    ) -> Self {
+        Self {
+            config,
+            metrics,
+            switches: Switches::default(),
+            links: Links::new(revision.clone()),
+            checks: ConfigChecks::default(),
+            health: HealthTable::default(),
+            revision,
+        }
+    }
+
+    /// Whether a registry would be built from something else now.
+    pub(in crate::extensions) fn has_changed(&self, registry: &Registry) -> bool {
+        registry.origin.revision != self.revision.current() || self.checks.has_unasked()
+    }
+
+    /// The registry for HEIR's records and those of the local directory. The one before is used again as far as nothing
+    /// changed.
+    pub(in crate::extensions) fn build(
+        &self,
+        before: &Arc<Registry>,
+        heir: &Arc<ExtensionRecords>,
+        directory: &ManifestDirectory,
+        modules: &Modules,
+    ) -> Arc<Registry> {
+        let revision = self.revision.current();
+        let unasked = self.checks.begin();
+        if before.origin.revision == revision && Arc::ptr_eq(&before.origin.records, heir) && !unasked {
+            return before.clone();
+        }
+        self.links.begin();
+        let files = directory.files();
+        let mut build = Build {
+            builder: self,
+            modules,
+            before,
+            registry: Registry {
+                origin: Origin {
+                    records: heir.clone(),
+                    revision,
+                },
+                ..Registry::default()
+            },
+        };
+        if self.config.enabled {
+            for (id, text) in heir.iter() {
+                build.add(id, text, ManifestSource::Heir);
+            }
+            // A record of HEIR hides one of the local directory, as it does with policies.
+            for (id, text) in files.records.iter().filter(|(id, _)| !heir.contains_key(*id)) {
+                build.add(id, text, ManifestSource::File);
+            }
+            for (id, problems) in &files.problems {
+                let known = build.registry.problems.entry(id.clone()).or_default();
+                known.extend(problems.iter().cloned());
+            }
+        }
+        let registry = build.registry;
+        self.forget_unused(&registry, directory, modules);
+        self.metrics.registered(registry.len(), registry.problems.len());
+        log_problems(before, &registry);
+        Arc::new(registry)
+    }
+
+    /// Links the modules of these manifests, so that the next registry finds it done: while one is built, writes wait.
+    pub(in crate::extensions) fn link_all(&self, manifests: &[Manifest], modules: &Modules) {
+        for manifest in manifests {
+            let Some(kind) = manifest.runs() else { continue };
+            for module in manifest.modules() {
+                // What is wrong is kept, and reported when the registry is built.
+                let _refused = self.target(manifest, kind, Some(module), modules);
+            }
+        }
+    }
+
+    /// What the extensions that a pipeline names find wrong with their configurations there.
+    pub(in crate::extensions) fn check_pipeline(
+        &self,
+        registry: &Registry,
+        pipeline: &Pipeline,
+    ) -> Vec<Problem> {
+        self.checks.pipeline(registry, pipeline)
+    }
+
+    /// Switches an extension off or on again, for this process. Returns whether that changed anything.
+    pub(in crate::extensions) fn switch(&self, id: &str, on: bool) -> bool {
+        let changed = self.switches.set(id, on);
+        if changed {
+            self.revision.advance();
+        }
+        changed
+    }
+
+    /// Whether an operator switched an extension off.
+    pub(in crate::extensions) fn is_switched_off(&self, id: &str) -> bool {
+        self.switches.is_off(id)
+    }
+
+    /// What is called where a manifest names this module.
+    fn target(
+        &self,
+        manifest: &Manifest,
+        kind: Kind,
+        module: Option<&Module>,
+        modules: &Modules,
+    ) -> Result<Target, Refusal> {
+        let Some(module) = module else {
+            return Err(Refusal {
+                message: "there is no module for it".into(),
+                remedy: "name one in the record, its versions or its instances",
+            });
+        };
+        let refused = |reason: String| Refusal {
+            message: format!("{}: {reason}", module.source),
+            remedy: "correct the module or the record",
+        };
+        let built = match modules.get(module) {
+            Some(built) => built.map_err(refused)?,
+            None => {
+                return Err(Refusal {
+                    message: format!("{} is not here yet", module.source),
+                    remedy: "wait for the next refresh, or see why it cannot be fetched",
+                });
+            }
+        };
+        let limits = call_limits(&manifest.limits, &built, &self.config)?;
+        let cache = modules.cache().map_err(refused)?;
+        let prepared = self
+            .links
+            .link(cache, &built, kind, &manifest.capabilities, limits)
+            .map_err(|error| refused(error.to_string()))?;
+        Ok(Target {
+            instance: None,
+            weight: DEFAULT_WEIGHT,
+            prepared,
+            built,
+            limits,
+        })
+    }
+
+    /// Forgets modules, links and health that no registered extension needs.
+    fn forget_unused(&self, registry: &Registry, directory: &ManifestDirectory, modules: &Modules) {
+        let is_registered =
+            |id: &str| registry.extensions.contains_key(id) || registry.disabled.contains_key(id);
+        self.health.retain(is_registered);
+        // What runs, and what the manifests name: the last good state of a broken one may run another module.
+        let manifests = directory.enabled_with(registry.origin.records.values().map(|text| &**text));
+        let running = registry.extensions.values().map(|extension| &extension.manifest);
+        let needed: Vec<&Module> = manifests
+            .iter()
+            .chain(running)
+            .flat_map(Manifest::modules)
+            .collect();
+        modules.retain(&needed);
+        self.links.forget_unused();
+    }
+}
+
+/// A registry that is being built.
+struct Build<'a> {
+    builder: &'a RegistryBuilder,
+    modules: &'a Modules,
+    before: &'a Registry,
+    registry: Registry,
+}
+
+impl Build<'_> {
+    fn add(&mut self, id: &str, text: &str, source: ManifestSource) {
+        let (manifest, mut problems) = match Manifest::read(text) {
+            Ok((manifest, warnings)) => (Some(manifest), warnings),
+            Err(problems) => (None, problems),
+        };
+        let extension = match manifest {
+            _ if self.builder.is_switched_off(id) => {
+                self.registry.disabled.insert(id.to_owned(), source);
+                None
+            }
+            Some(manifest) if *manifest.id != *id => {
+                problems.push(Problem::error(
+                    "$.id",
+                    format!("the record is kept under {id:?}"),
+                    "use one name",
+                ));
+                self.last_good(id)
+            }
+            Some(manifest) if !manifest.enabled => {
+                self.registry.disabled.insert(id.to_owned(), source);
+                None
+            }
+            Some(manifest) => match manifest.runs() {
+                Some(kind) => self
+                    .extension(manifest, kind, source, &mut problems)
+                    .or_else(|| self.last_good(id)),
+                // A provider is described here and called by others.
+                None => None,
+            },
+            None => self.last_good(id),
+        };
+        if let Some(extension) = extension {
+            self.registry.extensions.insert(id.into(), extension);
+        }
+        if !problems.is_empty() {
+            self.registry.problems.insert(id.to_owned(), problems);
+        }
+    }
+
+    /// The extension as it was before its record was broken.
+    fn last_good(&self, id: &str) -> Option<Arc<Extension>> {
+        self.before.extensions.get(id).cloned()
+    }
+
+    /// The extension, unless something is wrong with it.
+    fn extension(
+        &self,
+        manifest: Manifest,
+        kind: Kind,
+        source: ManifestSource,
+        problems: &mut Vec<Problem>,
+    ) -> Option<Arc<Extension>> {
+        let variants = self.variants(&manifest, kind, problems)?;
+        for variant in &variants {
+            for target in &variant.instances {
+                let found = self.builder.checks.of(target, &variant.config_text);
+                problems.extend(found.into_iter().map(|problem| problem.in_manifest()));
+            }
+        }
+        if problems.iter().any(|problem| problem.severity == Severity::Error) {
+            return None;
+        }
+        let first = variants.first()?.instances.first()?;
+        let starts_slow = first.prepared.profile() == Profile::Interpreter;
+        let id: Arc<str> = Arc::from(&*manifest.id);
+        let health = self.builder.health.of(&id, starts_slow);
+        health.runs_module(first.built.digest, starts_slow);
+        let concurrency = concurrency(&manifest.limits);
+        Some(Arc::new(Extension {
+            id,
+            kind,
+            source,
+            variants,
+            concurrency,
+            health,
+            manifest,
+            series: std::sync::RwLock::default(),
+        }))
+    }
+
+    /// The versions with their instances. `None`: one of them cannot be called.
+    fn variants(&self, manifest: &Manifest, kind: Kind, problems: &mut Vec<Problem>) -> Option<Vec<Variant>> {
+        let releases = match manifest.versions.as_slice() {
+            [] => std::slice::from_ref(&manifest.base),
+            versions => versions,
+        };
+        let mut variants = Vec::with_capacity(releases.len());
+        let mut failed = false;
+        for release in releases {
+            let mut instances = Vec::new();
+            for (instance, module, at) in listed(manifest, release) {
+                match self.builder.target(manifest, kind, module, self.modules) {
+                    Ok(target) => instances.push(match instance {
+                        Some(instance) => Target {
+                            instance: Some(instance.id.clone()),
+                            weight: instance.weight,
+                            ..target
+                        },
+                        None => target,
+                    }),
+                    Err(Refusal { message, remedy }) => {
+                        failed = true;
+                        problems.push(Problem::error(at, message, remedy));
+                    }
+                }
+            }
+            variants.push(Variant {
+                release: release.clone(),
+                config_text: serde_json::Value::Object(release.config.clone())
+                    .to_string()
+                    .into(),
+                instances,
+            });
+        }
+        (!failed).then_some(variants)
+    }
+}
+
+/// The instances of a version, with their modules and the paths of these in the record; where the record names no instance,
+/// the version itself.
+fn listed<'a>(
+    manifest: &'a Manifest,
+    release: &'a Release,
+) -> Vec<(Option<&'a Instance>, Option<&'a Module>, String)> {
+    if manifest.instances.is_empty() {
+        let at = if manifest.versions.is_empty() {
+            "$.module".to_owned()
+        } else {
+            format!("$.versions[{}].module", release.version)
+        };
+        return vec![(None, release.module.as_ref(), at)];
+    }
+    let of = |instance: &'a Instance| {
+        let module = instance.module.as_ref().or(release.module.as_ref());
+        let at = format!("$.instances[{}].module", instance.id);
+        (Some(instance), module, at)
+    };
+    manifest.instances.iter().map(of).collect()
+}
+
+/// Logs the problems that the registry before did not have.
+fn log_problems(before: &Registry, registry: &Registry) {
+    let is_new = |(id, problems): &(&String, &Vec<Problem>)| before.problems.get(*id) != Some(problems);
+    for (id, problems) in registry.problems.iter().filter(is_new) {
+        let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        tracing::warn!(
+            extension = id,
+            problems = text.join("; "),
+            "Something is wrong with an extension."
+        );
+    }
+}

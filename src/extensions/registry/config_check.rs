@@ -1,0 +1,261 @@
+//! Configurations, checked by their extensions while a snapshot is made. Each is checked once.
+
+use std::{
+    fmt::Write as _,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    extension::{Target, merged},
+    index::Registry,
+};
+use crate::{
+    clock::now,
+    decide::{Stage, memory::Table},
+    extensions::{
+        manifest::ModuleDigest,
+        sandbox::{CallError, ConfigProblem, Kind, Time, one_line},
+    },
+    policy::{Item, Pipeline, Problem},
+};
+
+/// The time that one check may take.
+const TIMEOUT: Duration = Duration::from_millis(100);
+/// The time that all checks of one snapshot together may take, but for those that take less than a millisecond.
+const BUDGET: Duration = Duration::from_secs(1);
+/// Configurations whose results are remembered.
+const MAX_REMEMBERED: usize = 4_096;
+/// Problems of one configuration that are reported.
+const MAX_PROBLEMS: usize = 32;
+
+/// A module, what it is used as, and the digest of a configuration. The configurations themselves may be large.
+type Asked = (ModuleDigest, Kind, [u8; 32]);
+type Problems = Arc<[InConfig]>;
+
+/// Asks extensions about configurations, and remembers their answers.
+#[derive(Debug)]
+pub(super) struct ConfigChecks {
+    known: Table<Asked, Problems>,
+    spent: Mutex<Duration>,
+    /// A configuration of this snapshot was not checked.
+    unasked: AtomicBool,
+}
+
+/// A problem of a configuration, wherever that was written.
+#[derive(Debug, Clone)]
+pub(super) enum InConfig {
+    /// The extension reports it.
+    Wrong(ConfigProblem),
+    /// The extension did not answer in time. A busy machine must not make an extension unavailable.
+    NotChecked(String),
+}
+
+impl InConfig {
+    pub(super) fn in_manifest(self) -> Problem {
+        self.at("$.config")
+    }
+
+    fn at(self, path: &str) -> Problem {
+        match self {
+            Self::Wrong(ConfigProblem {
+                path: pointer,
+                message,
+            }) => Problem::error(
+                format!("{path}{}", json_path(&pointer)),
+                message,
+                "correct the configuration",
+            ),
+            Self::NotChecked(message) => {
+                Problem::warning(path, message, "let the extension check it in less time")
+            }
+        }
+    }
+}
+
+impl Default for ConfigChecks {
+    fn default() -> Self {
+        Self {
+            known: Table::new(MAX_REMEMBERED, |_| false),
+            spent: Mutex::default(),
+            unasked: AtomicBool::new(false),
+        }
+    }
+}
+
+impl ConfigChecks {
+    /// Another snapshot is made. Returns whether a configuration of the last one was not checked.
+    pub(super) fn begin(&self) -> bool {
+        *self.spent.lock().unwrap_or_else(PoisonError::into_inner) = Duration::ZERO;
+        self.unasked.swap(false, Ordering::SeqCst)
+    }
+
+    /// Whether another snapshot would check more.
+    pub(super) fn has_unasked(&self) -> bool {
+        self.unasked.load(Ordering::SeqCst)
+    }
+
+    /// What an extension finds wrong with a configuration.
+    pub(super) fn of(&self, target: &Target, config: &str) -> Vec<InConfig> {
+        let asked = (
+            target.built.digest,
+            target.prepared.kind(),
+            Sha256::digest(config).into(),
+        );
+        if let Some(problems) = self.known.change(&asked, Some(now()), |known| known.clone()) {
+            return problems.to_vec();
+        }
+        let Some(problems) = self.ask(target, config) else {
+            self.unasked.store(true, Ordering::SeqCst);
+            return Vec::new();
+        };
+        self.known
+            .change_or_make(&asked, now(), || (asked, problems), |known| known.to_vec())
+    }
+
+    /// `None`: there is no time left to ask, or no instance; the next snapshot asks.
+    fn ask(&self, target: &Target, config: &str) -> Option<Problems> {
+        let spent = *self.spent.lock().unwrap_or_else(PoisonError::into_inner);
+        if spent >= BUDGET {
+            return None;
+        }
+        let time = Time {
+            deadline: TIMEOUT.min(BUDGET - spent),
+            fast: None,
+        };
+        let ran = target.prepared.check_config(config, target.limits, time);
+        if ran.took > Duration::from_millis(1) {
+            *self.spent.lock().unwrap_or_else(PoisonError::into_inner) += ran.took;
+        }
+        let problems = match ran.result {
+            Ok(problems) => {
+                let bounded = |ConfigProblem { path, message }| {
+                    InConfig::Wrong(ConfigProblem {
+                        path: one_line(&path).into(),
+                        message: one_line(&message).into(),
+                    })
+                };
+                problems.into_iter().take(MAX_PROBLEMS).map(bounded).collect()
+            }
+            // It had less time than a check may take: such a result is not remembered.
+            Err(CallError::Timeout) if time.deadline < TIMEOUT => return None,
+            Err(CallError::NoInstance { .. }) => return None,
+            Err(error) => {
+                let message = format!("the extension could not check it: {error}");
+                vec![match error {
+                    CallError::Timeout => InConfig::NotChecked(message),
+                    _ => InConfig::Wrong(ConfigProblem {
+                        path: String::new(),
+                        message,
+                    }),
+                }]
+            }
+        };
+        Some(problems.into())
+    }
+
+    /// What the extensions that a pipeline names find wrong with their configurations there.
+    pub(super) fn pipeline(&self, registry: &Registry, pipeline: &Pipeline) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let lists: [(&str, Stage, Vec<&Item>); 4] = [
+            ("pre", Stage::Pre, pipeline.pre.iter().map(|p| &p.item).collect()),
+            (
+                "validators",
+                Stage::Validator,
+                pipeline.validators.iter().map(|v| &v.item).collect(),
+            ),
+            (
+                "scorers",
+                Stage::Scorer,
+                pipeline.scorers.iter().map(|p| &p.item).collect(),
+            ),
+            (
+                "post",
+                Stage::Post,
+                pipeline.post.iter().map(|p| &p.item).collect(),
+            ),
+        ];
+        for (list, stage, items) in lists {
+            for (index, item) in items.into_iter().enumerate() {
+                let Some(id) = item.id.as_deref() else { continue };
+                let at = format!("$.{list}[{index}]");
+                let Some(extension) = registry.get(id) else {
+                    let missing = format!("there is no extension {id:?} that can be called");
+                    problems.push(Problem::warning(
+                        format!("{at}.id"),
+                        missing,
+                        "register it, or correct the id",
+                    ));
+                    continue;
+                };
+                if extension.kind != Kind::of(stage) {
+                    let kind = extension.kind.as_str();
+                    let message = format!("{id:?} is registered as {kind}");
+                    problems.push(Problem::error(
+                        format!("{at}.id"),
+                        message,
+                        "put it into the list of its type",
+                    ));
+                    continue;
+                }
+                for (release, target) in extension.targets() {
+                    let config = serde_json::Value::Object(merged(&release.config, &item.config)).to_string();
+                    let found = self.of(target, &config);
+                    let found = found
+                        .into_iter()
+                        .map(|problem| problem.at(&format!("{at}.config")));
+                    for problem in found {
+                        if !problems.contains(&problem) {
+                            problems.push(problem);
+                        }
+                    }
+                }
+            }
+        }
+        problems
+    }
+}
+
+/// `/a/0/b c` as `.a[0]["b c"]`.
+fn json_path(pointer: &str) -> String {
+    let mut path = String::new();
+    for segment in pointer.split('/').skip(1) {
+        let segment = segment.replace("~1", "/").replace("~0", "~");
+        let is_name = !segment.is_empty()
+            && segment
+                .bytes()
+                .all(|c| c.is_ascii_alphanumeric() || c == b'_' || c == b'-');
+        // Writing to a text cannot fail.
+        let _ = if !segment.is_empty() && segment.bytes().all(|c| c.is_ascii_digit()) {
+            write!(path, "[{segment}]")
+        } else if is_name {
+            write!(path, ".{segment}")
+        } else {
+            write!(path, "[{segment:?}]")
+        };
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::json_path;
+
+    #[test]
+    fn pointers_become_paths() {
+        for (pointer, path) in [
+            ("", ""),
+            ("/kinds", ".kinds"),
+            ("/kinds/0", ".kinds[0]"),
+            ("/a~1b/~0", "[\"a/b\"][\"~\"]"),
+            ("no pointer", ""),
+        ] {
+            assert_eq!(json_path(pointer), path);
+        }
+    }
+}

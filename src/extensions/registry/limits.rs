@@ -1,0 +1,48 @@
+//! The limits of calls, where a manifest sets them and where it does not.
+
+use super::links::Refusal;
+use crate::extensions::{
+    component_cache::Built, config::ExtensionsConfig, manifest::ManifestLimits, sandbox::CallLimits,
+};
+
+/// Bytes that a call may hand over at once, by default.
+const DEFAULT_OUTPUT_BYTES: usize = 1 << 20;
+/// Calls of an extension at a time, by default.
+const DEFAULT_CONCURRENCY: u32 = 64;
+/// Elements of a table, by default.
+const DEFAULT_TABLE_ELEMENTS: u32 = 10_000;
+
+/// The limits of the calls of a module.
+///
+/// # Errors
+/// When the manifest asks for more memory than the sidecar allows.
+pub(super) fn call_limits(
+    limits: &ManifestLimits,
+    built: &Built,
+    config: &ExtensionsConfig,
+) -> Result<CallLimits, Refusal> {
+    let max_memory = config.max_memory_bytes;
+    if let Some(memory) = limits.memory_bytes.filter(|memory| *memory > max_memory) {
+        return Err(Refusal {
+            message: format!(
+                "limits.memory_bytes ({memory}) is more than extensions.max_memory_bytes ({max_memory})"
+            ),
+            remedy: "ask for less, or raise the limit",
+        });
+    }
+    let memory = limits
+        .memory_bytes
+        .unwrap_or(built.profile.default_memory_bytes());
+    Ok(CallLimits {
+        memory_bytes: usize::try_from(memory.min(max_memory)).unwrap_or(usize::MAX),
+        table_elements: limits.table_elements.unwrap_or(DEFAULT_TABLE_ELEMENTS) as usize,
+        output_bytes: limits.output_bytes.map_or(DEFAULT_OUTPUT_BYTES, |bytes| {
+            usize::try_from(bytes).unwrap_or(usize::MAX)
+        }),
+    })
+}
+
+/// Calls of an extension at a time.
+pub(super) fn concurrency(limits: &ManifestLimits) -> u32 {
+    limits.concurrency.unwrap_or(DEFAULT_CONCURRENCY)
+}

@@ -1,0 +1,16 @@
+//! The registry of a snapshot: which extensions can be called, and with what. It is built from manifests and from modules
+//! that are here already, and exchanged together with the policies.
+
+mod builder;
+mod config_check;
+mod extension;
+mod index;
+mod limits;
+mod links;
+mod switches;
+
+pub(in crate::extensions) use self::builder::RegistryBuilder;
+pub use self::{
+    extension::{Extension, ManifestSource, Target, merged},
+    index::Registry,
+};

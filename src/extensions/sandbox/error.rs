@@ -1,0 +1,113 @@
+//! Why a call failed.
+
+use wasmtime::{Trap, WasmBacktrace};
+
+use super::{
+    imports::{Ended, Limiter, Refused},
+    text::one_line,
+    wire::GuestFailure,
+};
+
+/// Why a call failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// Its time is over.
+    #[error("it did not end in time")]
+    Timeout,
+    /// Not a failure yet: it is to be begun anew on a worker thread.
+    #[error("it takes too long for the fast lane")]
+    Overrun,
+    /// It crashed.
+    #[error("it crashed: {}", .0.reason)]
+    Trap(CrashReport),
+    /// It needs more memory than its limit.
+    #[error("it wanted more memory than it may have")]
+    Memory(CrashReport),
+    /// It needs larger tables than its limit.
+    #[error("it wanted larger tables than it may have")]
+    Table(CrashReport),
+    /// Its answer is larger than its limit, or not of its type.
+    #[error("its answer is larger than it may be, or not what its type says: {reason}")]
+    Output {
+        /// What the engine reports.
+        reason: String,
+    },
+    /// The extension reports it.
+    #[error("{}: {}", .0.code, .0.message)]
+    Failure(GuestFailure),
+    /// Not the extension's doing: all instances are in use.
+    #[error("no instance is available: {reason}")]
+    NoInstance {
+        /// What the engine reports.
+        reason: String,
+    },
+}
+
+/// A crash, and where it happened as far as the component names its functions.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct CrashReport {
+    /// What the engine reports.
+    pub reason: String,
+    /// The innermost function first.
+    pub frames: Vec<String>,
+}
+
+impl CallError {
+    pub(super) fn of(error: &wasmtime::Error, limiter: &Limiter) -> Self {
+        match error.downcast_ref::<Ended>() {
+            Some(Ended::Deadline) => return Self::Timeout,
+            Some(Ended::Overrun) => return Self::Overrun,
+            None => {}
+        }
+        if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+            return Self::NoInstance {
+                reason: error.to_string(),
+            };
+        }
+        let report = |reason: String| CrashReport {
+            reason,
+            frames: frames(error),
+        };
+        let Some(trap) = error.downcast_ref::<Trap>() else {
+            // Lifting an answer, or an argument of a host's function, is what else can fail.
+            return match limiter.refused {
+                Some(Refused::Memory) => Self::Memory(report(error.root_cause().to_string())),
+                Some(Refused::Table) => Self::Table(report(error.root_cause().to_string())),
+                None => Self::Output {
+                    reason: error.root_cause().to_string(),
+                },
+            };
+        };
+        let reason = trap.to_string();
+        let reason = reason.strip_prefix("wasm trap: ").unwrap_or(&reason).to_owned();
+        match limiter.refused {
+            // What a program does that is refused memory is to give up.
+            Some(Refused::Memory) => Self::Memory(report(reason)),
+            Some(Refused::Table) => Self::Table(report(reason)),
+            None => Self::Trap(report(reason)),
+        }
+    }
+
+    /// A crash counts towards quarantine.
+    pub const fn crash(&self) -> Option<&CrashReport> {
+        match self {
+            Self::Trap(report) | Self::Memory(report) | Self::Table(report) => Some(report),
+            Self::Timeout
+            | Self::Overrun
+            | Self::Output { .. }
+            | Self::Failure(_)
+            | Self::NoInstance { .. } => None,
+        }
+    }
+}
+
+fn frames(error: &wasmtime::Error) -> Vec<String> {
+    let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else {
+        return Vec::new();
+    };
+    let name = |frame: &wasmtime::FrameInfo| match frame.func_name() {
+        Some(name) => one_line(name).into(),
+        None => format!("function {}", frame.func_index()),
+    };
+    backtrace.frames().iter().map(name).collect()
+}

@@ -1,0 +1,202 @@
+//! What a component may import, and the state of one call behind it: its limits, and what it logged and counted. That is
+//! kept until the call is over, so that a call which is begun anew elsewhere logs nothing twice.
+
+use std::time::{Duration, Instant};
+
+use wasmtime::{
+    ResourceLimiter, StoreContextMut, UpdateDeadline,
+    component::{Linker, WasmStr},
+};
+
+use super::{
+    epoch::Watch,
+    text::is_name,
+    types::{CallEnv, CallLimits, Capability, GuestOutput, Time},
+    wire::LogLevel,
+};
+
+/// Lines of one call, and bytes of one line and of all of them; further ones are dropped.
+const MAX_LOG_LINES: usize = 32;
+const MAX_LOG_LINE_BYTES: usize = 1_024;
+/// Counters of one call.
+const MAX_COUNTERS: usize = 32;
+/// The longest name of a counter.
+const MAX_COUNTER_NAME_BYTES: usize = 48;
+
+/// Why a call was ended by the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Ended {
+    #[error("the deadline has passed")]
+    Deadline,
+    /// It takes longer than it may take where the request is served.
+    #[error("the call takes longer than the fast lane allows")]
+    Overrun,
+}
+
+/// The state of one call.
+#[derive(Debug)]
+pub(super) struct CallState {
+    pub(super) limiter: Limiter,
+    began: Instant,
+    time: Time,
+    now_ms: u64,
+    /// The state of the random numbers.
+    random: u64,
+    pub(super) output: GuestOutput,
+}
+
+/// Keeps memory and tables within their limits, and remembers that it had to.
+#[derive(Debug)]
+pub(super) struct Limiter {
+    memory_bytes: usize,
+    table_elements: usize,
+    used: usize,
+    pub(super) peak: usize,
+    pub(super) refused: Option<Refused>,
+}
+
+/// What a call asked more of than it may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    Memory,
+    Table,
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        // A component may have several memories; the limit is for all of them.
+        let used = self.used.saturating_sub(current).saturating_add(desired);
+        if used > self.memory_bytes {
+            self.refused = Some(Refused::Memory);
+            return Ok(false);
+        }
+        self.used = used;
+        self.peak = self.peak.max(used);
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let fits = desired <= self.table_elements;
+        if !fits {
+            self.refused = Some(Refused::Table);
+        }
+        Ok(fits)
+    }
+}
+
+impl CallState {
+    pub(super) fn new(limits: CallLimits, time: Time, env: CallEnv) -> Self {
+        Self {
+            limiter: Limiter {
+                memory_bytes: limits.memory_bytes,
+                table_elements: limits.table_elements,
+                used: 0,
+                peak: 0,
+                refused: None,
+            },
+            began: Instant::now(),
+            time,
+            now_ms: env.now_ms,
+            random: env.seed,
+            output: GuestOutput::default(),
+        }
+    }
+
+    /// How often the clock checks it.
+    pub(super) fn watch(&self) -> Watch {
+        match self.time.fast {
+            None => Watch::At(self.began + self.time.deadline),
+            Some(fast) if fast.trusted => Watch::Trusting,
+            Some(_) => Watch::Close,
+        }
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn log(&mut self, level: LogLevel, message: &str) {
+        if self.output.lines.len() == MAX_LOG_LINES {
+            self.output.dropped = self.output.dropped.saturating_add(1);
+            return;
+        }
+        let cut = message.floor_char_boundary(MAX_LOG_LINE_BYTES);
+        // A line is a line: what could pass for another one is written as a blank.
+        let line = message[..cut].replace(char::is_control, " ");
+        self.output.lines.push((level, line));
+    }
+
+    /// SplitMix64, as the SDK's test host has it.
+    fn next_u64(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn count(&mut self, name: &str, amount: u64) {
+        if let Some((_, count)) = self.output.counters.iter_mut().find(|(known, _)| known == name) {
+            *count = count.saturating_add(amount);
+        } else if self.output.counters.len() < MAX_COUNTERS && is_name(name, MAX_COUNTER_NAME_BYTES) {
+            self.output.counters.push((name.to_owned(), amount));
+        }
+    }
+}
+
+/// Called at each tick of the clock that finds the call running.
+pub(super) fn at_tick(store: StoreContextMut<'_, CallState>) -> wasmtime::Result<UpdateDeadline> {
+    let state = store.data();
+    let elapsed = state.elapsed();
+    if elapsed >= state.time.deadline {
+        return Err(Ended::Deadline.into());
+    }
+    if state.time.fast.is_some_and(|fast| elapsed >= fast.after) {
+        return Err(Ended::Overrun.into());
+    }
+    Ok(UpdateDeadline::Continue(1))
+}
+
+/// The functions that a component with these capabilities finds. There is nothing else: no WASI.
+pub(super) fn linker(
+    engine: &wasmtime::Engine,
+    capabilities: &[Capability],
+) -> wasmtime::Result<Linker<CallState>> {
+    let mut linker = Linker::<CallState>::new(engine);
+    linker.instance("beamline:extension/types@0.1.0")?;
+    linker.instance("beamline:extension/log@0.1.0")?.func_wrap(
+        "write",
+        |mut store: StoreContextMut<'_, CallState>, (level, message): (LogLevel, WasmStr)| {
+            if store.data().output.lines.len() == MAX_LOG_LINES {
+                store.data_mut().output.dropped += 1;
+                return Ok(());
+            }
+            let message = message.to_str(&store)?.into_owned();
+            store.data_mut().log(level, &message);
+            Ok(())
+        },
+    )?;
+    for capability in capabilities {
+        match capability {
+            Capability::Clock => linker
+                .instance("beamline:extension/clock@0.1.0")?
+                .func_wrap("now-ms", |store: StoreContextMut<'_, CallState>, (): ()| {
+                    Ok((store.data().now_ms,))
+                })?,
+            Capability::Random => linker
+                .instance("beamline:extension/random@0.1.0")?
+                .func_wrap("next-u64", |mut store: StoreContextMut<'_, CallState>, (): ()| {
+                    Ok((store.data_mut().next_u64(),))
+                })?,
+            Capability::Metrics => linker.instance("beamline:extension/metrics@0.1.0")?.func_wrap(
+                "count",
+                |mut store: StoreContextMut<'_, CallState>, (name, amount): (WasmStr, u64)| {
+                    let name = name.to_str(&store)?.into_owned();
+                    store.data_mut().count(&name, amount);
+                    Ok(())
+                },
+            )?,
+        }
+    }
+    Ok(linker)
+}

@@ -1,0 +1,35 @@
+//! The sandbox: one call of one component, with limits on time, memory and output, and nothing of the system but what it
+//! was granted.
+//!
+//! [`Engines`] compile-time settings and pools; [`Prepared`] is a linked component; a call of it makes a [`CallOutput`],
+//! which `output.rs` checks.
+
+mod call;
+mod component;
+mod engine;
+mod epoch;
+mod error;
+mod imports;
+mod output;
+mod text;
+mod types;
+mod wire;
+
+#[cfg(feature = "compiler")]
+pub(in crate::extensions) use self::engine::compiling_engine;
+pub use self::{
+    component::{CallOutput, Interface, Prepared, SpentStore, Unusable},
+    engine::{EngineError, Engines, Profile},
+    error::{CallError, CrashReport},
+    output::check as check_answer,
+    types::{CallEnv, CallLimits, Capability, Fast, GuestOutput, Kind, Raw, Time, Work},
+    wire::{
+        BreakerState, CallRecord, CandidateRecord, ConfigProblem, DecisionRecord, GuestFailure, LogLevel,
+        MessageRecord, NewMessage, PreOutput, Rejection, WireScore, WireVerdict,
+    },
+};
+pub(in crate::extensions) use self::{
+    engine::fingerprint,
+    output::failure,
+    text::{is_code, one_line},
+};

@@ -1,0 +1,170 @@
+//! What a component answered, checked: JSON that parses, objects where objects are due, finite factors for every candidate.
+//! What is not as it should be is no answer.
+
+use serde_json::{Map, Value};
+
+use super::{
+    error::CallError,
+    text::{is_code, one_line},
+    types::Raw,
+    wire::{GuestFailure, NewMessage, Rejection, WireScore, WireVerdict},
+};
+use crate::decide::{Answer, ExtensionError, Verdict};
+
+/// Checks an answer. `candidates` are the providers that a scorer was given, in their order.
+///
+/// # Errors
+/// `InvalidResponse` where it keeps the types and not the rules of its world.
+pub fn check(raw: Raw, candidates: &[&str]) -> Result<Answer, ExtensionError> {
+    match raw {
+        Raw::Pre { message, context } => Ok(Answer {
+            payload: message.map(new_message).transpose()?,
+            metadata: context.as_deref().map(object).transpose()?.unwrap_or_default(),
+            ..Answer::default()
+        }),
+        Raw::Verdict(WireVerdict::Accept) => Ok(Answer::default()),
+        Raw::Verdict(WireVerdict::Reject(Rejection { reason, details })) => Ok(Answer {
+            verdict: Verdict::Reject {
+                reason: Some(one_line(&reason)).filter(|reason| !reason.is_empty()),
+                details: object(&details)?,
+            },
+            ..Answer::default()
+        }),
+        Raw::Scores(scores) => Ok(Answer {
+            factors: Some(factors(&scores, candidates)?),
+            ..Answer::default()
+        }),
+        Raw::Metadata(metadata) => Ok(Answer {
+            metadata: metadata.as_deref().map(object).transpose()?.unwrap_or_default(),
+            ..Answer::default()
+        }),
+    }
+}
+
+/// A call that failed, as decisions know failures.
+pub(in crate::extensions) fn failure(error: &CallError, timeout_ms: u32, attempts: u32) -> ExtensionError {
+    match error {
+        CallError::Timeout | CallError::Overrun => ExtensionError::Timeout { timeout_ms, attempts },
+        CallError::Trap(report) => ExtensionError::Trap {
+            reason: one_line(&report.reason),
+        },
+        CallError::Memory(_) | CallError::Table(_) => ExtensionError::MemoryLimit,
+        CallError::Output { reason } => ExtensionError::OutputLimit {
+            reason: one_line(reason),
+        },
+        CallError::Failure(GuestFailure { code, message }) if is_code(code) => ExtensionError::Failure {
+            code: code.as_str().into(),
+            message: one_line(message),
+        },
+        CallError::Failure(_) => ExtensionError::InvalidResponse,
+        CallError::NoInstance { .. } => ExtensionError::Unavailable,
+    }
+}
+
+fn object(text: &str) -> Result<Map<String, Value>, ExtensionError> {
+    serde_json::from_str(text).map_err(|_| ExtensionError::InvalidResponse)
+}
+
+/// A message of the platform's.
+fn new_message(new: NewMessage) -> Result<Value, ExtensionError> {
+    let payload: Value = serde_json::from_str(&new.payload).map_err(|_| ExtensionError::InvalidResponse)?;
+    let mut message = object(&new.metadata)?;
+    message.insert("payload".into(), payload);
+    message.insert("message_type".into(), new.message_type.into());
+    if !new.message_id.is_empty() {
+        message.insert("message_id".into(), new.message_id.into());
+    }
+    Ok(Value::Object(message))
+}
+
+fn factors(scores: &[WireScore], candidates: &[&str]) -> Result<Vec<f64>, ExtensionError> {
+    if scores.len() != candidates.len() {
+        return Err(ExtensionError::InvalidResponse);
+    }
+    // As many scores as candidates, and a score for each candidate: then each has exactly one.
+    let factor = |(index, candidate): (usize, &&str)| {
+        let in_place = scores.get(index).filter(|score| score.provider_id == **candidate);
+        let score = in_place.or_else(|| scores.iter().find(|score| score.provider_id == **candidate))?;
+        (score.factor.is_finite() && score.factor >= 0.0).then_some(score.factor)
+    };
+    let factors: Option<Vec<f64>> = candidates.iter().enumerate().map(factor).collect();
+    factors.ok_or(ExtensionError::InvalidResponse)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extensions::sandbox::text::MAX_TEXT_CHARS;
+
+    fn score(provider_id: &str, factor: f64) -> WireScore {
+        WireScore {
+            provider_id: provider_id.into(),
+            factor,
+        }
+    }
+
+    #[test]
+    fn scores_are_one_for_each_candidate() {
+        let check = |scores: &[WireScore]| factors(scores, &["a", "b"]);
+        assert_eq!(check(&[score("b", 2.0), score("a", 0.5)]), Ok(vec![0.5, 2.0]));
+        for wrong in [
+            vec![],
+            vec![score("a", 1.0)],
+            vec![score("a", 1.0), score("a", 1.0)],
+            vec![score("a", 1.0), score("c", 1.0)],
+            vec![score("a", 1.0), score("b", f64::NAN)],
+            vec![score("a", 1.0), score("b", -0.1)],
+            vec![score("a", f64::INFINITY), score("b", 1.0)],
+            vec![score("a", 1.0), score("b", 1.0), score("b", 1.0)],
+        ] {
+            assert_eq!(check(&wrong), Err(ExtensionError::InvalidResponse), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_is_no_answer() {
+        for text in ["", "1", "[]", "null", "{", "{\"a\":}"] {
+            let raw = Raw::Metadata(Some(text.into()));
+            assert_eq!(check(raw, &[]), Err(ExtensionError::InvalidResponse), "{text}");
+        }
+        let deep = format!("{}1{}", "{\"a\":".repeat(100_000), "}".repeat(100_000));
+        assert_eq!(
+            check(Raw::Metadata(Some(deep)), &[]),
+            Err(ExtensionError::InvalidResponse)
+        );
+    }
+
+    #[test]
+    fn texts_are_one_line_and_bounded() {
+        let raw = Raw::Verdict(WireVerdict::Reject(Rejection {
+            reason: format!("a\nb\u{1b}[31m{}", "x".repeat(10_000)),
+            details: "{}".into(),
+        }));
+        let Ok(Answer {
+            verdict: Verdict::Reject {
+                reason: Some(reason), ..
+            },
+            ..
+        }) = check(raw, &[])
+        else {
+            panic!("no verdict");
+        };
+        assert!(reason.starts_with("a b [31mx"));
+        assert_eq!(reason.chars().count(), MAX_TEXT_CHARS);
+    }
+
+    #[test]
+    fn a_failures_code_is_a_name() {
+        let failed = |code: &str| {
+            let guest = GuestFailure {
+                code: code.into(),
+                message: "m".into(),
+            };
+            failure(&CallError::Failure(guest), 100, 1).name()
+        };
+        assert_eq!(failed("made_up2"), "extension_failure");
+        for code in ["", "2x", "Upper", "a b", "a\"}", &"x".repeat(65)] {
+            assert_eq!(failed(code), "invalid_response_format", "{code}");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The two worker pools: one for extensions that take long, one for those that seldom end in time.
+
+use std::{io, sync::OnceLock};
+
+use super::{lane::Place, worker_pool::WorkerPool};
+use crate::{extensions::config::ExtensionsConfig, thread_priority::Priority};
+
+/// Both pools. The threads of each are started for its first call: most sidecars need none.
+#[derive(Debug)]
+pub(in crate::extensions) struct WorkerPools {
+    threads: u32,
+    max_queued: u32,
+    slow: OnceLock<Result<WorkerPool, io::Error>>,
+    idle: OnceLock<Result<WorkerPool, io::Error>>,
+}
+
+impl WorkerPools {
+    /// Pools with as many threads, and as much room to wait, as configured.
+    pub(in crate::extensions) fn new(config: &ExtensionsConfig) -> Self {
+        Self {
+            threads: config.worker_threads,
+            max_queued: config.max_queued_calls,
+            slow: OnceLock::new(),
+            idle: OnceLock::new(),
+        }
+    }
+
+    /// The pool for calls that run at this place.
+    ///
+    /// # Errors
+    /// When its threads cannot be started.
+    pub(in crate::extensions) fn pool(&self, place: Place) -> Result<&WorkerPool, &io::Error> {
+        let (pool, priority) = match place {
+            Place::Fast | Place::Slow => (&self.slow, Priority::Low),
+            Place::Idle => (&self.idle, Priority::Idle),
+        };
+        pool.get_or_init(|| WorkerPool::start(self.threads, self.max_queued, priority))
+            .as_ref()
+    }
+
+    /// Calls that wait for a thread.
+    pub(in crate::extensions) fn waiting(&self) -> usize {
+        [&self.slow, &self.idle]
+            .into_iter()
+            .filter_map(|pool| pool.get()?.as_ref().ok())
+            .map(WorkerPool::waiting)
+            .sum()
+    }
+}
