@@ -5,13 +5,17 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use time::{Date, Month, OffsetDateTime};
+
 /// A point in time, in milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp {
+    /// Milliseconds since the Unix epoch.
     pub unix_ms: u64,
 }
 
 impl Timestamp {
+    /// The point in time this many milliseconds after the Unix epoch.
     pub const fn from_unix_ms(unix_ms: u64) -> Self {
         Self { unix_ms }
     }
@@ -54,7 +58,7 @@ fn rfc_3339(text: &str) -> Option<u64> {
     let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
     let (hour, minute, second) = three(time, ':', [2, 2, 2])?;
     // A leap second is the second after it.
-    if hour > 23 || minute > 59 || second > 60 || !(1..=days_of(year, month)?).contains(&day) {
+    if hour > 23 || minute > 59 || second > 60 {
         return None;
     }
     let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -71,7 +75,7 @@ fn rfc_3339(text: &str) -> Option<u64> {
         let minutes = hours * 60 + minutes;
         if zone.starts_with('-') { -minutes } else { minutes }
     };
-    let days = days_since_1970(year, month, day);
+    let days = days_since_1970(year, month, day)?;
     let seconds = days * 86_400 + hour * 3_600 + (minute - offset) * 60 + second;
     u64::try_from(seconds * 1_000 + millis).ok()
 }
@@ -91,23 +95,10 @@ fn three(text: &str, separator: char, lengths: [usize; 3]) -> Option<(i64, i64, 
     (text.split(separator).count() == 3).then_some(found)
 }
 
-const fn days_of(year: i64, month: i64) -> Option<i64> {
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    match month {
-        2 if leap => Some(29),
-        2 => Some(28),
-        4 | 6 | 9 | 11 => Some(30),
-        1..=12 => Some(31),
-        _ => None,
-    }
-}
-
-/// Days of the Gregorian calendar, counted in years that begin in March, so that a leap day is a year's last.
-const fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let month = (month + 9) % 12;
-    let of_year = (153 * month + 2) / 5 + day - 1;
-    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + of_year - 719_468
+fn days_since_1970(year: i64, month: i64, day: i64) -> Option<i64> {
+    let month = Month::try_from(u8::try_from(month).ok()?).ok()?;
+    let date = Date::from_calendar_date(year.try_into().ok()?, month, day.try_into().ok()?).ok()?;
+    Some((date.to_julian_day() - OffsetDateTime::UNIX_EPOCH.date().to_julian_day()).into())
 }
 
 #[cfg(test)]
@@ -115,7 +106,7 @@ mod tests {
     use super::*;
 
     fn ms(text: &str) -> Option<u64> {
-        text.parse().ok().map(|moment: Timestamp| moment.unix_ms)
+        text.parse().ok().map(|timestamp: Timestamp| timestamp.unix_ms)
     }
 
     #[test]
@@ -168,11 +159,13 @@ mod tests {
         let mut expected = 0;
         for year in 1970..2770 {
             for month in 1..=12 {
-                for day in 1..=days_of(year, month).unwrap() {
-                    assert_eq!(days_since_1970(year, month, day), expected);
+                let days = (1..=32).filter_map(|day| ms(&format!("{year}-{month:02}-{day:02}T00:00:00Z")));
+                for found in days {
+                    assert_eq!(found, expected * 86_400_000, "{year}-{month}");
                     expected += 1;
                 }
             }
         }
+        assert_eq!(expected, 292_194, "800 years have 194 leap days");
     }
 }

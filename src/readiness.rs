@@ -1,4 +1,4 @@
-//! Whether the sidecar can answer, and how well: one judgement for `/ready`, `/health` and the orchestrator.
+//! Whether the sidecar can answer, and how well: one status for `/ready`, `/health` and the orchestrator.
 
 use std::{
     sync::{
@@ -8,13 +8,10 @@ use std::{
     time::Instant,
 };
 
-use http::StatusCode;
 use serde::Serialize;
 
 use crate::{
-    failure::{ErrorCode, Failure},
     refresh::{RefreshState, Refresher},
-    respond::{self, Response},
     snapshot::{Age, Origin, SnapshotStore},
 };
 
@@ -26,17 +23,29 @@ pub enum State {
     Live,
     /// From memory that HEIR does not confirm at present.
     Degraded,
+    /// Not at all, or the sidecar is stopping.
     NotReady,
 }
 
-/// The judgement and its reason.
+/// The state and its reason.
 #[derive(Debug, Clone, Serialize)]
 pub struct ReadinessStatus {
+    /// How well lookups can be answered.
     pub state: State,
+    /// Why, as a sentence for a person.
     pub reason: &'static str,
 }
 
-/// Judges.
+/// Whether a client should go on asking this sidecar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Lookups are answered.
+    Ok(State),
+    /// They are not, for this reason.
+    Unavailable(&'static str),
+}
+
+/// Knows what readiness depends on.
 #[derive(Debug)]
 pub struct Readiness {
     store: Arc<SnapshotStore>,
@@ -46,6 +55,7 @@ pub struct Readiness {
 }
 
 impl Readiness {
+    /// `refresher` is `None` where there is no HEIR.
     pub fn new(store: Arc<SnapshotStore>, refresher: Option<Arc<Refresher>>) -> Self {
         Self {
             store,
@@ -65,7 +75,8 @@ impl Readiness {
         self.stopping.store(true, Relaxed);
     }
 
-    pub fn judge(&self) -> ReadinessStatus {
+    /// The status at this moment.
+    pub fn status(&self) -> ReadinessStatus {
         let (state, reason) = self.state();
         ReadinessStatus { state, reason }
     }
@@ -114,17 +125,12 @@ impl Readiness {
         }
     }
 
-    /// The Router's `GET /health`: 200 whenever lookups can be answered.
-    pub fn health(&self) -> Response {
-        let judgement = self.judge();
-        // A sidecar that is stopping still answers; it is `/ready` that sends clients elsewhere.
-        if judgement.state == State::NotReady && !self.stopping.load(Relaxed) {
-            let failure = Failure::new(ErrorCode::HeirUnavailable, judgement.reason).retry_after_seconds(1);
-            return respond::failure(failure);
+    /// Whether lookups can be answered. A sidecar that is stopping still answers them; it is the status that sends
+    /// clients elsewhere.
+    pub fn health(&self) -> Health {
+        match self.state() {
+            (State::NotReady, reason) if !self.stopping.load(Relaxed) => Health::Unavailable(reason),
+            (state, _) => Health::Ok(state),
         }
-        respond::json(
-            StatusCode::OK,
-            &serde_json::json!({"status": "ok", "state": judgement.state}),
-        )
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     clock::now,
     extensions::{Extension, ExtensionHost, Wanted},
     failure::{ErrorCode, Failure},
+    refresh,
     respond::{self, Response},
 };
 
@@ -146,8 +147,7 @@ impl Admin {
     /// `POST /admin/extensions/reload`: reads the directory again, fetches what is missing, and takes up what changed.
     pub(super) async fn reload_extensions(&self) -> Result<Response, Failure> {
         let host = self.extension_host()?;
-        self.store
-            .reload_extensions(self.client.as_deref(), Wanted::Missing)
+        refresh::reload_extensions(&self.store, self.client.as_deref(), Wanted::Missing)
             .await
             .map_err(|error| {
                 Failure::new(

@@ -21,7 +21,7 @@ pub(super) fn live() -> Response {
 impl Admin {
     /// 200 while lookups can be answered, with how well and why; 503 otherwise.
     pub(super) fn ready(&self) -> Response {
-        let judgement = self.readiness.judge();
+        let judgement = self.readiness.status();
         let status = match judgement.state {
             State::Live | State::Degraded => StatusCode::OK,
             State::NotReady => StatusCode::SERVICE_UNAVAILABLE,

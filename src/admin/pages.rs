@@ -39,7 +39,7 @@ impl Admin {
             .sum::<usize>()
             .into();
         page["generation"] = snapshot.generation().into();
-        page["ready"] = json!(self.readiness.judge());
+        page["ready"] = json!(self.readiness.status());
         page["refresh"] = json!(status);
         page["heir"] = match &self.client {
             Some(client) => json!({

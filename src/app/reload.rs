@@ -18,7 +18,7 @@ use crate::{
     extensions::Wanted,
     heir::HeirClient,
     readiness::Readiness,
-    refresh::{Directory, RefreshConfig, Refresher},
+    refresh::{Directory, RefreshConfig, Refresher, reload_extensions},
     snapshot::SnapshotStore,
     telemetry::Logs,
     write::Writer,
@@ -131,7 +131,7 @@ impl Reloader {
         targets.admin.access.reread();
         // First, so that what policies and extensions say of each other is taken up together.
         let (store, heir) = (&targets.store, targets.client.as_deref());
-        if let Err(error) = store.reload_extensions(heir, Wanted::New).await {
+        if let Err(error) = reload_extensions(store, heir, Wanted::New).await {
             tracing::warn!(%error, "extensions_dir cannot be read; what was read before stays.");
         }
         if let Some(directory) = &targets.directory {

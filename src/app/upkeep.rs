@@ -9,6 +9,7 @@ use crate::{
     decide::memory::Memory,
     extensions::Wanted,
     heir::HeirClient,
+    refresh::reload_extensions,
     snapshot::{Coverage, SnapshotStore},
 };
 
@@ -31,7 +32,7 @@ pub(super) async fn fetch_modules(
             () = tokio::time::sleep(FETCH_EVERY) => {}
         }
         let misses = store.extensions().is_some_and(|host| host.misses_modules());
-        if misses && let Err(error) = store.reload_extensions(heir.as_deref(), Wanted::Missing).await {
+        if misses && let Err(error) = reload_extensions(&store, heir.as_deref(), Wanted::Missing).await {
             tracing::debug!(%error, "extensions_dir cannot be read.");
         }
     }

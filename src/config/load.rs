@@ -219,7 +219,7 @@ fn check_heir(config: &Config, mistakes: &mut Vec<Mistake>) {
             if config
                 .listen_addresses()
                 .iter()
-                .any(|address| base.is_at(address))
+                .any(|address| matches!(address, Address::Tcp(address) if base.is_at(*address)))
             {
                 mistakes.push(Mistake::new(
                     key,

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::split_mix::SplitMix64;
+
 /// The number from which a decision's choices come. The same seed, inputs and memory always give the same decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seed(pub u64);
@@ -31,36 +33,27 @@ pub(super) enum Purpose {
     Jitter = 2,
 }
 
-/// A stream of choices. `SplitMix64`, written out here because recorded decisions must replay for ever, whatever a
-/// library does in its next version.
+/// A stream of choices.
 #[derive(Debug)]
-pub(super) struct Choices(u64);
+pub(super) struct Choices(SplitMix64);
 
 impl Choices {
     pub(super) fn new(seed: Seed, purpose: Purpose) -> Self {
-        let mut choices = Self(seed.0 ^ (purpose as u64).wrapping_mul(0xd1b5_4a32_d192_ed03));
-        choices.next();
-        choices
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        let mut stream = SplitMix64::new(seed.0 ^ (purpose as u64).wrapping_mul(0xd1b5_4a32_d192_ed03));
+        stream.next();
+        Self(stream)
     }
 
     /// Uniform in `[0, 1)`.
     #[expect(clippy::cast_precision_loss, reason = "53 bits are exactly what an f64 holds")]
     pub(super) fn uniform(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+        (self.0.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// Uniform in `0..below`; zero where `below` is.
     pub(super) fn below(&mut self, below: u64) -> u64 {
         // The high half of the product: even to one part in 2^64 / below.
-        let product = u128::from(self.next()) * u128::from(below);
+        let product = u128::from(self.0.next()) * u128::from(below);
         u64::try_from(product >> 64).unwrap_or(0)
     }
 }

@@ -41,8 +41,9 @@ pub struct Via {
 impl Via {
     #[expect(
         clippy::new_without_default,
-        reason = "every mark is another one, which a default should not be"
+        reason = "every mark is different, which a default should not be"
     )]
+    /// A mark that no other process has.
     pub fn new() -> Self {
         let pseudonym = format!("beamline-sidecar-{:08x}", fastrand::u32(..));
         let value = HeaderValue::from_str(&format!("1.1 {pseudonym}"));

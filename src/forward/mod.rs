@@ -5,6 +5,7 @@ mod headers;
 use std::sync::Arc;
 
 use http::Request;
+use http_body_util::Either;
 use hyper::body::Incoming;
 
 pub use headers::Via;
@@ -24,6 +25,7 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
+    /// Forwards over this client.
     pub fn new(client: Arc<HeirClient>) -> Self {
         Self {
             client,
@@ -32,6 +34,9 @@ impl Forwarder {
     }
 
     /// Forwards a request. Its body is streamed as it arrives, and so is the answer's.
+    ///
+    /// # Errors
+    /// When the request has been here before, or HEIR could not be asked.
     pub async fn forward(&self, request: Request<Incoming>) -> Result<Response, Failure> {
         let (mut parts, body) = request.into_parts();
         if self.via.has_passed(&parts.headers) {
@@ -51,7 +56,7 @@ impl Forwarder {
                 parts.method,
                 path,
                 parts.headers,
-                Body::Streamed(body),
+                Either::Right(body),
                 self.client.timeout(),
             )
             .await;

@@ -13,14 +13,19 @@ const LONGEST: usize = 2_048;
 /// Why an address is not checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAddress {
+    /// It is not a URL with a host.
     #[error("is not an absolute URL")]
     Syntax,
+    /// It is neither `http` nor `https`.
     #[error("is neither http nor https")]
     Scheme,
+    /// It has a user name or a password.
     #[error("holds a user name or a password")]
     Credentials,
+    /// It is too long.
     #[error("is longer than {LONGEST} bytes")]
     TooLong,
+    /// It is neither `host` nor `host:port`.
     #[error("is neither `host` nor `host:port`")]
     Host,
 }

@@ -8,6 +8,7 @@ use crate::telemetry::registry::{counters, gauge};
 #[derive(Debug)]
 pub struct HealthCheckMetrics {
     checks: IntCounterVec,
+    /// Providers that failed their checks, counted per tenant.
     pub providers_unhealthy: IntGauge,
 }
 

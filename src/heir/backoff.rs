@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::RetryConfig;
+use super::config::RetryConfig;
 
 /// Exponential backoff with full jitter: a pause is anything between nothing and a bound that grows. Seeded, so
-/// that a fleet started by one hand does not march in step and a test can repeat what it saw.
+/// that a fleet that was started together does not ask together, and a test can repeat what it saw.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     config: RetryConfig,
@@ -14,6 +14,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
+    /// Begins with the shortest pause. The same seed gives the same pauses.
     pub fn new(config: RetryConfig, seed: u64) -> Self {
         Self {
             config,

@@ -1,11 +1,11 @@
 //! HEIR's base URL: fixed at the start, so nothing that HEIR or a client says can lead a request elsewhere.
 
+use std::net::{IpAddr, SocketAddr};
+
 use http::{
     Uri,
     uri::{Authority, PathAndQuery, Scheme},
 };
-
-use crate::listener::Address;
 
 /// `http://host:port`, with an optional path in front of the API's.
 #[derive(Debug, Clone)]
@@ -18,17 +18,25 @@ pub struct BaseUrl {
 /// Why a text is no base URL.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidBaseUrl {
+    /// It is not a URL.
     #[error("`{0}` is not a URL")]
     Syntax(String),
+    /// It is neither `http` nor `https`.
     #[error("`{0}` is neither http nor https")]
     Scheme(String),
-    #[error("the URL holds a user name or a password, which belong into heir.token_file")]
+    /// It has a user name or a password.
+    #[error("the URL holds a user name or a password, which belong in heir.token_file")]
     Credentials,
+    /// It has a query.
     #[error("`{0}` has a query, which a base URL cannot have")]
     Query(String),
 }
 
 impl BaseUrl {
+    /// Parses a URL.
+    ///
+    /// # Errors
+    /// When the text is no `http` or `https` URL, or has credentials or a query.
     pub fn parse(text: &str) -> Result<Self, InvalidBaseUrl> {
         let invalid = |make: fn(String) -> InvalidBaseUrl| {
             // What stands before an `@` may be a password; no error repeats it, whatever else is wrong.
@@ -62,10 +70,12 @@ impl BaseUrl {
         })
     }
 
+    /// Whether HEIR is spoken to over TLS.
     pub fn is_tls(&self) -> bool {
         self.scheme == Scheme::HTTPS
     }
 
+    /// Host and port, as the URL names them.
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
@@ -79,11 +89,8 @@ impl BaseUrl {
             .build()
     }
 
-    /// Whether this URL is where a listener of this process is bound.
-    pub fn is_at(&self, address: &Address) -> bool {
-        let Address::Tcp(address) = address else {
-            return false;
-        };
+    /// Whether a listener that is bound to this address answers for the URL.
+    pub fn is_at(&self, address: SocketAddr) -> bool {
         let port = self
             .authority
             .port_u16()
@@ -92,7 +99,7 @@ impl BaseUrl {
             return false;
         }
         let host = self.authority.host().trim_matches(['[', ']']);
-        match host.parse::<std::net::IpAddr>() {
+        match host.parse::<IpAddr>() {
             Ok(ip) => {
                 ip == address.ip()
                     || ip.is_unspecified()
@@ -150,10 +157,10 @@ mod tests {
             "http://localhost:8080/x",
             "http://0.0.0.0:8080",
         ] {
-            assert!(BaseUrl::parse(own).unwrap().is_at(&listen), "{own}");
+            assert!(BaseUrl::parse(own).unwrap().is_at(listen), "{own}");
         }
         for other in ["http://127.0.0.1:8090", "http://heir:8080", "https://localhost"] {
-            assert!(!BaseUrl::parse(other).unwrap().is_at(&listen), "{other}");
+            assert!(!BaseUrl::parse(other).unwrap().is_at(listen), "{other}");
         }
     }
 }

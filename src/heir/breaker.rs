@@ -5,14 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::BreakerConfig;
+use super::config::BreakerConfig;
 
 /// Where the breaker stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BreakerState {
+    /// Lets calls pass.
     Closed,
     /// Refuses calls until the instant.
     Open {
+        /// The end of the pause.
         until: Instant,
     },
     /// Lets calls pass one at a time until enough have succeeded.
@@ -20,6 +22,7 @@ pub enum BreakerState {
 }
 
 impl BreakerState {
+    /// As the admin page names it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -56,6 +59,7 @@ pub struct Breaker {
 }
 
 impl Breaker {
+    /// A closed breaker.
     pub fn new(config: BreakerConfig) -> Self {
         let inner = Inner {
             state: BreakerState::Closed,
@@ -73,6 +77,7 @@ impl Breaker {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Where it stands now.
     pub fn state(&self) -> BreakerState {
         self.lock().state
     }
@@ -132,7 +137,7 @@ impl Breaker {
         }
     }
 
-    /// HEIR asked to be left alone for this long, which does not shorten a pause that it is in already.
+    /// HEIR asked for a pause of this length, which does not shorten a pause that it is in already.
     pub fn pause(&self, now: Instant, pause: Duration) {
         let mut inner = self.lock();
         let until = match inner.state {

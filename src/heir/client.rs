@@ -11,7 +11,7 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Either, Full};
 use hyper::body::Incoming;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -19,19 +19,26 @@ use hyper_util::{
 };
 use tokio::{
     sync::{Semaphore, SemaphorePermit, watch},
-    time::timeout,
+    time,
 };
 
 use super::{
-    Backoff, BaseUrl, Breaker, BreakerState, HeirCall, HeirConfig, HeirError,
-    metrics::HeirMetrics,
+    backoff::Backoff,
+    base_url::BaseUrl,
+    breaker::{Breaker, BreakerState},
+    config::HeirConfig,
+    error::HeirError,
+    metrics::{HeirCall, HeirMetrics},
     tls::{self, TlsError},
 };
-use crate::{policy::ETag, respond::Body, telemetry::chain};
+use crate::{policy::ETag, telemetry::chain};
 
-type Http = Client<hyper_rustls::HttpsConnector<HttpConnector>, Body>;
+/// The body of a request to HEIR: bytes, or a client's body that is passed on as it arrives.
+type RequestBody = Either<Full<Bytes>, Incoming>;
 
-/// The longest that HEIR can ask to be left alone.
+type Http = Client<hyper_rustls::HttpsConnector<HttpConnector>, RequestBody>;
+
+/// The longest pause that HEIR can ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The answer to a conditional read.
@@ -39,8 +46,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 pub enum Fetched {
     /// HEIR's version is the one that was named.
     NotModified,
+    /// HEIR's version is another one.
     Changed {
+        /// The document, list or whatever else was asked for.
         body: Bytes,
+        /// All headers of the answer.
         headers: HeaderMap,
     },
 }
@@ -55,8 +65,11 @@ impl Fetched {
 /// The answer to a write, whatever its status.
 #[derive(Debug)]
 pub struct Replied {
+    /// Neither a redirect nor one that says HEIR cannot.
     pub status: StatusCode,
+    /// As HEIR sent them, those that concern the connection included.
     pub headers: HeaderMap,
+    /// Empty where it broke off.
     pub body: Bytes,
 }
 
@@ -79,10 +92,17 @@ pub struct HeirClient {
 /// Why no client could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
+    /// The TLS files cannot be used.
     #[error("heir.tls")]
     Tls(#[from] TlsError),
+    /// The token file cannot be used.
     #[error("heir.token_file {path}: {reason}")]
-    Token { path: PathBuf, reason: String },
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
 impl HeirClient {
@@ -110,6 +130,7 @@ impl HeirClient {
         })
     }
 
+    /// HEIR's URL.
     pub fn base(&self) -> &BaseUrl {
         &self.base
     }
@@ -119,9 +140,9 @@ impl HeirClient {
         self.timeout
     }
 
-    /// The time that a request may take for which somebody waits. The Router's own limit is the same as
+    /// The time that a request may take for which a caller waits. The Router's own limit is the same as
     /// `heir.timeout_ms`; it must hear the outcome before it gives up.
-    pub fn caller_patience(&self) -> Duration {
+    pub fn caller_timeout(&self) -> Duration {
         self.timeout * 4 / 5
     }
 
@@ -130,6 +151,7 @@ impl HeirClient {
         self.config.max_answer_bytes
     }
 
+    /// The state of the breaker.
     pub fn breaker_state(&self) -> BreakerState {
         self.breaker.state()
     }
@@ -139,11 +161,12 @@ impl HeirClient {
         self.up.subscribe()
     }
 
+    /// Whether HEIR answered the last call.
     pub fn is_up(&self) -> bool {
         *self.up.borrow()
     }
 
-    /// Takes up token and TLS files whose content has changed. A file that cannot be used changes nothing.
+    /// Applies token and TLS files whose content has changed. A file that cannot be used changes nothing.
     pub fn reread_files(&self) {
         let mut known = self.tls_digest.lock().unwrap_or_else(PoisonError::into_inner);
         let digest = tls::content_digest(&self.config.tls);
@@ -198,7 +221,7 @@ impl HeirClient {
         })
     }
 
-    /// A read for which somebody waits, repeated as `heir.retry` allows. Any status but 200 and 304 is an error.
+    /// A read for which a caller waits, repeated as `heir.retry` allows. Any status but 200 and 304 is an error.
     pub async fn fetch(
         &self,
         call: HeirCall,
@@ -207,7 +230,7 @@ impl HeirClient {
         limit: u64,
     ) -> Result<Fetched, HeirError> {
         let mut backoff = Backoff::new(self.config.retry.clone(), fastrand::u64(..));
-        let deadline = Instant::now() + self.caller_patience();
+        let deadline = Instant::now() + self.caller_timeout();
         let mut attempt = 1;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -233,19 +256,19 @@ impl HeirClient {
         path: &str,
         known: Option<&HeaderValue>,
         limit: u64,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Fetched, HeirError> {
         let started = Instant::now();
-        let response = self.open(call, path, known, patience).await?;
+        let response = self.open(call, path, known, timeout).await?;
         let Some(response) = response else {
             return Ok(Fetched::NotModified);
         };
         let (parts, body) = response.into_parts();
-        let left = patience.saturating_sub(started.elapsed());
-        let body = match timeout(left, collect(body, limit)).await {
+        let left = timeout.saturating_sub(started.elapsed());
+        let body = match time::timeout(left, collect(body, limit)).await {
             Ok(Ok(body)) => body,
             Ok(Err(error)) => return Err(self.note_failure_of(call, error)),
-            Err(_elapsed) => return Err(self.note_failure_of(call, HeirError::Timeout { after: patience })),
+            Err(_elapsed) => return Err(self.note_failure_of(call, HeirError::Timeout { after: timeout })),
         };
         Ok(Fetched::Changed {
             body,
@@ -259,14 +282,14 @@ impl HeirClient {
         call: HeirCall,
         path: &str,
         known: Option<&HeaderValue>,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Option<http::Response<Incoming>>, HeirError> {
         let mut headers = HeaderMap::new();
         if let Some(known) = known {
             headers.insert(header::IF_NONE_MATCH, known.clone());
         }
         let response = self
-            .send(call, Method::GET, path, headers, empty(), patience)
+            .send(call, Method::GET, path, headers, empty(), timeout)
             .await?;
         match response.status() {
             StatusCode::NOT_MODIFIED if known.is_some() => Ok(None),
@@ -274,7 +297,7 @@ impl HeirClient {
                 refuse_encoding(response.headers())?;
                 Ok(Some(response))
             }
-            StatusCode::GONE => Err(self.why_gone(response, patience).await),
+            StatusCode::GONE => Err(self.why_gone(response, timeout).await),
             status if status.is_redirection() => Err(HeirError::Redirect(status)),
             status => Err(HeirError::Status {
                 status,
@@ -284,7 +307,7 @@ impl HeirClient {
     }
 
     /// Whether history was cut short, which is housekeeping, or is another one, which is a restored store.
-    async fn why_gone(&self, response: http::Response<Incoming>, patience: Duration) -> HeirError {
+    async fn why_gone(&self, response: http::Response<Incoming>, timeout: Duration) -> HeirError {
         #[derive(serde::Deserialize)]
         struct Answer {
             error: Error,
@@ -297,7 +320,7 @@ impl HeirClient {
         struct Details {
             reason: String,
         }
-        let body = match timeout(patience, collect(response.into_body(), 64 << 10)).await {
+        let body = match time::timeout(timeout, collect(response.into_body(), 64 << 10)).await {
             Ok(Ok(body)) => body,
             Ok(Err(_)) | Err(_) => Bytes::new(),
         };
@@ -310,7 +333,7 @@ impl HeirClient {
     /// The next piece of a stream, or its end. Each piece has the time limit of a request.
     pub async fn next_chunk(&self, call: HeirCall, body: &mut Incoming) -> Result<Option<Bytes>, HeirError> {
         loop {
-            match timeout(self.timeout, body.frame()).await {
+            match time::timeout(self.timeout, body.frame()).await {
                 Ok(None) => return Ok(None),
                 Ok(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
@@ -339,9 +362,9 @@ impl HeirClient {
         /// Answers to writes are short; more than this is not read.
         const LIMIT: u64 = 1 << 20;
         let started = Instant::now();
-        let patience = self.caller_patience();
+        let timeout = self.caller_timeout();
         let response = self
-            .send(call, method, path, headers, body.into(), patience)
+            .send(call, method, path, headers, full(body), timeout)
             .await?;
         let (parts, body) = response.into_parts();
         if parts.status.is_redirection() {
@@ -353,9 +376,9 @@ impl HeirClient {
                 retry_after: retry_after(&parts.headers),
             });
         }
-        let left = patience.saturating_sub(started.elapsed());
+        let left = timeout.saturating_sub(started.elapsed());
         // The status is the answer; a body that breaks off takes nothing from it.
-        let body = match timeout(left, collect(body, LIMIT)).await {
+        let body = match time::timeout(left, collect(body, LIMIT)).await {
             Ok(Ok(body)) => body,
             Ok(Err(_)) | Err(_) => Bytes::new(),
         };
@@ -373,8 +396,8 @@ impl HeirClient {
         method: Method,
         path: &str,
         headers: HeaderMap,
-        body: Body,
-        patience: Duration,
+        body: RequestBody,
+        timeout: Duration,
     ) -> Result<http::Response<Incoming>, HeirError> {
         if call != HeirCall::Health
             && let Err(retry_in) = self.breaker.admit(Instant::now())
@@ -383,7 +406,7 @@ impl HeirClient {
             return Err(HeirError::Paused { retry_in });
         }
         let started = Instant::now();
-        let result = self.exchange(method, path, headers, body, patience).await;
+        let result = self.exchange(method, path, headers, body, timeout).await;
         match &result {
             Ok(response) if is_refusal(response.status()) => {
                 let retry_after = retry_after(response.headers());
@@ -416,10 +439,10 @@ impl HeirClient {
         method: Method,
         path: &str,
         mut headers: HeaderMap,
-        body: Body,
-        patience: Duration,
+        body: RequestBody,
+        timeout: Duration,
     ) -> Result<http::Response<Incoming>, HeirError> {
-        let _permit = self.permit(patience).await?;
+        let _permit = self.permit(timeout).await?;
         if let Some(authorization) = &**self.authorization.load() {
             headers.insert(header::AUTHORIZATION, authorization.clone());
         }
@@ -428,16 +451,16 @@ impl HeirClient {
         *request.uri_mut() = self.base.join(path).map_err(HeirError::Request)?;
         *request.headers_mut() = headers;
         let http = self.http.load_full();
-        match timeout(patience, http.request(request)).await {
+        match time::timeout(timeout, http.request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) if error.is_connect() => Err(HeirError::Connect(error)),
             Ok(Err(error)) => Err(HeirError::Interrupted(error.into())),
-            Err(_elapsed) => Err(HeirError::Timeout { after: patience }),
+            Err(_elapsed) => Err(HeirError::Timeout { after: timeout }),
         }
     }
 
-    async fn permit(&self, patience: Duration) -> Result<SemaphorePermit<'_>, HeirError> {
-        match timeout(patience, self.permits.acquire()).await {
+    async fn permit(&self, timeout: Duration) -> Result<SemaphorePermit<'_>, HeirError> {
+        match time::timeout(timeout, self.permits.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(HeirError::PoolExhausted),
         }
@@ -480,8 +503,12 @@ fn is_refusal(status: StatusCode) -> bool {
         || status == StatusCode::TOO_MANY_REQUESTS
 }
 
-fn empty() -> Body {
-    Bytes::new().into()
+fn empty() -> RequestBody {
+    full(Bytes::new())
+}
+
+fn full(bytes: Bytes) -> RequestBody {
+    Either::Left(Full::new(bytes))
 }
 
 async fn collect(mut body: Incoming, limit: u64) -> Result<Bytes, HeirError> {

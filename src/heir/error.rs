@@ -9,31 +9,45 @@ use crate::failure::{ErrorCode, Failure};
 /// A call to HEIR that brought nothing usable.
 #[derive(Debug, thiserror::Error)]
 pub enum HeirError {
+    /// The breaker is open, or HEIR asked for a pause.
     #[error("HEIR is left alone for another {} ms after it failed repeatedly", retry_in.as_millis())]
     Paused { retry_in: Duration },
+    /// No connection could be made.
     #[error("HEIR cannot be reached")]
     Connect(#[source] hyper_util::client::legacy::Error),
+    /// As many calls are under way as the pool allows.
     #[error("all connections to HEIR are busy")]
     PoolExhausted,
+    /// Head or body did not arrive in time.
     #[error("HEIR did not answer within {} ms", after.as_millis())]
     Timeout { after: Duration },
+    /// The connection broke after it was made.
     #[error("the connection to HEIR broke")]
     Interrupted(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// An answer that is neither what was asked for nor one of the others here.
     #[error("HEIR answered {status}")]
     Status {
+        /// The status.
         status: StatusCode,
+        /// How long HEIR asked to be left alone.
         retry_after: Option<Duration>,
     },
+    /// 410: the changes since a revision are not known any more.
     #[error("HEIR cannot tell what changed since then{}", if *.restored { ": it was restored from a backup" } else { "" })]
     Gone { restored: bool },
+    /// A redirect.
     #[error("HEIR answered {0}, a redirect; redirects are never followed")]
     Redirect(StatusCode),
+    /// The body is longer than the caller takes.
     #[error("HEIR's answer has more than {limit} bytes")]
     TooLarge { limit: u64 },
+    /// The body has a content encoding.
     #[error("HEIR's answer is encoded as {0:?}, which was not asked for")]
     Encoded(String),
+    /// The body is not what the contract says.
     #[error("HEIR's answer is not what was asked for: {0}")]
     Invalid(String),
+    /// The path or the headers make no request.
     #[error("the request to HEIR could not be built")]
     Request(#[source] http::Error),
 }
@@ -89,7 +103,7 @@ impl HeirError {
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::Paused { .. } => "paused",
-            Self::Connect(_) => "connect",
+            Self::Connect(_) => "connect_error",
             Self::PoolExhausted => "pool_exhausted",
             Self::Timeout { .. } => "timeout",
             Self::Interrupted(_) => "interrupted",

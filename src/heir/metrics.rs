@@ -7,14 +7,23 @@ use crate::telemetry::registry::{SECONDS, counters, gauge, histograms};
 /// Calls to HEIR, as the `call` label names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HeirCall {
+    /// `GET /health`.
     Health,
+    /// One policy.
     Get,
+    /// A write.
     Put,
+    /// A deletion.
     Delete,
+    /// A tenant's policies.
     List,
+    /// Everything.
     Snapshot,
+    /// What changed since a revision.
     Changes,
+    /// An extension's module.
     Module,
+    /// A request that is passed on.
     Forward,
 }
 
@@ -40,7 +49,9 @@ impl HeirCall {
 pub struct HeirMetrics {
     requests: IntCounterVec,
     duration: HistogramVec,
+    /// Where the breaker stands.
     pub breaker_state: IntGauge,
+    /// 1 if the last call was answered.
     pub up: IntGauge,
 }
 

@@ -1,7 +1,7 @@
 //! HEIR, the central policy store, as it is spoken to over HTTP.
 //!
 //! Refresh, lookups of unknown policies, writes and forwarding all go through one [`HeirClient`], so there is one
-//! pool, one breaker and one opinion on whether HEIR is there.
+//! pool, one breaker and one answer to whether HEIR is up.
 
 mod backoff;
 mod base_url;

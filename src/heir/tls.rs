@@ -12,19 +12,24 @@ use rustls::{
 };
 use sha2::{Digest, Sha256};
 
-use super::TlsConfig;
+use super::config::TlsConfig;
 
 /// Why the files make no TLS settings.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
+    /// A file cannot be read.
     #[error("cannot read {path}")]
     Read {
+        /// The file.
         path: PathBuf,
+        /// What the system said.
         #[source]
         source: io::Error,
     },
+    /// A file does not hold what it should.
     #[error("{path} holds no usable PEM: {reason}")]
     Pem { path: PathBuf, reason: String },
+    /// The files do not go together.
     #[error("the TLS settings do not go together")]
     Settings(#[from] rustls::Error),
 }
@@ -44,7 +49,7 @@ pub(super) fn content_digest(config: &TlsConfig) -> [u8; 32] {
     digest.finalize().into()
 }
 
-/// Reads the files and builds the settings. Where TLS is not used nobody is trusted: reading the system's authorities
+/// Reads the files and builds the settings. Where TLS is not used no authority is trusted: reading the system's authorities
 /// is most of what a start costs.
 pub(crate) fn client_config(config: &TlsConfig, used: bool) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());

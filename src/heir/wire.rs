@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::policy::ETag;
+use crate::policy::{ETag, PolicyId, TenantId};
 
 /// The `format` of the snapshot stream that this version writes and reads.
 pub const SNAPSHOT_FORMAT: u32 = 1;
@@ -24,32 +24,42 @@ pub const REVISION_HEADER: &str = "x-heir-revision";
 /// * `end`, the last line: `count` of the objects between.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Line<'a> {
+    /// What the line or the change is about.
     #[serde(borrow)]
     pub kind: Cow<'a, str>,
+    /// [`SNAPSHOT_FORMAT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<u32>,
+    /// HEIR's revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
     /// Digest over the whole history up to `revision`: equal chains mean the same history, so a store that was
     /// restored from a backup and written to again cannot pass for the one that was there before.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub chain: Option<Cow<'a, str>>,
+    /// The tenant of a policy.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub tenant_id: Option<Cow<'a, str>>,
+    /// The id of a policy.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub policy_id: Option<Cow<'a, str>>,
+    /// The id of an extension.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Cow<'a, str>>,
+    /// The entity tag of the stored document.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub etag: Option<Cow<'a, str>>,
+    /// The document.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<&'a RawValue>,
     /// The document's exact text when it holds line breaks, which a line of this stream cannot: `policy` then has
     /// spaces in their place.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub policy_text: Option<Cow<'a, str>>,
+    /// The extension's record.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub extension: Option<&'a RawValue>,
+    /// Of the objects between the first line and the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
 }
@@ -61,10 +71,13 @@ pub struct Changes<'a> {
     pub from: u64,
     /// The revision reached by applying `changes` in order. May be less than the store's newest.
     pub to: u64,
+    /// The chain at `from`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub from_chain: Option<Cow<'a, str>>,
+    /// The chain at `to`.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub to_chain: Option<Cow<'a, str>>,
+    /// The changes, oldest first.
     #[serde(borrow)]
     pub changes: Vec<Change<'a>>,
 }
@@ -72,24 +85,34 @@ pub struct Changes<'a> {
 /// One change. `op` is `put` or `delete`; `kind` is `policy` or `extension`; the rest as in [`Line`].
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Change<'a> {
+    /// `put` or `delete`.
     #[serde(borrow)]
     pub op: Cow<'a, str>,
+    /// What the line or the change is about.
     #[serde(borrow)]
     pub kind: Cow<'a, str>,
+    /// HEIR's revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
+    /// The tenant of a policy.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub tenant_id: Option<Cow<'a, str>>,
+    /// The id of a policy.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub policy_id: Option<Cow<'a, str>>,
+    /// The id of an extension.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Cow<'a, str>>,
+    /// The entity tag of the stored document.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub etag: Option<Cow<'a, str>>,
+    /// The document.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<&'a RawValue>,
+    /// The document's exact text, where `policy` could not be it.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub policy_text: Option<Cow<'a, str>>,
+    /// The extension's record.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub extension: Option<&'a RawValue>,
 }
@@ -102,8 +125,10 @@ pub struct Change<'a> {
 /// what differs.
 #[derive(Debug, Default, Deserialize)]
 pub struct List<'a> {
+    /// The documents.
     #[serde(borrow)]
     pub policies: Vec<&'a RawValue>,
+    /// The entity tags of the stored documents, by policy id.
     #[serde(default)]
     pub etags: std::collections::HashMap<String, ETag>,
 }
@@ -111,8 +136,14 @@ pub struct List<'a> {
 /// The fields of a listed document that a reader needs.
 #[derive(Debug, Deserialize)]
 pub struct Listed<'a> {
+    /// The id of a policy.
     #[serde(borrow)]
     pub policy_id: Cow<'a, str>,
+}
+
+/// The path of one policy.
+pub fn policy_path(tenant: &TenantId, policy: &PolicyId) -> String {
+    format!("/api/v1/policies/{tenant}/{policy}")
 }
 
 /// The exact bytes of a document that came in `policy`, or in `policy_text` where the former had to be altered.

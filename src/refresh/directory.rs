@@ -20,7 +20,9 @@ use crate::{
 /// A file that could not be taken.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct BadFile {
+    /// The file, or a directory whose name is no tenant's.
     pub path: PathBuf,
+    /// What is wrong with it.
     pub problems: Vec<Problem>,
 }
 
@@ -34,6 +36,7 @@ pub struct Directory {
 }
 
 impl Directory {
+    /// The policies below this path; `policy_bytes` is the longest document.
     pub fn new(path: &Path, policy_bytes: usize) -> Self {
         Self {
             path: path.to_owned(),
@@ -47,6 +50,7 @@ impl Directory {
         self.bad.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }

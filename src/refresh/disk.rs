@@ -17,6 +17,8 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clock::now,
+    durable_file::{NewFile, ReplaceError, SyncedFile},
     extensions::ExtensionRecords,
     policy::{ETag, PolicyDocument, PolicyId, TenantId},
     snapshot::{Coverage, Incoming, Origin, Policy, Position, Scope, Snapshot, SnapshotStore},
@@ -32,20 +34,28 @@ const LONGEST_HEADER: u64 = 256 << 20;
 /// Why a file is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
+    /// The file cannot be read.
     #[error("cannot read {path}")]
     Read {
+        /// The file.
         path: PathBuf,
+        /// What the system said.
         #[source]
         source: io::Error,
     },
+    /// The file cannot be written.
     #[error("cannot write {path}")]
     Write {
+        /// The file.
         path: PathBuf,
+        /// What the system said.
         #[source]
         source: io::Error,
     },
+    /// The file is torn, or was edited.
     #[error("{path} is damaged: {reason}")]
     Damaged { path: PathBuf, reason: String },
+    /// A later version wrote the file.
     #[error("{path} has format {found}; this version reads {FORMAT}")]
     Format { path: PathBuf, found: u32 },
 }
@@ -81,8 +91,11 @@ struct About {
 /// A snapshot as an earlier run left it.
 #[derive(Debug)]
 pub struct LoadedFromDisk {
+    /// What HEIR had.
     pub incoming: Incoming,
+    /// Tenants that are known whole.
     pub listed: Vec<TenantId>,
+    /// When HEIR last confirmed it.
     pub confirmed: SystemTime,
 }
 
@@ -93,6 +106,7 @@ pub struct DiskSnapshot {
 }
 
 impl DiskSnapshot {
+    /// The files in this directory.
     pub fn new(dir: &Path) -> Self {
         Self { dir: dir.to_owned() }
     }
@@ -115,7 +129,7 @@ impl DiskSnapshot {
         (None, refused)
     }
 
-    /// Removes what a process that was killed while it wrote has left; nobody else would.
+    /// Removes what a process that was killed while it wrote has left.
     fn remove_leftovers(&self) {
         let Ok(files) = fs::read_dir(&self.dir) else {
             return;
@@ -136,23 +150,23 @@ impl DiskSnapshot {
             path: path.clone(),
             source,
         };
-        let mut temporary = tempfile::Builder::new()
-            .prefix(TEMPORARY)
-            .tempfile_in(&self.dir)
-            .map_err(failed)?;
-        write(
-            snapshot,
-            BufWriter::with_capacity(1 << 20, temporary.as_file_mut()),
-        )
-        .map_err(failed)?;
-        temporary.as_file().set_modified(confirmed).map_err(failed)?;
-        temporary.as_file().sync_all().map_err(failed)?;
+        let new = self
+            .write_new(snapshot, confirmed)
+            .map_err(|error| failed(error.into()))?;
         match fs::rename(&path, self.dir.join(PREVIOUS)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
-        temporary.persist(&path).map_err(|error| failed(error.error))?;
-        sync_dir(&self.dir).map_err(failed)
+        new.rename_to(&path).map_err(|error| failed(error.into()))
+    }
+
+    fn write_new(&self, snapshot: &Snapshot, confirmed: SystemTime) -> Result<SyncedFile, ReplaceError> {
+        let mut new = NewFile::create(&self.dir, TEMPORARY)?;
+        new.write(|file| {
+            write(snapshot, BufWriter::with_capacity(1 << 20, &mut *file))?;
+            file.set_modified(confirmed)
+        })?;
+        new.sync()
     }
 
     /// HEIR has confirmed that the file's content is still what it has.
@@ -227,12 +241,8 @@ impl DiskSnapshot {
     }
 }
 
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
 fn move_aside(path: &Path) -> String {
-    let aside = path.with_extension(format!("damaged-{}", super::runner::unix_ms()));
+    let aside = path.with_extension(format!("damaged-{}", now().unix_ms));
     match fs::rename(path, &aside) {
         Ok(()) => format!("it was moved to {}", aside.display()),
         Err(error) => format!("it could not be moved aside: {error}"),
@@ -296,17 +306,13 @@ fn write(snapshot: &Snapshot, mut out: impl Write) -> io::Result<()> {
     })?;
     let header = Header {
         format: FORMAT,
-        sha256: hex(&digest.finalize()),
+        sha256: hex::encode(digest.finalize()),
         about,
     };
     serde_json::to_writer(&mut out, &header)?;
     out.write_all(b"\n")?;
     each_piece(snapshot, |piece| out.write_all(piece))?;
     out.flush()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn read(path: &Path) -> Result<LoadedFromDisk, DiskError> {
@@ -352,7 +358,7 @@ fn read(path: &Path) -> Result<LoadedFromDisk, DiskError> {
         let (key, policy) = records.next().map_err(|error| damaged(&error.to_string()))?;
         incoming.put(key, Arc::new(policy));
     }
-    if records.left != 0 || hex(&records.digest.finalize()) != header.sha256 {
+    if records.left != 0 || hex::encode(records.digest.finalize()) != header.sha256 {
         return Err(damaged("its checksum is not that of its content"));
     }
     Ok(LoadedFromDisk {

@@ -1,4 +1,4 @@
-//! One policy that only HEIR knows: one question however many wait for the answer, and a memory for "no".
+//! One policy that only HEIR knows: one question however many callers wait for the answer, and a memory for "no".
 
 use std::{
     collections::HashMap,
@@ -10,14 +10,19 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use super::{RefreshConfig, levels::log_problem, stream::too_large};
+use super::{
+    config::RefreshConfig,
+    problem::{log_problem, too_large},
+};
 use crate::{
+    clock::now,
+    decide::memory::table::Table,
     failure::Failure,
-    heir::{Fetched, HeirCall, HeirClient, HeirError},
+    heir::{Fetched, HeirCall, HeirClient, HeirError, wire},
     snapshot::{Key, SnapshotStore, check},
 };
 
-/// Most "no"s that are remembered. Who asks for more different policies asks HEIR again.
+/// Most "no"s that are remembered; beyond them the oldest is forgotten, and HEIR asked again.
 const MOST_ABSENT: usize = 10_000;
 
 /// What HEIR says about one policy.
@@ -25,6 +30,7 @@ const MOST_ABSENT: usize = 10_000;
 pub enum FetchOutcome {
     /// It is in the snapshot now.
     Stored,
+    /// HEIR does not have it.
     Absent,
     /// HEIR is away, or what it sent cannot be used.
     Failed(Failure),
@@ -40,16 +46,13 @@ pub struct Fetcher {
     config: Arc<ArcSwap<RefreshConfig>>,
     policy_bytes: usize,
     tasks: TaskTracker,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    running: HashMap<Key, Waiting>,
-    absent: HashMap<Key, Instant>,
+    running: Mutex<HashMap<Key, Waiting>>,
+    /// Policies that HEIR does not have, and until when that is believed.
+    absent: Table<Key, Instant>,
 }
 
 impl Fetcher {
+    /// Fetches run among `tasks`.
     pub fn new(
         client: Arc<HeirClient>,
         store: Arc<SnapshotStore>,
@@ -63,28 +66,28 @@ impl Fetcher {
             config,
             policy_bytes,
             tasks,
-            state: Mutex::default(),
+            running: Mutex::default(),
+            absent: Table::new(MOST_ABSENT, |_| false),
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn running(&self) -> MutexGuard<'_, HashMap<Key, Waiting>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether HEIR has said a moment ago that this policy does not exist.
+    /// Whether HEIR has said, within the configured time, that this policy does not exist.
     pub fn is_known_absent(&self, key: &Key) -> bool {
-        self.state()
-            .absent
-            .get(key)
-            .is_some_and(|until| Instant::now() < *until)
+        self.absent
+            .read(key, |until| Instant::now() < *until)
+            .unwrap_or_default()
     }
 
     /// Forgets that a policy does not exist, because it was just written.
     pub fn forget_absence(&self, key: &Key) {
-        self.state().absent.remove(key);
+        self.absent.remove(key);
     }
 
-    /// Asks HEIR, or joins those who already wait for the same answer. The question goes on when the caller leaves.
+    /// Asks HEIR, or joins the callers that already wait for the same answer. The question goes on when a caller leaves.
     pub async fn fetch(self: &Arc<Self>, key: &Key) -> FetchOutcome {
         let mut waiting = self.join(key);
         match waiting.wait_for(Option::is_some).await {
@@ -97,21 +100,22 @@ impl Fetcher {
     }
 
     fn join(self: &Arc<Self>, key: &Key) -> Waiting {
-        let mut state = self.state();
-        if let Some(running) = state.running.get(key) {
-            return running.clone();
+        let mut running = self.running();
+        if let Some(waiting) = running.get(key) {
+            return waiting.clone();
         }
         let (answer, waiting) = watch::channel(None);
-        state.running.insert(key.clone(), waiting.clone());
+        running.insert(key.clone(), waiting.clone());
         let (this, key) = (self.clone(), key.clone());
         self.tasks.spawn(async move {
             let outcome = this.ask(&key).await;
-            let mut state = this.state();
-            state.running.remove(&key);
+            let mut running = this.running();
             if matches!(outcome, FetchOutcome::Absent) {
-                let ttl = Duration::from_millis(this.config.load().negative_ttl_ms);
-                state.remember_absent(key, ttl);
+                let until = Instant::now() + Duration::from_millis(this.config.load().negative_ttl_ms);
+                this.absent
+                    .change_or_make(&key, now(), || (key.clone(), until), |kept| *kept = until);
             }
+            running.remove(&key);
             answer.send_replace(Some(outcome));
         });
         waiting
@@ -135,18 +139,6 @@ impl Fetcher {
     }
 }
 
-impl State {
-    fn remember_absent(&mut self, key: Key, ttl: Duration) {
-        if self.absent.len() >= MOST_ABSENT {
-            let now = Instant::now();
-            self.absent.retain(|_, until| now < *until);
-        }
-        if self.absent.len() < MOST_ABSENT {
-            self.absent.insert(key, Instant::now() + ttl);
-        }
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Retry {
     Yes,
@@ -161,7 +153,7 @@ pub(crate) async fn fetch_policy(
     policy_bytes: usize,
     retry: Retry,
 ) -> Result<bool, HeirError> {
-    let path = format!("/api/v1/policies/{}/{}", key.0, key.1);
+    let path = wire::policy_path(&key.0, &key.1);
     let start = store.fetch_start();
     let base = store.load_full();
     let known = base
@@ -195,7 +187,7 @@ pub(crate) async fn fetch_policy(
         }
         Err(error) => return Err(error),
     };
-    let revision = crate::heir::wire::revision(&headers);
+    let revision = wire::revision(&headers);
     let checked = match too_large(&bytes, policy_bytes) {
         Some(problem) => Err(vec![problem]),
         None => check(&base, key, bytes, Fetched::etag(&headers), revision),

@@ -9,14 +9,17 @@ use http::header;
 use tokio::sync::mpsc;
 
 use super::{
+    detected::{Committed, Detected},
     fetch::{Retry, fetch_policy},
-    runner::{Committed, Detected, Outcome, RefreshError, Refresher},
+    outcome::{Outcome, RefreshError},
+    problem::log_problem,
+    refresher::Refresher,
     stream,
 };
 use crate::{
     extensions::Wanted,
     heir::{Fetched, HeirCall, HeirError, Level},
-    snapshot::{Activation, Coverage, FetchStart, Guarded, Incoming, Key, Withheld},
+    snapshot::{Coverage, Guarded, Incoming, Key, Withheld},
 };
 
 /// Most bytes of one answer with changes.
@@ -79,7 +82,7 @@ impl Refresher {
                     self.set_level(detected, Level::Changes);
                     return Some(Ok(outcome));
                 }
-                // Somebody else applied the same changes; see what is left.
+                // Another refresh applied the same changes; see what is left.
                 Err(RefreshError::Withheld(Withheld::Outdated)) => {}
                 Err(error) if error.is_away() => return Some(Err(error)),
                 Err(error) => {
@@ -107,10 +110,10 @@ impl Refresher {
             path.push_str("&chain=");
             path.push_str(chain);
         }
-        let patience = self.client.timeout() + wait;
+        let timeout = self.client.timeout() + wait;
         let fetched = self
             .client
-            .fetch_once(HeirCall::Changes, &path, None, CHANGES_BYTES, patience)
+            .fetch_once(HeirCall::Changes, &path, None, CHANGES_BYTES, timeout)
             .await;
         let body = match fetched {
             Ok(Fetched::Changed { body, .. }) => body,
@@ -286,21 +289,6 @@ impl Refresher {
         parsed
     }
 
-    /// Builds and publishes on a thread of its own, so that nothing else on this one waits for it.
-    pub(super) async fn activate(
-        &self,
-        start: FetchStart,
-        incoming: Incoming,
-        guarded: Guarded,
-    ) -> Result<Activation, RefreshError> {
-        let store = self.store.clone();
-        let activated = tokio::task::spawn_blocking(move || store.activate(start, incoming, guarded)).await;
-        match activated {
-            Ok(result) => Ok(result?),
-            Err(error) => Err(HeirError::Invalid(format!("the activation failed: {error}")).into()),
-        }
-    }
-
     async fn pass_lists(&self, detected: &mut Detected, confirm: bool) -> Result<Outcome, RefreshError> {
         let mut tenants = self.tenants.clone();
         let seen: Vec<_> = self
@@ -313,7 +301,7 @@ impl Refresher {
         tenants.sort_unstable();
         tenants.dedup();
         if tenants.is_empty() {
-            // Nobody has been asked for yet, so nothing can be listed. Whether HEIR could is found out then.
+            // No tenant has been asked for yet, so nothing can be listed. Whether HEIR could is found out then.
             if detected.level.is_none() {
                 self.client.check_health().await?;
                 self.set_level(detected, Level::List);
@@ -371,23 +359,4 @@ impl Refresher {
             Outcome::Unchanged
         })
     }
-
-    pub(super) fn note_activation(&self, began: Instant, activation: Activation) {
-        let seconds = began.elapsed().as_secs_f64();
-        self.metrics.duration_seconds.observe(seconds);
-        self.metrics.load_time_ms.set(seconds * 1e3);
-        let Activation { loaded, removed, .. } = activation;
-        tracing::debug!(loaded, removed, seconds, "Published another snapshot.");
-    }
-}
-
-pub(super) fn log_problem(key: &Key, problems: &[crate::policy::Problem]) {
-    let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    let (tenant, policy) = (key.0.as_str(), key.1.as_str());
-    tracing::warn!(
-        tenant,
-        policy,
-        problems = text.join("; "),
-        "A policy from HEIR is broken; its last good version stays."
-    );
 }

@@ -5,18 +5,16 @@ use std::{collections::HashMap, hash::BuildHasher, time::Instant};
 use bytes::Bytes;
 
 use super::{
-    levels::log_problem,
-    runner::{Detected, Outcome, RefreshError, Refresher},
+    detected::Detected,
+    outcome::{Outcome, RefreshError},
+    problem::log_problem,
+    refresher::Refresher,
 };
 use crate::{
     heir::{Fetched, HeirCall, HeirError, wire},
     policy::{ETag, PolicyId, TenantId},
     snapshot::{Coverage, Guarded, Incoming, Key, Position, Scope, Snapshot, check},
 };
-
-/// What each element of the list that was activated last looked like, and the tag of the document that was then
-/// fetched for it. An element need not be what a single `GET` answers, so it serves to see that a policy changed.
-pub(super) type Fingerprints = HashMap<TenantId, HashMap<PolicyId, (u64, ETag)>>;
 
 impl Refresher {
     /// Takes one tenant's list and whatever in it is new.
@@ -123,7 +121,7 @@ impl Refresher {
             incoming.take(base, key, element.bytes.clone(), element.etag.clone(), None);
             return Ok(());
         }
-        let path = format!("/api/v1/policies/{tenant}/{}", element.id);
+        let path = wire::policy_path(tenant, &element.id);
         let limit = self.policy_bytes as u64;
         match self
             .client

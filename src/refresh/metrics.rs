@@ -11,6 +11,7 @@ pub struct RefreshMetrics {
     level: IntGaugeVec,
     /// Time of the last refresh that changed the snapshot.
     pub load_time_ms: Gauge,
+    /// Time of refreshes that changed the snapshot.
     pub duration_seconds: Histogram,
 }
 
@@ -29,7 +30,7 @@ impl RefreshMetrics {
             )?,
             level: gauges(
                 r,
-                "beamline_sidecar_heir_level",
+                "beamline_sidecar_heir_api_level",
                 "1 for the level of the HEIR API in use, 0 for the others.",
                 &["level"],
             )?,

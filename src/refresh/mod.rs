@@ -1,21 +1,34 @@
 //! Keeps the snapshot like HEIR: detects what HEIR can do, asks for what is new, checks all of it, activates it at
-//! once or not at all, and tells everyone how old the result is.
+//! once or not at all, and records how old the result is.
+//!
+//! ```text
+//!  runner ─► levels ─► changes or snapshot (stream) ─┐
+//!                   ├► list ─────────────────────────┼─► refresher ─► snapshot ◄─► disk
+//!                   └► single policies (fetch) ──────┘
+//!  directory, extensions: what this machine adds
+//! ```
 
 mod config;
+mod detected;
 mod directory;
 mod disk;
+mod extensions;
 mod fetch;
 mod levels;
 mod list;
 mod metrics;
+mod outcome;
+mod problem;
+mod refresher;
 mod runner;
 mod stream;
 
 pub use config::RefreshConfig;
 pub use directory::Directory;
 pub use disk::{DiskSnapshot, LoadedFromDisk};
+pub use extensions::reload_extensions;
 pub use fetch::{FetchOutcome, Fetcher};
 pub(crate) use fetch::{Retry, fetch_policy};
 pub use metrics::RefreshMetrics;
-pub(crate) use runner::unix_ms;
-pub use runner::{Outcome, RefreshError, RefreshState, Refresher, Restored, Status};
+pub use outcome::{Outcome, RefreshError, RefreshState, Restored, Status};
+pub use refresher::Refresher;

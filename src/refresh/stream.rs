@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 
+use super::problem::too_large;
 use crate::{
     heir::{HeirError, wire},
     policy::{ETag, PolicyId, Problem, TenantId},
@@ -160,20 +161,6 @@ fn parse_key(tenant: &str, policy: &str) -> Option<Key> {
             None
         }
     }
-}
-
-/// The problem of a document that is too long, if it is.
-pub(super) fn too_large(bytes: &Bytes, limit: usize) -> Option<Problem> {
-    (bytes.len() > limit).then(|| {
-        Problem::error(
-            "$",
-            format!(
-                "the document has {} bytes, more than limits.max_body_bytes ({limit})",
-                bytes.len()
-            ),
-            "shorten the policy, or raise the limit",
-        )
-    })
 }
 
 /// Parses an answer of `/api/v1/changes` to the question for what came after `from`.

@@ -24,7 +24,7 @@ impl Router {
         let refreshed = match &self.upstream {
             Some(upstream) => {
                 // A snapshot that arrives drop by drop may take for ever; whoever waits for a list does not.
-                let after = upstream.client.caller_patience();
+                let after = upstream.client.caller_timeout();
                 let refreshed = tokio::time::timeout(after, upstream.refresher.refresh_list(tenant)).await;
                 Some(refreshed.unwrap_or_else(|_elapsed| Err(HeirError::Timeout { after }.into())))
             }

@@ -5,6 +5,7 @@
 
 mod decide;
 mod guard;
+mod health;
 mod list;
 mod lookup;
 mod metrics;
@@ -125,7 +126,7 @@ impl Router {
                 Ok(self.later(|this| async move { this.list(&tenant, started).await }))
             }
             (_, Target::Tenant(_)) => Err(Failure::method_not_allowed("GET, HEAD")),
-            (&Method::GET | &Method::HEAD, Target::Health) => Ok(Reply::Ready(self.readiness.health())),
+            (&Method::GET | &Method::HEAD, Target::Health) => Ok(Reply::Ready(self.health())),
             (_, Target::Health) => Err(Failure::method_not_allowed("GET, HEAD")),
             (&Method::POST, Target::Decide) => {
                 Ok(self.answer(|this| async move { this.decide(request).await }))

@@ -6,7 +6,12 @@ use hashbrown::HashMap;
 use http::HeaderValue;
 
 use super::{
-    Coverage, Entry, Key, Origin, Policy, Position, Problems, Queued, Snapshot, SnapshotMetrics, Tenant,
+    key::{Key, Problems},
+    metrics::SnapshotMetrics,
+    policy::{Entry, Policy, Queued},
+    provenance::{Coverage, Origin, Position},
+    state::Snapshot,
+    tenant::Tenant,
 };
 use crate::{
     extensions::{ExtensionHost, ExtensionRecords},
@@ -146,6 +151,7 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// HEIR has listed a tenant whole.
     pub fn set_listed(&mut self, tenant: &TenantId) {
         if !self.next.tenants.get(tenant).is_some_and(|t| t.listed) {
             self.tenant(tenant).listed = true;
@@ -165,10 +171,12 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Where HEIR's part came from.
     pub fn set_origin(&mut self, origin: Origin) {
         self.next.origin = origin;
     }
 
+    /// Which point of HEIR's history HEIR's part is.
     pub fn set_position(&mut self, position: Position) {
         self.next.revision_header = position
             .revision

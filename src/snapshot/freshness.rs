@@ -26,12 +26,16 @@ pub enum WhenExpired {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Age {
+    /// Confirmed a short while ago.
     Fresh,
+    /// Not confirmed for longer than `refresh.stale_after_ms`, or never.
     Stale,
+    /// Not confirmed for longer than `refresh.expired_after_ms`.
     Expired,
 }
 
 impl Age {
+    /// The value of the header, as text.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Fresh => "fresh",
@@ -40,6 +44,7 @@ impl Age {
         }
     }
 
+    /// The value of the header.
     pub const fn header(self) -> HeaderValue {
         HeaderValue::from_static(self.as_str())
     }
@@ -60,6 +65,7 @@ pub struct Freshness {
 }
 
 impl Freshness {
+    /// Never confirmed; ages are counted from `started`.
     pub fn new(started: Instant) -> Self {
         Self {
             started,

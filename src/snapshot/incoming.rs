@@ -5,7 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hashbrown::HashMap;
 
-use super::{Coverage, Key, Policy, Position, Problems, Snapshot};
+use super::{
+    key::{Key, Problems},
+    policy::Policy,
+    provenance::{Coverage, Position},
+    state::Snapshot,
+};
 use crate::{
     extensions::ExtensionRecords,
     policy::{ETag, PolicyDocument, PolicyId, Problem, TenantId},
@@ -14,10 +19,15 @@ use crate::{
 /// All that HEIR has, or all that it has of one tenant.
 #[derive(Debug)]
 pub struct Incoming {
+    /// How much this speaks for.
     pub scope: Scope,
+    /// Which point of HEIR's history this is.
     pub position: Position,
+    /// How much absence means, once this is taken.
     pub coverage: Coverage,
+    /// The policies that can be taken.
     pub policies: HashMap<TenantId, HashMap<PolicyId, Arc<Policy>>>,
+    /// The extensions' records, where everything was asked for.
     pub extensions: ExtensionRecords,
     /// Documents that could not be taken. Each keeps its last good version.
     pub problems: Problems,
@@ -26,11 +36,14 @@ pub struct Incoming {
 /// How much an [`Incoming`] speaks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
+    /// All tenants.
     Everything,
+    /// One tenant.
     Tenant(TenantId),
 }
 
 impl Incoming {
+    /// Without policies yet.
     pub fn new(scope: Scope, coverage: Coverage, position: Position) -> Self {
         Self {
             scope,
@@ -60,6 +73,7 @@ impl Incoming {
         }
     }
 
+    /// Takes a policy that was checked.
     pub fn put(&mut self, (tenant, policy_id): Key, policy: Arc<Policy>) {
         self.policies.entry(tenant).or_default().insert(policy_id, policy);
     }
@@ -69,6 +83,7 @@ impl Incoming {
         self.policies.values().map(HashMap::len).sum()
     }
 
+    /// Whether there are no policies.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -117,17 +132,25 @@ pub fn check(
 /// What happened in HEIR since a position.
 #[derive(Debug)]
 pub struct ChangeSet {
+    /// Where the changes begin.
     pub from: Position,
+    /// Where they lead.
     pub to: Position,
+    /// The changes, oldest first.
     pub operations: Vec<Operation>,
+    /// Documents among them that could not be taken.
     pub problems: Problems,
 }
 
 /// One thing that happened.
 #[derive(Debug)]
 pub enum Operation {
+    /// A policy has a new version.
     Put { key: Key, policy: Arc<Policy> },
+    /// A policy is gone.
     Delete { key: Key, revision: Option<u64> },
+    /// An extension has a new record.
     PutExtension { id: String, record: Arc<str> },
+    /// An extension is gone.
     DeleteExtension { id: String },
 }

@@ -41,11 +41,17 @@ struct Families {
 /// Metrics of the snapshot and of its tenants.
 #[derive(Debug)]
 pub struct SnapshotMetrics {
+    /// Policies in memory.
     pub store_size: IntGauge,
+    /// Bytes of the policies' documents.
     pub store_memory_bytes: IntGauge,
+    /// Time since the snapshot was confirmed.
     pub age_seconds: Gauge,
+    /// HEIR's revision; -1: none.
     pub revision: IntGauge,
+    /// Policies that could not be taken.
     pub problems: IntGauge,
+    /// Policies that a write would be refused or warned for.
     pub policy_warnings: IntGauge,
     policy_loads: IntCounterVec,
     families: Arc<Families>,
@@ -203,8 +209,11 @@ impl SnapshotMetrics {
 /// The counters that a tenant's lookups and decisions touch, each found once.
 #[derive(Debug)]
 pub struct TenantMetrics {
+    /// Lookups answered from memory.
     pub hits: IntCounter,
+    /// Lookups of policies that are not in memory.
     pub misses: IntCounter,
+    /// Time of lookups.
     pub latency_ms: Histogram,
     families: Arc<Families>,
     label: Box<str>,

@@ -5,12 +5,13 @@ use std::sync::{Arc, OnceLock};
 use http::HeaderValue;
 use serde::Serialize;
 
-use super::Origin;
+use super::provenance::Origin;
 use crate::policy::{PolicyDocument, Problem, RoutingPolicy, read};
 
 /// A version of a policy.
 #[derive(Debug)]
 pub struct Policy {
+    /// The document, byte for byte as HEIR or the file has it.
     pub document: PolicyDocument,
     /// HEIR's revision of this version, where HEIR has revisions.
     pub revision: Option<u64>,
@@ -22,7 +23,7 @@ pub struct Policy {
 
 impl Policy {
     /// Takes a document, and notes whether a write of it would be refused or warned for. What exactly is found again
-    /// when somebody asks: the words take more room than the policy.
+    /// on demand: the words take more room than the policy.
     pub fn new(document: PolicyDocument, revision: Option<u64>) -> Self {
         let (routing, notes) = read(document.bytes());
         let provider_has = || routing.providers.iter().any(|p| p.health_check.is_some());
@@ -80,13 +81,18 @@ impl PartialEq for Policy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
+    /// HEIR, by this run.
     Heir,
+    /// HEIR, by an earlier run.
     Disk,
+    /// The local directory.
     File,
+    /// A write that waits for HEIR.
     Journal,
 }
 
 impl Source {
+    /// The value of the header, as text.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Heir => "heir",
@@ -96,6 +102,7 @@ impl Source {
         }
     }
 
+    /// The value of the header.
     pub const fn header(self) -> HeaderValue {
         HeaderValue::from_static(self.as_str())
     }
@@ -113,7 +120,9 @@ impl From<Origin> for Source {
 /// A write that waits for HEIR.
 #[derive(Debug, Clone)]
 pub enum Queued {
+    /// This version is to be HEIR's.
     Put(Arc<Policy>),
+    /// HEIR is to have none.
     Delete,
 }
 
@@ -129,15 +138,20 @@ pub struct Entry {
 /// What a lookup answers with.
 #[derive(Debug, Clone, Copy)]
 pub struct Found<'a> {
+    /// The version.
     pub policy: &'a Arc<Policy>,
+    /// Where it was found.
     pub layer: Layer,
 }
 
 /// The layer that an answer was taken from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layer {
+    /// The journal.
     Queued,
+    /// HEIR, as far as is known.
     Heir,
+    /// The local directory.
     File,
 }
 

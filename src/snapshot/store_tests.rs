@@ -1,17 +1,19 @@
 //! Sharing, the shrink guard, and lost writes.
 
+use std::time::Duration;
+
 use super::*;
 use crate::{
-    policy::{PolicyId, TenantId},
-    snapshot::check,
+    policy::PolicyId,
+    snapshot::{ChangeSet, Guarded, Operation, Scope, Withheld, check},
 };
 
 fn key(tenant: &str, policy: &str) -> Key {
     (TenantId::parse(tenant).unwrap(), PolicyId::parse(policy).unwrap())
 }
 
-fn position(revision: u64) -> super::super::Position {
-    super::super::Position {
+fn position(revision: u64) -> Position {
+    Position {
         revision: Some(revision),
         chain: None,
     }
@@ -112,11 +114,11 @@ fn hostile_32_the_guard_holds_what_removes_too_much() {
     // Half may go at once.
     assert_eq!(removing(&filled(4), 2, guarded()).unwrap().removed, 20);
     let store = filled(4);
-    let held = Withheld::Shrink {
+    let withheld = Withheld::Shrink {
         removed: 30,
         known: 40,
     };
-    assert_eq!(removing(&store, 1, guarded()), Err(held.clone()));
+    assert_eq!(removing(&store, 1, guarded()), Err(withheld.clone()));
     assert_eq!(store.load().heir_count(), 40);
     // Another answer does not confirm the first, and each must come again in its own right.
     assert_eq!(
@@ -126,19 +128,19 @@ fn hostile_32_the_guard_holds_what_removes_too_much() {
             known: 40
         })
     );
-    assert_eq!(removing(&store, 1, guarded()), Err(held.clone()));
+    assert_eq!(removing(&store, 1, guarded()), Err(withheld.clone()));
     // Nor does the same one that comes too soon.
     let patient = Guarded {
         confirm_after: Duration::from_secs(3600),
         ..guarded()
     };
-    assert_eq!(removing(&store, 1, patient), Err(held.clone()));
+    assert_eq!(removing(&store, 1, patient), Err(withheld.clone()));
     assert_eq!(removing(&store, 1, guarded()).unwrap().removed, 30);
     // A harmless answer in between takes a pending one back.
     let store = filled(4);
-    assert_eq!(removing(&store, 1, guarded()), Err(held.clone()));
+    assert_eq!(removing(&store, 1, guarded()), Err(withheld.clone()));
     assert_eq!(removing(&store, 4, guarded()).unwrap().removed, 0);
-    assert_eq!(removing(&store, 1, guarded()), Err(held.clone()));
+    assert_eq!(removing(&store, 1, guarded()), Err(withheld.clone()));
     // An operator's word, and fewer than twenty.
     let confirmed = Guarded {
         confirmed: true,
@@ -161,7 +163,7 @@ fn a_write_that_heir_does_not_have_any_more_is_missed() {
     assert!(store.has_writes_beyond(after, &position(1)));
     assert!(!store.has_writes_beyond(after, &position(2)));
     assert!(
-        !store.has_writes_beyond(after, &super::super::Position::default()),
+        !store.has_writes_beyond(after, &Position::default()),
         "HEIR keeps no revisions"
     );
     assert!(

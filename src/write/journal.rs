@@ -19,8 +19,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
+    clock::now,
+    durable_file,
     policy::{ETag, PolicyDocument},
-    refresh::unix_ms,
     snapshot::Key,
 };
 
@@ -34,7 +35,9 @@ pub struct EntryId(pub u64);
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
+    /// Store this document.
     Put(PolicyDocument),
+    /// Delete the policy.
     Delete,
 }
 
@@ -58,7 +61,7 @@ pub enum Base {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// Somebody else changed the policy in HEIR in the meantime; HEIR's version is kept.
+    /// Another writer changed the policy in HEIR in the meantime; HEIR's version is kept.
     ChangedInHeir,
     /// HEIR does not take it.
     RefusedByHeir,
@@ -70,37 +73,52 @@ pub enum Reason {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
 pub enum State {
+    /// It waits for HEIR.
     Queued,
+    /// It waits for an operator; `detail` is for a person.
     Conflict { reason: Reason, detail: String },
 }
 
 /// One write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
+    /// Its number.
     pub id: EntryId,
+    /// The policy.
     pub key: Key,
+    /// What is to be done.
     pub operation: Operation,
+    /// What the writer believed HEIR to have.
     pub base: Base,
     /// Sent with every attempt, so that HEIR makes the write once.
     pub idempotency_key: String,
+    /// When it was queued.
     pub queued_unix_ms: u64,
+    /// Where it stands.
     pub state: State,
 }
 
 /// Why the journal cannot do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
+    /// There is no such write.
     #[error("there is no write with the id {}", .0.0)]
     NotFound(EntryId),
+    /// The write is no conflict.
     #[error("the write {} still waits for HEIR", .0.0)]
     StillQueued(EntryId),
+    /// There are as many writes as the configuration allows.
     #[error("the journal has reached its limit of {0} writes")]
     Full(usize),
+    /// The disk refused.
     #[error("the journal cannot be written")]
     Write(#[source] io::Error),
+    /// The directory cannot be read at the start.
     #[error("the journal in {path} cannot be read")]
     Open {
+        /// The directory.
         path: PathBuf,
+        /// What the system said.
         #[source]
         source: io::Error,
     },
@@ -139,6 +157,7 @@ struct Write {
 #[serde(rename_all = "lowercase")]
 enum Op {
     Put,
+    /// Delete the policy.
     Delete,
 }
 
@@ -302,6 +321,10 @@ impl Journal {
             .map(|entry| entry.id)
     }
 
+    /// A write by its number.
+    ///
+    /// # Errors
+    /// When there is none.
     pub fn find(&self, id: EntryId) -> Result<Entry, JournalError> {
         self.lock()
             .entries
@@ -367,7 +390,7 @@ impl Journal {
             operation,
             base,
             idempotency_key,
-            queued_unix_ms: unix_ms(),
+            queued_unix_ms: now().unix_ms,
             state,
         };
         self.keep(entry).await
@@ -399,11 +422,8 @@ impl Journal {
     /// Forgets a write that is done, or given up.
     pub(super) async fn remove(&self, id: EntryId) -> Result<Entry, JournalError> {
         let entry = self.find(id)?;
-        self.on_disk(move |dir| {
-            fs::remove_file(path_of(dir, id))?;
-            fs::File::open(dir)?.sync_all()
-        })
-        .await?;
+        self.on_disk(move |dir| durable_file::remove(&path_of(dir, id)))
+            .await?;
         self.lock().entries.remove(&id);
         Ok(entry)
     }
@@ -487,24 +507,19 @@ fn write(dir: &Path, entry: &Entry) -> io::Result<()> {
         sha256: checksum(write.get(), &document),
         write,
     };
-    let mut temporary = tempfile::Builder::new().prefix(".write").tempfile_in(dir)?;
-    serde_json::to_writer(temporary.as_file_mut(), &header)?;
-    temporary.write_all(b"\n")?;
-    temporary.write_all(&document)?;
-    temporary.as_file().sync_all()?;
-    temporary.persist(path_of(dir, entry.id))?;
-    fs::File::open(dir)?.sync_all()
+    durable_file::replace(&path_of(dir, entry.id), ".write", |file| {
+        serde_json::to_writer(&mut *file, &header)?;
+        file.write_all(b"\n")?;
+        file.write_all(&document)
+    })?;
+    Ok(())
 }
 
 fn checksum(write: &str, document: &[u8]) -> String {
     let mut digest = Sha256::new();
     digest.update(write.as_bytes());
     digest.update(document);
-    digest
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex::encode(digest.finalize())
 }
 
 fn read(path: &Path) -> Result<Entry, String> {

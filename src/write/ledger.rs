@@ -1,25 +1,28 @@
-//! Writes that HEIR has acknowledged to this process, so that those it loses again are noticed.
+//! Writes that HEIR has acknowledged to this process, to find those that it loses again.
 //!
 //! A HEIR that is restored from a backup has forgotten what it acknowledged after the backup was made. Memory has
 //! not: the ledger says which versions were written through here, the snapshot from before the restore has their
 //! bytes.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
-
 use crate::{
+    clock::now,
+    decide::memory::table::Table,
     policy::ETag,
     snapshot::{Key, Snapshot},
 };
 
-/// Most policies whose last write is remembered.
-const MOST: usize = 100_000;
+/// Most policies whose last write is remembered; beyond them the oldest write is forgotten.
+const MAX_POLICIES: usize = 100_000;
 
 /// The last acknowledged write of each policy; `None`: it was deleted.
-#[derive(Debug, Default)]
-pub struct Ledger(Mutex<HashMap<Key, Option<ETag>>>);
+#[derive(Debug)]
+pub struct Ledger(Table<Key, Option<ETag>>);
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self(Table::new(MAX_POLICIES, |_| false))
+    }
+}
 
 /// A write that HEIR has forgotten.
 #[derive(Debug)]
@@ -30,10 +33,6 @@ pub(super) struct Lost {
 }
 
 impl Ledger {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Option<ETag>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn stored(&self, key: &Key, etag: &ETag) {
         self.note(key, Some(etag.clone()));
     }
@@ -43,37 +42,33 @@ impl Ledger {
     }
 
     fn note(&self, key: &Key, effect: Option<ETag>) {
-        let mut writes = self.lock();
-        if writes.len() < MOST || writes.contains_key(key) {
-            writes.insert(key.clone(), effect);
-        }
+        self.0
+            .change_or_make(key, now(), || (key.clone(), None), |kept| *kept = effect);
     }
 
-    /// Forgets a write that an operator now has before them, unless there has been another one since.
+    /// Forgets a write that the operator is now told of, unless there has been another one since.
     pub(super) fn forget(&self, lost: &Lost) {
-        let mut writes = self.lock();
-        if writes.get(&lost.key) == Some(&lost.effect) {
-            writes.remove(&lost.key);
-        }
+        self.0.remove_if(&lost.key, |effect| *effect == lost.effect);
     }
 
-    /// The writes that were in force before a restore and are not after it. One that somebody else had overwritten
-    /// before was not ours to lose.
+    /// The writes that were in force before a restore and are not after it. One that another writer had overwritten
+    /// before is not among them.
     pub(super) fn lost(&self, before: &Snapshot, after: &Snapshot) -> Vec<Lost> {
         let heir = |snapshot: &Snapshot, key: &Key| {
             snapshot
                 .heir(key.0.as_str(), key.1.as_str())
                 .map(|policy| policy.document.etag().clone())
         };
-        let writes = self.lock();
-        let lost = writes
-            .iter()
-            .filter(|(key, effect)| heir(before, key) == **effect && heir(after, key) != **effect);
-        lost.map(|(key, effect)| Lost {
-            key: key.clone(),
-            effect: effect.clone(),
-        })
-        .collect()
+        let mut lost = Vec::new();
+        self.0.each(|key, effect| {
+            if heir(before, key) == *effect && heir(after, key) != *effect {
+                lost.push(Lost {
+                    key: key.clone(),
+                    effect: effect.clone(),
+                });
+            }
+        });
+        lost
     }
 }
 
@@ -81,6 +76,12 @@ impl Ledger {
 mod tests {
     use super::*;
     use crate::policy::{PolicyId, TenantId};
+
+    impl Ledger {
+        fn effect(&self, key: &Key) -> Option<Option<ETag>> {
+            self.0.read(key, Clone::clone)
+        }
+    }
 
     #[test]
     fn a_write_made_since_is_not_forgotten_with_the_lost_one() {
@@ -93,9 +94,9 @@ mod tests {
         ledger.stored(&key, &ETag::of_bytes(b"1"));
         ledger.stored(&key, &ETag::of_bytes(b"2"));
         ledger.forget(&lost);
-        assert_eq!(ledger.lock().get(&key), Some(&Some(ETag::of_bytes(b"2"))));
+        assert_eq!(ledger.effect(&key), Some(Some(ETag::of_bytes(b"2"))));
         ledger.stored(&key, &ETag::of_bytes(b"1"));
         ledger.forget(&lost);
-        assert_eq!(ledger.lock().get(&key), None);
+        assert_eq!(ledger.effect(&key), None);
     }
 }

@@ -8,7 +8,9 @@ use crate::telemetry::registry::{counters, gauge};
 #[derive(Debug)]
 pub struct WriteMetrics {
     writes: IntCounterVec,
+    /// Writes that wait for HEIR.
     pub journal_depth: IntGauge,
+    /// Writes that wait for an operator.
     pub journal_conflicts: IntGauge,
 }
 

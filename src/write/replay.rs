@@ -1,24 +1,25 @@
-//! Makes the journal's writes in HEIR, oldest first, once HEIR is back; and finds the writes that HEIR lost.
+//! Makes the journal's writes in HEIR, oldest first, once HEIR is back.
 
 use std::{
     collections::HashMap,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Base, Entry, EntryId, IDEMPOTENCY_KEY, JournalError, Operation, Reason, State, Writer, heir_version,
-    policy_path, send,
+    heir_policy,
+    journal::{Base, Entry, EntryId, JournalError, Operation, Reason, State},
+    request::{Precondition, Versions},
+    writer::Writer,
 };
 use crate::{
-    heir::{Backoff, Fetched, HeirCall, HeirClient, HeirError, Replied, RetryConfig},
+    heir::{Backoff, Fetched, HeirClient, HeirError, Replied, RetryConfig},
     policy::ETag,
     refresh::{Restored, Retry, fetch_policy},
-    snapshot::{Coverage, Key, Policy},
+    snapshot::{Coverage, Key},
 };
 
 /// Attempts after which a write that HEIR fails on, while it answers otherwise, is left to the operator: it must
@@ -93,7 +94,7 @@ impl Writer {
                         }
                     }
                 }
-                // Looked at again from time to time, should nobody else notice that HEIR is back.
+                // Looked at again from time to time, should no other call notice that HEIR is back.
                 Some(_) => Some(Duration::from_secs(1) + backoff.next_pause()),
             };
             tokio::select! {
@@ -107,7 +108,7 @@ impl Writer {
         }
     }
 
-    /// Tries one write. Whether it is out of the way.
+    /// Tries one write. Whether the next one can be tried.
     async fn replay(
         &self,
         client: &HeirClient,
@@ -183,7 +184,7 @@ impl Writer {
             Operation::Put(document) => Some(document),
             Operation::Delete => None,
         };
-        match send(client, &entry.key, document, preconditions(entry)).await {
+        match heir_policy::send(client, &entry.key, document, headers(entry)).await {
             Ok(replied) => self.judge(client, entry, replied).await,
             Err(error) if error.is_away() => Attempt::Later(error),
             Err(error) => Attempt::Conflict(Reason::RefusedByHeir, error.to_string()),
@@ -201,7 +202,7 @@ impl Writer {
             }
             (_, StatusCode::PRECONDITION_FAILED) => match self.compare(client, entry).await {
                 Ok(Some(settled)) => settled,
-                // It is the base again by now; the next attempt will tell.
+                // It is the base again by now; the next attempt shows.
                 Ok(None) => Attempt::Later(HeirError::Status {
                     status: replied.status,
                     retry_after: None,
@@ -217,28 +218,12 @@ impl Writer {
 
     /// Looks at what HEIR has. `None`: the base, so the write can be made.
     async fn compare(&self, client: &HeirClient, entry: &Entry) -> Result<Option<Attempt>, HeirError> {
-        let limit = client.max_answer_bytes();
-        let fetched = client
-            .fetch_once(
-                HeirCall::Get,
-                &policy_path(&entry.key),
-                None,
-                limit,
-                client.timeout(),
-            )
-            .await;
-        let current = match fetched {
-            Ok(Fetched::Changed { body, headers }) => Some((
-                Fetched::etag(&headers).unwrap_or_else(|| ETag::of_bytes(&body)),
-                body,
-            )),
-            Ok(Fetched::NotModified)
-            | Err(HeirError::Status {
-                status: StatusCode::NOT_FOUND,
-                ..
-            }) => None,
-            Err(error) => return Err(error),
-        };
+        let current = heir_policy::read(client, &entry.key)
+            .await?
+            .map(|(body, headers)| {
+                let etag = Fetched::etag(&headers).unwrap_or_else(|| ETag::of_bytes(&body));
+                (etag, body)
+            });
         let changed = || {
             Some(Attempt::Conflict(
                 Reason::ChangedInHeir,
@@ -270,14 +255,16 @@ impl Writer {
     ) {
         match (&entry.operation, replied) {
             (Operation::Put(document), Some(replied)) => {
-                self.take_over(client, &entry.key, Some(document), &replied).await
+                self.take_over(client, &entry.key, Some(document), &replied).await;
             }
             (Operation::Put(document), None) => {
                 self.ledger
                     .stored(&entry.key, &etag.unwrap_or_else(|| document.etag().clone()));
                 self.fetch_into_memory(client, &entry.key).await;
             }
-            (Operation::Delete, Some(replied)) => self.take_over(client, &entry.key, None, &replied).await,
+            (Operation::Delete, Some(replied)) => {
+                self.take_over(client, &entry.key, None, &replied).await;
+            }
             (Operation::Delete, None) => {
                 self.ledger.deleted(&entry.key);
                 self.show_made(client, &entry.key, None, None).await;
@@ -307,28 +294,6 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes lookups see what HEIR has acknowledged, or what it has made of it since.
-    pub(super) async fn show_made(
-        &self,
-        client: &HeirClient,
-        key: &Key,
-        policy: Option<Arc<Policy>>,
-        revision: Option<u64>,
-    ) {
-        if self.store.apply_write(key, policy.clone(), revision) {
-            return;
-        }
-        // Memory seems to be past this write. What HEIR has now is the answer, whoever made it; if memory is past
-        // that as well, its history is in doubt.
-        let (policy, revision) = match heir_version(client, key).await {
-            Ok(now) => (now.clone(), now.map_or(revision, |now| now.revision)),
-            Err(_) => (policy, revision),
-        };
-        if !self.store.apply_write(key, policy.clone(), revision) {
-            self.store.apply_doubtful_write(key, policy, revision);
-        }
-    }
-
     /// Takes HEIR's version of one policy.
     async fn fetch_into_memory(&self, client: &HeirClient, key: &Key) {
         let bytes = usize::try_from(client.max_answer_bytes()).unwrap_or(usize::MAX);
@@ -339,63 +304,19 @@ impl Writer {
             );
         }
     }
-
-    /// Keeps, for the operator, the writes that HEIR had acknowledged and has lost.
-    async fn keep_lost(&self, restored: &Restored) {
-        let after = self.store.load_full();
-        let lost = self.ledger.lost(&restored.before, &after);
-        let count = lost.len();
-        for lost in lost {
-            if self.journal.has_queued(&lost.key) {
-                continue;
-            }
-            let known = restored.before.heir(lost.key.0.as_str(), lost.key.1.as_str());
-            let operation = match known {
-                Some(policy) if lost.effect.is_some() => Operation::Put(policy.document.clone()),
-                _ => Operation::Delete,
-            };
-            let detail = "HEIR was restored from a backup that is older than this write".to_owned();
-            match self
-                .journal
-                .append_lost(lost.key.clone(), operation, detail)
-                .await
-            {
-                Ok(entry) => {
-                    self.ledger.forget(&lost);
-                    self.metrics.write("conflict");
-                    let (tenant, policy) = (lost.key.0.as_str(), lost.key.1.as_str());
-                    tracing::error!(
-                        id = entry.id.0,
-                        tenant,
-                        policy,
-                        "HEIR has lost a write that it had acknowledged; see /admin/writes."
-                    );
-                }
-                Err(error) => tracing::error!(error = error.chain(), "A lost write cannot be kept."),
-            }
-        }
-        self.count();
-        tracing::warn!(
-            lost = count,
-            "Looked for writes that HEIR lost when it was restored."
-        );
-    }
 }
 
-fn preconditions(entry: &Entry) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    match &entry.base {
-        Base::Document(etag) => {
-            headers.insert(header::IF_MATCH, etag.header());
-        }
+fn headers(entry: &Entry) -> HeaderMap {
+    let precondition = match &entry.base {
+        Base::Document(etag) => Some(Precondition::Is(Versions::Tagged(vec![etag.clone()]))),
         Base::Absent if matches!(entry.operation, Operation::Put(_)) => {
-            headers.insert(header::IF_NONE_MATCH, HeaderValue::from_static("*"));
+            Some(Precondition::IsNot(Versions::Any))
         }
-        Base::Absent | Base::Unknown | Base::Any | Base::Entry(_) => {}
-    }
-    if let Ok(key) = HeaderValue::from_str(&entry.idempotency_key) {
-        headers.insert(IDEMPOTENCY_KEY, key);
-    }
+        Base::Absent | Base::Unknown | Base::Any | Base::Entry(_) => None,
+    };
+    let mut headers = HeaderMap::new();
+    heir_policy::add_preconditions(&mut headers, precondition.as_slice());
+    heir_policy::add_idempotency_key(&mut headers, &entry.idempotency_key);
     headers
 }
 

@@ -215,7 +215,7 @@ fn the_routers_own_keys_work_and_contradictions_are_refused() {
         ),
         (
             "heir: {url: 'http://u:s3cret@h'}",
-            "heir.url: the URL holds a user name or a password, which belong into heir.token_file | for example \
+            "heir.url: the URL holds a user name or a password, which belong in heir.token_file | for example \
              http://heir.internal:8090",
         ),
     ] {

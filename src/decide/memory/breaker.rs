@@ -4,11 +4,12 @@ use serde::Serialize;
 
 use super::{
     classify::CallResult,
-    table::{ProviderKey, ProviderName, Table},
+    provider_key::{ProviderKey, ProviderName},
+    table::Table,
     window::Window,
 };
 use crate::{
-    decide::Timestamp,
+    clock::Timestamp,
     policy::{BreakerSettings, ProviderId, TenantId},
 };
 

@@ -2,9 +2,12 @@
 
 use serde::Serialize;
 
-use super::table::{ProviderKey, ProviderName, Table};
+use super::{
+    provider_key::{ProviderKey, ProviderName},
+    table::Table,
+};
 use crate::{
-    decide::Timestamp,
+    clock::Timestamp,
     policy::{ProviderId, TenantId},
 };
 

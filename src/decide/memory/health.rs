@@ -1,8 +1,11 @@
 //! Which providers failed their active checks.
 
-use super::table::{ProviderKey, ProviderName, Table};
+use super::{
+    provider_key::{ProviderKey, ProviderName},
+    table::Table,
+};
 use crate::{
-    decide::Timestamp,
+    clock::Timestamp,
     policy::{ProviderId, TenantId},
 };
 

@@ -6,9 +6,10 @@ mod classify;
 mod estimates;
 mod health;
 pub mod persist;
+mod provider_key;
 mod rate_limit;
 mod sticky;
-mod table;
+pub(crate) mod table;
 mod window;
 
 pub use breaker::{Admission, BreakerRecord, BreakerStatus, Breakers, State, Transition, Trigger};
@@ -21,8 +22,7 @@ pub use rate_limit::{
 pub use sticky::{Session, SessionRecord, SessionView, StickyTable};
 pub(crate) use table::Table;
 
-use super::Timestamp;
-use crate::policy::TenantId;
+use crate::{clock::Timestamp, policy::TenantId};
 
 /// Sizes of the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::table::Table;
 use crate::{
-    decide::Timestamp,
+    clock::Timestamp,
     policy::{PolicyId, RateLimit, TenantId},
 };
 

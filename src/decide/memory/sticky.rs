@@ -12,14 +12,15 @@ use std::{
     },
 };
 
+use crossbeam_utils::CachePadded;
 use hashbrown::{HashMap, HashTable};
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::table::{Apart, lock, parts};
+use super::table::{lock, parts};
 use crate::{
-    decide::Timestamp,
+    clock::Timestamp,
     policy::{ProviderId, TenantId},
 };
 
@@ -104,13 +105,7 @@ impl<'a> Name<'a> {
 }
 
 fn digest(text: &str) -> String {
-    use std::fmt::Write;
-    let mut out = String::with_capacity(7 + 64);
-    out.push_str("sha256:");
-    for byte in Sha256::digest(text.as_bytes()) {
-        let _infallible = write!(out, "{byte:02x}");
-    }
-    out
+    format!("sha256:{}", hex::encode(Sha256::digest(text.as_bytes())))
 }
 
 /// Names that many entries share, by number, for as long as one of them does.
@@ -333,7 +328,7 @@ fn hash_of(hasher: &RandomState, tenants: &Names<TenantId>, entry: &Entry) -> u6
 /// that of the new session's part.
 #[derive(Debug)]
 pub struct StickyTable {
-    parts: Box<[Apart<Part>]>,
+    parts: Box<[CachePadded<Mutex<Part>>]>,
     hasher: RandomState,
     capacity: usize,
     len: AtomicUsize,
@@ -345,7 +340,7 @@ impl StickyTable {
     pub fn new(sessions: usize) -> Self {
         let capacity = sessions.clamp(1, NONE as usize);
         Self {
-            parts: (0..parts(capacity)).map(|_| Apart(Mutex::default())).collect(),
+            parts: (0..parts(capacity)).map(|_| CachePadded::default()).collect(),
             hasher: RandomState::new(),
             capacity,
             len: AtomicUsize::new(0),

@@ -1,4 +1,5 @@
-//! The bounded table that breakers, buckets and estimates are kept in.
+//! The bounded table: breakers, buckets and estimates are kept in one, and so is whatever else must not grow with what
+//! clients send.
 //!
 //! A key's hash picks one of many locks, so tenants do not wait for each other. The bound holds for the whole table,
 //! exactly: a new entry takes the place of the one used longest ago in its part of the table, first of those that
@@ -12,12 +13,10 @@ use std::{
     },
 };
 
+use crossbeam_utils::CachePadded;
 use hashbrown::{Equivalent, HashTable, hash_table};
 
-use crate::{
-    decide::Timestamp,
-    policy::{ProviderId, TenantId},
-};
+use crate::clock::Timestamp;
 
 /// Parts of a large table. A small one has fewer, so that a part's oldest entry is nearly the whole table's.
 const PARTS: usize = 64;
@@ -29,47 +28,9 @@ pub(super) fn parts(capacity: usize) -> usize {
     1 << parts.ilog2()
 }
 
-/// A lock on cache lines of its own: threads that work on neighbouring parts do not wait for each other's lines.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub(super) struct Apart<T>(pub(super) Mutex<T>);
-
-impl<T> std::ops::Deref for Apart<T> {
-    type Target = Mutex<T>;
-
-    fn deref(&self) -> &Mutex<T> {
-        &self.0
-    }
-}
-
 pub(super) fn lock<T>(part: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A thread that panicked with the lock held left at worst one entry half changed, never the table.
+    // A thread that panicked with the lock held left an entry at worst half changed, never the table.
     part.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A provider of a tenant.
-pub(super) type ProviderKey = (TenantId, ProviderId);
-
-/// The same, borrowed.
-#[derive(Debug, Clone, Copy, Hash)]
-pub(super) struct ProviderName<'a> {
-    pub(super) tenant: &'a str,
-    pub(super) provider: &'a str,
-}
-
-impl<'a> ProviderName<'a> {
-    pub(super) fn new(tenant: &'a TenantId, provider: &'a str) -> Self {
-        Self {
-            tenant: tenant.as_str(),
-            provider,
-        }
-    }
-}
-
-impl Equivalent<ProviderKey> for ProviderName<'_> {
-    fn equivalent(&self, key: &ProviderKey) -> bool {
-        self.tenant == key.0.as_str() && self.provider == key.1.as_str()
-    }
 }
 
 #[derive(Debug)]
@@ -81,10 +42,11 @@ struct Slot<K, V> {
 
 type Part<K, V> = HashTable<Slot<K, V>>;
 
-/// A bounded table.
+/// A bounded table. Reading an entry is no use of it; changing one is.
 #[derive(Debug)]
 pub(crate) struct Table<K, V> {
-    parts: Box<[Apart<Part<K, V>>]>,
+    /// Each lock on cache lines of its own: threads that work on neighbouring parts do not wait for each other's.
+    parts: Box<[CachePadded<Mutex<Part<K, V>>>]>,
     hasher: RandomState,
     capacity: usize,
     len: AtomicUsize,
@@ -94,10 +56,11 @@ pub(crate) struct Table<K, V> {
 }
 
 impl<K: Hash + Eq, V> Table<K, V> {
+    /// A table for this many entries, at least one. `precious` names the entries that a full table forgets last.
     pub(crate) fn new(capacity: usize, precious: fn(&V) -> bool) -> Self {
         let capacity = capacity.max(1);
         Self {
-            parts: (0..parts(capacity)).map(|_| Apart(Mutex::default())).collect(),
+            parts: (0..parts(capacity)).map(|_| CachePadded::default()).collect(),
             hasher: RandomState::new(),
             capacity,
             len: AtomicUsize::new(0),
@@ -106,6 +69,7 @@ impl<K: Hash + Eq, V> Table<K, V> {
         }
     }
 
+    /// The number of entries.
     pub(super) fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
     }
@@ -115,8 +79,8 @@ impl<K: Hash + Eq, V> Table<K, V> {
         self.evicted.load(Ordering::Relaxed)
     }
 
-    /// Looks at an entry, changing nothing.
-    pub(super) fn read<Q, R>(&self, name: &Q, look: impl FnOnce(&V) -> R) -> Option<R>
+    /// Looks at an entry.
+    pub(crate) fn read<Q, R>(&self, name: &Q, look: impl FnOnce(&V) -> R) -> Option<R>
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
@@ -126,7 +90,7 @@ impl<K: Hash + Eq, V> Table<K, V> {
             .map(|slot| look(&slot.value))
     }
 
-    /// Changes an entry that is there.
+    /// Changes an entry that exists.
     pub(crate) fn change<Q, R>(
         &self,
         name: &Q,
@@ -143,7 +107,7 @@ impl<K: Hash + Eq, V> Table<K, V> {
         Some(change(&mut slot.value))
     }
 
-    /// Changes an entry, made where there is none.
+    /// Changes an entry, which is made first if there is none.
     pub(crate) fn change_or_make<Q, R>(
         &self,
         name: &Q,
@@ -185,19 +149,31 @@ impl<K: Hash + Eq, V> Table<K, V> {
         }
     }
 
-    pub(super) fn remove<Q>(&self, name: &Q) -> Option<V>
+    /// Removes an entry.
+    pub(crate) fn remove<Q>(&self, name: &Q) -> Option<V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        self.remove_if(name, |_| true)
+    }
+
+    /// Removes an entry whose value passes the test.
+    pub(crate) fn remove_if<Q>(&self, name: &Q, test: impl FnOnce(&V) -> bool) -> Option<V>
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let hash = self.hasher.hash_one(name);
         let mut part = lock(self.part(hash));
         let entry = part.find_entry(hash, |slot| name.equivalent(&slot.key)).ok()?;
+        if !test(&entry.get().value) {
+            return None;
+        }
         let (slot, _) = entry.remove();
         self.len.fetch_sub(1, Ordering::Relaxed);
         Some(slot.value)
     }
 
-    /// Keeps what is to be kept, and says how many went.
+    /// Keeps the entries that pass the test, and returns the number of those removed.
     pub(super) fn retain(&self, mut keep: impl FnMut(&K, &V) -> bool) -> usize {
         let mut gone = 0;
         for part in &self.parts {
@@ -211,8 +187,8 @@ impl<K: Hash + Eq, V> Table<K, V> {
         gone
     }
 
-    /// Looks at everything, one part after the other.
-    pub(super) fn each(&self, mut look: impl FnMut(&K, &V)) {
+    /// Looks at every entry, one part of the table after the other.
+    pub(crate) fn each(&self, mut look: impl FnMut(&K, &V)) {
         for part in &self.parts {
             for slot in lock(part).iter() {
                 look(&slot.key, &slot.value);
@@ -267,7 +243,8 @@ impl<K: Hash + Eq, V> Table<K, V> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::provider_key::ProviderKey, *};
+    use crate::policy::{ProviderId, TenantId};
 
     fn key(index: u32) -> ProviderKey {
         let tenant = TenantId::parse(&format!("t{}", index % 7)).unwrap();
@@ -298,6 +275,7 @@ mod tests {
             assert_eq!(table.evicted(), 10_000 - capacity.max(1) as u64);
             let newest = key(9_999);
             assert_eq!(table.read(&newest, |value| *value), Some(9_999));
+            assert_eq!(table.remove_if(&newest, |value| *value != 9_999), None);
             assert_eq!(table.remove(&newest), Some(9_999));
             assert_eq!((table.len(), table.remove(&newest)), (capacity.max(1) - 1, None));
         }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::classify::CallResult;
-use crate::decide::Timestamp;
+use crate::clock::Timestamp;
 
 #[derive(Debug, Clone, Copy)]
 struct Second {
@@ -33,7 +33,7 @@ impl Window {
     pub(super) fn push(&mut self, result: CallResult, length: u32, now: Timestamp) {
         self.prune(length, now);
         let at = now.unix_ms / 1_000;
-        // A moment from before the last one, as threads bring them, counts with the last one.
+        // A result from before the last one, as threads bring them, counts with the last one.
         if self.seconds.back().is_none_or(|last| last.at < at) {
             self.seconds.push_back(Second {
                 at,

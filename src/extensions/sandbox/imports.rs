@@ -14,6 +14,7 @@ use super::{
     types::{CallEnv, CallLimits, Capability, GuestOutput, Time},
     wire::LogLevel,
 };
+use crate::split_mix::SplitMix64;
 
 /// Lines of one call, and bytes of one line and of all of them; further ones are dropped.
 const MAX_LOG_LINES: usize = 32;
@@ -40,8 +41,7 @@ pub(super) struct CallState {
     began: Instant,
     time: Time,
     now_ms: u64,
-    /// The state of the random numbers.
-    random: u64,
+    random: SplitMix64,
     pub(super) output: GuestOutput,
 }
 
@@ -97,7 +97,7 @@ impl CallState {
             began: Instant::now(),
             time,
             now_ms: env.now_ms,
-            random: env.seed,
+            random: SplitMix64::new(env.seed),
             output: GuestOutput::default(),
         }
     }
@@ -124,15 +124,6 @@ impl CallState {
         // A line is a line: what could pass for another one is written as a blank.
         let line = message[..cut].replace(char::is_control, " ");
         self.output.lines.push((level, line));
-    }
-
-    /// SplitMix64, as the SDK's test host has it.
-    fn next_u64(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
     }
 
     fn count(&mut self, name: &str, amount: u64) {
@@ -186,7 +177,7 @@ pub(super) fn linker(
             Capability::Random => linker
                 .instance("beamline:extension/random@0.1.0")?
                 .func_wrap("next-u64", |mut store: StoreContextMut<'_, CallState>, (): ()| {
-                    Ok((store.data_mut().next_u64(),))
+                    Ok((store.data_mut().random.next(),))
                 })?,
             Capability::Metrics => linker.instance("beamline:extension/metrics@0.1.0")?.func_wrap(
                 "count",

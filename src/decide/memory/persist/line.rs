@@ -5,21 +5,23 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    decide::{
-        Timestamp,
-        memory::{BreakerRecord, BucketKey, BucketRecord, Memory, SessionRecord, State},
-    },
+    clock::Timestamp,
+    decide::memory::{BreakerRecord, BucketKey, BucketRecord, Memory, SessionRecord, State},
     policy::{BreakerSettings, PolicyId, ProviderId, TenantId},
 };
 
 /// What a file brought back. Sessions count whether they were still alive or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Loaded {
+    /// Sticky sessions.
     pub sessions: usize,
+    /// Breakers.
     pub breakers: usize,
+    /// Token buckets.
     pub buckets: usize,
 }
 
+/// A line of the file, between the header and the checksum.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Line<'a> {

@@ -1,10 +1,17 @@
 //! There and back, damage, later formats, and what changes nothing.
 
-use serde_json::json;
+use std::{fs, sync::Arc, time::Duration};
 
-use super::*;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    file::{NAME, save_changed},
+    *,
+};
 use crate::{
-    decide::memory::{BucketKey, CallResult, MemoryLimits, Session, State},
+    clock::Timestamp,
+    decide::memory::{BucketKey, CallResult, Memory, MemoryLimits, Session, State},
     policy::{BreakerSettings, LimitScope, PolicyId, ProviderId, RateLimit, TenantId},
 };
 
@@ -135,13 +142,13 @@ fn a_damaged_file_or_a_later_one_brings_nothing() {
         edited,
     ] {
         let error = refused(&bad);
-        assert!(matches!(error, RememberError::Damaged { .. }), "{error}");
+        assert!(matches!(error, PersistError::Damaged { .. }), "{error}");
     }
     let later = String::from_utf8(good)
         .unwrap()
         .replacen("{\"format\":1}", "{\"format\":2,\"more\":[]}", 1);
     let error = refused(later.as_bytes());
-    assert!(matches!(error, RememberError::Format { found: 2, .. }), "{error}");
+    assert!(matches!(error, PersistError::Format { found: 2, .. }), "{error}");
     // The next save makes it good again.
     save(&filled(), dir.path()).unwrap();
     assert_eq!(load(&empty(), dir.path(), NOW).unwrap().sessions, 1_000);
@@ -167,10 +174,7 @@ fn what_did_not_change_is_not_written_again() {
         "nothing is left over"
     );
     let missing = dir.path().join("missing");
-    assert!(matches!(
-        save(&memory, &missing),
-        Err(RememberError::Write { .. })
-    ));
+    assert!(matches!(save(&memory, &missing), Err(PersistError::Write { .. })));
 }
 
 #[tokio::test]

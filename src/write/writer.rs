@@ -1,0 +1,366 @@
+//! Makes writes: in HEIR, or in the journal while HEIR is away.
+
+use std::{
+    hash::BuildHasher,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use http::{HeaderMap, StatusCode, header};
+use tokio::{sync::Notify, task::JoinError};
+
+use super::{
+    check::{check, check_extensions},
+    config::{Validate, WhenHeirDown, WritesConfig},
+    heir_policy,
+    journal::{Base, Entry, Journal, Operation},
+    ledger::Ledger,
+    metrics::WriteMetrics,
+    request::{Change, Effect, Made, Precondition, WriteOutcome, WriteRequest},
+};
+use crate::{
+    failure::{ErrorCode, Failure},
+    heir::{Fetched, HeirClient, HeirError, Replied, wire},
+    policy::{ETag, PolicyDocument},
+    refresh::Fetcher,
+    snapshot::{Key, Policy, Queued, SnapshotStore},
+};
+
+/// Makes writes.
+#[derive(Debug)]
+pub struct Writer {
+    /// `None`: there is no HEIR to write to.
+    pub(super) client: Option<Arc<HeirClient>>,
+    pub(super) store: Arc<SnapshotStore>,
+    fetcher: Option<Arc<Fetcher>>,
+    pub(super) journal: Journal,
+    pub(super) ledger: Ledger,
+    queues: AtomicBool,
+    /// Whether new policies must be valid in the policy language.
+    strict: AtomicBool,
+    locks: Vec<tokio::sync::Mutex<()>>,
+    pub(super) replay_wanted: Notify,
+    pub(super) metrics: Arc<WriteMetrics>,
+}
+
+impl Writer {
+    /// Shows lookups what the journal has. Without a client there is no HEIR, and every write is refused.
+    pub fn new(
+        client: Option<Arc<HeirClient>>,
+        store: Arc<SnapshotStore>,
+        fetcher: Option<Arc<Fetcher>>,
+        journal: Journal,
+        metrics: Arc<WriteMetrics>,
+    ) -> Self {
+        let writer = Self {
+            client,
+            store,
+            fetcher,
+            journal,
+            ledger: Ledger::default(),
+            queues: AtomicBool::new(false),
+            strict: AtomicBool::new(true),
+            locks: (0..64).map(|_| tokio::sync::Mutex::default()).collect(),
+            replay_wanted: Notify::new(),
+            metrics,
+        };
+        for entry in writer.journal.queued() {
+            writer.show(&entry.key, Some(&entry));
+        }
+        writer.count();
+        writer
+    }
+
+    /// Applies the configuration, also while requests are served.
+    pub fn configure(&self, config: &WritesConfig) {
+        let default = if self.journal.is_durable() {
+            WhenHeirDown::Queue
+        } else {
+            WhenHeirDown::Reject
+        };
+        let queue =
+            config.when_heir_down.unwrap_or(default) == WhenHeirDown::Queue && self.journal.is_durable();
+        self.queues.store(queue, Relaxed);
+        self.journal.set_limit(config.max_queued);
+        self.strict.store(config.validate == Validate::Strict, Relaxed);
+    }
+
+    /// The writes that HEIR has not seen.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// The lock of a policy, which writes of it take one after the other.
+    pub(super) fn lock(&self, key: &Key) -> &tokio::sync::Mutex<()> {
+        let hash = std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::default().hash_one(key);
+        &self.locks[usize::try_from(hash % self.locks.len() as u64).unwrap_or_default()]
+    }
+
+    /// Makes a write. It is made to the end even if the caller leaves: what is in the journal's file must be in memory
+    /// as well.
+    ///
+    /// # Errors
+    /// When the document is not acceptable, HEIR cannot be asked and the journal cannot take the write, or what HEIR
+    /// did is not known.
+    pub async fn write(self: &Arc<Self>, request: WriteRequest) -> Result<WriteOutcome, Failure> {
+        let this = self.clone();
+        let written = tokio::spawn(async move { this.write_to_the_end(request).await });
+        let lost = |error: JoinError| Failure::new(ErrorCode::InternalError, error.to_string());
+        written.await.map_err(lost)?
+    }
+
+    async fn write_to_the_end(&self, mut request: WriteRequest) -> Result<WriteOutcome, Failure> {
+        let document = match &request.change {
+            Change::Put(body) => {
+                let strict = self.strict.load(Relaxed);
+                let document = check(body, strict)?;
+                if strict {
+                    check_extensions(&self.store, body).await?;
+                }
+                Some(document)
+            }
+            Change::Delete => None,
+        };
+        let Some(client) = &self.client else {
+            return Err(Failure::new(
+                ErrorCode::HeirUnavailable,
+                "there is no HEIR to write to: this sidecar serves policies_dir alone",
+            ));
+        };
+        let key = request.key.clone();
+        let idempotency_key = valid_idempotency_key(request.idempotency_key.take());
+        let _one_at_a_time = self.lock(&key).lock().await;
+        // A write behind one that still waits would overtake it.
+        if self.journal.has_queued(&key) {
+            return self.queue(request, document, idempotency_key).await;
+        }
+        let headers = headers_for_heir(&request, &idempotency_key);
+        match self.forward(client, &key, document.as_ref(), headers).await {
+            Ok(outcome) => {
+                self.metrics.write("forwarded");
+                Ok(outcome)
+            }
+            Err(error) if error.is_away() && self.queues.load(Relaxed) => {
+                tracing::warn!(
+                    tenant = key.0.as_str(),
+                    policy = key.1.as_str(),
+                    error = error.chain(),
+                    "HEIR is away: a write is kept in the journal."
+                );
+                self.queue(request, document, idempotency_key).await
+            }
+            Err(error) => {
+                self.metrics.write("rejected");
+                // Whether HEIR has it is not known: what it has is looked up, not guessed.
+                if matches!(error, HeirError::Timeout { .. } | HeirError::Interrupted(_)) {
+                    return Err(error
+                        .failure()
+                        .detail("outcome", "unknown: HEIR may have made the write"));
+                }
+                Err(error.failure())
+            }
+        }
+    }
+
+    /// Sends a write to HEIR and takes its effect over into memory.
+    async fn forward(
+        &self,
+        client: &HeirClient,
+        key: &Key,
+        document: Option<&PolicyDocument>,
+        headers: HeaderMap,
+    ) -> Result<WriteOutcome, HeirError> {
+        let reply = heir_policy::send(client, key, document, headers).await?;
+        let outcome: fn(Made) -> WriteOutcome = match (document, reply.status) {
+            (Some(_), StatusCode::CREATED) => WriteOutcome::Created,
+            (Some(_), StatusCode::OK | StatusCode::NO_CONTENT) => WriteOutcome::Replaced,
+            (None, StatusCode::OK | StatusCode::NO_CONTENT) => WriteOutcome::Deleted,
+            (None, StatusCode::NOT_FOUND) => {
+                // Already gone is what was asked for, and is to stay so.
+                self.ledger.deleted(key);
+                self.show_made(client, key, None, wire::revision(&reply.headers))
+                    .await;
+                return Ok(WriteOutcome::Declined(reply));
+            }
+            _ => return Ok(WriteOutcome::Declined(reply)),
+        };
+        let etag = self.take_over(client, key, document, &reply).await;
+        let revision = wire::revision(&reply.headers);
+        Ok(outcome(Made {
+            etag,
+            revision,
+            reply,
+        }))
+    }
+
+    /// Puts into memory what a write came to in HEIR, and returns the tag of that. HEIR is asked what it has if its tag says that it did not store
+    /// what was sent, because an answer must be what HEIR has, byte for byte.
+    pub(super) async fn take_over(
+        &self,
+        client: &HeirClient,
+        key: &Key,
+        sent: Option<&PolicyDocument>,
+        replied: &Replied,
+    ) -> Option<ETag> {
+        let revision = wire::revision(&replied.headers);
+        let sent_as = |document: &PolicyDocument| Arc::new(Policy::new(document.clone(), revision));
+        let mut made = sent.map(sent_as);
+        let stored_as_sent =
+            sent.is_none_or(|sent| Fetched::etag(&replied.headers).is_some_and(|etag| etag == *sent.etag()));
+        if !stored_as_sent && let Ok(stored) = heir_policy::version(client, key).await {
+            made = stored;
+        }
+        let etag = made.as_ref().map(|policy| policy.document.etag().clone());
+        match &etag {
+            Some(etag) => self.ledger.stored(key, etag),
+            None => self.ledger.deleted(key),
+        }
+        self.show_made(client, key, made, revision).await;
+        if let Some(fetcher) = &self.fetcher {
+            fetcher.forget_absence(key);
+        }
+        etag
+    }
+
+    /// Makes lookups see what HEIR has acknowledged, or what it has made of it since.
+    pub(super) async fn show_made(
+        &self,
+        client: &HeirClient,
+        key: &Key,
+        policy: Option<Arc<Policy>>,
+        revision: Option<u64>,
+    ) {
+        if self.store.apply_write(key, policy.clone(), revision) {
+            return;
+        }
+        // Memory seems to be past this write. What HEIR has now is the answer, whichever writer made it; if memory is
+        // past that as well, HEIR's history cannot be relied on.
+        let (policy, revision) = match heir_policy::version(client, key).await {
+            Ok(now) => (now.clone(), now.map_or(revision, |now| now.revision)),
+            Err(_) => (policy, revision),
+        };
+        if !self.store.apply_write(key, policy.clone(), revision) {
+            self.store.apply_unverified_write(key, policy, revision);
+        }
+    }
+
+    /// Keeps a write in the journal and applies it here.
+    async fn queue(
+        &self,
+        request: WriteRequest,
+        document: Option<PolicyDocument>,
+        idempotency_key: String,
+    ) -> Result<WriteOutcome, Failure> {
+        let key = &request.key;
+        if !self.queues.load(Relaxed) {
+            self.metrics.write("rejected");
+            let away = "HEIR is away, and writes are not queued here";
+            return Err(Failure::new(ErrorCode::HeirUnavailable, away).retry_after_seconds(1));
+        }
+        let (known, exists) = self.store.load().in_heir(key.0.as_str(), key.1.as_str());
+        check_preconditions(
+            &request.preconditions,
+            known.as_ref().map(|policy| policy.document.etag()),
+        )?;
+        let etag = document.as_ref().map(|document| document.etag().clone());
+        let effect = match (&document, exists) {
+            (Some(_), Some(false)) => Effect::Created,
+            (Some(_), _) => Effect::Replaced,
+            (None, Some(false)) => {
+                self.ledger.deleted(key);
+                return Err(Failure::new(ErrorCode::NotFound, "there is no such policy"));
+            }
+            (None, _) => Effect::Deleted,
+        };
+        let base = match (self.journal.last_queued(key), &known, exists) {
+            (Some(before), _, _) => Base::Entry(before),
+            (None, Some(policy), _) => Base::Document(policy.document.etag().clone()),
+            (None, None, Some(false)) => Base::Absent,
+            (None, None, _) => Base::Unknown,
+        };
+        let operation = document.map_or(Operation::Delete, Operation::Put);
+        let entry = self
+            .journal
+            .append(key.clone(), operation, base, idempotency_key)
+            .await
+            .map_err(|error| {
+                self.metrics.write("rejected");
+                tracing::error!(error = error.chain(), "The journal cannot take a write.");
+                Failure::new(ErrorCode::JournalUnavailable, error.to_string()).retry_after_seconds(1)
+            })?;
+        self.show(key, Some(&entry));
+        self.metrics.write("queued");
+        self.count();
+        if let Some(fetcher) = &self.fetcher {
+            fetcher.forget_absence(key);
+        }
+        self.replay_wanted.notify_one();
+        Ok(WriteOutcome::Queued { effect, etag })
+    }
+
+    /// Makes lookups see a waiting write, or what is below it.
+    pub(super) fn show(&self, key: &Key, entry: Option<&Entry>) {
+        let queued = entry.map(|entry| match &entry.operation {
+            Operation::Put(document) => Queued::Put(Arc::new(Policy::new(document.clone(), None))),
+            Operation::Delete => Queued::Delete,
+        });
+        self.store.edit(|draft| draft.set_queued(key, queued));
+    }
+
+    /// Counts for the metrics.
+    pub(super) fn count(&self) {
+        let (queued, conflicts) = self.journal.counts();
+        self.metrics
+            .journal_depth
+            .set(i64::try_from(queued).unwrap_or(i64::MAX));
+        self.metrics
+            .journal_conflicts
+            .set(i64::try_from(conflicts).unwrap_or(i64::MAX));
+    }
+
+    /// Shows the newest write that still waits for this policy, or what is below.
+    pub(super) fn show_newest(&self, key: &Key) {
+        let newest = self
+            .journal
+            .last_queued(key)
+            .and_then(|id| self.journal.find(id).ok());
+        self.show(key, newest.as_ref());
+    }
+}
+
+/// What HEIR receives: the caller's headers, and what the caller stated otherwise.
+fn headers_for_heir(request: &WriteRequest, idempotency_key: &str) -> HeaderMap {
+    let mut headers = request.forwarded_headers.clone();
+    if !headers.contains_key(header::IF_MATCH) && !headers.contains_key(header::IF_NONE_MATCH) {
+        heir_policy::add_preconditions(&mut headers, &request.preconditions);
+    }
+    heir_policy::add_idempotency_key(&mut headers, idempotency_key);
+    headers
+}
+
+/// The caller's own key, or a new one.
+fn valid_idempotency_key(given: Option<String>) -> String {
+    given
+        .filter(|key| (1..=128).contains(&key.len()))
+        .unwrap_or_else(|| format!("{:032x}", fastrand::u128(..)))
+}
+
+/// Evaluates the preconditions of a write against the version that exists, as HEIR would.
+fn check_preconditions(preconditions: &[Precondition], current: Option<&ETag>) -> Result<(), Failure> {
+    if preconditions
+        .iter()
+        .all(|precondition| precondition.holds(current))
+    {
+        return Ok(());
+    }
+    let mut failure = Failure::new(
+        ErrorCode::PreconditionFailed,
+        "the policy is not in the version that was named",
+    );
+    if let Some(etag) = current {
+        failure = failure.current(etag.to_string(), None);
+    }
+    Err(failure)
+}
