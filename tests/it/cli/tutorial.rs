@@ -301,7 +301,7 @@ fn what_the_threat_model_names_is_there() {
         }
     }
     let mut seen = (0, 0);
-    for row in section(&page, "## How")
+    for row in section(&page, "## Mechanisms")
         .lines()
         .filter(|line| line.starts_with("| "))
     {
