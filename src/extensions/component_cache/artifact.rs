@@ -5,7 +5,7 @@ use std::{
     fmt,
     fs::{self, DirBuilder, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -15,9 +15,12 @@ use sha2::Sha256;
 use wasmtime::{Engine, component::Component};
 
 use super::compile::Compiled;
-use crate::extensions::{
-    manifest::ModuleDigest,
-    sandbox::{Profile, fingerprint},
+use crate::{
+    durable_file,
+    extensions::{
+        manifest::ModuleDigest,
+        sandbox::{Profile, fingerprint},
+    },
 };
 
 const TAG_BYTES: usize = 32;
@@ -201,16 +204,6 @@ fn read_private(path: &Path) -> io::Result<Vec<u8>> {
 
 /// Writes a file that appears whole or not at all.
 fn write_private(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    let new = path.with_extension(format!("new-{}", std::process::id()));
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(&new)?;
-    for part in parts {
-        file.write_all(part)?;
-    }
-    file.sync_all()?;
-    fs::rename(&new, path)
+    let write = |file: &mut fs::File| parts.iter().try_for_each(|part| file.write_all(part));
+    Ok(durable_file::replace(path, ".new", write)?)
 }

@@ -3,7 +3,6 @@
 use std::{
     fs, io,
     io::{Read, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::OnceLock,
     time::Duration,
@@ -19,6 +18,7 @@ use hyper_util::{
 use tokio::time::timeout;
 
 use crate::{
+    durable_file,
     extensions::{
         config::ExtensionsConfig,
         manifest::{Module, ModuleDigest, ModuleSource},
@@ -171,14 +171,8 @@ fn https_client() -> Result<Https, String> {
 fn keep(dir: &Path, digest: &ModuleDigest, bytes: &[u8]) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let new = dir.join(format!("{digest}.new-{}", std::process::id()));
-    let mut file = fs::OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(new, dir.join(format!("{digest}.wasm")))
+    let path = dir.join(format!("{digest}.wasm"));
+    Ok(durable_file::replace(&path, ".new", |file| {
+        file.write_all(bytes)
+    })?)
 }
