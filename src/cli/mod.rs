@@ -22,7 +22,6 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use self::output::EXIT_USAGE;
-use self::output::{print, print_err};
 
 const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),

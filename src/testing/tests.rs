@@ -80,7 +80,7 @@ fn a_mistake_is_named_with_its_place() {
         ("steps: [{request: {}, want: {}}]", "Missing version field"),
         (
             "steps: [{request: {message: {message_id: m, tenant_id: t}}, context: {a: 1}, want: {}}]",
-            "says the tenant, context",
+            "has its own tenant, context",
         ),
     ] {
         let text = format!("{A}{rest}");

@@ -20,7 +20,7 @@ use super::{
     test::record,
 };
 use crate::{
-    cli::{EXIT_USAGE, print, print_err},
+    cli::output::{EXIT_USAGE, print, print_err},
     extensions::{
         BreakerState, Kind, ModuleDigest, Prepared, Raw,
         testing::{CallSettings, CaseCandidate, CaseDecision, Expect, ExtensionCase, Given, MessageValue},

@@ -16,7 +16,7 @@ use super::{
     show::{Table, bytes, listed, thousands},
     target::{Language, Project},
 };
-use crate::cli::{EXIT_USAGE, print, print_err};
+use crate::cli::output::{EXIT_USAGE, print, print_err};
 
 #[derive(Debug, Args)]
 #[command(

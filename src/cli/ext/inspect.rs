@@ -11,7 +11,7 @@ use super::{
     target::read_module,
 };
 use crate::{
-    cli::{EXIT_USAGE, print, print_err},
+    cli::output::{EXIT_USAGE, print, print_err},
     extensions::Profile,
 };
 

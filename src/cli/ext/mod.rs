@@ -20,7 +20,7 @@ use clap::{Args, Subcommand};
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "All of them exit 0 if everything is right, 1 if something was found, and 64 if they cannot do their work.
+    after_help = "All of them exit 0 if everything is valid, 1 if something was found, and 64 if they cannot do their work.
 
 Examples:
   beamline-sidecar ext inspect my-guard.wasm         what it is, and what it asks for"

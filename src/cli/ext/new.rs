@@ -14,7 +14,7 @@ use super::{
     template,
 };
 use crate::{
-    cli::{EXIT_USAGE, print, print_err},
+    cli::output::{EXIT_USAGE, print, print_err},
     extensions::Kind,
     policy::check_id,
 };

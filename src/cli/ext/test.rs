@@ -17,7 +17,10 @@ use super::{
     target::{CASES, Target},
 };
 use crate::{
-    cli::{EXIT_USAGE, policy_files::Paint, print, print_err},
+    cli::{
+        output::{EXIT_USAGE, counted, print, print_err},
+        policy_files::Paint,
+    },
     extensions::{
         Capability, Manifest, Profile,
         testing::{self, CallSettings, CaseFile, CaseRun, Difference, ExtensionCase, Outcome},
@@ -144,8 +147,8 @@ fn run_all(args: &TestArgs) -> Result<ExitCode, String> {
         }
         let passed = all.len() - failed;
         print(&format!(
-            "{passed} of {} cases hold, in {}.",
-            all.len(),
+            "{passed} of {} passed, in {}.",
+            counted(all.len(), "case", "cases"),
             time(began.elapsed())
         ));
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::policy::Problem;
+use crate::policy::{Problem, json_path};
 
 /// Reads fields, and collects the problems that it finds.
 #[derive(Default)]
@@ -36,7 +36,7 @@ impl Reader {
     pub(super) fn unknown(&mut self, at: &str, fields: &Map<String, Value>, known: &[&str]) {
         for key in fields.keys().filter(|key| !known.contains(&key.as_str())) {
             self.warn(
-                format!("{at}.{key}"),
+                json_path::member(at, key),
                 "there is no such key here",
                 "it means nothing: correct or remove it",
             );
@@ -78,7 +78,7 @@ impl Reader {
             Some(Value::Object(object)) => object.clone(),
             Some(_) => {
                 self.error(
-                    format!("{at}.{key}"),
+                    json_path::member(at, key),
                     format!("{key} is not an object"),
                     "write {…}",
                 );
@@ -99,7 +99,7 @@ impl Reader {
             Some(Value::Bool(value)) => *value,
             Some(_) => {
                 self.error(
-                    format!("{at}.{key}"),
+                    json_path::member(at, key),
                     format!("{key} is not true or false"),
                     "write true or false",
                 );
@@ -122,7 +122,7 @@ impl Reader {
         let within = number.filter(|number| (min..=max).contains(number));
         if within.is_none() {
             self.error(
-                format!("{at}.{key}"),
+                json_path::member(at, key),
                 format!("{key} is {value}"),
                 format!("write a whole number from {min} to {max}"),
             );

@@ -1,7 +1,6 @@
 //! Configurations, checked by their extensions while a snapshot is made. Each is checked once.
 
 use std::{
-    fmt::Write as _,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -22,7 +21,7 @@ use crate::{
         manifest::ModuleDigest,
         sandbox::{CallError, ConfigProblem, Kind, Time, one_line},
     },
-    policy::{Item, Pipeline, Problem},
+    policy::{Item, Pipeline, Problem, json_path},
 };
 
 /// The time that one check may take.
@@ -67,7 +66,7 @@ impl InConfig {
                 path: pointer,
                 message,
             }) => Problem::error(
-                format!("{path}{}", json_path(&pointer)),
+                json_path::below(path, &pointer),
                 message,
                 "correct the configuration",
             ),
@@ -218,44 +217,5 @@ impl ConfigChecks {
             }
         }
         problems
-    }
-}
-
-/// `/a/0/b c` as `.a[0]["b c"]`.
-fn json_path(pointer: &str) -> String {
-    let mut path = String::new();
-    for segment in pointer.split('/').skip(1) {
-        let segment = segment.replace("~1", "/").replace("~0", "~");
-        let is_name = !segment.is_empty()
-            && segment
-                .bytes()
-                .all(|c| c.is_ascii_alphanumeric() || c == b'_' || c == b'-');
-        // Writing to a text cannot fail.
-        let _ = if !segment.is_empty() && segment.bytes().all(|c| c.is_ascii_digit()) {
-            write!(path, "[{segment}]")
-        } else if is_name {
-            write!(path, ".{segment}")
-        } else {
-            write!(path, "[{segment:?}]")
-        };
-    }
-    path
-}
-
-#[cfg(test)]
-mod tests {
-    use super::json_path;
-
-    #[test]
-    fn pointers_become_paths() {
-        for (pointer, path) in [
-            ("", ""),
-            ("/kinds", ".kinds"),
-            ("/kinds/0", ".kinds[0]"),
-            ("/a~1b/~0", "[\"a/b\"][\"~\"]"),
-            ("no pointer", ""),
-        ] {
-            assert_eq!(json_path(pointer), path);
-        }
     }
 }

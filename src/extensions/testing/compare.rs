@@ -8,6 +8,7 @@ use super::{
     case::{Expect, ExtensionCase, MessageValue},
     run::Outcome,
 };
+use crate::policy::json_path;
 
 /// A place where the two differ.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -126,9 +127,11 @@ fn exactly(path: &str, wanted: &Value, got: &Value, differences: &mut Vec<Differ
             let keys: BTreeSet<&String> = wanted.keys().chain(got.keys()).collect();
             for key in keys {
                 match (wanted.get(key), got.get(key)) {
-                    (Some(wanted), Some(got)) => exactly(&format!("{path}.{key}"), wanted, got, differences),
+                    (Some(wanted), Some(got)) => {
+                        exactly(&json_path::member(path, key), wanted, got, differences)
+                    }
                     (wanted, got) => differences.push(Difference {
-                        path: format!("{path}.{key}"),
+                        path: json_path::member(path, key),
                         wanted: wanted.cloned().unwrap_or_else(|| json!("(no such key)")),
                         got: got.cloned().unwrap_or_else(|| json!("(no such key)")),
                     }),

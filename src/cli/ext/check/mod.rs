@@ -13,7 +13,7 @@ use self::{
 };
 use super::{component_info::ComponentInfo, target::Target};
 use crate::{
-    cli::{EXIT_USAGE, output::errors_and_warnings, print, print_err},
+    cli::output::{EXIT_USAGE, errors_and_warnings, print, print_err},
     extensions::Manifest,
     policy::Severity,
 };

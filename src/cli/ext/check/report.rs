@@ -14,7 +14,7 @@ use crate::{
         CallLimits, Capability, ConfigProblem, ExtensionsConfig, Manifest, ManifestKind, ModuleDigest,
         Prepared, Time, Unusable,
     },
-    policy::{Problem, Severity},
+    policy::{Problem, Severity, json_path},
 };
 
 /// What was found, as far as it could be examined.
@@ -240,7 +240,7 @@ impl Report {
                 for ConfigProblem { path, message } in problems {
                     if has_record {
                         self.problem(
-                            &json_path(&path),
+                            &json_path::below("$.config", &path),
                             message,
                             "correct the configuration in the record",
                         );
@@ -271,35 +271,5 @@ impl Report {
             .iter()
             .filter(|problem| problem.severity == severity)
             .count()
-    }
-}
-
-/// A JSON Pointer into the configuration as a path into the record.
-fn json_path(pointer: &str) -> String {
-    let mut path = "$.config".to_owned();
-    for step in pointer.split('/').skip(1) {
-        let step = step.replace("~1", "/").replace("~0", "~");
-        if !step.is_empty() && step.bytes().all(|byte| byte.is_ascii_digit()) {
-            path.push_str(&format!("[{step}]"));
-        } else {
-            path.push_str(&format!(".{step}"));
-        }
-    }
-    path
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_place_in_the_configuration_is_one_in_the_record() {
-        for (pointer, path) in [
-            ("", "$.config"),
-            ("/kinds", "$.config.kinds"),
-            ("/allow/0/a~1b", "$.config.allow[0].a/b"),
-        ] {
-            assert_eq!(json_path(pointer), path);
-        }
     }
 }
