@@ -93,8 +93,8 @@ heir: {pool: {max: 9}}
         [
             "heir.pool.max: heir.pool.max is now called heir.pool.max_requests | rename it to heir.pool.max_requests",
             "limits.body_bytes: limits.body_bytes is now called limits.max_body_bytes | rename it to limits.max_body_bytes",
-            "ops: ops is now called admin | rename it to admin",
             "ops.token_file: BEAMLINE_OPS_TOKEN_FILE is now called BEAMLINE_ADMIN_TOKEN_FILE | rename it to BEAMLINE_ADMIN_TOKEN_FILE",
+            "ops: ops is now called admin | rename it to admin",
             "share_listen: BEAMLINE_SHARE_LISTEN is now called BEAMLINE_REUSE_PORT | rename it to BEAMLINE_REUSE_PORT",
         ]
     );
@@ -146,7 +146,11 @@ heir_policy_store_port: 1
         found.iter().all(|m| !m.ends_with("| ")),
         "each has a remedy: {found:#?}"
     );
-    assert!(found[7].contains("it would ask itself for ever"), "{}", found[7]);
+    assert!(
+        found[7].contains("it would send requests to itself"),
+        "{}",
+        found[7]
+    );
     assert!(
         found[1].contains("an empty secret protects nothing"),
         "{}",
@@ -179,8 +183,8 @@ fn the_routers_own_keys_work_and_contradictions_are_refused() {
     // The Router's defaults name the port that the sidecar listens at by default.
     assert_eq!(
         mistake("heir_policy_store_enabled: true"),
-        "heir_policy_store_port: http://localhost:8080 is where the sidecar itself listens: it would ask itself for \
-         ever | give HEIR another port, or the sidecar another `listen`"
+        "heir_policy_store_port: http://localhost:8080 is where the sidecar itself listens: it would send \
+         requests to itself | give HEIR another port, or the sidecar another `listen`"
     );
     for (yaml, expected) in [
         (
@@ -275,7 +279,7 @@ fn variables_win_over_the_file_and_become_what_their_key_wants() {
         &[
             ("BEAMLINE_LISTEN", "127.0.0.1:2, unix:/run/s.sock"),
             ("BEAMLINE_HEIR_TENANTS", "acme,, other ,"),
-            ("BEAMLINE_HEIR_POOL_IDLE", " 3 "),
+            ("BEAMLINE_HEIR_POOL_MAX_IDLE", " 3 "),
             ("BEAMLINE_HEIR_RETRY_FACTOR", "1.5"),
             ("BEAMLINE_REUSE_PORT", "true"),
             ("BEAMLINE_UNIX_MODE", "600"),
@@ -309,7 +313,7 @@ fn variables_win_over_the_file_and_become_what_their_key_wants() {
             ]
         ),
         [
-            "heir.url: BEAMLINE_HEIR_URL is set, but the file has something else than a section there | make the \
+            "heir.url: BEAMLINE_HEIR_URL is set, but the file has a value there that is not a section | make the \
              section a mapping in the file, or unset the variable",
             "heir: 5 is not of type \"object\" | a section with the keys breaker, health_interval_ms, \
              max_answer_bytes, pool, retry, tenants, timeout_ms, tls, token_file, url",
