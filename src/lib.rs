@@ -23,7 +23,7 @@
 //! | [`store`] | the embedded HEIR |
 //! | [`admin`] | the admin listener |
 //! | [`route`] | the data plane over HTTP |
-//! | `operate` | everything that an operator can do or ask |
+//! | [`operate`] | everything that an operator can do or ask |
 //! | [`intake`] | the use cases of decisions, without a transport |
 //! | [`health_check`], [`readiness`] | active checks of providers; whether the sidecar is ready |
 //! | [`write`] | writes of policies: HEIR, the journal, replay |
@@ -51,6 +51,7 @@ pub mod health_check;
 pub mod heir;
 pub mod intake;
 pub mod listener;
+pub mod operate;
 pub mod policy;
 pub mod readiness;
 pub mod refresh;

@@ -16,8 +16,9 @@ use crate::{
 };
 
 /// How well lookups can be answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "ReadinessState")]
 pub enum State {
     /// From a snapshot that HEIR confirms.
     Live,
@@ -28,7 +29,7 @@ pub enum State {
 }
 
 /// The state and its reason.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
 pub struct ReadinessStatus {
     /// How well lookups can be answered.
     pub state: State,

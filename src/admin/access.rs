@@ -3,26 +3,38 @@
 use std::{fs, io, path::PathBuf};
 
 use arc_swap::ArcSwap;
-use http::{Request, header};
+use http::{HeaderMap, Method, header};
 use secrecy::{ExposeSecret, SecretSlice};
 use subtle::ConstantTimeEq;
 
-use super::AdminConfig;
+use super::config::AdminConfig;
 use crate::{
     failure::{ErrorCode, Failure},
     listener::Peer,
 };
 
-/// The check of `/admin/*`.
+/// The whole list of what is open to every client, for reading only. Paths are compared exactly, so that no path can
+/// pretend to be one of them.
+pub(super) const OPEN: [&str; 3] = ["/live", "/ready", "/metrics"];
+
+/// Whether a request needs no authorisation.
+pub(super) fn is_open(method: &Method, path: &str) -> bool {
+    matches!(*method, Method::GET | Method::HEAD) && OPEN.contains(&path)
+}
+
+/// The check of everything that is not open.
 #[derive(Debug)]
 pub struct Access {
     file: PathBuf,
-    /// `None`: no token is configured, and only clients on this machine are let in.
+    /// `None`: no token is configured, and only clients on this machine are admitted.
     token: ArcSwap<Option<SecretSlice<u8>>>,
 }
 
 impl Access {
     /// Reads the token.
+    ///
+    /// # Errors
+    /// The token's file cannot be read, or is empty.
     pub fn load(config: &AdminConfig) -> io::Result<Self> {
         let file = config.token_file.clone();
         let token = if file.as_os_str().is_empty() {
@@ -36,7 +48,7 @@ impl Access {
         })
     }
 
-    /// Takes up a changed token. One that cannot be used leaves the old one in force.
+    /// Applies a changed token. One that cannot be used leaves the old one in force.
     pub fn reread(&self) {
         if self.file.as_os_str().is_empty() {
             return;
@@ -55,10 +67,14 @@ impl Access {
         }
     }
 
-    pub(super) fn check<B>(&self, request: &Request<B>, peer: Peer) -> Result<(), Failure> {
+    /// Whether a client may go on: by the token where one is configured, else by being on this machine.
+    ///
+    /// # Errors
+    /// `unauthorized`: no token, or not the right one. `forbidden`: there is no token, and the client is elsewhere.
+    pub(super) fn check(&self, headers: &HeaderMap, peer: Option<Peer>) -> Result<(), Failure> {
         match &**self.token.load() {
             Some(token) => {
-                let mut given = request.headers().get_all(header::AUTHORIZATION).iter();
+                let mut given = headers.get_all(header::AUTHORIZATION).iter();
                 let bearer = given
                     .next()
                     .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
@@ -70,7 +86,7 @@ impl Access {
                     "send the token of admin.token_file: Authorization: Bearer …",
                 ))
             }
-            None if peer.is_local() && names_this_machine(request) => Ok(()),
+            None if peer.is_some_and(Peer::is_local) && names_this_machine(headers) => Ok(()),
             None => Err(Failure::new(
                 ErrorCode::Forbidden,
                 "without admin.token_file this is for clients on this machine only",
@@ -81,8 +97,8 @@ impl Access {
 
 /// A web page in a browser on this machine could reach the listener by a name of its own; it cannot change what the
 /// browser sends as `Host`.
-fn names_this_machine<B>(request: &Request<B>) -> bool {
-    let Some(host) = request.headers().get(header::HOST) else {
+fn names_this_machine(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else {
         return true;
     };
     let host = host.to_str().unwrap_or("?");
@@ -114,19 +130,19 @@ mod tests {
     use super::*;
 
     fn ask(access: &Access, peer: &str, headers: &[(&str, &str)]) -> Option<&'static str> {
-        let mut request = Request::builder();
+        let mut request = http::Request::builder();
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let peer = Peer::Tcp(peer.parse().unwrap());
         access
-            .check(&request.body(()).unwrap(), peer)
+            .check(request.body(()).unwrap().headers(), Some(peer))
             .err()
             .map(|failure| failure.code.as_str())
     }
 
     #[test]
-    fn without_a_token_only_this_machine_is_let_in() {
+    fn without_a_token_only_this_machine_is_admitted() {
         let access = Access::load(&AdminConfig::default()).unwrap();
         assert_eq!(ask(&access, "127.0.0.1:1", &[]), None);
         assert_eq!(ask(&access, "[::1]:1", &[("host", "localhost:9901")]), None);

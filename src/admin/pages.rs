@@ -1,183 +1,344 @@
-//! What an operator looks at, and the refresh they can ask for.
+//! One function for each page: it names what the page takes, calls `operate`, and returns what comes back.
 
-use std::time::Instant;
+use std::{collections::BTreeMap, sync::Arc};
 
+use axum::{
+    Extension,
+    extract::State,
+    response::{IntoResponse, Response},
+};
 use http::StatusCode;
-use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
 
-use super::{Admin, Query};
+use super::{
+    extract::{Nothing, Path, Query, Text},
+    reply::{Json, Metrics, Page, Refused},
+};
 use crate::{
+    extensions::{BreakerReport, HealthReport},
     failure::{ErrorCode, Failure},
-    refresh::RefreshError,
-    respond::{self, Response},
-    snapshot::Snapshot,
+    operate::{
+        BreakerChange, BreakerChanged, EstimateForgotten, ExtensionChange, ExtensionChanged, ExtensionList,
+        ExtensionView, ExtensionsReloaded, Journal, Limit, Liveness, LogFilter, Operator, PolicyDetail,
+        PolicyList, ProviderList, RateLimitList, RateLimitReset, RateLimitScope, Refreshed, SessionList,
+        SessionsForgotten, Settled, SnapshotStatus,
+    },
+    policy::{PolicyId, TenantId},
+    readiness::State as ReadinessState,
+    write::EntryId,
 };
 
-/// Time for a body to arrive.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+type Asked = State<Arc<Operator>>;
+type NoQuery = Query<Nothing>;
 
-/// Problems that are listed; their number is told in any case.
-const MOST_PROBLEMS: usize = 1_000;
-
-impl Admin {
-    pub(super) fn snapshot(&self) -> Response {
-        let snapshot = self.store.load_full();
-        let status = self.refresher.as_ref().map(|refresher| refresher.status());
-        let mut page = position(&snapshot, self);
-        page["policies"] = snapshot
-            .tenants()
-            .map(|(_, tenant)| tenant.size)
-            .sum::<usize>()
-            .into();
-        page["tenants"] = snapshot.tenants().count().into();
-        page["extensions"] = snapshot.extensions().len().into();
-        page["bytes"] = snapshot
-            .tenants()
-            .map(|(_, tenant)| tenant.bytes)
-            .sum::<usize>()
-            .into();
-        page["generation"] = snapshot.generation().into();
-        page["ready"] = json!(self.readiness.status());
-        page["refresh"] = json!(status);
-        page["heir"] = match &self.client {
-            Some(client) => json!({
-                "url": client.base().to_string(),
-                "up": client.is_up(),
-                "breaker": client.breaker_state().as_str(),
-            }),
-            None => Value::Null,
-        };
-        let problems = snapshot.problems().iter().chain(snapshot.config_problems());
-        let problems = problems.take(MOST_PROBLEMS).map(|((tenant, policy), problems)| {
-            json!({"tenant_id": tenant, "policy_id": policy, "problems": problems})
-        });
-        page["problems"] = problems.collect();
-        page["warning_count"] = snapshot
-            .tenants()
-            .map(|(_, tenant)| tenant.noted)
-            .sum::<usize>()
-            .into();
-        let noted = snapshot.tenants().filter(|(_, tenant)| tenant.noted > 0);
-        let noted = noted.flat_map(|(id, tenant)| {
-            let policies = tenant
-                .sorted()
-                .into_iter()
-                .filter(|(_, found)| found.policy.is_noted());
-            policies.map(move |(policy_id, found)| {
-                json!({"tenant_id": id, "policy_id": policy_id, "problems": found.policy.notes()})
-            })
-        });
-        page["warnings"] = noted.take(MOST_PROBLEMS).collect();
-        page["bad_files"] = json!(
-            self.directory
-                .as_ref()
-                .map(|dir| dir.bad_files())
-                .unwrap_or_default()
-        );
-        page["extension_problems"] = json!(snapshot.registry().problems());
-        page["extensions_ready"] = snapshot.registry().len().into();
-        page["problem_count"] = (snapshot.problems().len() + snapshot.config_problems().len()).into();
-        respond::json(StatusCode::OK, &page)
-    }
-
-    pub(super) fn policies(&self, query: &Query<'_>) -> Result<Response, Failure> {
-        let snapshot = self.store.load_full();
-        let Some(tenant) = query.value("tenant") else {
-            let mut tenants: Vec<_> = snapshot.tenants().collect();
-            tenants.sort_unstable_by_key(|(id, _)| *id);
-            let list = tenants
-                .iter()
-                .map(|(id, tenant)| json!({"tenant_id": id, "policies": tenant.size}));
-            return Ok(respond::json(
-                StatusCode::OK,
-                &json!({"tenants": list.collect::<Value>()}),
-            ));
-        };
-        let Some(known) = snapshot.tenant(tenant) else {
-            return Err(Failure::new(
-                ErrorCode::NotFound,
-                "there is no such tenant in memory",
-            ));
-        };
-        let policies = known.sorted().into_iter().map(|(id, found)| {
-            let document = &found.policy.document;
-            json!({
-                "policy_id": id,
-                "etag": document.etag(),
-                "revision": found.policy.revision,
-                "bytes": document.bytes().len(),
-                "source": found.source(snapshot.origin()),
-            })
-        });
-        Ok(respond::json(
-            StatusCode::OK,
-            &json!({"tenant_id": tenant, "policies": policies.collect::<Value>()}),
-        ))
-    }
-
-    /// Refreshes and answers with the revision reached.
-    pub(super) async fn refresh(&self, query: &Query<'_>) -> Result<Response, Failure> {
-        let Some(refresher) = &self.refresher else {
-            return Err(Failure::new(
-                ErrorCode::NotFound,
-                "there is no HEIR to refresh from",
-            ));
-        };
-        let confirm = match query.value("confirm") {
-            None | Some("false") => false,
-            Some("true") => true,
-            Some(_) => {
-                return Err(Failure::new(
-                    ErrorCode::InvalidRequest,
-                    "confirm is true or false",
-                ));
-            }
-        };
-        match refresher.refresh_now(confirm).await {
-            Ok(outcome) => {
-                let mut page = position(&self.store.load(), self);
-                page["ok"] = true.into();
-                page["outcome"] = json!(outcome);
-                Ok(respond::json(StatusCode::OK, &page))
-            }
-            Err(RefreshError::Heir(error)) => Err(error.failure()),
-            Err(RefreshError::Withheld(held)) => Err(Failure::new(ErrorCode::Conflict, held.to_string())),
-        }
-    }
-
-    pub(super) fn log(&self) -> Response {
-        respond::json(StatusCode::OK, &json!({"filter": self.logs.filter()}))
-    }
-
-    /// Changes the filter until the next change of the configuration or start. The body is the filter itself.
-    pub(super) async fn set_log(&self, body: Incoming) -> Result<Response, Failure> {
-        let refuse = |reason: String| Failure::new(ErrorCode::InvalidRequest, reason);
-        let body = tokio::time::timeout(PATIENCE, Limited::new(body, 4096).collect())
-            .await
-            .map_err(|_elapsed| refuse("the filter did not arrive in time".to_owned()))?
-            .map_err(|error| refuse(error.to_string()))?
-            .to_bytes();
-        let filter = std::str::from_utf8(&body)
-            .map_err(|error| refuse(error.to_string()))?
-            .trim();
-        self.logs.set_filter(filter).map_err(refuse)?;
-        tracing::info!(filter, "The log filter was changed.");
-        Ok(self.log())
-    }
+/// A tenant's policy, by ids that need not exist.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct PolicyPath {
+    tenant: String,
+    policy: String,
 }
 
-/// Where the snapshot stands.
-fn position(snapshot: &Snapshot, admin: &Admin) -> Value {
-    let (age_ms, freshness) = admin.store.freshness().at(Instant::now());
-    json!({
-        "level": admin.refresher.as_ref().and_then(|refresher| refresher.status().level),
-        "coverage": snapshot.coverage(),
-        "revision": snapshot.position().revision,
-        "chain": snapshot.position().chain.as_deref(),
-        "age_ms": age_ms,
-        "freshness": freshness,
-        "source": snapshot.origin(),
-    })
+/// A write.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct WritePath {
+    /// The number of a write; see `GET /admin/writes`.
+    id: EntryId,
+}
+
+/// A tenant's provider.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct ProviderPath {
+    tenant: TenantId,
+    /// The provider's name, with `/` written as `%2F`.
+    provider: String,
+}
+
+/// An extension.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct ExtensionPath {
+    id: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PoliciesQuery {
+    /// The tenant whose policies are wanted.
+    tenant: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RefreshQuery {
+    /// `true` accepts an answer of HEIR's that removes many policies.
+    #[serde(default)]
+    confirm: bool,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    /// The tenant whose entries are wanted.
+    tenant: Option<TenantId>,
+    /// At most so many entries.
+    #[serde(default)]
+    limit: Limit,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SessionsQuery {
+    tenant: TenantId,
+    /// The value of the session; without it, all sessions of the tenant.
+    session: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProvidersQuery {
+    tenant: TenantId,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RateLimitQuery {
+    tenant: Option<TenantId>,
+    policy: Option<PolicyId>,
+    /// Without it, the bucket of a policy.
+    scope: Option<RateLimitScope>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExtensionsQuery {
+    /// `pre`, `validator`, `scorer` or `post`.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+}
+
+pub(super) async fn live() -> Json<Liveness> {
+    Json(Liveness::LIVE)
+}
+
+/// 200 while lookups can be answered, with how well and why; 503 otherwise.
+pub(super) async fn ready(State(operator): Asked) -> Response {
+    let status = operator.readiness();
+    let code = match status.state {
+        ReadinessState::Live | ReadinessState::Degraded => StatusCode::OK,
+        ReadinessState::NotReady => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let mut response = Json(status).into_response();
+    *response.status_mut() = code;
+    response
+}
+
+pub(super) async fn metrics(State(operator): Asked) -> Result<Metrics, Refused> {
+    Ok(Metrics(operator.scrape()?))
+}
+
+/// What makes the OpenAPI document. It is handed in, because it is made of the routes that lead to the pages.
+#[derive(Clone, Copy)]
+pub(super) struct MakeDocument(pub(super) fn() -> Value);
+
+pub(super) async fn document(Extension(make): Extension<MakeDocument>, _: NoQuery) -> Json<Value> {
+    Json((make.0)())
+}
+
+pub(super) async fn snapshot(State(operator): Asked, _: NoQuery) -> Json<SnapshotStatus> {
+    Json(operator.snapshot_status())
+}
+
+pub(super) async fn policies(State(operator): Asked, Query(query): Query<PoliciesQuery>) -> Page<PolicyList> {
+    Ok(Json(operator.policies(query.tenant.as_deref())?))
+}
+
+pub(super) async fn policy(
+    State(operator): Asked,
+    Path(path): Path<PolicyPath>,
+    _: NoQuery,
+) -> Page<PolicyDetail> {
+    Ok(Json(operator.policy(&path.tenant, &path.policy)?))
+}
+
+pub(super) async fn refresh(State(operator): Asked, Query(query): Query<RefreshQuery>) -> Page<Refreshed> {
+    Ok(Json(operator.refresh(query.confirm).await?))
+}
+
+pub(super) async fn log_filter(State(operator): Asked, _: NoQuery) -> Json<LogFilter> {
+    Json(operator.log_filter())
+}
+
+pub(super) async fn set_log_filter(
+    State(operator): Asked,
+    _: NoQuery,
+    Text(filter): Text,
+) -> Page<LogFilter> {
+    Ok(Json(operator.set_log_filter(&filter)?))
+}
+
+pub(super) async fn writes(State(operator): Asked, _: NoQuery) -> Json<Journal> {
+    Json(operator.writes())
+}
+
+pub(super) async fn discard_write(
+    State(operator): Asked,
+    Path(path): Path<WritePath>,
+    _: NoQuery,
+) -> Page<Settled> {
+    Ok(Json(operator.discard_write(path.id).await?))
+}
+
+pub(super) async fn retry_write(
+    State(operator): Asked,
+    Path(path): Path<WritePath>,
+    _: NoQuery,
+) -> Page<Settled> {
+    Ok(Json(operator.retry_write(path.id).await?))
+}
+
+pub(super) async fn sessions(State(operator): Asked, Query(query): Query<ListQuery>) -> Json<SessionList> {
+    Json(operator.sessions(query.tenant, query.limit))
+}
+
+pub(super) async fn forget_sessions(
+    State(operator): Asked,
+    Query(query): Query<SessionsQuery>,
+) -> Json<SessionsForgotten> {
+    Json(operator.forget_sessions(&query.tenant, query.session))
+}
+
+pub(super) async fn providers(
+    State(operator): Asked,
+    Query(query): Query<ProvidersQuery>,
+) -> Json<ProviderList> {
+    Json(operator.providers(query.tenant))
+}
+
+pub(super) async fn close_breaker(
+    operator: Asked,
+    path: Path<ProviderPath>,
+    _: NoQuery,
+) -> Page<BreakerChanged> {
+    change_breaker(&operator, &path.0, BreakerChange::Close)
+}
+
+pub(super) async fn half_open_breaker(
+    operator: Asked,
+    path: Path<ProviderPath>,
+    _: NoQuery,
+) -> Page<BreakerChanged> {
+    change_breaker(&operator, &path.0, BreakerChange::HalfOpen)
+}
+
+pub(super) async fn reset_breaker(
+    operator: Asked,
+    path: Path<ProviderPath>,
+    _: NoQuery,
+) -> Page<BreakerChanged> {
+    change_breaker(&operator, &path.0, BreakerChange::Reset)
+}
+
+fn change_breaker(operator: &Operator, path: &ProviderPath, change: BreakerChange) -> Page<BreakerChanged> {
+    Ok(Json(operator.change_breaker(
+        &path.tenant,
+        &path.provider,
+        change,
+    )?))
+}
+
+pub(super) async fn forget_estimate(
+    State(operator): Asked,
+    Path(path): Path<ProviderPath>,
+    _: NoQuery,
+) -> Json<EstimateForgotten> {
+    Json(operator.forget_estimate(&path.tenant, &path.provider))
+}
+
+pub(super) async fn rate_limits(
+    State(operator): Asked,
+    Query(query): Query<ListQuery>,
+) -> Json<RateLimitList> {
+    Json(operator.rate_limits(query.tenant, query.limit))
+}
+
+pub(super) async fn reset_rate_limit(
+    State(operator): Asked,
+    Query(query): Query<RateLimitQuery>,
+) -> Page<RateLimitReset> {
+    let bucket = RateLimitScope::bucket(query.scope, query.tenant, query.policy)?;
+    Ok(Json(operator.reset_rate_limit(&bucket)?))
+}
+
+pub(super) async fn extensions(
+    State(operator): Asked,
+    Query(query): Query<ExtensionsQuery>,
+) -> Page<ExtensionList> {
+    Ok(Json(operator.extensions(query.kind.as_deref())?))
+}
+
+pub(super) async fn extension(
+    State(operator): Asked,
+    Path(path): Path<ExtensionPath>,
+    _: NoQuery,
+) -> Page<ExtensionView> {
+    Ok(Json(operator.extension(&path.id)?))
+}
+
+pub(super) async fn extension_health(
+    State(operator): Asked,
+    _: NoQuery,
+) -> Page<BTreeMap<String, HealthReport>> {
+    Ok(Json(operator.extension_health()?))
+}
+
+pub(super) async fn extension_breakers(
+    State(operator): Asked,
+    _: NoQuery,
+) -> Page<BTreeMap<String, BreakerReport>> {
+    Ok(Json(operator.extension_breakers()?))
+}
+
+pub(super) async fn enable_extension(
+    operator: Asked,
+    path: Path<ExtensionPath>,
+    _: NoQuery,
+) -> Page<ExtensionChanged> {
+    change_extension(&operator, &path.0, ExtensionChange::Enable).await
+}
+
+pub(super) async fn disable_extension(
+    operator: Asked,
+    path: Path<ExtensionPath>,
+    _: NoQuery,
+) -> Page<ExtensionChanged> {
+    change_extension(&operator, &path.0, ExtensionChange::Disable).await
+}
+
+pub(super) async fn release_extension(
+    operator: Asked,
+    path: Path<ExtensionPath>,
+    _: NoQuery,
+) -> Page<ExtensionChanged> {
+    change_extension(&operator, &path.0, ExtensionChange::Release).await
+}
+
+async fn change_extension(
+    operator: &Operator,
+    path: &ExtensionPath,
+    change: ExtensionChange,
+) -> Page<ExtensionChanged> {
+    Ok(Json(operator.change_extension(&path.id, change).await?))
+}
+
+pub(super) async fn reload_extensions(State(operator): Asked, _: NoQuery) -> Page<ExtensionsReloaded> {
+    Ok(Json(operator.reload_extensions().await?))
+}
+
+/// What has no route.
+pub(super) async fn unknown() -> Refused {
+    Refused(Failure::new(
+        ErrorCode::NotFound,
+        "there is no such page; see docs/operations.md",
+    ))
 }

@@ -128,7 +128,7 @@ impl Reloader {
         if let Some(client) = &targets.client {
             client.reread_files();
         }
-        targets.admin.access.reread();
+        targets.admin.access().reread();
         // First, so that what policies and extensions say of each other is taken up together.
         let (store, heir) = (&targets.store, targets.client.as_deref());
         if let Err(error) = reload_extensions(store, heir, Wanted::New).await {

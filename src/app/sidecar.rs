@@ -22,6 +22,7 @@ use crate::{
     config::{Config, ShutdownConfig},
     intake::{Intake, WaitingRequests},
     listener::Address,
+    operate::Operator,
     readiness::Readiness,
     route::Router,
     snapshot::SnapshotStore,
@@ -134,8 +135,8 @@ impl App {
             intake,
             waiting,
         );
-        let admin = Arc::new(Admin {
-            access: Access::load(&config.admin).map_err(BuildError::Token)?,
+        let access = Access::load(&config.admin).map_err(BuildError::Token)?;
+        let operator = Operator {
             store: store.clone(),
             client: client.clone(),
             refresher: refresher.clone(),
@@ -147,7 +148,8 @@ impl App {
             logs: logs.clone(),
             directory: directory.clone(),
             memory,
-        });
+        };
+        let admin = Arc::new(Admin::new(access, operator));
         let listeners = Listeners::bind(&config, &metrics)?;
         let targets = Targets {
             store,

@@ -13,7 +13,7 @@ const RECOMMENDED: usize = 4;
 const RECOMMENDED_OF_A_KIND: usize = 2;
 
 /// The report.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Complexity {
     pub total_extensions: usize,
     pub pre_count: usize,
@@ -21,8 +21,10 @@ pub struct Complexity {
     pub post_count: usize,
     /// The sidecar's own; the platform has none.
     #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(default)]
     pub scorers_count: usize,
     /// 0–100.
+    #[schemars(range(max = 100))]
     pub complexity_score: usize,
     /// `low`, `medium`, `high`, `very_high`.
     pub complexity_level: &'static str,

@@ -17,7 +17,7 @@ use crate::policy::{DetailLevel, ProviderId, RoutingPolicy};
 const SHOWN_CHARACTERS: usize = 128;
 
 /// The explanation of one decision, as it is answered and logged.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Explanation {
     pub decision_id: String,
     pub reason: &'static str,
@@ -32,11 +32,12 @@ pub struct Explanation {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
     pub warnings: Vec<String>,
 }
 
 /// The inputs of the decision.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Evidence {
     pub seed: String,
     /// When, in Unix milliseconds.
@@ -52,14 +53,16 @@ pub struct Evidence {
     pub rule_index: Option<usize>,
     /// The factors of the scorers for the weights of the candidates.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(default)]
     pub factors: BTreeMap<String, f64>,
     /// The extensions that took part, in their order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
     pub extensions: Vec<ExtensionEvidence>,
 }
 
 /// An extension that took part.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct ExtensionEvidence {
     #[serde(rename = "type")]
     pub stage: Stage,
@@ -71,7 +74,7 @@ pub struct ExtensionEvidence {
 }
 
 /// One provider that could have been chosen.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Candidate {
     pub provider_id: ProviderId,
     /// `None`: it is not in the policy's weights.
@@ -81,13 +84,13 @@ pub struct Candidate {
     pub breaker: Option<State>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct DrawEvidence {
     pub point: f64,
     pub total: f64,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct StickyEvidence {
     pub session_key: String,
     /// `hit`, `miss`, `no_session`, `excluded`, `not_asked`.

@@ -276,8 +276,9 @@ pub struct Executed {
 }
 
 /// What became of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "ExtensionStatus")]
 pub enum Status {
     Ok,
     /// It failed and was optional.

@@ -16,9 +16,22 @@ use serde::{Deserialize, Serialize};
 ///
 /// `single` and `list` are the HEIR that the platform's own documents promise.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, clap::ValueEnum, Serialize, Deserialize,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    clap::ValueEnum,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
 )]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "HeirApiLevel")]
 pub enum Level {
     /// One policy at a time.
     Single,

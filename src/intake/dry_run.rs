@@ -1,5 +1,6 @@
 //! A dry run: what would be decided, without anything being remembered or called.
 
+use schemars::JsonSchema;
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{entry::Intake, find::Found};
@@ -38,7 +39,7 @@ impl Intake {
     /// # Errors
     /// A request of another form, mistakes in the policy that was sent, and what a decision fails with.
     pub async fn dry_run(&self, body: &[u8], seed: Option<Seed>) -> Result<DryRun, Failure> {
-        let request = Trial::parse(body)?;
+        let request = DryRunRequest::parse(body)?;
         let tried = match &request.policy {
             Some(document) => Tried::Sent(Box::new(sent(document)?)),
             None => Tried::Stored(self.find(&request.tenant, &request.policy_id).await?),
@@ -109,15 +110,21 @@ fn sent(document: &Value) -> Result<RoutingPolicy, Failure> {
 }
 
 /// A request for a dry run.
-struct Trial {
+#[derive(Debug, JsonSchema)]
+pub struct DryRunRequest {
+    #[schemars(rename = "tenant_id")]
     tenant: TenantId,
     policy_id: PolicyId,
+    #[schemars(default)]
     context: Context,
+    #[schemars(with = "Option<Value>")]
     payload: Option<Box<RawValue>>,
+    /// Tried instead of the stored one.
+    #[schemars(with = "Option<Context>")]
     policy: Option<Value>,
 }
 
-impl Trial {
+impl DryRunRequest {
     /// Reads `{tenant_id, policy_id, payload?, context?, policy?}`; a whole request for a decision has the same names.
     fn parse(body: &[u8]) -> Result<Self, Failure> {
         let refuse = |message: String| Failure::new(ErrorCode::InvalidRequest, message);

@@ -19,10 +19,10 @@ mod results;
 mod waiting;
 
 pub use decide::{Decided, Explain, Options};
-pub use dry_run::DryRun;
+pub use dry_run::{DryRun, DryRunRequest};
 pub use entry::Intake;
 pub use find::{SnapshotStamp, expired};
 pub use metrics::IntakeMetrics;
 pub use request::{DecideRequest, InvalidDecideRequest};
-pub use results::Accepted;
+pub use results::{Accepted, ExecResults};
 pub use waiting::WaitingRequests;

@@ -1,37 +1,60 @@
 //! A decision as JSON, the same for every transport that answers in JSON (contract: messaging 2.2).
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
 use super::decide::Decided;
 use crate::{
-    decide::{Explanation, Metadata},
+    decide::{Context, Explanation, Metadata},
     failure::{ErrorCode, Failure},
 };
 
-#[derive(Serialize)]
+/// The answer to a request for a decision.
+#[derive(Serialize, JsonSchema)]
 struct Reply<'a> {
+    /// `true`.
+    #[schemars(extend("const" = true))]
     ok: bool,
     decision: ReplyDecision<'a>,
     context: ReplyContext<'a>,
 }
 
-#[derive(Serialize)]
+/// Where the request goes.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Decision")]
 struct ReplyDecision<'a> {
     provider_id: &'a str,
+    #[schemars(extend("enum" = [100, 50, 25, 20]))]
     priority: u8,
     expected_latency_ms: u64,
     expected_cost: f64,
+    #[schemars(extend("enum" = ["sticky", "weighted", "retry", "fallback", "circuit_breaker_fallback"]))]
     reason: &'static str,
+    /// The request's context with what the decision adds to it.
+    #[schemars(with = "Context")]
     metadata: Metadata<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     explanation: Option<&'a Explanation>,
 }
 
-#[derive(Serialize)]
+/// The ids of the request.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "DecisionContext")]
 struct ReplyContext<'a> {
     request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<&'a str>,
+}
+
+impl JsonSchema for Decided<'_> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "DecideResponse".into()
+    }
+
+    /// Of what [`to_json`](Self::to_json) writes.
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Reply::json_schema(generator)
+    }
 }
 
 impl Decided<'_> {

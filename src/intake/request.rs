@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de::Visitor};
 use serde_json::{Map, Value, value::RawValue};
 
@@ -83,16 +84,37 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-#[derive(Deserialize)]
+impl JsonSchema for Text<'_> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Text".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string"})
+    }
+}
+
+/// The `task` form; the older form has `message` and `context` in place of `task`, `constraints` and `metadata`.
+#[derive(Deserialize, JsonSchema)]
 struct Wire<'a> {
     #[serde(borrow)]
+    #[schemars(extend("const" = VERSION))]
     version: Option<Text<'a>>,
     #[serde(borrow)]
+    #[schemars(length(min = 1))]
     request_id: Option<Text<'a>>,
     #[serde(borrow)]
+    #[schemars(with = "Option<TenantId>")]
     tenant_id: Option<Text<'a>>,
+    /// Without it, `default`.
     #[serde(borrow)]
+    #[schemars(with = "Option<PolicyId>")]
     policy_id: Option<Text<'a>>,
+    /// 32 hex digits, or a UUIDv4.
     #[serde(borrow)]
     trace_id: Option<Text<'a>>,
     #[serde(borrow)]
@@ -102,33 +124,40 @@ struct Wire<'a> {
     #[serde(borrow)]
     step_id: Option<Text<'a>>,
     #[serde(borrow)]
+    #[schemars(length(min = 1, max = TEXT_BYTES))]
     idempotency_key: Option<Text<'a>>,
     #[serde(borrow)]
+    #[schemars(with = "Option<bool>")]
     push_assignment: Option<&'a RawValue>,
     #[serde(borrow)]
+    #[schemars(with = "Option<String>")]
     assignment_subject: Option<&'a RawValue>,
     #[serde(borrow)]
+    #[schemars(with = "Option<Context>")]
     options: Option<&'a RawValue>,
     #[serde(borrow)]
     task: Option<Task<'a>>,
     #[serde(borrow)]
     message: Option<OlderMessage<'a>>,
     constraints: Option<Context>,
+    /// Over `constraints` in the context that conditions and sessions read.
     metadata: Option<Context>,
     context: Option<Context>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Task<'a> {
     #[serde(borrow, rename = "type")]
+    #[schemars(required, length(min = 1))]
     kind: Option<Text<'a>>,
     #[serde(borrow)]
     payload_ref: Option<Text<'a>>,
     #[serde(borrow)]
+    #[schemars(with = "Option<Value>")]
     payload: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct OlderMessage<'a> {
     #[serde(borrow)]
     message_id: Option<Text<'a>>,
@@ -141,7 +170,19 @@ struct OlderMessage<'a> {
     #[serde(borrow)]
     payload_ref: Option<Text<'a>>,
     #[serde(borrow)]
+    #[schemars(with = "Option<Value>")]
     payload: Option<&'a RawValue>,
+}
+
+impl JsonSchema for DecideRequest<'_> {
+    fn schema_name() -> Cow<'static, str> {
+        "DecideRequest".into()
+    }
+
+    /// Of what [`parse`](Self::parse) reads.
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Wire::json_schema(generator)
+    }
 }
 
 impl<'a> DecideRequest<'a> {

@@ -1,5 +1,6 @@
 //! Results: what became of calls to providers. Breakers and estimates learn from them.
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value};
 
 use super::{entry::Intake, record::Recorder};
@@ -12,6 +13,11 @@ use crate::{
 
 /// Most results of one request.
 const MAX_RESULTS: usize = 100;
+
+/// The results of one request: one, or a list.
+#[derive(Debug)]
+pub struct ExecResults(Vec<ExecResult>);
+
 /// One valid result.
 #[derive(Debug)]
 struct ExecResult {
@@ -52,37 +58,10 @@ impl Intake {
                 .detail("error_code", code)
                 .detail("path", at)
         };
-        let parsed: Value = serde_json::from_slice(body).map_err(|error| {
-            refuse(
-                "$".into(),
-                Invalid(
-                    "parse_error",
-                    "PARSE_ERROR",
-                    format!("Failed to parse JSON: {error}"),
-                ),
-            )
-        })?;
-        let list = match parsed {
-            Value::Array(list) if list.len() > MAX_RESULTS => {
-                let message = format!("one request brings at most {MAX_RESULTS} results");
-                return Err(refuse(
-                    "$".into(),
-                    Invalid("too_many_results", "PARSE_ERROR", message),
-                ));
-            }
-            Value::Array(list) => list,
-            one => vec![one],
-        };
-        let results: Result<Vec<_>, _> = list
-            .iter()
-            .enumerate()
-            .map(|(index, result)| {
-                ExecResult::parse(result).map_err(|invalid| refuse(format!("$[{index}]"), invalid))
-            })
-            .collect();
+        let results = ExecResults::parse(body).map_err(|(at, invalid)| refuse(at, invalid))?;
         let mut counts = Accepted::default();
         let now = clock::now();
-        for result in results? {
+        for result in results.0 {
             if self.results.is_new(&result.tenant, &result.id, now) {
                 self.count(&result, now);
                 counts.accepted += 1;
@@ -130,6 +109,69 @@ impl Intake {
             .breakers
             .record(&result.tenant, provider, counted, result.latency_ms, now);
         Recorder::new(&self.store, metrics).transitions(transition.as_slice());
+    }
+}
+
+impl ExecResults {
+    /// Reads a body. What is wrong comes with its path.
+    fn parse(body: &[u8]) -> Result<Self, (String, Invalid)> {
+        let unreadable = |message: String| {
+            let invalid = Invalid("parse_error", "PARSE_ERROR", message);
+            ("$".to_owned(), invalid)
+        };
+        let parsed: Value = serde_json::from_slice(body)
+            .map_err(|error| unreadable(format!("Failed to parse JSON: {error}")))?;
+        let list = match parsed {
+            Value::Array(list) if list.len() > MAX_RESULTS => {
+                let message = format!("one request brings at most {MAX_RESULTS} results");
+                let invalid = Invalid("too_many_results", "PARSE_ERROR", message);
+                return Err(("$".to_owned(), invalid));
+            }
+            Value::Array(list) => list,
+            one => vec![one],
+        };
+        let results = list.iter().enumerate().map(|(index, result)| {
+            ExecResult::parse(result).map_err(|invalid| (format!("$[{index}]"), invalid))
+        });
+        results.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl JsonSchema for ExecResults {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ExecResults".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<ExecResult>();
+        json_schema!({"oneOf": [one, {"type": "array", "maxItems": MAX_RESULTS, "items": one}]})
+    }
+}
+
+impl JsonSchema for ExecResult {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ExecResult".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "object",
+            "required": ["tenant_id", "status"],
+            "anyOf": [{"required": ["assignment_id"]}, {"required": ["request_id"]}],
+            "properties": {
+                "version": {"const": "1"},
+                "tenant_id": generator.subschema_for::<TenantId>(),
+                "assignment_id": {"type": "string", "minLength": 1, "maxLength": 256},
+                "request_id": {"type": "string", "minLength": 1, "maxLength": 256},
+                "status": {"enum": ["success", "error", "timeout", "cancelled"]},
+                "provider_id": {"type": "string", "pattern": "^[A-Za-z0-9_.:/-]{1,255}$"},
+                "latency_ms": {"type": "integer", "minimum": 0},
+                "cost": {"type": "number", "minimum": 0},
+                "error_code": {"type": "string"},
+                "error_type": {"type": "string"},
+                "error_message": {"type": "string"},
+            },
+        })
     }
 }
 

@@ -18,7 +18,7 @@ use super::{ETag, json_path::At};
 pub const MAX_DEPTH: usize = 64;
 
 /// How severe a problem is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The document is refused.
@@ -28,7 +28,7 @@ pub enum Severity {
 }
 
 /// One thing wrong with a document.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Problem {
     /// Where, as a JSON path: `$.providers[1].name`; `$` is the whole document.
     pub path: String,

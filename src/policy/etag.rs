@@ -73,6 +73,20 @@ impl serde::Serialize for ETag {
     }
 }
 
+impl schemars::JsonSchema for ETag {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ETag".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string", "description": "A strong entity tag, quotes included"})
+    }
+}
+
 impl<'de> serde::Deserialize<'de> for ETag {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;

@@ -14,7 +14,7 @@ use super::{Condition, InvalidId};
 pub const MAX_PROVIDER_BYTES: usize = 255;
 
 /// A provider's name. On write `^[A-Za-z0-9_.:/-]{1,255}$`; a stored name may be any text that is not empty.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
 #[serde(transparent)]
 pub struct ProviderId(Arc<str>);
 

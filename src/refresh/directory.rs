@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A file that could not be taken.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct BadFile {
     /// The file, or a directory whose name is no tenant's.
     pub path: PathBuf,

@@ -24,7 +24,7 @@ mod runner;
 mod stream;
 
 pub use config::RefreshConfig;
-pub use directory::Directory;
+pub use directory::{BadFile, Directory};
 pub use disk::{DiskSnapshot, LoadedFromDisk};
 pub use extensions::reload_extensions;
 pub use fetch::{FetchOutcome, Fetcher};

@@ -10,8 +10,9 @@ use crate::{
 };
 
 /// What a refresh came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "RefreshOutcome")]
 pub enum Outcome {
     /// The snapshot is another one.
     Changed,
@@ -53,7 +54,7 @@ pub struct Restored {
 }
 
 /// How the refreshing goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RefreshState {
     /// HEIR has not answered since the start.
@@ -67,7 +68,8 @@ pub enum RefreshState {
 }
 
 /// What the admin page shows.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "RefreshStatus")]
 pub struct Status {
     /// How it goes now.
     pub state: RefreshState,

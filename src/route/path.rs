@@ -72,6 +72,37 @@ pub enum InvalidPath {
     Policy(InvalidId),
 }
 
+impl Target<'_> {
+    /// The path of [`Policy`](Self::Policy), with names in braces in place of ids.
+    pub const POLICY: &'static str = "/api/v1/policies/{tenant}/{policy}";
+    /// The path of [`Tenant`](Self::Tenant), with a name in braces in place of the id.
+    pub const TENANT: &'static str = "/api/v1/policies/{tenant}";
+    /// The path of [`Health`](Self::Health).
+    pub const HEALTH: &'static str = "/health";
+    /// The path of [`Decide`](Self::Decide).
+    pub const DECIDE: &'static str = "/api/v1/decide";
+    /// The path of [`Results`](Self::Results).
+    pub const RESULTS: &'static str = "/api/v1/results";
+    /// The path of [`DryRun`](Self::DryRun).
+    pub const DRY_RUN: &'static str = "/api/v1/policies/dry-run";
+    /// The path of [`Complexity`](Self::Complexity), with names in braces in place of ids.
+    pub const COMPLEXITY: &'static str = "/api/v1/policies/{tenant}/{policy}/complexity";
+
+    /// The path of this target, with names in braces in place of ids; `None` for [`Other`](Self::Other).
+    pub const fn template(&self) -> Option<&'static str> {
+        match self {
+            Self::Policy { .. } => Some(Self::POLICY),
+            Self::Tenant(_) => Some(Self::TENANT),
+            Self::Health => Some(Self::HEALTH),
+            Self::Decide => Some(Self::DECIDE),
+            Self::Results => Some(Self::RESULTS),
+            Self::DryRun => Some(Self::DRY_RUN),
+            Self::Complexity { .. } => Some(Self::COMPLEXITY),
+            Self::Other => None,
+        }
+    }
+}
+
 impl<'a> Target<'a> {
     /// Parses the target of a request. `*` and absolute targets are for proxies and refused.
     pub fn parse(uri: &'a Uri) -> Result<Self, InvalidPath> {

@@ -23,8 +23,9 @@ pub enum WhenExpired {
 }
 
 /// What an age means, as `x-beamline-freshness` says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "Freshness")]
 pub enum Age {
     /// Confirmed a short while ago.
     Fresh,

@@ -78,8 +78,9 @@ impl PartialEq for Policy {
 }
 
 /// Where an answer came from, as `x-beamline-source` says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "PolicySource")]
 pub enum Source {
     /// HEIR, by this run.
     Heir,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 /// How much absence means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Coverage {
     /// Only what was asked for is known; an unknown policy may exist.
@@ -17,8 +17,9 @@ pub enum Coverage {
 }
 
 /// Where HEIR's part of a snapshot came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "SnapshotOrigin")]
 pub enum Origin {
     /// Nothing has come from HEIR yet.
     None,

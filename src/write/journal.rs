@@ -28,8 +28,11 @@ use crate::{
 const FORMAT: u32 = 1;
 
 /// A write's number; later writes have higher ones, also over restarts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(transparent)]
+#[schemars(rename = "WriteId")]
 pub struct EntryId(pub u64);
 
 /// What is to be done.
@@ -42,8 +45,9 @@ pub enum Operation {
 }
 
 /// What the writer believed HEIR to have.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "WriteBase")]
 pub enum Base {
     /// This version.
     Document(ETag),
@@ -58,8 +62,9 @@ pub enum Base {
 }
 
 /// Why a write waits for an operator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "ConflictReason")]
 pub enum Reason {
     /// Another writer changed the policy in HEIR in the meantime; HEIR's version is kept.
     ChangedInHeir,
@@ -70,8 +75,9 @@ pub enum Reason {
 }
 
 /// Where a write stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "state")]
+#[schemars(rename = "WriteState")]
 pub enum State {
     /// It waits for HEIR.
     Queued,

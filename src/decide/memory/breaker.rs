@@ -13,8 +13,9 @@ use crate::{
     policy::{BreakerSettings, ProviderId, TenantId},
 };
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "ProviderBreakerState")]
 pub enum State {
     Closed,
     Open,

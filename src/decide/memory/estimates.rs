@@ -15,7 +15,7 @@ use crate::{
 const WEIGHT: f64 = 0.2;
 
 /// Moving averages over a provider's results.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Estimate {
     pub latency_ms: f64,
     pub cost: Option<f64>,

@@ -55,7 +55,7 @@ pub struct Refused {
 }
 
 /// A bucket as an operator sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct BucketStatus {
     /// As of the last tick before a request.
     pub tokens: f64,

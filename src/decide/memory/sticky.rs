@@ -40,7 +40,7 @@ pub struct Session<'a> {
 }
 
 /// A session as an operator sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct SessionView {
     /// The text, or the JSON of a value that is none, or `sha256:` and the digest of a long one.
     pub value: String,

@@ -5,7 +5,8 @@ use serde::Serialize;
 use crate::extensions::sandbox::CrashReport;
 
 /// The health of an extension, as the platform reports it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "ExtensionHealth")]
 pub struct HealthReport {
     /// Its id.
     pub extension_id: String,
@@ -40,7 +41,8 @@ pub struct HealthReport {
 }
 
 /// The breaker of an extension, as the platform reports it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "ExtensionBreaker")]
 pub struct BreakerReport {
     /// The id of the extension.
     pub extension_id: String,
@@ -57,7 +59,7 @@ pub struct BreakerReport {
 }
 
 /// A crash.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
 pub struct LastTrap {
     /// When it happened: Unix milliseconds.
     pub at_unix_ms: u64,

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Where a manifest came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ManifestSource {
     /// HEIR, the policy store.

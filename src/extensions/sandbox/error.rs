@@ -44,7 +44,7 @@ pub enum CallError {
 }
 
 /// A crash, and where it happened as far as the component names its functions.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct CrashReport {
     /// What the engine reports.
     pub reason: String,

@@ -69,7 +69,7 @@ async fn failures_open_a_breaker_and_its_provider_is_avoided_until_an_operator_s
     let transitions = "router_circuit_breaker_state_transitions_total{from=\"closed\",provider_id=\"alpha\",state=\"open\",tenant_id=\"acme\",to=\"open\"}";
     assert_eq!(sidecar.metric(transitions).await, 1.0);
     let closed = admin
-        .post("/admin/providers?tenant=acme&provider=alpha&action=reset", "")
+        .post("/admin/providers/acme/alpha/breaker/reset", "")
         .await
         .json();
     assert_eq!(
@@ -79,18 +79,66 @@ async fn failures_open_a_breaker_and_its_provider_is_avoided_until_an_operator_s
     assert_eq!(outcome(&decide(&client, &asked, &[]).await), "weighted alpha");
     assert_eq!(
         admin
-            .post("/admin/providers?tenant=acme&provider=nobody&action=reset", "")
+            .post("/admin/providers/acme/nobody/breaker/reset", "")
             .await
             .status,
         404
     );
     assert_eq!(
         admin
-            .post("/admin/providers?tenant=acme&provider=alpha&action=x", "")
+            .post("/admin/providers/acme/alpha/breaker/x", "")
             .await
             .status,
-        400
+        404
     );
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn a_provider_whose_name_has_separators_is_reached_by_its_encoded_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let breaker = json!({"enabled": true, "failure_threshold": 3, "timeout_ms": 300_000});
+    let policy = json!({"weights": {"openai/gpt-4o": 0.5, "eu:spare": 0.5}, "circuit_breaker": breaker});
+    let sidecar = with_policies(dir.path(), &[("acme/chat", policy)], "");
+    let asked = request("acme", "chat", json!({}));
+    let mut chosen = std::collections::BTreeSet::new();
+    while chosen.len() < 2 {
+        chosen.insert(outcome(&decide(&sidecar.client(), &asked, &[]).await));
+    }
+    let admin = sidecar.admin();
+    for (name, encoded) in [("openai/gpt-4o", "openai%2Fgpt-4o"), ("eu:spare", "eu:spare")] {
+        fail(&sidecar, name, 3).await;
+        for (change, was, state) in [
+            ("half-open", "open", "half_open"),
+            ("close", "half_open", "closed"),
+            ("reset", "closed", "closed"),
+        ] {
+            let path = format!("/admin/providers/acme/{encoded}/breaker/{change}");
+            let changed = admin.post(&path, "").await.json();
+            assert_eq!(
+                (&changed["was"], &changed["breaker"]["state"]),
+                (&json!(was), &json!(state)),
+                "{path}: {changed}"
+            );
+        }
+        let forgotten = admin
+            .delete(&format!("/admin/providers/acme/{encoded}/estimate"))
+            .await;
+        assert_eq!(
+            forgotten.json(),
+            json!({"ok": true, "forgotten": true}),
+            "{encoded}"
+        );
+    }
+    let encoded = admin
+        .post("/admin/providers/acme/eu%3Aspare/breaker/close", "")
+        .await;
+    assert_eq!(encoded.status, 200);
+    // Decoded once, and no more.
+    let twice = admin
+        .post("/admin/providers/acme/openai%252Fgpt-4o/breaker/close", "")
+        .await;
+    assert_eq!(twice.status, 404);
     sidecar.stop().await;
 }
 
@@ -126,10 +174,7 @@ async fn what_calls_took_is_what_is_expected_and_a_result_counts_once() {
     assert_eq!(page["providers"][0]["estimate"]["results"], 1);
     let forgotten = sidecar
         .admin()
-        .post(
-            "/admin/providers?tenant=acme&provider=alpha&action=forget-estimate",
-            "",
-        )
+        .delete("/admin/providers/acme/alpha/estimate")
         .await;
     assert_eq!(forgotten.json()["forgotten"], true);
     let decision = decide(&sidecar.client(), &request("acme", "chat", json!({})), &[])

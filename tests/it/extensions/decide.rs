@@ -342,7 +342,7 @@ async fn an_extension_cannot_speak_for_another_tenant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_extension_that_keeps_crashing_rests_until_it_is_lifted() {
+async fn an_extension_that_keeps_crashing_rests_until_it_is_released() {
     let place = Place::new();
     place.misbehaving("bad", "validator", json!({}));
     place.policy(
@@ -376,8 +376,8 @@ async fn an_extension_that_keeps_crashing_rests_until_it_is_lifted() {
         .await
         .json();
     assert_eq!(breakers["bad"]["quarantined"], true, "{breakers}");
-    let lifted = sidecar.admin().post("/admin/extensions/bad/lift", "").await;
-    assert_eq!(lifted.status, 200);
+    let released = sidecar.admin().post("/admin/extensions/bad/release", "").await;
+    assert_eq!(released.status, 200);
     assert!(outcome(&ask(&sidecar, "good", "x").await).starts_with("weighted "));
     let health = sidecar.admin().get("/admin/extensions/health").await.json();
     assert_eq!(

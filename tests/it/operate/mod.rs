@@ -4,3 +4,4 @@ mod admin;
 mod metrics;
 mod openapi;
 mod process;
+mod routes;

@@ -1,0 +1,64 @@
+//! Sticky sessions.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::operator::{Limit, Operator};
+use crate::{
+    decide::memory::{Session, SessionView},
+    policy::TenantId,
+};
+
+/// How many sticky sessions there are, and those of one tenant.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct SessionList {
+    /// Of all tenants.
+    pub sessions: usize,
+    /// How many had to go for others since the start.
+    pub evicted: u64,
+    /// The tenant that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant_id: Option<TenantId>,
+    /// The sessions of the tenant that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub list: Option<Vec<SessionView>>,
+}
+
+/// How many sessions were forgotten.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+pub struct SessionsForgotten {
+    pub ok: bool,
+    pub forgotten: usize,
+}
+
+impl Operator {
+    /// How many sessions there are, and up to `limit` of those of `tenant`.
+    pub fn sessions(&self, tenant: Option<TenantId>, limit: Limit) -> SessionList {
+        let table = &self.memory.sticky;
+        SessionList {
+            sessions: table.len(),
+            evicted: table.evicted(),
+            list: tenant.as_ref().map(|tenant| table.list(tenant, limit.get())),
+            tenant_id: tenant,
+        }
+    }
+
+    /// Forgets the session of a tenant that has this value, or all sessions of the tenant.
+    pub fn forget_sessions(&self, tenant: &TenantId, session: Option<String>) -> SessionsForgotten {
+        let table = &self.memory.sticky;
+        let forgotten = match session.map(Value::String) {
+            Some(value) => usize::from(table.clear(Session {
+                tenant,
+                value: &value,
+            })),
+            None => table.clear_tenant(tenant),
+        };
+        tracing::info!(
+            tenant = tenant.as_str(),
+            forgotten,
+            "Sessions were forgotten on request."
+        );
+        SessionsForgotten { ok: true, forgotten }
+    }
+}

@@ -1,0 +1,153 @@
+//! Where the snapshot stands, and everything that is wrong with what it was made of.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::operator::{MAX_LISTED, Operator};
+use crate::{
+    heir::Level,
+    policy::{PolicyId, Problem, TenantId},
+    readiness::ReadinessStatus,
+    refresh::{BadFile, Status},
+    snapshot::{Age, Coverage, Origin, Snapshot},
+};
+
+/// The place of the snapshot in HEIR's history, and how sure that place is.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Coordinates {
+    /// What HEIR can do, as far as it is known.
+    pub level: Option<Level>,
+    pub coverage: Coverage,
+    /// `null` where HEIR keeps no revisions.
+    pub revision: Option<u64>,
+    /// Digest over the history up to here, where HEIR keeps one.
+    pub chain: Option<String>,
+    /// Since HEIR last confirmed the snapshot.
+    pub age_ms: u64,
+    pub freshness: Age,
+    pub source: Origin,
+}
+
+/// The snapshot, what keeps it up to date, and its problems.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct SnapshotStatus {
+    #[serde(flatten)]
+    pub coordinates: Coordinates,
+    /// Policies that a lookup finds.
+    pub policies: usize,
+    pub tenants: usize,
+    /// Extensions that HEIR has records of.
+    pub extensions: usize,
+    /// Bytes of all policies.
+    pub bytes: usize,
+    /// Counts the publications of this process.
+    pub generation: u64,
+    pub ready: ReadinessStatus,
+    /// `null` where there is no HEIR.
+    pub refresh: Option<Status>,
+    /// `null` where there is no HEIR.
+    pub heir: Option<HeirStatus>,
+    /// The first 1 000 policies that were refused, or whose extensions refuse their configurations.
+    pub problems: Vec<PolicyProblems>,
+    pub problem_count: usize,
+    /// The first 1 000 policies that were accepted with warnings.
+    pub warnings: Vec<PolicyProblems>,
+    pub warning_count: usize,
+    /// Files of `policies_dir` that cannot be used.
+    pub bad_files: Vec<BadFile>,
+    /// Problems of extensions' records, by extension.
+    pub extension_problems: BTreeMap<String, Vec<Problem>>,
+    /// Extensions that can be called.
+    pub extensions_ready: usize,
+}
+
+/// The connection to HEIR.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct HeirStatus {
+    pub url: String,
+    pub up: bool,
+    /// `closed`, `open` or `half_open`.
+    pub breaker: &'static str,
+}
+
+/// What is wrong with one policy.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct PolicyProblems {
+    pub tenant_id: TenantId,
+    pub policy_id: PolicyId,
+    pub problems: Vec<Problem>,
+}
+
+impl Operator {
+    /// The snapshot in force, and everything around it.
+    pub fn snapshot_status(&self) -> SnapshotStatus {
+        let snapshot = self.store.load_full();
+        let count = |of: fn(&crate::snapshot::Tenant) -> usize| -> usize {
+            snapshot.tenants().map(|(_, tenant)| of(tenant)).sum()
+        };
+        let problems = snapshot.problems().iter().chain(snapshot.config_problems());
+        let problems = problems.map(|((tenant, policy), problems)| PolicyProblems {
+            tenant_id: tenant.clone(),
+            policy_id: policy.clone(),
+            problems: problems.clone(),
+        });
+        SnapshotStatus {
+            coordinates: self.coordinates(&snapshot),
+            policies: count(|tenant| tenant.size),
+            tenants: snapshot.tenants().count(),
+            extensions: snapshot.extensions().len(),
+            bytes: count(|tenant| tenant.bytes),
+            generation: snapshot.generation(),
+            ready: self.readiness.status(),
+            refresh: self.refresher.as_ref().map(|refresher| refresher.status()),
+            heir: self.client.as_ref().map(|client| HeirStatus {
+                url: client.base().to_string(),
+                up: client.is_up(),
+                breaker: client.breaker_state().as_str(),
+            }),
+            problems: problems.take(MAX_LISTED).collect(),
+            problem_count: snapshot.problems().len() + snapshot.config_problems().len(),
+            warnings: warnings(&snapshot),
+            warning_count: count(|tenant| tenant.noted),
+            bad_files: self
+                .directory
+                .as_ref()
+                .map(|dir| dir.bad_files())
+                .unwrap_or_default(),
+            extension_problems: snapshot.registry().problems().clone(),
+            extensions_ready: snapshot.registry().len(),
+        }
+    }
+
+    pub(super) fn coordinates(&self, snapshot: &Snapshot) -> Coordinates {
+        let (age_ms, freshness) = self.store.freshness().at(Instant::now());
+        Coordinates {
+            level: self
+                .refresher
+                .as_ref()
+                .and_then(|refresher| refresher.status().level),
+            coverage: snapshot.coverage(),
+            revision: snapshot.position().revision,
+            chain: snapshot.position().chain.as_deref().map(ToOwned::to_owned),
+            age_ms,
+            freshness,
+            source: snapshot.origin(),
+        }
+    }
+}
+
+fn warnings(snapshot: &Snapshot) -> Vec<PolicyProblems> {
+    let noted = snapshot.tenants().filter(|(_, tenant)| tenant.noted > 0);
+    let noted = noted.flat_map(|(id, tenant)| {
+        let policies = tenant.sorted().into_iter();
+        let policies = policies.filter(|(_, found)| found.policy.is_noted());
+        policies.map(move |(policy_id, found)| PolicyProblems {
+            tenant_id: id.clone(),
+            policy_id: policy_id.clone(),
+            problems: found.policy.notes(),
+        })
+    });
+    noted.take(MAX_LISTED).collect()
+}
