@@ -2,6 +2,7 @@
 //! runs long is in `soak`, and what the tests share in `support`.
 
 mod app;
+mod arrows;
 mod cli;
 mod config;
 mod decide;

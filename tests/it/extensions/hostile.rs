@@ -183,7 +183,7 @@ async fn hostile_23_more_calls_than_instances_are_refused_and_the_rest_goes_on()
     );
     place.policy("slow", json!({"validators": [{"id": "slow"}]}));
     guarded(&place, "good", "pii-guard", json!({}));
-    let sidecar = place.start("runtime: {workers: 2}\nextensions: {instances: 4, worker_threads: 12}");
+    let sidecar = place.start("runtime: {workers: 2}\nextensions: {max_instances: 4, worker_threads: 12}");
     let client = sidecar.client();
     // It finds its lane.
     for _ in 0..2 {
