@@ -1,5 +1,5 @@
 //! The threads that answer the Router. Refreshing, replaying and the admin listener run elsewhere, so that none of
-//! them can stand in a lookup's way.
+//! them can delay a lookup.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! What decisions remember, and what keeps it small and current.
+//! The memory of decisions, and the tasks that keep it small and current.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,7 +1,7 @@
-//! Takes up changes of the configuration and of the files it names, while everything runs.
+//! Applies changes of the configuration and of the files it names, while everything runs.
 //!
-//! A configuration with a mistake changes nothing and is reported whole. Of a good one, the keys that a running
-//! sidecar can take up are taken up; the others are named, because they wait for a restart.
+//! A configuration with a mistake changes nothing, and every mistake is reported. Of a valid one, the live keys are
+//! applied; the others are listed, because they wait for a restart.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -34,7 +34,7 @@ pub struct ConfigSource {
     pub program: PathBuf,
 }
 
-/// What takes up a change.
+/// The parts that a change applies to.
 #[derive(Debug)]
 pub(super) struct Targets {
     pub(super) store: Arc<SnapshotStore>,
@@ -129,14 +129,14 @@ impl Reloader {
             client.reread_files();
         }
         targets.admin.access().reread();
-        // First, so that what policies and extensions say of each other is taken up together.
+        // First, so that changes of extensions and of the policies that name them apply together.
         let (store, heir) = (&targets.store, targets.client.as_deref());
         if let Err(error) = reload_extensions(store, heir, Wanted::New).await {
             tracing::warn!(%error, "extensions_dir cannot be read; what was read before stays.");
         }
         if let Some(directory) = &targets.directory {
             let unreadable = reread_directory(directory, targets).await;
-            // What is missing is looked for every other second; the first miss is news.
+            // A missing directory is checked every two seconds; only the first miss is logged.
             if let Some(error) = &unreadable
                 && self.unreadable != unreadable
             {
@@ -157,9 +157,9 @@ impl Reloader {
             }
             Err(mistakes) => {
                 let text = mistakes.to_string();
-                // A change of another file must not repeat an old complaint.
+                // A change of another file must not repeat the same warning.
                 if self.refused.as_deref() != Some(&text) {
-                    tracing::warn!(mistakes = text, "The changed configuration is not taken up.");
+                    tracing::warn!(mistakes = text, "The changed configuration is not applied.");
                     self.metrics.config_reload("refused");
                 }
                 self.refused = Some(text);
@@ -191,7 +191,7 @@ impl Reloader {
         if self.current.log.filter != next.log.filter
             && let Err(error) = self.logs.set_filter(&next.log.filter)
         {
-            tracing::warn!(error, "The log filter is not taken up.");
+            tracing::warn!(error, "The log filter is not applied.");
         }
         if let Some(refresher) = &targets.refresher {
             refresher.wake();
@@ -204,7 +204,7 @@ impl Reloader {
     }
 }
 
-/// Takes up what `policies_dir` holds; if it cannot be read, says why.
+/// Publishes the content of `policies_dir`; returns why where it cannot be read.
 async fn reread_directory(directory: &Arc<Directory>, targets: &Targets) -> Option<String> {
     let (directory, store) = (directory.clone(), targets.store.clone());
     match tokio::task::spawn_blocking(move || directory.load_into(&store)).await {

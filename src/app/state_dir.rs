@@ -1,4 +1,4 @@
-//! The state directory: what an earlier run left in it, and what keeps it current.
+//! The state directory: the files of an earlier run, and the task that keeps them current.
 
 use std::{
     fs::{self, File},
@@ -62,7 +62,7 @@ fn lock(dir: &Path) -> Result<File, BuildError> {
         .map_err(failed)?;
     let lock = match File::create(dir.join("lock")) {
         Ok(lock) => lock,
-        // What is on a disk that went read-only, or is full, is still worth reading; the directory locks as well.
+        // A disk that is read-only or full can still be read; the directory itself can be locked as well.
         Err(error) if cannot_write(&error) => {
             tracing::error!(%error, path = %dir.display(), "state_dir cannot be written; what is in it is used.");
             File::open(dir).map_err(failed)?

@@ -1,4 +1,4 @@
-//! Keeps the decision's memory small: what has expired is swept out, and what belongs to tenants that are gone.
+//! Keeps the decision's memory small: removes expired entries, and those of tenants that no longer exist.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,10 +13,10 @@ use crate::{
     snapshot::{Coverage, SnapshotStore},
 };
 
-/// How often it is looked at.
+/// Interval of sweeping.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// How often modules that could not be fetched are asked for again.
+/// Interval of further attempts to fetch missing modules.
 const FETCH_EVERY: Duration = Duration::from_secs(5);
 
 /// Fetches modules that could not be fetched when their records came.
@@ -48,7 +48,7 @@ pub(super) async fn run(store: Arc<SnapshotStore>, memory: Arc<Memory>, stop: Ca
         }
         let snapshot = store.load_full();
         let memory = memory.clone();
-        // Only a snapshot that is known whole says that a tenant is gone.
+        // Only a whole snapshot proves that a tenant no longer exists.
         let prune = snapshot.generation() != seen && snapshot.coverage() == Coverage::Whole;
         seen = snapshot.generation();
         let swept = tokio::task::spawn_blocking(move || {

@@ -1,4 +1,4 @@
-//! Everything that speaks to HEIR.
+//! Everything that communicates with HEIR.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
     snapshot::{Coverage, SnapshotStore},
 };
 
-/// The way to HEIR, and what keeps the snapshot like it.
+/// The client of HEIR, and the parts that keep the snapshot equal to it.
 #[derive(Debug)]
 pub(super) struct HeirPart {
     pub(super) upstream: Upstream,
@@ -25,7 +25,7 @@ pub(super) struct HeirPart {
     pub(super) restored: mpsc::Receiver<Restored>,
 }
 
-/// Connects to HEIR, if there is one. Without, what is in the local directory is the truth.
+/// Connects to HEIR, if there is one. Without one, the local directory is authoritative.
 pub(super) fn build(
     config: &Config,
     store: &Arc<SnapshotStore>,

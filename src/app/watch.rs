@@ -1,6 +1,6 @@
-//! Notices that watched files or directories may have changed.
+//! Reports that watched files or directories may have changed.
 //!
-//! What is watched are the directories that hold the files, because editors and Kubernetes replace a file instead of
+//! The directories that hold the files are watched, because editors and Kubernetes replace a file instead of
 //! writing to it: a mounted ConfigMap changes by the renaming of a symbolic link. The watches are set anew after
 //! every event, so a directory that was deleted and restored is watched again.
 
@@ -16,13 +16,13 @@ use tokio::sync::mpsc;
 /// After an event, wait for the rest of its kind: a change is seldom one event.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// Looks anyway from time to time, should the system have no watches left.
+/// Checks anyway at this interval, in case the system has no watches left.
 const FALLBACK: Duration = Duration::from_secs(60);
 
-/// Where watching is not possible, or something watched is missing, looking has to do.
+/// The interval where watching is not possible, or something watched is missing.
 const BLIND: Duration = Duration::from_secs(2);
 
-/// Files and directories to notice changes of.
+/// Files and directories whose changes are reported.
 #[derive(Debug)]
 pub(super) struct Watched {
     dirs: BTreeSet<PathBuf>,
@@ -53,14 +53,14 @@ impl Watched {
         self.dirs.is_empty() && self.trees.is_empty()
     }
 
-    /// Sends whenever something may have changed, for as long as somebody listens.
+    /// Sends whenever something may have changed, until the receiver is dropped.
     pub(super) async fn run(self, changed: mpsc::Sender<()>) {
         if self.is_empty() {
             return;
         }
         let mut complained = false;
         let mut armed = self.arm(&mut complained);
-        // What changed between the first reading and the first watch is found by looking once.
+        // One check finds what changed between the first reading and the first watch.
         if changed.send(()).await.is_err() {
             return;
         }
@@ -72,7 +72,7 @@ impl Watched {
                 Some(()) = armed.events.recv() => tokio::time::sleep(SETTLE).await,
                 () = tokio::time::sleep(pause) => {}
             }
-            // Set again before anybody looks, so that what changes while they look is noticed as well.
+            // Set again before the change is reported, so that a further change during the reload is seen too.
             armed = self.arm(&mut complained);
             if changed.send(()).await.is_err() {
                 return;

@@ -244,7 +244,7 @@ impl IntakeMetrics {
         self.results_failed.with_label_values(&[reason, error_code]).inc();
     }
 
-    /// What the tables say of themselves, read when somebody asks.
+    /// The sizes of the tables, read when metrics are scraped.
     pub fn memory(&self, sessions: usize, evicted_sessions: u64, evicted_buckets: u64) {
         self.sticky_sessions
             .set(i64::try_from(sessions).unwrap_or(i64::MAX));

@@ -1,4 +1,4 @@
-//! What a listener asks of the code behind it.
+//! The interface between a listener and the code that answers.
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 

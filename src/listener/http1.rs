@@ -30,8 +30,8 @@ use crate::respond::Response;
 /// hyper refuses a read buffer smaller than this.
 const SMALLEST_BUFFER: usize = 8 * 1024;
 
-/// How long a connection that has not asked anything yet is waited for when the listener closes: its client may have
-/// been connected, and be sending, a moment before. Others were told by their last answer to go elsewhere.
+/// How long the listener, when it closes, waits for the first request of a connection: its client may just have connected.
+/// Others were told by their last answer to reconnect elsewhere.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// Accepts until `stop.closing`. Connections run on `tasks`, so that their owner can wait for the last.

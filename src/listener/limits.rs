@@ -1,4 +1,4 @@
-//! What clients may send and hold.
+//! Limits on what clients may send and hold open.
 
 use std::time::Duration;
 

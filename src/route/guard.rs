@@ -1,4 +1,4 @@
-//! What a request must be before it is looked at: its sender and its length beyond doubt.
+//! Checks that come before everything else: the sender and the length of a request must be unambiguous.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 

@@ -19,11 +19,11 @@ use crate::{
 const MANY: usize = 100;
 
 impl Router {
-    /// Takes what HEIR has into memory and answers from there, so that writes which still wait are in the list.
+    /// Refreshes the tenant from HEIR and answers from memory, so that queued writes are in the list.
     pub(super) async fn list(&self, tenant: &TenantId, started: Instant) -> Result<Response, Failure> {
         let refreshed = match &self.upstream {
             Some(upstream) => {
-                // A snapshot that arrives drop by drop may take for ever; whoever waits for a list does not.
+                // A snapshot that arrives byte by byte may take for ever; the caller of a list does not wait that long.
                 let after = upstream.client.caller_timeout();
                 let refreshed = tokio::time::timeout(after, upstream.refresher.refresh_list(tenant)).await;
                 Some(refreshed.unwrap_or_else(|_elapsed| Err(HeirError::Timeout { after }.into())))

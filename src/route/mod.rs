@@ -1,7 +1,7 @@
 //! From a request to its answer: the one place that knows paths and methods.
 //!
-//! A lookup is answered here and now, from one load of the snapshot. Whatever has to wait for HEIR or the disk is
-//! handed to a bounded number of tasks.
+//! A lookup is answered synchronously, from one load of the snapshot. A bounded number of requests wait for HEIR or the
+//! disk.
 
 mod decide;
 mod guard;

@@ -1,6 +1,6 @@
-//! JSON lines that stay lines wherever they are shown.
+//! JSON lines that stay single lines in every viewer.
 //!
-//! JSON escapes the ASCII control characters and lets the others stand: the line separators of Unicode, which many
+//! JSON escapes the ASCII control characters and not the others: the line separators of Unicode, which many
 //! viewers break lines at, and the control characters from U+007F to U+009F, one of which begins a terminal's
 //! escape sequences. Inside a JSON text they can only be in a string, where an escape means the same.
 

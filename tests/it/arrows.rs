@@ -232,7 +232,7 @@ impl Tree {
                     continue;
                 };
                 let target = self.defined_in(&target, 8);
-                // A name that is only passed on from a child makes nobody depend on the child.
+                // A name that is only re-exported from a child is no dependency on the child.
                 let passed_on = import.exported
                     && target.starts_with(module)
                     && !import.name.as_ref().is_some_and(|name| file.names.contains(name));

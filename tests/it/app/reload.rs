@@ -174,7 +174,7 @@ async fn a_signal_reloads_and_what_waits_for_a_restart_is_named_once() {
     })
     .await;
     write("limits: {max_waiting_requests: many}\nunix_mode: '600'\nlog: {filter: debug}\n");
-    let refused = line(&process, "The changed configuration is not taken up.").await;
+    let refused = line(&process, "The changed configuration is not applied.").await;
     let mistakes = refused["mistakes"].as_str().unwrap();
     assert!(
         mistakes.contains("limits.max_waiting_requests: \"many\" is not of type \"integer\""),
