@@ -60,7 +60,7 @@ impl Access {
                     .is_some_and(|old| equal(old, token.expose_secret()));
                 if !same {
                     self.token.store(std::sync::Arc::new(Some(token)));
-                    tracing::info!("Took up the changed admin.token_file.");
+                    tracing::info!("Applied the changed admin.token_file.");
                 }
             }
             Err(error) => tracing::warn!(%error, "admin.token_file cannot be used; the old token stays."),
@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(ask(&access, "127.0.0.1:1", &twice), Some("unauthorized"));
         fs::write(&file, " \n").unwrap();
         access.reread();
-        assert_eq!(with("Bearer s3cret"), None, "an empty token is not taken up");
+        assert_eq!(with("Bearer s3cret"), None, "an empty token is not applied");
         fs::write(&file, "other").unwrap();
         access.reread();
         assert_eq!(with("Bearer s3cret"), Some("unauthorized"));

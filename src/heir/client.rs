@@ -174,7 +174,7 @@ impl HeirClient {
             match build_http(&self.config, &self.base, self.timeout) {
                 Ok(http) => {
                     self.http.store(Arc::new(http));
-                    tracing::info!("Took up the changed TLS files for HEIR.");
+                    tracing::info!("Applied the changed TLS files for HEIR.");
                 }
                 Err(error) => {
                     let error = chain(&error);
@@ -191,7 +191,7 @@ impl HeirClient {
             Ok(authorization) if authorization == **self.authorization.load() => {}
             Ok(authorization) => {
                 self.authorization.store(Arc::new(authorization));
-                tracing::info!("Took up the changed token for HEIR.");
+                tracing::info!("Applied the changed token for HEIR.");
             }
             Err(error) => tracing::warn!(%error, "The token for HEIR cannot be used; the old one stays."),
         }

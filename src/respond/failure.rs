@@ -5,7 +5,10 @@ use std::fmt::Display;
 use http::{HeaderName, HeaderValue, header};
 use serde_json::{Map, Value, json};
 
-use super::{Response, json as json_response};
+use super::{
+    body::Response,
+    plain::{JSON, with_body},
+};
 use crate::failure::{Attributes, ErrorCode, Failure, LimitState};
 
 /// Names a decision.
@@ -36,7 +39,7 @@ pub fn failure(failure: Failure) -> Response {
         error["intake_error_code"] = intake.as_str().into();
     }
     let body = json!({"ok": false, "error": error, "context": context(&attributes)});
-    let mut response = json_response(code.status(), &body);
+    let mut response = with_body(code.status(), JSON, body.to_string().into());
     let headers = response.headers_mut();
     if let Some(seconds) = retry_after_seconds {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

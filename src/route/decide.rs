@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, Request, StatusCode, header};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::{Router, lookup};
+use super::{lookup, router::Router};
 use crate::{
     decide::Seed,
     failure::{ErrorCode, Failure, LimitState},

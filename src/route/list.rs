@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use http::{HeaderValue, StatusCode, header};
 
-use super::{Router, STALE, lookup::describe};
+use super::{headers::STALE, lookup::describe, router::Router};
 use crate::{
     failure::{ErrorCode, Failure},
     heir::{HeirError, Level, listed},

@@ -5,7 +5,10 @@ use std::{cell::RefCell, time::Instant};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::{FRESHNESS, Router, SNAPSHOT_AGE_MS, SNAPSHOT_REVISION, SOURCE, STALE};
+use super::{
+    headers::{FRESHNESS, SNAPSHOT_AGE_MS, SNAPSHOT_REVISION, SOURCE, STALE},
+    router::Router,
+};
 use crate::{
     failure::{ErrorCode, Failure},
     intake::{SnapshotStamp, expired},

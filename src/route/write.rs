@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use super::{Router, WRITE};
+use super::{headers::WRITE, router::Router};
 use crate::{
     failure::{ErrorCode, Failure},
     forward::strip_hop_by_hop,

@@ -19,7 +19,7 @@ Examples:
   beamline-sidecar simulate --policy chat.json --requests 10000 --fail openai=timeout:20%
   beamline-sidecar simulate --policy chat.json --requests 60000 --rps 100 --fail openai=503:100%@60-120 --sessions 50"
 )]
-pub(in crate::cli) struct SimulateArgs {
+pub(crate) struct SimulateArgs {
     /// The policy.
     #[arg(long, value_name = "FILE")]
     pub(super) policy: PathBuf,

@@ -356,7 +356,7 @@ async fn hostile_41_the_token_is_in_no_log() {
     .await;
     let log = sidecar.log();
     assert!(
-        log.iter().any(|line| line.contains("Took up the changed token")),
+        log.iter().any(|line| line.contains("Applied the changed token")),
         "{} lines",
         log.len()
     );
