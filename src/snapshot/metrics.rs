@@ -129,34 +129,34 @@ impl SnapshotMetrics {
         });
         let other = Arc::new(TenantMetrics::new(&families, "other"));
         Ok(Self {
-            store_size: gauge(&r, "router_policy_store_size", "Policies in memory.")?,
+            store_size: gauge(r, "router_policy_store_size", "Policies in memory.")?,
             store_memory_bytes: gauge(
-                &r,
+                r,
                 "router_policy_store_memory_bytes",
                 "Bytes of the policies' documents in memory.",
             )?,
             age_seconds: float_gauge(
-                &r,
+                r,
                 "beamline_sidecar_snapshot_age_seconds",
                 "Time since the snapshot was last confirmed by its source.",
             )?,
             revision: gauge(
-                &r,
+                r,
                 "beamline_sidecar_snapshot_revision",
                 "HEIR's revision of the snapshot; -1 where HEIR has none.",
             )?,
             problems: gauge(
-                &r,
+                r,
                 "beamline_sidecar_snapshot_problems",
                 "Policies that could not be taken and keep their last good version.",
             )?,
             policy_warnings: gauge(
-                &r,
+                r,
                 "beamline_sidecar_policy_warnings",
                 "Policies in memory that a write would be refused or warned for.",
             )?,
             policy_loads: counters(
-                &r,
+                r,
                 "policy_loads_total",
                 "Policies taken into memory, by where they came from.",
                 &["tenant_id", "source"],

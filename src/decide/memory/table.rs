@@ -42,11 +42,13 @@ struct Slot<K, V> {
 
 type Part<K, V> = HashTable<Slot<K, V>>;
 
+/// A part with its lock on cache lines of its own: threads that work on neighbouring parts do not wait for each other's.
+type PaddedPart<K, V> = CachePadded<Mutex<Part<K, V>>>;
+
 /// A bounded table. Reading an entry is no use of it; changing one is.
 #[derive(Debug)]
 pub(crate) struct Table<K, V> {
-    /// Each lock on cache lines of its own: threads that work on neighbouring parts do not wait for each other's.
-    parts: Box<[CachePadded<Mutex<Part<K, V>>>]>,
+    parts: Box<[PaddedPart<K, V>]>,
     hasher: RandomState,
     capacity: usize,
     len: AtomicUsize,
