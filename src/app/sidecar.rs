@@ -125,16 +125,16 @@ impl App {
             host,
             metrics.intake.clone(),
         ));
-        let router = Router::new(
-            store.clone(),
+        let router = Arc::new(Router {
+            store: store.clone(),
             upstream,
-            writer.clone(),
-            readiness.clone(),
-            config.limits.clone(),
-            metrics.route.clone(),
+            writer: writer.clone(),
+            readiness: readiness.clone(),
+            limits: config.limits.clone(),
+            metrics: metrics.route.clone(),
             intake,
             waiting,
-        );
+        });
         let access = Access::load(&config.admin).map_err(BuildError::Token)?;
         let operator = Operator {
             store: store.clone(),

@@ -63,7 +63,8 @@ pub enum RefreshState {
     Live,
     /// The last refresh failed; memory is served.
     Interrupted,
-    /// HEIR's answer waits for its confirmation.
+    /// HEIR's answer waits for its confirmation. On the admin page it is called `held`.
+    #[serde(rename = "held")]
     Withheld,
 }
 

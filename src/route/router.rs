@@ -19,48 +19,38 @@ use crate::{
 /// What exists only where there is a HEIR.
 #[derive(Debug)]
 pub struct Upstream {
+    /// The client of HEIR.
     pub client: Arc<HeirClient>,
+    /// Fetches single policies.
     pub fetcher: Arc<Fetcher>,
+    /// Keeps the snapshot equal to HEIR.
     pub refresher: Arc<Refresher>,
+    /// Passes other requests on.
     pub forwarder: Forwarder,
 }
 
 /// The data plane.
 #[derive(Debug)]
 pub struct Router {
-    pub(super) store: Arc<SnapshotStore>,
-    pub(super) upstream: Option<Upstream>,
-    pub(super) writer: Arc<Writer>,
-    pub(super) readiness: Arc<Readiness>,
-    pub(super) limits: LimitsConfig,
-    pub(super) metrics: Arc<RouteMetrics>,
-    pub(super) intake: Arc<Intake>,
-    pub(super) waiting: Arc<WaitingRequests>,
+    /// The snapshot that lookups are answered from.
+    pub store: Arc<SnapshotStore>,
+    /// `None`: there is no HEIR.
+    pub upstream: Option<Upstream>,
+    /// Writes of policies.
+    pub writer: Arc<Writer>,
+    /// What `GET /health` reports.
+    pub readiness: Arc<Readiness>,
+    /// Limits on requests.
+    pub limits: LimitsConfig,
+    /// Metrics of the answers.
+    pub metrics: Arc<RouteMetrics>,
+    /// Decisions.
+    pub intake: Arc<Intake>,
+    /// The bound on requests that wait.
+    pub waiting: Arc<WaitingRequests>,
 }
 
 impl Router {
-    pub fn new(
-        store: Arc<SnapshotStore>,
-        upstream: Option<Upstream>,
-        writer: Arc<Writer>,
-        readiness: Arc<Readiness>,
-        limits: LimitsConfig,
-        metrics: Arc<RouteMetrics>,
-        intake: Arc<Intake>,
-        waiting: Arc<WaitingRequests>,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            store,
-            upstream,
-            writer,
-            readiness,
-            limits,
-            metrics,
-            intake,
-            waiting,
-        })
-    }
-
     /// The answer to a request that failed, counted.
     pub(super) fn fail(&self, failure: Failure) -> Response {
         self.metrics.error(failure.code);

@@ -227,7 +227,7 @@ impl Writer {
         let changed = || {
             Some(Attempt::Conflict(
                 Reason::ChangedInHeir,
-                "somebody else changed the policy in HEIR".into(),
+                "another client changed the policy in HEIR".into(),
             ))
         };
         Ok(match (&entry.operation, &entry.base, current) {

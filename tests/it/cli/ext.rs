@@ -1,7 +1,6 @@
 //! The commands for authors of extensions, as processes, with real compilers and real components.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "helpers of tests fail the test that called them"
 )]
 

@@ -1,9 +1,4 @@
 //! What clients may hold and for how long, and the places where they can knock.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests fail the test that called them"
-)]
-
 use std::os::unix::fs::PermissionsExt;
 
 use beamline_sidecar::store::Level;

@@ -1,9 +1,4 @@
 //! What clients send that is not meant well. A test is named after its row in the list of hostile inputs.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests fail the test that called them"
-)]
-
 mod framing;
 mod limits;
 mod log;

@@ -1,6 +1,10 @@
 //! Extensions and policies are exchanged again and again while decisions are made: none fails, each change arrives, and
 //! the process stays as large as it was. `BEAMLINE_RELOADS` is how often; from 10 000 on its size is held to 5 %.
-#![expect(clippy::print_stdout, reason = "a long run says how it went")]
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a long run says how it went, and helpers of tests fail the test that called them"
+)]
 
 use std::{
     fs,
@@ -154,7 +158,7 @@ async fn hostile_30_reloads_lose_no_decision_and_take_no_memory() {
     // The first part warms up; the size is taken while nothing is asked.
     for until in [WARM, rounds] {
         let stop = Arc::new(AtomicBool::new(false));
-        let load: Vec<_> = (0..3)
+        let mut load: Vec<_> = (0..3)
             .map(|_| tokio::spawn(decisions(process.listen[0].clone(), stop.clone(), made.clone())))
             .collect();
         while round < until {
@@ -164,10 +168,9 @@ async fn hostile_30_reloads_lose_no_decision_and_take_no_memory() {
             let timeout = Instant::now() + Duration::from_secs(30);
             while seen(&client).await != Ok((round, round)) {
                 assert!(Instant::now() < timeout, "reload {round} does not arrive");
-                assert!(
-                    load.iter().all(|load| !load.is_finished()),
-                    "decisions ended at reload {round}"
-                );
+                if let Some(ended) = load.iter_mut().find(|load| load.is_finished()) {
+                    panic!("decisions ended at reload {round}: {:?}", ended.await);
+                }
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             if round % 1_000 == 0 {
