@@ -30,7 +30,7 @@ fn sources() -> String {
             if path.is_dir() {
                 folders.push(path);
             } else if let Ok(source) = fs::read_to_string(&path)
-                && source.contains("&Registry")
+                && source.contains("Registry")
             {
                 found.push_str(&source);
             }
