@@ -21,8 +21,11 @@ impl Rules {
 /// The remaining tokens of the narrowest bucket that admitted a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Allowance {
+    /// Which requests share the bucket.
     pub scope: LimitScope,
+    /// The rule under which the bucket refills.
     pub limit: RateLimit,
+    /// Whole tokens left, and when the next ones come.
     pub remaining: Remaining,
 }
 

@@ -15,9 +15,13 @@ const RECOMMENDED_OF_A_KIND: usize = 2;
 /// The report.
 #[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Complexity {
+    /// Extensions in all lists together, scorers included.
     pub total_extensions: usize,
+    /// Pre-processors.
     pub pre_count: usize,
+    /// Validators.
     pub validators_count: usize,
+    /// Post-processors.
     pub post_count: usize,
     /// The sidecar's own; the platform has none.
     #[serde(skip_serializing_if = "is_zero")]
@@ -28,9 +32,13 @@ pub struct Complexity {
     pub complexity_score: usize,
     /// `low`, `medium`, `high`, `very_high`.
     pub complexity_level: &'static str,
+    /// Milliseconds, at 30 for each extension.
     pub estimated_latency_ms: usize,
+    /// Extensions that are recommended at most: `max_total`, `max_pre`, `max_validators`, `max_post`.
     pub recommended_limits: Value,
+    /// One sentence for each recommendation that is exceeded, and one for a slow pipeline.
     pub warnings: Vec<String>,
+    /// One sentence for each recommended limit that is exceeded.
     pub recommendations: Vec<String>,
 }
 

@@ -6,14 +6,17 @@ use serde_json::{Map, Value, json};
 use super::{Allowance, Context, DecisionInput, Executed, Mechanism, Selection, memory::Memory};
 use crate::policy::RoutingPolicy;
 
-/// The estimate if neither the request nor the provider's results have a better one.
+/// The estimated milliseconds if neither the request nor the provider's results have a better estimate.
 pub const EXPECTED_LATENCY_MS: u64 = 500;
+/// The estimated cost, in the unit of the results, under the same condition.
 pub const EXPECTED_COST: f64 = 0.01;
 
 /// Where a request goes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
+    /// The provider, and how it was chosen.
     pub selection: Selection,
+    /// Extensions in the order in which they ran.
     pub executed: Vec<Executed>,
     /// The additions of the policy's post-processors to the metadata.
     pub added: Context,
@@ -113,7 +116,9 @@ impl Decision {
 /// `decision.metadata`: the request's context with the decision's extras over it, written without a copy.
 #[derive(Debug)]
 pub struct Metadata<'a> {
+    /// The request's context.
     pub context: &'a Context,
+    /// Entries that override those of the context.
     pub extras: &'a Context,
 }
 

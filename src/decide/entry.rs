@@ -19,6 +19,7 @@ use crate::policy::RoutingPolicy;
 /// What came of a request for a decision.
 #[derive(Debug)]
 pub struct Outcome {
+    /// The decision, or why there is none.
     pub result: Result<Decision, Refusal>,
     /// Breakers that changed on the way, to be logged and counted.
     pub transitions: Vec<Transition>,

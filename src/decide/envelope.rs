@@ -28,6 +28,7 @@ struct Texts {
 const METADATA: [&str; 5] = ["trace_id", "payload_ref", "run_id", "flow_id", "step_id"];
 
 impl<'a> Envelope<'a> {
+    /// The message as the request has it; nothing is serialised yet.
     pub fn new(tenant: &'a TenantId, message: Message<'a>) -> Self {
         Self {
             tenant,
@@ -141,6 +142,7 @@ pub struct RequestContext<'a> {
 }
 
 impl<'a> RequestContext<'a> {
+    /// The context as the request has it; it is copied only if a pre-processor adds to it.
     pub fn new(context: &'a Context) -> Self {
         Self {
             context: Cow::Borrowed(context),
@@ -148,6 +150,7 @@ impl<'a> RequestContext<'a> {
         }
     }
 
+    /// The context as it is now.
     pub fn context(&self) -> &Context {
         &self.context
     }

@@ -19,18 +19,26 @@ const SHOWN_CHARACTERS: usize = 128;
 /// The explanation of one decision, as it is answered and logged.
 #[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Explanation {
+    /// 32 hex digits.
     pub decision_id: String,
+    /// How the provider was chosen: `sticky`, `weighted`, `retry`, `fallback`, `circuit_breaker_fallback`.
     pub reason: &'static str,
+    /// The chosen provider.
     pub provider_id: ProviderId,
+    /// The policy that decided.
     pub policy_id: String,
+    /// The `version` of the policy's document.
     pub policy_version: String,
+    /// 100 for sticky, 50 for weighted and retry, 25 for fallback, 20 for a circuit-breaker fallback.
     pub priority: u8,
     /// The steps in their order, one sentence each.
     pub steps: Vec<String>,
+    /// The tenant; at detailed also `trace_id` and the retry or fallback; at verbose the whole context and the weights.
     pub context: Context,
     /// The same as data; left out at the minimal level.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
+    /// Mistakes in the request that changed the explanation, such as an unknown level.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]
     pub warnings: Vec<String>,
@@ -39,15 +47,21 @@ pub struct Explanation {
 /// The inputs of the decision.
 #[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Evidence {
+    /// 16 hex digits; a decision with this seed can be repeated.
     pub seed: String,
     /// When, in Unix milliseconds.
     pub at_ms: u64,
+    /// HEIR's revision of the policy. `None`: HEIR has no revisions, or a dry run brought its own policy.
     pub policy_revision: Option<u64>,
+    /// HEIR's revision of the snapshot. `None`: HEIR has no revisions, or a dry run brought its own policy.
     pub snapshot_revision: Option<u64>,
+    /// The policy's weighted providers, then excluded ones that have no weight.
     pub candidates: Vec<Candidate>,
+    /// Sum of all weights in the policy, as they are.
     pub total_weight: f64,
     /// The point drawn and the sum of the weights, if weights were drawn.
     pub draw: Option<DrawEvidence>,
+    /// The use of the sticky session. `None`: the policy has sticky sessions off.
     pub sticky: Option<StickyEvidence>,
     /// Index of the fallback rule that decided.
     pub rule_index: Option<usize>,
@@ -64,9 +78,12 @@ pub struct Evidence {
 /// An extension that took part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct ExtensionEvidence {
+    /// The list that names it.
     #[serde(rename = "type")]
     pub stage: Stage,
+    /// Its id in the registry.
     pub id: Box<str>,
+    /// Its result.
     pub status: Status,
     /// The name of its failure.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,22 +93,29 @@ pub struct ExtensionEvidence {
 /// One provider that could have been chosen.
 #[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Candidate {
+    /// Its name in the policy.
     pub provider_id: ProviderId,
     /// `None`: it is not in the policy's weights.
     pub weight: Option<f64>,
     /// The filter that excluded it: `zero_weight`, `circuit_breaker_open`, `unhealthy`.
     pub removed_by: Option<&'static str>,
+    /// The state of its breaker. `None`: the policy's breakers are off, or this one does not exist yet.
     pub breaker: Option<State>,
 }
 
+/// The weighted draw.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct DrawEvidence {
+    /// The point drawn, in `[0, total)`.
     pub point: f64,
+    /// Sum of the weights that took part, with the scorers' factors.
     pub total: f64,
 }
 
+/// The use of the sticky session.
 #[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct StickyEvidence {
+    /// The name of the context key whose value names the session.
     pub session_key: String,
     /// `hit`, `miss`, `no_session`, `excluded`, `not_asked`.
     pub outcome: &'static str,
@@ -100,10 +124,13 @@ pub struct StickyEvidence {
 /// The origin of the policy, and the measurements of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Provenance {
+    /// HEIR's revision of the policy. `None`: HEIR has no revisions, or a dry run brought its own policy.
     pub policy_revision: Option<u64>,
+    /// HEIR's revision of the snapshot. `None`: HEIR has no revisions, or a dry run brought its own policy.
     pub snapshot_revision: Option<u64>,
     /// Whether the policy was in memory.
     pub policy_cache_hit: Option<bool>,
+    /// Milliseconds of the decision, without the time to load its policy from HEIR. `None`: not measured.
     pub decision_latency_ms: Option<f64>,
 }
 
@@ -126,11 +153,17 @@ pub fn detail_level<'a>(
 /// The inputs of an explanation.
 #[derive(Debug, Clone, Copy)]
 pub struct Explaining<'a> {
+    /// The decision to explain.
     pub decision: &'a Decision,
+    /// The policy that decided.
     pub policy: &'a RoutingPolicy,
+    /// The request that was decided.
     pub input: DecisionInput<'a>,
+    /// The id, seed and time of the decision.
     pub at: DecideContext<'a>,
+    /// The memory, for the states of breakers.
     pub memory: &'a Memory,
+    /// The origin of the policy, and the measurements.
     pub provenance: Provenance,
 }
 

@@ -14,16 +14,21 @@ pub trait Extensions: Sync {
     fn call(&self, call: &Call<'_>) -> impl Future<Output = Result<Answer, ExtensionError>> + Send;
 }
 
-/// Extensions whose calls never wait, so that a decision with them can be had [now](super::decide_now).
+/// Extensions whose calls never wait, so that a decision with them is available [at once](super::decide_now).
 pub trait Immediate: Extensions {}
 
 /// One call.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
+    /// The list that names the extension.
     pub stage: Stage,
+    /// The extension's id in the registry.
     pub id: &'a str,
+    /// The tenant whose request is decided.
     pub tenant: &'a TenantId,
+    /// The policy that names the extension.
     pub policy_id: &'a PolicyId,
+    /// What the extension works on, by its stage.
     pub input: Input<'a>,
     /// The whole context.
     pub around: &'a RequestContext<'a>,
@@ -31,13 +36,16 @@ pub struct Call<'a> {
     pub config: &'a Map<String, Value>,
     /// The policy item's overrides.
     pub timeout_ms: Option<u32>,
+    /// Repetitions after a time-out. `None`: as the registry's record has it.
     pub retry: Option<u32>,
+    /// The id, seed and time of the decision.
     pub at: DecideContext<'a>,
 }
 
 /// What an extension is given to work on.
 #[derive(Debug, Clone, Copy)]
 pub enum Input<'a> {
+    /// A pre-processor or a validator has the message.
     Message(&'a Envelope<'a>),
     /// A scorer has the providers that may be drawn besides.
     Candidates(&'a Envelope<'a>, &'a [ScoredProvider<'a>]),
@@ -58,12 +66,17 @@ impl Input<'_> {
 /// A provider that may be drawn, and what is known of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ScoredProvider<'a> {
+    /// Its name in the policy.
     pub provider: &'a ProviderId,
+    /// Its weight in the policy, above zero.
     pub weight: f64,
+    /// The state of its breaker; closed if it has none.
     pub breaker: State,
+    /// Average milliseconds of its calls. `None`: no result had a latency yet.
     pub latency_ms: Option<f64>,
     /// 0–1.
     pub error_rate: Option<f64>,
+    /// Average cost of its calls, in the unit of the results. `None`: no result had a cost yet.
     pub cost: Option<f64>,
 }
 
@@ -72,6 +85,7 @@ pub struct ScoredProvider<'a> {
 pub struct Answer {
     /// As the platform has it: what [`Envelope`] takes, or the input of the next post-processor.
     pub payload: Option<Value>,
+    /// Entries for the context from a pre-processor, for the decision's metadata from a post-processor.
     pub metadata: Map<String, Value>,
     /// A scorer's factors: finite, 0 or more, one for each candidate in their order.
     pub factors: Option<Vec<f64>>,
@@ -79,12 +93,17 @@ pub struct Answer {
     pub verdict: Verdict,
 }
 
+/// Whether a validator lets the request pass.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum Verdict {
+    /// It passes.
     #[default]
     Accept,
+    /// It is refused, subject to the policy's `on_fail`.
     Reject {
+        /// One line for the client. `None`: a general sentence is used.
         reason: Option<Box<str>>,
+        /// Entries of the error's `details.details`.
         details: Map<String, Value>,
     },
 }
@@ -127,28 +146,46 @@ impl Answer {
 /// Why an extension gave no answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ExtensionError {
+    /// The registry has no extension of this id, or none of its variants applies to the request.
     NotFound,
+    /// No attempt ended in time.
     Timeout {
+        /// Milliseconds that the last attempt had.
         timeout_ms: u32,
+        /// Calls made, the first one included.
         attempts: u32,
     },
+    /// Its breaker is open.
     CircuitOpen,
+    /// It answered with an error.
     Invocation {
+        /// The error's code and message.
         reason: Box<str>,
     },
+    /// Its answer does not have the form that its stage requires.
     InvalidResponse,
+    /// The payload exceeds its limit; the extension was not called.
     PayloadTooLarge {
+        /// Bytes of the payload.
         size: usize,
+        /// Bytes that are allowed.
         max: usize,
     },
+    /// The context exceeds its limit; the extension was not called.
     MetadataTooLarge {
+        /// Bytes of the context.
         size: usize,
+        /// Bytes that are allowed.
         max: usize,
     },
+    /// The time-out asked for is outside [`TIMEOUT_MS`].
     TimeoutOutOfRange {
+        /// Milliseconds asked for.
         timeout_ms: u32,
     },
+    /// More repetitions asked for than [`MAX_RETRIES`].
     TooManyRetries {
+        /// Repetitions asked for.
         retry: u32,
     },
     /// Too many calls of it are under way, or of all of them.
@@ -157,29 +194,37 @@ pub enum ExtensionError {
     Quarantined,
     /// It crashed.
     Trap {
+        /// What the sandbox reports, in one line.
         reason: Box<str>,
     },
     /// It wanted more memory, or larger tables, than it may have.
     MemoryLimit,
     /// It answered more than it may.
     OutputLimit {
+        /// The limit that was exceeded, in one line.
         reason: Box<str>,
     },
     /// It said that it cannot do its work.
     Failure {
+        /// The extension's own code.
         code: Box<str>,
+        /// The extension's own text, in one line.
         message: Box<str>,
     },
     /// It is registered as something else than the list that names it.
     WrongKind {
+        /// The kind that it is registered as.
         kind: &'static str,
     },
 }
 
-/// Limits of one call, for every implementation.
+/// Longest payload of one call, in bytes of JSON; this and the limits below hold for every implementation.
 pub const MAX_PAYLOAD_BYTES: usize = 1_048_576;
+/// Longest context of one call, in bytes of JSON.
 pub const MAX_METADATA_BYTES: usize = 65_536;
+/// Milliseconds that the time-out of one attempt may have.
 pub const TIMEOUT_MS: std::ops::RangeInclusive<u32> = 10..=5_000;
+/// Most repetitions of a call after a time-out.
 pub const MAX_RETRIES: u32 = 3;
 
 /// Checks what is asked of an extension against the limits. A value that equals its limit passes.
@@ -266,9 +311,12 @@ impl ExtensionError {
 /// One extension in the order it was run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Executed {
+    /// The list that names it.
     #[serde(rename = "type")]
     pub stage: Stage,
+    /// Its id in the registry.
     pub id: Box<str>,
+    /// Its result.
     pub status: Status,
     /// What it failed with; for the explanation, not for the list.
     #[serde(skip)]
@@ -280,10 +328,13 @@ pub struct Executed {
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "ExtensionStatus")]
 pub enum Status {
+    /// It succeeded. In a dry run: it was due, and not called.
     Ok,
     /// It failed and was optional.
     Error,
+    /// It failed or refused the request, and the policy's `on_fail` is `warn`.
     Warn,
+    /// It failed or refused the request, and the policy's `on_fail` is `ignore`.
     Ignore,
     /// Its `when` was not true.
     Skipped,

@@ -13,7 +13,9 @@ pub type Context = Map<String, Value>;
 /// One request for a decision.
 #[derive(Debug, Clone, Copy)]
 pub struct DecisionInput<'a> {
+    /// The tenant whose policy and memory apply.
     pub tenant: &'a TenantId,
+    /// The policy that the request names.
     pub policy_id: &'a PolicyId,
     /// The merged context: the request's, with `tenant_id`, `environment`, `trace_id` and `message_type` added.
     pub context: &'a Context,
@@ -24,13 +26,21 @@ pub struct DecisionInput<'a> {
 /// The parts of the request's message. They are assembled only for a policy with extensions.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Message<'a> {
+    /// The request's id. `None`: left out of the message.
     pub message_id: Option<&'a str>,
+    /// The trace that the request belongs to. `None`: left out of the message.
     pub trace_id: Option<&'a str>,
+    /// `None`: `unknown`.
     pub message_type: Option<&'a str>,
+    /// Where the payload is stored. `None`: left out of the message.
     pub payload_ref: Option<&'a str>,
+    /// The payload as JSON text, its syntax checked. `None`: left out of the message.
     pub payload: Option<&'a RawValue>,
+    /// The platform's run. `None`: left out of the message.
     pub run_id: Option<&'a str>,
+    /// The platform's flow. `None`: left out of the message.
     pub flow_id: Option<&'a str>,
+    /// The step in the flow. `None`: left out of the message.
     pub step_id: Option<&'a str>,
 }
 
@@ -75,11 +85,15 @@ impl fmt::Display for DecisionId {
 /// The time, the seed and the effects of a decision.
 #[derive(Clone, Copy)]
 pub struct DecideContext<'a> {
+    /// The name of the decision.
     pub id: DecisionId,
+    /// The source of all random choices.
     pub seed: Seed,
+    /// The time at which the decision begins.
     pub now: Timestamp,
     /// The time after an extension has run; `now` if time stands still.
     pub later: &'a (dyn Fn() -> Timestamp + Sync),
+    /// Whether the memory changes and extensions are called.
     pub effects: Effects,
 }
 
@@ -115,9 +129,11 @@ pub enum Effects {
 pub struct Rules {
     /// Tenants that may request decisions; `None`: all.
     pub allowed_tenants: Option<BTreeSet<TenantId>>,
+    /// When fallback rules apply.
     pub fallback_evaluation: FallbackEvaluation,
     /// Whether `dry_run` in the context makes a dry run of a request.
     pub allow_metadata_dry_run: bool,
+    /// How conditions are read.
     pub conditions: ConditionRules,
     /// The level if neither request nor policy names one.
     pub detail_level: DetailLevel,
@@ -125,6 +141,7 @@ pub struct Rules {
     pub tenant_limit: Option<RateLimit>,
     /// The limit of all requests together.
     pub global_limit: Option<RateLimit>,
+    /// The maximum lengths of a policy's lists of extensions.
     pub pipeline: PipelineLimits,
 }
 
@@ -157,10 +174,15 @@ pub enum FallbackEvaluation {
 /// The maximum lengths of a policy's lists of extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PipelineLimits {
+    /// All lists together; 10 by default.
     pub total: usize,
+    /// Pre-processors; 5 by default.
     pub pre: usize,
+    /// Validators; 5 by default.
     pub validators: usize,
+    /// Scorers; 5 by default.
     pub scorers: usize,
+    /// Post-processors; 5 by default.
     pub post: usize,
 }
 

@@ -13,45 +13,68 @@ use crate::{
 pub enum Refusal {
     /// The tenant is not on the list of those that may ask.
     TenantNotAllowed {
+        /// The tenant of the request.
         tenant: TenantId,
     },
+    /// The tenant has no policy of this name.
     PolicyNotFound {
+        /// The tenant of the request.
         tenant: TenantId,
+        /// The policy that the request names.
         policy_id: PolicyId,
     },
+    /// A policy's, the tenant's or the process's bucket is empty.
     RateLimited(Box<RateLimited>),
     /// The request's `deadline` has passed.
     DeadlineExceeded {
+        /// Unix milliseconds.
         deadline_ms: i64,
     },
     /// The policy's lists of extensions are longer than allowed.
     TooDeep {
+        /// Extensions in all lists together, scorers included.
         depth: usize,
+        /// Extensions that are allowed.
         max: usize,
+        /// Pre-processors, validators, post-processors.
         counts: [usize; 3],
     },
+    /// One list of extensions is longer than allowed.
     TooMany {
+        /// The list.
         stage: Stage,
+        /// Its length.
         count: usize,
+        /// The length that is allowed.
         max: usize,
     },
     /// A required pre- or post-processor failed.
     ProcessorFailed {
+        /// The list that names the extension.
         stage: Stage,
+        /// The extension's id in the registry.
         id: Box<str>,
+        /// Why it gave no answer.
         error: ExtensionError,
+        /// The extensions before it, in their order.
         executed: Vec<Executed>,
     },
     /// A validator rejected the request, or failed.
     Blocked {
+        /// The validator's id in the registry.
         id: Box<str>,
+        /// The validator's reason, or the name of its failure.
         reason: Box<str>,
+        /// The validator's details, or those of its failure.
         details: Map<String, Value>,
+        /// The extensions before it, in their order.
         executed: Vec<Executed>,
     },
     /// Weights, rules and the last resort yield nothing.
     NoProvider {
+        /// The tenant of the request.
         tenant: TenantId,
+        /// The policy that the request names.
         policy_id: PolicyId,
     },
 }
@@ -59,10 +82,15 @@ pub enum Refusal {
 /// A bucket had no token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RateLimited {
+    /// Which requests share the bucket.
     pub scope: LimitScope,
+    /// The tenant of the request.
     pub tenant: TenantId,
+    /// The policy that the request names.
     pub policy_id: PolicyId,
+    /// The rule under which the bucket refills.
     pub limit: RateLimit,
+    /// When a token comes.
     pub refused: Refused,
 }
 

@@ -15,11 +15,15 @@ use crate::policy::{BreakerSettings, ProviderId, RoutingPolicy, Sticky, TenantId
 /// A provider, and the mechanism that chose it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Selection {
+    /// The chosen provider.
     pub provider: ProviderId,
+    /// The mechanism that chose it, with its details.
     pub how: Mechanism,
+    /// The use of the sticky session, whichever mechanism chose.
     pub sticky: StickyCheck,
     /// Providers that were excluded, in the order of exclusion.
     pub excluded: Vec<(ProviderId, Exclusion)>,
+    /// The draw that chose the provider. `None`: it was not drawn.
     pub draw: Option<Draw>,
     /// The factors of scorers for the drawn weights.
     pub factors: Vec<(ProviderId, f64)>,
@@ -28,25 +32,39 @@ pub struct Selection {
 /// The mechanism that chose.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Mechanism {
+    /// The session's provider, as stored.
     Sticky,
+    /// The draw by the policy's weights.
     Weighted,
+    /// A fallback rule asks for one more attempt at the provider that failed.
     Retry {
+        /// Index in the policy's rules.
         rule_index: usize,
+        /// The rule's id.
         rule_id: Box<str>,
+        /// The number of the attempt, counted from 1.
         attempt: u64,
+        /// Attempts that the rule allows.
         max: u64,
+        /// Milliseconds that the caller should wait before the attempt.
         backoff_ms: u64,
     },
+    /// A fallback rule names another provider.
     Fallback {
+        /// Index in the policy's rules.
         rule_index: usize,
+        /// The rule's id.
         rule_id: Box<str>,
+        /// Attempts at the failed provider before this.
         attempts_used: u64,
+        /// Attempts that the rule allows.
         max: u64,
     },
     /// The legacy `fallback` object, which has no conditions here.
     LastResort,
     /// The breaker of the provider that the caller had chosen is open.
     BreakerFallback {
+        /// The provider that the caller had chosen.
         original: ProviderId,
     },
 }
@@ -81,7 +99,9 @@ pub enum StickyCheck {
     NotAsked,
     /// The context names no session.
     NoSession,
+    /// The session has no provider yet, or its time is over.
     Miss,
+    /// The session's provider was chosen.
     Hit,
     /// The session's provider is unavailable.
     Excluded(ProviderId),
@@ -91,7 +111,9 @@ pub enum StickyCheck {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Exclusion {
+    /// The provider's breaker admits no call.
     CircuitBreakerOpen,
+    /// The provider failed its active checks.
     Unhealthy,
 }
 

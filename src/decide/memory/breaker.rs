@@ -13,12 +13,16 @@ use crate::{
     policy::{BreakerSettings, ProviderId, TenantId},
 };
 
+/// State of a provider's breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "ProviderBreakerState")]
 pub enum State {
+    /// Calls are admitted, and failures counted.
     Closed,
+    /// No call is admitted until the policy's `timeout_ms` has passed.
     Open,
+    /// A limited number of trial calls is admitted: enough successes close the breaker, one failure opens it.
     HalfOpen,
 }
 
@@ -36,7 +40,9 @@ impl State {
 /// Whether a provider may be called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
+    /// The breaker admits the call, or there is no breaker.
     Allowed,
+    /// The breaker is open, or the trial calls of a half-open one are used up.
     Denied,
 }
 
@@ -44,11 +50,17 @@ pub enum Admission {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trigger {
+    /// A failure took longer than `latency_threshold_ms`; opens.
     LatencyThresholdExceeded,
+    /// Failures in a row reached `failure_threshold`; opens.
     FailureThresholdExceeded,
+    /// The share of failures in the window reached `error_rate_threshold`; opens.
     ErrorRateThresholdExceeded,
+    /// A trial call failed; opens again.
     HalfOpenFailure,
+    /// The breaker was open for `timeout_ms`; opens half.
     TimeoutElapsed,
+    /// Successes while half open reached `success_threshold`; closes.
     SuccessThresholdMet,
 }
 
@@ -69,18 +81,27 @@ impl Trigger {
 /// A change of state, for the log and the metrics.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Transition {
+    /// The tenant whose breaker it is.
     pub tenant: TenantId,
+    /// The provider that the breaker guards.
     pub provider: ProviderId,
+    /// The state before.
     pub from: State,
+    /// The state after.
     pub to: State,
+    /// Why it changed.
     pub trigger: Trigger,
     /// Failures in a row after the change.
     pub failure_count: u32,
     /// Successes before the change: what closed a half-open breaker.
     pub success_count: u32,
+    /// Share of failures in the window before the change, 0–1.
     pub error_rate: f64,
+    /// Failures in the window before the change.
     pub window_failures: u32,
+    /// Results in the window before the change.
     pub window_total: u32,
+    /// The settings under which it changed.
     pub settings: BreakerSettings,
     /// Since the state before began.
     pub elapsed_ms: u64,
@@ -89,34 +110,50 @@ pub struct Transition {
 /// A breaker as an operator sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BreakerStatus {
+    /// The state as it stands: an open breaker becomes half open only with the next call.
     pub state: State,
     /// Unix milliseconds.
     pub state_changed_at: u64,
+    /// Milliseconds since the state began.
     pub elapsed_ms: u64,
+    /// Milliseconds that the breaker stays open, by its settings.
     pub timeout_ms: u64,
     /// Milliseconds until an open breaker admits trial calls; else 0.
     pub remaining_ms: u64,
+    /// Trial calls admitted of the half-open budget.
     pub half_open_calls_count: u32,
     /// Failures in a row.
     pub failure_count: u32,
+    /// Successes counted towards `success_threshold`.
     pub success_count: u32,
+    /// Share of failures in the window, 0–1; 0 if the window is empty.
     pub error_rate: f64,
+    /// Failures in the window.
     pub window_failures: u32,
+    /// Results in the window.
     pub window_total: u32,
     /// Since the breaker was made.
     pub total_failures: u64,
+    /// Since the breaker was made.
     pub total_successes: u64,
+    /// Those of the policy that last chose the provider, else the built-in ones.
     pub settings: BreakerSettings,
 }
 
 /// A breaker as it is kept over a restart. Its window is not.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BreakerRecord {
+    /// The state as it stands.
     pub state: State,
+    /// When the state began.
     pub changed_at: Timestamp,
+    /// Those of the policy that last chose the provider, else the built-in ones.
     pub settings: BreakerSettings,
+    /// Failures in a row.
     pub failure_count: u32,
+    /// Successes counted towards `success_threshold`.
     pub success_count: u32,
+    /// Trial calls admitted of the half-open budget.
     pub half_open_calls: u32,
 }
 
@@ -484,10 +521,12 @@ impl Breakers {
         self.table.retain(|key, _| keep(&key.0))
     }
 
+    /// Number of breakers, of all tenants.
     pub fn len(&self) -> usize {
         self.table.len()
     }
 
+    /// Whether there is no breaker.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

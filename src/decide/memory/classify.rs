@@ -3,7 +3,9 @@
 /// What became of a call, as far as it concerns a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallResult {
+    /// It counts for the provider.
     Success,
+    /// It counts against the provider.
     Failure,
 }
 

@@ -17,10 +17,13 @@ const WEIGHT: f64 = 0.2;
 /// Moving averages over a provider's results.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Estimate {
+    /// Milliseconds. A failure counts only if it took longer than the average.
     pub latency_ms: f64,
+    /// In the unit of the results. `None`: no result had a cost yet.
     pub cost: Option<f64>,
     /// Share of failures, 0–1.
     pub error_rate: f64,
+    /// Results since the first one, whether they had a latency and a cost or not.
     pub results: u64,
 }
 
@@ -58,6 +61,7 @@ pub struct Estimates {
 }
 
 impl Estimates {
+    /// The estimate used longest ago is forgotten where there would be more than this many.
     pub fn new(providers: usize) -> Self {
         Self {
             table: Table::new(providers, |_| false),
@@ -113,10 +117,12 @@ impl Estimates {
         self.table.remove(&ProviderName::new(tenant, provider)).is_some()
     }
 
+    /// Number of providers with results, of all tenants.
     pub fn len(&self) -> usize {
         self.table.len()
     }
 
+    /// Whether no provider has results.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

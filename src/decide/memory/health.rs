@@ -17,6 +17,7 @@ pub struct Health {
 }
 
 impl Health {
+    /// At most this many unhealthy providers are known; beyond that one is forgotten.
     pub fn new(providers: usize) -> Self {
         Self {
             unhealthy: Table::new(providers, |()| false),
@@ -32,6 +33,7 @@ impl Health {
                 .is_some()
     }
 
+    /// Notes what a provider's checks have found.
     pub fn set(&self, tenant: &TenantId, provider: &ProviderId, healthy: bool) {
         let name = ProviderName::new(tenant, provider.as_str());
         if healthy {
@@ -49,6 +51,7 @@ impl Health {
         self.unhealthy.len()
     }
 
+    /// Whether no provider is unhealthy.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

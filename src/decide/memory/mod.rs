@@ -38,14 +38,20 @@ pub struct MemoryLimits {
 /// All of it.
 #[derive(Debug)]
 pub struct Memory {
+    /// Sticky sessions.
     pub sticky: StickyTable,
+    /// Breakers of providers.
     pub breakers: Breakers,
+    /// Token buckets.
     pub buckets: Buckets,
+    /// Latency and cost of providers, from their results.
     pub estimates: Estimates,
+    /// Providers that failed their active checks.
     pub health: Health,
 }
 
 impl Memory {
+    /// An empty memory.
     pub fn new(limits: MemoryLimits) -> Self {
         Self {
             sticky: StickyTable::new(limits.sessions),
@@ -79,7 +85,9 @@ impl Memory {
 /// What a sweep has forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Swept {
+    /// Sticky sessions whose time was over.
     pub sessions: usize,
+    /// Token buckets that were idle.
     pub buckets: usize,
 }
 

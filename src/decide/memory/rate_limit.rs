@@ -23,8 +23,11 @@ pub const LONGEST_RETRY_AFTER_SECONDS: u64 = 60;
 /// Whose bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum BucketKey {
+    /// The bucket of all requests of the process.
     Global,
+    /// The bucket of all requests of a tenant.
     Tenant(TenantId),
+    /// The bucket of the requests under one policy of a tenant.
     Policy(TenantId, PolicyId),
 }
 
@@ -41,6 +44,7 @@ impl BucketKey {
 /// A token was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remaining {
+    /// Whole tokens left.
     pub tokens: u32,
     /// Unix seconds at which the next tokens come.
     pub reset_unix_seconds: u64,
@@ -51,6 +55,7 @@ pub struct Remaining {
 pub struct Refused {
     /// 1–60.
     pub retry_after_seconds: u64,
+    /// Unix seconds at which a token comes.
     pub reset_unix_seconds: u64,
 }
 
@@ -61,7 +66,9 @@ pub struct BucketStatus {
     pub tokens: f64,
     /// Requests per window, as the policy says them.
     pub limit: f64,
+    /// Seconds that `limit` refers to.
     pub window_seconds: u32,
+    /// Tokens that the bucket holds when full.
     pub burst: u32,
     /// Unix milliseconds.
     pub last_refill: u64,
@@ -70,10 +77,15 @@ pub struct BucketStatus {
 /// A bucket's content and clock, as it is kept over a restart.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BucketRecord {
+    /// Tokens as of the last tick.
     pub tokens: f64,
+    /// The time of the last tick.
     pub last_tick: Timestamp,
+    /// Tokens that each tick brings.
     pub requests_per_second: f64,
+    /// Tokens that the bucket holds when full.
     pub burst: u32,
+    /// The policy's window in seconds; an idle bucket is kept for at least as long.
     pub window_seconds: u32,
 }
 
@@ -250,10 +262,12 @@ impl Buckets {
         self.table.retain(|key, _| key.tenant().is_none_or(&mut *keep))
     }
 
+    /// Number of buckets.
     pub fn len(&self) -> usize {
         self.table.len()
     }
 
+    /// Whether there is no bucket.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -35,7 +35,9 @@ const NONE: u32 = u32::MAX;
 /// key's name is part of it; values that are no texts count by their JSON, and are never equal to a text.
 #[derive(Debug, Clone, Copy)]
 pub struct Session<'a> {
+    /// The tenant whose session it is.
     pub tenant: &'a TenantId,
+    /// The context's value under the policy's `session_key`.
     pub value: &'a Value,
 }
 
@@ -44,6 +46,7 @@ pub struct Session<'a> {
 pub struct SessionView {
     /// The text, or the JSON of a value that is none, or `sha256:` and the digest of a long one.
     pub value: String,
+    /// The provider that the session is kept with.
     pub provider: ProviderId,
     /// Unix seconds.
     pub last_set: u64,
@@ -54,12 +57,15 @@ pub struct SessionView {
 /// A session as it is kept over a restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRecord {
+    /// The tenant whose session it is.
     pub tenant: TenantId,
     /// The value's kind and text.
     pub key: Box<str>,
+    /// The provider that the session is kept with.
     pub provider: ProviderId,
     /// Unix seconds.
     pub last_set: u32,
+    /// Seconds that the session lives after `last_set`.
     pub ttl_seconds: u32,
 }
 
@@ -542,10 +548,12 @@ impl StickyTable {
         found
     }
 
+    /// Number of sessions, of all tenants.
     pub fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
     }
 
+    /// Whether there is no session.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

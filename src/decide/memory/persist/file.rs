@@ -45,10 +45,20 @@ pub enum PersistError {
     },
     /// The file is torn, or was edited.
     #[error("{path} is damaged: {reason}")]
-    Damaged { path: PathBuf, reason: &'static str },
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A later version wrote the file.
     #[error("{path} has format {found}; this version reads {FORMAT}")]
-    Format { path: PathBuf, found: u32 },
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// The format that its header names.
+        found: u32,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
