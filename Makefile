@@ -25,9 +25,9 @@ build: ## Build the release binary
 	cargo build --release --locked
 
 demo: ## Run a sidecar with its own small policy store, to try things out
-	@[[ -e target/demo/beamline-sidecar ]] || echo "The first build of the demonstration takes about @@ minutes on two cores." >&2
-	tests/setup.sh demo
-	cargo build --profile demo --locked --bin beamline-sidecar
+	@[[ -e $${CARGO_TARGET_DIR:-target}/demo/beamline-sidecar ]] || \
+		echo "The first build takes about five minutes on two cores: most of it is the compiler for extensions." >&2
+	tests/setup.sh demo & cargo build --profile demo --locked --bin beamline-sidecar; wait $$!
 	cargo run --profile demo --locked --quiet -- demo --extensions wasm-extensions/target/components
 
 test: ## Run every test that needs no outside service
