@@ -7,42 +7,73 @@ use serde_json::{Map, Value};
 /// Every cause of a refusal or an error, by the name that callers, metrics and logs know it by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
+    /// A path, header or body does not have the required form.
     InvalidRequest,
+    /// The body is not JSON.
     InvalidJson,
+    /// The bearer token is absent or wrong.
     Unauthorized,
+    /// Without a token, only clients on this machine are allowed.
     Forbidden,
+    /// The path, or what it names, does not exist.
     NotFound,
+    /// The path exists and does not accept the method.
     MethodNotAllowed,
+    /// The operation does not fit the present state of what it names.
     Conflict,
+    /// The changes since the given revision are no longer known; the client must take a snapshot.
     SnapshotRequired,
+    /// The request did not arrive, or was not carried out, in time.
     RequestTimeout,
+    /// The body has no `Content-Length`.
     LengthRequired,
+    /// `If-Match` or `If-None-Match` of a write is not satisfied.
     PreconditionFailed,
+    /// The body is larger than the limit.
     PayloadTooLarge,
+    /// The media type of the body is not accepted.
     UnsupportedMediaType,
+    /// The body is JSON and not a valid policy; `error.details` lists the problems.
     InvalidPolicy,
+    /// Too many requests. The limits of decisions have [`RateLimitExceeded`](Self::RateLimitExceeded).
     RateLimited,
+    /// A bug, or a failure of this machine; the log has the cause.
     InternalError,
+    /// The request has passed through this sidecar before: `heir.url` leads back to it.
     LoopDetected,
+    /// HEIR's answer cannot be used, or a forwarded request received none.
     HeirError,
+    /// Only HEIR could answer, and it is unavailable.
     HeirUnavailable,
+    /// HEIR has not confirmed the policy for `refresh.expired_after_ms`, and `refresh.when_expired` is `refuse`.
     PolicyExpired,
+    /// A limit on concurrent work is reached.
     Overloaded,
+    /// The write journal is full or cannot be written.
     JournalUnavailable,
+    /// HEIR did not answer in time.
     HeirTimeout,
     /// A request for a decision that does not have the contract's form.
     InvalidDecideRequest,
     /// A request for a decision that is too large to be read.
     DecideRequestTooLarge,
+    /// The tenant may not request decisions (`decide.allowed_tenants`); `unauthorized` on the wire.
     TenantForbidden,
+    /// The policy that a decision needs does not exist.
     PolicyNotFound,
+    /// A policy's, a tenant's or the global rate limit refused the decision.
     RateLimitExceeded,
+    /// No provider is available.
     DecisionFailed,
+    /// The request's deadline has passed; `internal` on the wire.
     DeadlineExceeded,
     /// The policy names more extensions than a pipeline may have.
     PipelineTooLong,
+    /// A required extension other than a post-processor failed.
     ExtensionError,
+    /// A validator rejected the request, or failed and is set to block.
     ValidatorBlocked,
+    /// A required post-processor failed.
     PostProcessorFailed,
 }
 
@@ -50,12 +81,19 @@ pub enum ErrorCode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum GrpcCode {
+    /// INVALID_ARGUMENT.
     InvalidArgument = 3,
+    /// NOT_FOUND.
     NotFound = 5,
+    /// PERMISSION_DENIED.
     PermissionDenied = 7,
+    /// RESOURCE_EXHAUSTED.
     ResourceExhausted = 8,
+    /// INTERNAL.
     Internal = 13,
+    /// UNAVAILABLE.
     Unavailable = 14,
+    /// UNAUTHENTICATED.
     Unauthenticated = 16,
 }
 
@@ -199,9 +237,13 @@ impl ErrorCode {
 /// The family of a refused request for a decision, `error.intake_error_code` (contract: messaging 2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IntakeCode {
+    /// A field is missing or does not have the contract's form.
     SchemaValidationFailed,
+    /// The contract's version is not supported.
     VersionUnsupported,
+    /// An id that correlates requests is malformed.
     CorrelationFieldsInvalid,
+    /// The tenant may not request decisions.
     TenantForbidden,
 }
 
@@ -222,6 +264,7 @@ impl IntakeCode {
 pub struct LimitState {
     /// Requests per window.
     pub limit: u64,
+    /// Requests that are still allowed now.
     pub remaining: u64,
     /// Unix seconds at which the next request is allowed.
     pub reset_unix_seconds: u64,
@@ -232,12 +275,14 @@ pub struct LimitState {
 pub struct CurrentVersion {
     /// The entity tag, in quotes.
     pub etag: String,
+    /// HEIR's revision; `None` where HEIR keeps none.
     pub revision: Option<u64>,
 }
 
 /// The decision that was refused, as explanations and logs name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedDecision {
+    /// The decision's id.
     pub id: String,
     /// Hex digits.
     pub seed: String,
@@ -246,6 +291,7 @@ pub struct RefusedDecision {
 /// An error on its way to the caller.
 #[derive(Debug, Clone)]
 pub struct Failure {
+    /// The cause, which determines the status and the code on the wire.
     pub code: ErrorCode,
     /// A sentence for a person; never holds a secret or a document's content.
     pub message: String,
@@ -268,8 +314,11 @@ pub struct Attributes {
     pub request_id: Option<String>,
     /// `context.trace_id`.
     pub trace_id: Option<String>,
+    /// The rate limit that refused the request; `None` for other causes.
     pub limit: Option<LimitState>,
+    /// The version that a write conflicts with; `None` where it is unknown or does not exist.
     pub current: Option<CurrentVersion>,
+    /// The refused decision; `None` where no decision was begun.
     pub decision: Option<RefusedDecision>,
     /// The methods that the path has.
     pub allow: Option<&'static str>,

@@ -27,7 +27,9 @@ use crate::{
 /// Where the configuration is read from, the first time and again.
 #[derive(Debug, Clone, Default)]
 pub struct ConfigSource {
+    /// The YAML file; `None`: the environment and the defaults alone.
     pub file: Option<PathBuf>,
+    /// The variables that take precedence over the file.
     pub environment: Environment,
     /// This program, to be started for what needs a process of its own. Empty: the one that runs, even if its file
     /// has been replaced since.

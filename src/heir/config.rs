@@ -19,9 +19,13 @@ pub struct HeirConfig {
     pub tenants: Vec<String>,
     /// File with the bearer token for HEIR; read again when it changes.
     pub token_file: PathBuf,
+    /// TLS of the connections to HEIR.
     pub tls: TlsConfig,
+    /// Limits of the connection pool.
     pub pool: PoolConfig,
+    /// Attempts and the pauses between them.
     pub retry: RetryConfig,
+    /// The circuit breaker for HEIR.
     pub breaker: BreakerConfig,
     /// How often `/health` is asked.
     #[schemars(range(min = 100, max = 3_600_000))]

@@ -11,7 +11,10 @@ use crate::failure::{ErrorCode, Failure};
 pub enum HeirError {
     /// The breaker is open, or HEIR asked for a pause.
     #[error("HEIR is left alone for another {} ms after it failed repeatedly", retry_in.as_millis())]
-    Paused { retry_in: Duration },
+    Paused {
+        /// Time until the next attempt is allowed.
+        retry_in: Duration,
+    },
     /// No connection could be made.
     #[error("HEIR cannot be reached")]
     Connect(#[source] hyper_util::client::legacy::Error),
@@ -20,7 +23,10 @@ pub enum HeirError {
     PoolExhausted,
     /// Head or body did not arrive in time.
     #[error("HEIR did not answer within {} ms", after.as_millis())]
-    Timeout { after: Duration },
+    Timeout {
+        /// The time-out that passed.
+        after: Duration,
+    },
     /// The connection broke after it was made.
     #[error("the connection to HEIR broke")]
     Interrupted(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -34,13 +40,19 @@ pub enum HeirError {
     },
     /// 410: the changes since a revision are not known any more.
     #[error("HEIR cannot tell what changed since then{}", if *.restored { ": it was restored from a backup" } else { "" })]
-    Gone { restored: bool },
+    Gone {
+        /// Whether HEIR was restored from a backup, not merely had its history cut short.
+        restored: bool,
+    },
     /// A redirect.
     #[error("HEIR answered {0}, a redirect; redirects are never followed")]
     Redirect(StatusCode),
     /// The body is longer than the caller takes.
     #[error("HEIR's answer has more than {limit} bytes")]
-    TooLarge { limit: u64 },
+    TooLarge {
+        /// Most bytes that the caller accepts.
+        limit: u64,
+    },
     /// The body has a content encoding.
     #[error("HEIR's answer is encoded as {0:?}, which was not asked for")]
     Encoded(String),

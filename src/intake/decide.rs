@@ -23,6 +23,7 @@ use crate::{
 pub struct Options {
     /// Repeats a decision; only where [`Intake::allows_seed`]. `None`: a new one.
     pub seed: Option<Seed>,
+    /// Whether the answer explains the decision.
     pub explain: Explain,
 }
 
@@ -34,22 +35,30 @@ pub enum Explain {
     IfContextAsks,
     /// At the level of the context, the policy or the process.
     AtItsLevel,
+    /// At this level.
     At(DetailLevel),
 }
 
 /// A decision that was made, with everything that an answer says of it.
 #[derive(Debug)]
 pub struct Decided<'a> {
+    /// The request, parsed and valid.
     pub request: DecideRequest<'a>,
+    /// Identifies the decision in answers and logs.
     pub id: DecisionId,
+    /// Seed of the random choices; the same seed repeats the decision.
     pub seed: Seed,
+    /// The outcome of the pipeline.
     pub decision: Decision,
     /// The context that the decision was made in.
     pub context: Context,
     /// What the decision adds to the context to make its metadata.
     pub extras: Context,
+    /// Estimated latency of the chosen provider, in milliseconds.
     pub expected_latency_ms: u64,
+    /// Estimated cost of the call to the chosen provider.
     pub expected_cost: f64,
+    /// `None` where none was asked for.
     pub explanation: Option<Explanation>,
     /// The snapshot that the policy is from.
     pub stamp: SnapshotStamp,

@@ -18,12 +18,17 @@ use crate::{
 /// What a dry run decided.
 #[derive(Debug)]
 pub struct DryRun {
+    /// The chosen provider.
     pub provider: ProviderId,
+    /// Why it was chosen; `reason` on the wire.
     pub reason: &'static str,
+    /// `priority` on the wire.
     pub priority: u8,
+    /// The extensions that were run, in order.
     pub executed_extensions: Vec<Executed>,
     /// The payload as the pre-processors left it.
     pub final_payload: Value,
+    /// How the decision came about.
     pub explanation: Explanation,
 }
 

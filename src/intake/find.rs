@@ -21,6 +21,7 @@ pub struct SnapshotStamp {
     pub source: Source,
     /// Milliseconds since HEIR last confirmed the snapshot.
     pub age_ms: u64,
+    /// `age_ms` against the limits of the configuration.
     pub age: Age,
 }
 

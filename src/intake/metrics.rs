@@ -23,6 +23,7 @@ const RESULT_MS: &[f64] = &[
 /// All of them.
 #[derive(Debug)]
 pub struct IntakeMetrics {
+    /// Requests that wait for HEIR or the disk.
     pub waiting_requests: IntGauge,
     breaker_events: IntCounterVec,
     breaker_state: IntGaugeVec,
@@ -36,9 +37,13 @@ pub struct IntakeMetrics {
     results: IntCounterVec,
     results_failed: IntCounterVec,
     providers: Mutex<HashSet<String>>,
+    /// Requests for decisions of tenants that may not request them.
     pub tenants_rejected: IntCounter,
+    /// Results that had been counted before.
     pub results_duplicate: IntCounter,
+    /// Latencies that results report, in milliseconds.
     pub result_latency_ms: Histogram,
+    /// Sticky sessions in memory.
     pub sticky_sessions: IntGauge,
     sticky_evictions: IntCounter,
     bucket_evictions: IntCounter,
@@ -236,10 +241,12 @@ impl IntakeMetrics {
         gauge.set(i64::try_from(remaining).unwrap_or(i64::MAX));
     }
 
+    /// Counts one accepted result by its status.
     pub fn result(&self, status: &str) {
         self.results.with_label_values(&[status]).inc();
     }
 
+    /// Counts one refused result by its reason and the platform's error code.
     pub fn result_refused(&self, reason: &str, error_code: &str) {
         self.results_failed.with_label_values(&[reason, error_code]).inc();
     }

@@ -27,9 +27,13 @@ const TEXT_BYTES: usize = 256;
 /// A request that can be decided on.
 #[derive(Debug)]
 pub struct DecideRequest<'a> {
+    /// The tenant whose policy decides.
     pub tenant: TenantId,
+    /// The policy that decides.
     pub policy_id: PolicyId,
+    /// Correlates request and answer.
     pub request_id: Cow<'a, str>,
+    /// The caller's trace id; `None` where it sent none.
     pub trace_id: Option<Cow<'a, str>>,
     /// The request's own part of the context.
     pub context: Context,
@@ -52,12 +56,15 @@ pub struct DecideRequest<'a> {
 /// Why a request is refused before its policy is looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidDecideRequest {
+    /// The family of the refusal, `error.intake_error_code`.
     pub intake: IntakeCode,
     /// The contract's name for it; `details.reason`.
     pub reason: &'static str,
+    /// A sentence for a person.
     pub message: String,
     /// As far as they could be found.
     pub request_id: Option<String>,
+    /// As far as it could be found.
     pub trace_id: Option<String>,
 }
 

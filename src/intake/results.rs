@@ -39,6 +39,7 @@ struct Invalid(&'static str, &'static str, String);
 /// How many results of a request were new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Accepted {
+    /// Results that were new and have been counted.
     pub accepted: u32,
     /// Results that had been counted before.
     pub duplicates: u32,

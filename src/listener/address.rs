@@ -10,7 +10,9 @@ use std::{
 /// A place to listen at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
+    /// An IP address and port.
     Tcp(SocketAddr),
+    /// The absolute path of a Unix socket.
     Unix(PathBuf),
 }
 
@@ -52,7 +54,9 @@ impl fmt::Display for Address {
 /// Who is at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
+    /// The remote IP address and port.
     Tcp(SocketAddr),
+    /// A client of a Unix socket, which has no address.
     Unix,
 }
 

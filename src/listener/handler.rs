@@ -15,7 +15,9 @@ pub trait Handler: Send + Sync + 'static {
 
 /// An answer, or the wait for one.
 pub enum Reply {
+    /// The answer is complete.
     Ready(Response),
+    /// The answer is pending; the future must be polled.
     Later(Pin<Box<dyn Future<Output = Response> + Send>>),
 }
 

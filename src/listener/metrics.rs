@@ -14,7 +14,9 @@ pub struct ListenersMetrics {
 /// What one listener reports of itself.
 #[derive(Debug, Clone)]
 pub struct ListenerMetrics {
+    /// Open connections.
     pub connections: IntGauge,
+    /// Connections that could not be accepted.
     pub accept_errors: IntCounter,
 }
 

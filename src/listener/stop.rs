@@ -7,6 +7,8 @@ use tokio_util::sync::CancellationToken;
 /// the answer they are busy with.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
+    /// Step 1: requests are served, and every answer carries `Connection: close`.
     pub draining: CancellationToken,
+    /// Step 2: no new connections, and each open one ends after its current answer.
     pub closing: CancellationToken,
 }

@@ -16,24 +16,35 @@ use crate::{
 pub struct ExtensionList {
     /// Those that can be called, by id.
     pub extensions: Vec<ExtensionEntry>,
+    /// Those that are registered and disabled, by id.
     pub disabled: Vec<DisabledEntry>,
     /// What is wrong with records, by extension.
     pub problems: BTreeMap<String, Vec<Problem>>,
+    /// Calls of all extensions that run now.
     pub instances: InstanceCounts,
+    /// Calls that wait for the slow worker threads.
     pub slow_lane: WorkerPool,
 }
 
 /// An extension that can be called.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ExtensionEntry {
+    /// The id that policies name.
     pub id: String,
+    /// What kind of extension it is.
     #[serde(rename = "type")]
     pub kind: Kind,
+    /// From its manifest.
     pub description: String,
+    /// Where its manifest came from.
     pub source: ManifestSource,
+    /// What its manifest allows it to do.
     pub capabilities: Vec<Capability>,
+    /// Most calls at one time.
     pub concurrency: u32,
+    /// Every instance of every version.
     pub versions: Vec<TargetEntry>,
+    /// Where its calls run: `fast`, `slow` or `idle`.
     pub lane: &'static str,
     /// Of its breaker: `closed`, `open` or `half_open`.
     pub state: &'static str,
@@ -42,9 +53,13 @@ pub struct ExtensionEntry {
 /// One instance of one version.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct TargetEntry {
+    /// The version of the release.
     pub version: String,
+    /// `null` where the manifest names no instances.
     pub instance_id: Option<String>,
+    /// Share of calls, relative to the weights of the other instances.
     pub weight: u32,
+    /// Where the module is from; `null` where the manifest names none.
     pub module: Option<String>,
     /// Of the module, in hex.
     pub sha256: String,
@@ -52,22 +67,29 @@ pub struct TargetEntry {
     pub bytes: usize,
     /// `compact` or `interpreter`.
     pub profile: &'static str,
+    /// The host interfaces that the module imports.
     pub imports: Vec<String>,
+    /// What one call of it may use.
     pub limits: TargetLimits,
 }
 
 /// What one call may use.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub struct TargetLimits {
+    /// Most linear memory, in bytes.
     pub memory_bytes: usize,
+    /// Longest output, in bytes.
     pub output_bytes: usize,
+    /// Most elements of one table.
     pub table_elements: usize,
 }
 
 /// An extension that is registered and not to be called.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct DisabledEntry {
+    /// The id that policies name.
     pub id: String,
+    /// What disabled it.
     pub by: DisabledBy,
 }
 
@@ -84,15 +106,20 @@ pub enum DisabledBy {
 /// Instances that run.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub struct InstanceCounts {
+    /// Calls that run now.
     pub running: usize,
+    /// Most calls at one time, `extensions.max_instances`.
     pub most: u32,
 }
 
 /// Calls that wait for threads of their own.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub struct WorkerPool {
+    /// Calls that wait for a thread.
     pub waiting: usize,
+    /// Threads of the pool.
     pub threads: u32,
+    /// Most calls that may wait, `extensions.max_queued_calls`.
     pub most: u32,
 }
 
@@ -100,28 +127,38 @@ pub struct WorkerPool {
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ExtensionView {
+    /// It can be called.
     Callable(Box<ExtensionDetail>),
+    /// It is disabled or its record is unusable.
     Unavailable(Unavailable),
 }
 
 /// One extension that can be called, with its health and its last crashes.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ExtensionDetail {
+    /// The extension as the list has it.
     #[serde(flatten)]
     pub entry: ExtensionEntry,
     /// What is wrong with its record; it then runs as it did before.
     pub problems: Option<Vec<Problem>>,
+    /// Recent calls and their outcomes.
     pub health: HealthReport,
+    /// The breaker that stops calls after repeated failures.
     pub circuit_breaker: BreakerReport,
+    /// Its last crashes.
     pub last_traps: Vec<LastTrap>,
 }
 
 /// One extension that is registered and cannot be called.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Unavailable {
+    /// The id that policies name.
     pub id: String,
+    /// Whether it is disabled, not merely broken.
     pub disabled: bool,
+    /// What disabled it.
     pub by: DisabledBy,
+    /// What is wrong with its record; `null`: nothing.
     pub problems: Option<Vec<Problem>>,
 }
 

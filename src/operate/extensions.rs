@@ -23,6 +23,7 @@ use crate::{
 /// What an operator can do to an extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExtensionChange {
+    /// Undo an operator's `Disable`.
     Enable,
     /// Until the next start, whatever its record says.
     Disable,
@@ -44,13 +45,16 @@ impl ExtensionChange {
 /// Whether a change changed anything.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub struct ExtensionChanged {
+    /// Always `true`.
     pub ok: bool,
+    /// `false`: the extension was in that state already.
     pub changed: bool,
 }
 
 /// What there is after the directory was read again.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ExtensionsReloaded {
+    /// Always `true`.
     pub ok: bool,
     /// Extensions that can be called.
     pub extensions: usize,

@@ -9,6 +9,7 @@ use crate::failure::{ErrorCode, Failure};
 /// The log filter in force.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct LogFilter {
+    /// In the form of the key `log.filter`.
     pub filter: String,
 }
 

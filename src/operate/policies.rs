@@ -15,50 +15,68 @@ use crate::{
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum PolicyList {
+    /// Without a tenant in the query.
     Tenants(TenantList),
+    /// With a tenant in the query.
     Policies(TenantPolicies),
 }
 
 /// The tenants with policies in memory, by id.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct TenantList {
+    /// Sorted by id.
     pub tenants: Vec<TenantEntry>,
 }
 
 /// One tenant and how many policies it has.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct TenantEntry {
+    /// The tenant.
     pub tenant_id: TenantId,
+    /// Number of its policies in memory.
     pub policies: usize,
 }
 
 /// The policies of one tenant, by id.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct TenantPolicies {
+    /// The tenant.
     pub tenant_id: String,
+    /// Sorted by id.
     pub policies: Vec<PolicyEntry>,
 }
 
 /// One policy of a list.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct PolicyEntry {
+    /// Unique within the tenant.
     pub policy_id: PolicyId,
+    /// Identifies the version of the document.
     pub etag: ETag,
+    /// HEIR's revision; `null` where HEIR keeps none.
     pub revision: Option<u64>,
+    /// Size of the document.
     pub bytes: usize,
+    /// Where the policy came from.
     pub source: Source,
 }
 
 /// One policy as decisions understand it.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct PolicyDetail {
+    /// The tenant.
     pub tenant_id: String,
+    /// Unique within the tenant.
     pub policy_id: String,
+    /// Identifies the version of the document.
     pub etag: ETag,
+    /// HEIR's revision; `null` where HEIR keeps none.
     pub revision: Option<u64>,
+    /// Where the policy came from.
     pub source: Source,
     /// The policy in its normal form.
     pub policy: Value,
+    /// Warnings about the policy, which was accepted all the same.
     pub problems: Vec<Problem>,
 }
 

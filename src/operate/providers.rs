@@ -14,6 +14,7 @@ use crate::{
 /// What decisions remember of a tenant's providers.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ProviderList {
+    /// The tenant.
     pub tenant_id: TenantId,
     /// By provider.
     pub providers: Vec<ProviderEntry>,
@@ -22,6 +23,7 @@ pub struct ProviderList {
 /// What decisions remember of one provider.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ProviderEntry {
+    /// Unique within the tenant.
     pub provider_id: ProviderId,
     /// `null`: no policy has asked for a breaker yet.
     pub breaker: Option<BreakerReport>,
@@ -34,30 +36,45 @@ pub struct ProviderEntry {
 /// A provider's breaker, with the settings that it follows.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct BreakerReport {
+    /// Closed, open or half open.
     pub state: State,
     /// Unix milliseconds.
     pub state_changed_at: u64,
+    /// Milliseconds since the state changed.
     pub elapsed_ms: u64,
+    /// Milliseconds that an open breaker waits before it becomes half open.
     pub timeout_ms: u64,
     /// Until an open breaker becomes half open; else 0.
     pub remaining_ms: u64,
+    /// Trial calls admitted since the breaker became half open.
     pub half_open_calls_count: u32,
     /// Failures in a row.
     pub failure_count: u32,
+    /// Successes in the half-open state, towards `success_threshold`.
     pub success_count: u32,
+    /// Share of failures in the window, 0 to 1.
     pub error_rate: f64,
+    /// Failures in the window.
     pub window_failures: u32,
+    /// Results in the window.
     pub window_total: u32,
     /// Since the breaker was made.
     pub total_failures: u64,
     /// Since the breaker was made.
     pub total_successes: u64,
+    /// Failures in a row that open the breaker.
     pub failure_threshold: u32,
+    /// Successes that close a half-open breaker.
     pub success_threshold: u32,
+    /// Trial calls that a half-open breaker admits.
     pub half_open_max_calls: u32,
+    /// Share of failures in the window that opens the breaker; above 1 the rate has no effect.
     pub error_rate_threshold: f64,
+    /// Length of the window.
     pub error_rate_window_seconds: u32,
+    /// Results in the window before the rate counts.
     pub error_rate_min_requests: u32,
+    /// Latency above which a failed call opens the breaker at once; `null`: latency opens no breaker.
     pub latency_threshold_ms: Option<u64>,
 }
 
@@ -76,16 +93,20 @@ pub enum BreakerChange {
 /// A breaker that was changed.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct BreakerChanged {
+    /// Always `true`.
     pub ok: bool,
     /// The state before.
     pub was: State,
+    /// The breaker after the change; `null` where it was removed in the meantime.
     pub breaker: Option<BreakerReport>,
 }
 
 /// Whether there was an estimate to forget.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub struct EstimateForgotten {
+    /// Always `true`.
     pub ok: bool,
+    /// `false`: there was no estimate.
     pub forgotten: bool,
 }
 

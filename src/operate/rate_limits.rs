@@ -32,6 +32,7 @@ pub struct RateLimitList {
 pub struct BucketEntry {
     /// `null`: the bucket of the whole tenant.
     pub policy_id: Option<PolicyId>,
+    /// The tokens and the limits of the bucket.
     #[serde(flatten)]
     pub status: BucketStatus,
 }
@@ -40,14 +41,18 @@ pub struct BucketEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RateLimitScope {
+    /// The bucket of all requests.
     Global,
+    /// The bucket of one tenant.
     Tenant,
+    /// The bucket of one policy.
     Policy,
 }
 
 /// A bucket was filled again.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub struct RateLimitReset {
+    /// Always `true`.
     pub ok: bool,
 }
 

@@ -12,8 +12,11 @@ use crate::{
 /// What a refresh came to, and the place reached.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Refreshed {
+    /// Always `true`.
     pub ok: bool,
+    /// What the refresh changed.
     pub outcome: Outcome,
+    /// The position of the snapshot after the refresh.
     #[serde(flatten)]
     pub coordinates: Coordinates,
 }

@@ -28,7 +28,9 @@ pub struct SessionList {
 /// How many sessions were forgotten.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub struct SessionsForgotten {
+    /// Always `true`.
     pub ok: bool,
+    /// Number of sessions that were removed.
     pub forgotten: usize,
 }
 

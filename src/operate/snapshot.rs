@@ -19,6 +19,7 @@ use crate::{
 pub struct Coordinates {
     /// What HEIR can do, as far as it is known.
     pub level: Option<Level>,
+    /// What the absence of a policy means.
     pub coverage: Coverage,
     /// `null` where HEIR keeps no revisions.
     pub revision: Option<u64>,
@@ -26,17 +27,21 @@ pub struct Coordinates {
     pub chain: Option<String>,
     /// Since HEIR last confirmed the snapshot.
     pub age_ms: u64,
+    /// `age_ms` against the limits of the configuration.
     pub freshness: Age,
+    /// Where HEIR's part of the snapshot came from.
     pub source: Origin,
 }
 
 /// The snapshot, what keeps it up to date, and its problems.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct SnapshotStatus {
+    /// The position of the snapshot in HEIR's history.
     #[serde(flatten)]
     pub coordinates: Coordinates,
     /// Policies that a lookup finds.
     pub policies: usize,
+    /// Tenants with policies in memory.
     pub tenants: usize,
     /// Extensions that HEIR has records of.
     pub extensions: usize,
@@ -44,6 +49,7 @@ pub struct SnapshotStatus {
     pub bytes: usize,
     /// Counts the publications of this process.
     pub generation: u64,
+    /// Whether the sidecar is ready, and if not, why.
     pub ready: ReadinessStatus,
     /// `null` where there is no HEIR.
     pub refresh: Option<Status>,
@@ -51,9 +57,11 @@ pub struct SnapshotStatus {
     pub heir: Option<HeirStatus>,
     /// The first 1 000 policies that were refused, or whose extensions refuse their configurations.
     pub problems: Vec<PolicyProblems>,
+    /// Number of policies with problems, including those that are not listed.
     pub problem_count: usize,
     /// The first 1 000 policies that were accepted with warnings.
     pub warnings: Vec<PolicyProblems>,
+    /// Number of policies with warnings, including those that are not listed.
     pub warning_count: usize,
     /// Files of `policies_dir` that cannot be used.
     pub bad_files: Vec<BadFile>,
@@ -66,7 +74,9 @@ pub struct SnapshotStatus {
 /// The connection to HEIR.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct HeirStatus {
+    /// Base URL, from `heir.url`.
     pub url: String,
+    /// Whether HEIR answered the last call.
     pub up: bool,
     /// `closed`, `open` or `half_open`.
     pub breaker: &'static str,
@@ -75,8 +85,11 @@ pub struct HeirStatus {
 /// What is wrong with one policy.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct PolicyProblems {
+    /// The tenant.
     pub tenant_id: TenantId,
+    /// Unique within the tenant.
     pub policy_id: PolicyId,
+    /// Each with its path in the document.
     pub problems: Vec<Problem>,
 }
 

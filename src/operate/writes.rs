@@ -19,15 +19,20 @@ pub struct Journal {
     pub queued: usize,
     /// Writes that wait for an operator.
     pub conflicts: usize,
+    /// Every write in the journal.
     pub writes: Vec<WriteEntry>,
 }
 
 /// One write.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct WriteEntry {
+    /// Identifies the write in the journal.
     pub id: EntryId,
+    /// The tenant of the policy.
     pub tenant_id: TenantId,
+    /// The policy that is written.
     pub policy_id: PolicyId,
+    /// What is to be done in HEIR.
     pub op: WriteOperation,
     /// Of the document that is written.
     pub etag: Option<ETag>,
@@ -35,7 +40,9 @@ pub struct WriteEntry {
     pub bytes: Option<usize>,
     /// What HEIR was believed to have.
     pub base: Base,
+    /// Unix milliseconds at which the write was accepted.
     pub queued_unix_ms: u64,
+    /// Queued, or in conflict and why.
     pub status: write::State,
 }
 
@@ -43,14 +50,18 @@ pub struct WriteEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WriteOperation {
+    /// Create or replace the policy.
     Put,
+    /// Delete the policy.
     Delete,
 }
 
 /// A write that was settled.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Settled {
+    /// Always `true`.
     pub ok: bool,
+    /// The write as it was settled.
     pub write: WriteEntry,
 }
 

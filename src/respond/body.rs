@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 /// What the data plane sends. An enum and not a boxed trait object: the lookup path must not allocate for it.
 #[derive(Debug)]
 pub enum Body {
+    /// Complete in memory.
     Full(Full<Bytes>),
     /// Passed on frame by frame as it arrives.
     Streamed(Incoming),

@@ -15,14 +15,17 @@ use crate::policy::{InvalidId, PolicyId, TenantId, check_id};
 pub struct PathId<'a>(Cow<'a, str>);
 
 impl PathId<'_> {
+    /// The decoded id.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
+    /// The id as a tenant's.
     pub fn tenant(&self) -> Result<TenantId, InvalidId> {
         TenantId::parse(&self.0)
     }
 
+    /// The id as a policy's.
     pub fn policy(&self) -> Result<PolicyId, InvalidId> {
         PolicyId::parse(&self.0)
     }
@@ -36,7 +39,12 @@ const COMPLEXITY: &str = "complexity";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target<'a> {
     /// `/api/v1/policies/{tenant}/{policy}`
-    Policy { tenant: PathId<'a>, policy: PathId<'a> },
+    Policy {
+        /// The tenant.
+        tenant: PathId<'a>,
+        /// The policy of the tenant.
+        policy: PathId<'a>,
+    },
     /// `/api/v1/policies/{tenant}`
     Tenant(PathId<'a>),
     /// `/health`
@@ -48,7 +56,12 @@ pub enum Target<'a> {
     /// `/api/v1/policies/dry-run`
     DryRun,
     /// `/api/v1/policies/{tenant}/{policy}/complexity`
-    Complexity { tenant: PathId<'a>, policy: PathId<'a> },
+    Complexity {
+        /// The tenant.
+        tenant: PathId<'a>,
+        /// The policy of the tenant.
+        policy: PathId<'a>,
+    },
     /// A sound path that means nothing to the policy store's part of the API.
     Other,
 }
@@ -56,18 +69,25 @@ pub enum Target<'a> {
 /// Why a request target is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPath {
+    /// An absolute URI, `*`, or no leading `/`.
     #[error("the request target must be a path that begins with `/`")]
     NotOriginForm,
+    /// A doubled or final `/`.
     #[error("the path has an empty segment: remove the doubled or final `/`")]
     EmptySegment,
+    /// A `.` or `..` segment, encoded or not.
     #[error("the path has a `.` or `..` segment")]
     DotSegment,
+    /// `;`, `\` or a control character.
     #[error("the path has a character that is not allowed in it: `;`, `\\`, or a control character")]
     Character,
+    /// A malformed or doubled percent-encoding, or an encoded separator.
     #[error("the path has a broken or doubled percent-encoding, or one that hides a separator")]
     Encoding,
+    /// The tenant id is malformed.
     #[error("the tenant id {0}")]
     Tenant(InvalidId),
+    /// The policy id is malformed.
     #[error("the policy id {0}")]
     Policy(InvalidId),
 }

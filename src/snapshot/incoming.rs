@@ -146,11 +146,29 @@ pub struct ChangeSet {
 #[derive(Debug)]
 pub enum Operation {
     /// A policy has a new version.
-    Put { key: Key, policy: Arc<Policy> },
+    Put {
+        /// Tenant and policy.
+        key: Key,
+        /// The new version.
+        policy: Arc<Policy>,
+    },
     /// A policy is gone.
-    Delete { key: Key, revision: Option<u64> },
+    Delete {
+        /// Tenant and policy.
+        key: Key,
+        /// HEIR's revision of the deletion; `None` where HEIR gives none.
+        revision: Option<u64>,
+    },
     /// An extension has a new record.
-    PutExtension { id: String, record: Arc<str> },
+    PutExtension {
+        /// The extension.
+        id: String,
+        /// The registry record, as JSON.
+        record: Arc<str>,
+    },
     /// An extension is gone.
-    DeleteExtension { id: String },
+    DeleteExtension {
+        /// The extension.
+        id: String,
+    },
 }

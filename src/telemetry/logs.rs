@@ -13,6 +13,7 @@ use super::escape::EscapedStderr;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
+    /// How a line is written.
     pub format: LogFormat,
     /// What is logged: a level, or levels by module such as `info,beamline_sidecar::refresh=debug`.
     pub filter: String,

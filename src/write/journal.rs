@@ -82,7 +82,12 @@ pub enum State {
     /// It waits for HEIR.
     Queued,
     /// It waits for an operator; `detail` is for a person.
-    Conflict { reason: Reason, detail: String },
+    Conflict {
+        /// Why it waits.
+        reason: Reason,
+        /// A sentence for a person.
+        detail: String,
+    },
 }
 
 /// One write.
