@@ -31,12 +31,8 @@ pub enum ErrorCode {
     PreconditionFailed,
     /// The body is larger than the limit.
     PayloadTooLarge,
-    /// The media type of the body is not accepted.
-    UnsupportedMediaType,
     /// The body is JSON and not a valid policy; `error.details` lists the problems.
     InvalidPolicy,
-    /// Too many requests. The limits of decisions have [`RateLimitExceeded`](Self::RateLimitExceeded).
-    RateLimited,
     /// A bug, or a failure of this machine; the log has the cause.
     InternalError,
     /// The request has passed through this sidecar before: `heir.url` leads back to it.
@@ -164,19 +160,12 @@ impl ErrorCode {
                 G::InvalidArgument,
                 DeadLetter,
             ),
-            Self::UnsupportedMediaType => row(
-                "unsupported_media_type",
-                S::UNSUPPORTED_MEDIA_TYPE,
-                G::InvalidArgument,
-                DeadLetter,
-            ),
             Self::InvalidPolicy => row(
                 "invalid_policy",
                 S::UNPROCESSABLE_ENTITY,
                 G::InvalidArgument,
                 DeadLetter,
             ),
-            Self::RateLimited => row("rate_limited", S::TOO_MANY_REQUESTS, G::ResourceExhausted, Nak),
             Self::InternalError => row("internal_error", S::INTERNAL_SERVER_ERROR, G::Internal, Nak),
             Self::LoopDetected => row("loop_detected", S::LOOP_DETECTED, G::Internal, DeadLetter),
             Self::HeirError => row("heir_error", S::BAD_GATEWAY, G::Unavailable, Nak),

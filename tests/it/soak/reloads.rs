@@ -136,7 +136,11 @@ fn start(place: &Place) -> Process {
     }
     exchange(place, 1);
     let config = place.path("sidecar.yaml");
-    fs::write(&config, place.yaml("log: {format: json}\nextensions: {timeout_ms: 5000}")).unwrap();
+    fs::write(
+        &config,
+        place.yaml("log: {format: json}\nextensions: {timeout_ms: 5000}"),
+    )
+    .unwrap();
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     // What is held is measured, and not what the allocator keeps for later.
     Process::start(
