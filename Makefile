@@ -26,7 +26,7 @@ build: ## Build the release binary
 
 demo: ## Run a sidecar with its own small policy store, to try things out
 	@[[ -e $${CARGO_TARGET_DIR:-target}/demo/beamline-sidecar ]] || \
-		echo "The first build takes about five minutes on two cores: most of it is the compiler for extensions." >&2
+		echo "The first build takes about six minutes on two cores: most of it is the compiler for extensions." >&2
 	tests/setup.sh demo & cargo build --profile demo --locked --bin beamline-sidecar; wait $$!
 	cargo run --profile demo --locked --quiet -- demo --extensions wasm-extensions/target/components
 

@@ -10,7 +10,7 @@ mod provider_key;
 mod rate_limit;
 mod sticky;
 pub(crate) mod table;
-mod window;
+pub(crate) mod window;
 
 pub use breaker::{Admission, BreakerRecord, BreakerStatus, Breakers, State, Transition, Trigger};
 pub use classify::{CallResult, classify};

@@ -14,7 +14,7 @@ struct Second {
 
 /// A sliding window. A result belongs to it from its own second to the one that lies the window's length later.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Window {
+pub(crate) struct Window {
     seconds: VecDeque<Second>,
     failures: u32,
     total: u32,
@@ -30,7 +30,8 @@ pub(super) fn rate(failures: u32, total: u32) -> f64 {
 }
 
 impl Window {
-    pub(super) fn push(&mut self, result: CallResult, length: u32, now: Timestamp) {
+    /// Counts a result, and forgets those that have left a window of `length` seconds.
+    pub(crate) fn push(&mut self, result: CallResult, length: u32, now: Timestamp) {
         self.prune(length, now);
         let at = now.unix_ms / 1_000;
         // A result from before the last one, as threads bring them, counts with the last one.
@@ -85,11 +86,13 @@ impl Window {
         self.failures
     }
 
-    pub(super) fn total(&self) -> u32 {
+    /// Results in the window, as of the last change.
+    pub(crate) fn total(&self) -> u32 {
         self.total
     }
 
-    pub(super) fn error_rate(&self) -> f64 {
+    /// The share of failures in the window, as of the last change; 0 where there is none.
+    pub(crate) fn error_rate(&self) -> f64 {
         rate(self.failures, self.total)
     }
 }

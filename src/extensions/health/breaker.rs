@@ -1,13 +1,15 @@
 //! The breaker of an extension: the calls of a window of time, and whether their failures block it. Calls are counted even
 //! where the breaker is not enabled.
 
-use std::collections::VecDeque;
-
 use super::{
     outcome::{Blocked, Change},
     report::BreakerReport,
 };
-use crate::{clock::Timestamp, extensions::config::ExtensionBreakerConfig};
+use crate::{
+    clock::Timestamp,
+    decide::memory::{CallResult, window::Window},
+    extensions::config::ExtensionBreakerConfig,
+};
 
 /// Calls in the window before their rate of failures is meaningful.
 const MIN_CALLS: u32 = 10;
@@ -16,7 +18,7 @@ const MIN_CALLS: u32 = 10;
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     state: State,
-    window: VecDeque<Second>,
+    window: Window,
     failures_in_row: u32,
 }
 
@@ -30,14 +32,6 @@ enum State {
     HalfOpen {
         tried: u32,
     },
-}
-
-/// The calls of one second.
-#[derive(Debug, Default, Clone, Copy)]
-struct Second {
-    second: u64,
-    successes: u32,
-    failures: u32,
 }
 
 impl Breaker {
@@ -69,28 +63,14 @@ impl Breaker {
 
     /// Counts a call in the window.
     pub(super) fn count(&mut self, config: &ExtensionBreakerConfig, now: Timestamp, success: bool) {
-        let second = now.unix_ms / 1_000;
-        if self.window.back().is_none_or(|last| last.second != second) {
-            self.window.push_back(Second {
-                second,
-                ..Second::default()
-            });
-        }
-        if let Some(last) = self.window.back_mut() {
-            if success {
-                last.successes = last.successes.saturating_add(1);
-            } else {
-                last.failures = last.failures.saturating_add(1);
-            }
-        }
-        let oldest = second.saturating_sub(u64::from(config.window_seconds));
-        while self
-            .window
-            .front()
-            .is_some_and(|first| first.second <= oldest && first.second != second)
-        {
-            self.window.pop_front();
-        }
+        let result = if success {
+            CallResult::Success
+        } else {
+            CallResult::Failure
+        };
+        // The window ends with the second that is under way.
+        self.window
+            .push(result, config.window_seconds.saturating_sub(1), now);
     }
 
     /// A counted call succeeded. Returns whether the breaker closed.
@@ -100,7 +80,7 @@ impl Breaker {
             return None;
         }
         self.state = State::Closed;
-        self.window.clear();
+        self.window = Window::default();
         Some(Change::BreakerClosed)
     }
 
@@ -119,11 +99,9 @@ impl Breaker {
             State::HalfOpen { .. } => trial,
             State::Open { .. } => false,
             State::Closed => {
-                let (successes, failures) = self.counted();
-                let total = successes.saturating_add(failures);
-                let rate = f64::from(failures) / f64::from(total.max(1));
                 self.failures_in_row >= config.failure_threshold
-                    || (total >= MIN_CALLS && rate >= config.error_rate_threshold)
+                    || (self.window.total() >= MIN_CALLS
+                        && self.window.error_rate() >= config.error_rate_threshold)
             }
         };
         opens.then(|| {
@@ -138,30 +116,13 @@ impl Breaker {
             State::Open { since } => ("open", Some(since)),
             State::HalfOpen { .. } => ("half_open", None),
         };
-        let (successes, failures) = self.counted();
-        let total = successes + failures;
         BreakerReport {
             extension_id: extension_id.to_owned(),
             state,
             opened_at: opened.map(|timestamp| timestamp.unix_ms),
             failure_count: self.failures_in_row,
-            error_rate: if total == 0 {
-                0.0
-            } else {
-                f64::from(failures) / f64::from(total)
-            },
+            error_rate: self.window.error_rate(),
             quarantined,
         }
-    }
-
-    /// Successes and failures in the window.
-    fn counted(&self) -> (u32, u32) {
-        let add = |(successes, failures): (u32, u32), second: &Second| {
-            (
-                successes.saturating_add(second.successes),
-                failures.saturating_add(second.failures),
-            )
-        };
-        self.window.iter().fold((0, 0), add)
     }
 }
