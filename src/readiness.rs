@@ -35,6 +35,9 @@ pub struct ReadinessStatus {
     pub state: State,
     /// Why, as a sentence for a person.
     pub reason: &'static str,
+    /// The last error of a refresh with its causes, as long as it keeps the sidecar from being live.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
 }
 
 /// Whether a client should go on asking this sidecar.
@@ -79,7 +82,12 @@ impl Readiness {
     /// The status at this moment.
     pub fn status(&self) -> ReadinessStatus {
         let (state, reason) = self.state();
-        ReadinessStatus { state, reason }
+        let refresher = self.refresher.as_ref().filter(|_| state != State::Live);
+        ReadinessStatus {
+            state,
+            reason,
+            last_error: refresher.and_then(|refresher| refresher.last_error()),
+        }
     }
 
     fn state(&self) -> (State, &'static str) {
@@ -118,6 +126,10 @@ impl Readiness {
             (Origin::Heir, RefreshState::Withheld) => (
                 State::Degraded,
                 "HEIR's answer would remove too many policies and waits for a confirmation",
+            ),
+            (Origin::Heir, RefreshState::Partial) => (
+                State::Degraded,
+                "HEIR confirms the snapshot but for some tenants or policies",
             ),
             (Origin::Heir, RefreshState::Interrupted) => (State::Degraded, "HEIR is away; memory is served"),
             (Origin::Heir, RefreshState::Live | RefreshState::Connecting) => {

@@ -49,6 +49,25 @@ struct Inner {
     /// While half open: when the call that is trying HEIR out began, so that one whose end is never reported
     /// does not keep others out for ever.
     trial: Option<Instant>,
+    /// The end of a pause that HEIR asked for. Kept apart from the state: no success shortens it.
+    asked: Option<Instant>,
+}
+
+impl Inner {
+    /// What is left of the pause that HEIR asked for.
+    fn asked_pause(&self, now: Instant) -> Option<Duration> {
+        let left = self.asked?.saturating_duration_since(now);
+        (!left.is_zero()).then_some(left)
+    }
+}
+
+/// Why a call is not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The breaker is open for so much longer.
+    Open(Duration),
+    /// HEIR asked for a pause, of which so much is left.
+    AskedFor(Duration),
 }
 
 /// Opens after failures in a row, tries again after a while, closes after successes in a row.
@@ -66,6 +85,7 @@ impl Breaker {
             failures: 0,
             successes: 0,
             trial: None,
+            asked: None,
         };
         Self {
             config,
@@ -77,17 +97,36 @@ impl Breaker {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where it stands now.
-    pub fn state(&self) -> BreakerState {
-        self.lock().state
+    /// Where it stands at this moment. A pause that HEIR asked for shows as open.
+    pub fn state(&self, now: Instant) -> BreakerState {
+        let inner = self.lock();
+        match (inner.state, inner.asked_pause(now)) {
+            (BreakerState::Closed | BreakerState::HalfOpen, Some(left)) => {
+                BreakerState::Open { until: now + left }
+            }
+            (state, _) => state,
+        }
     }
 
-    /// Asks to make a call. Refused: how long to stay away.
-    pub fn admit(&self, now: Instant) -> Result<(), Duration> {
+    /// Asks to make a call although the breaker may be open: only a pause that HEIR asked for refuses it.
+    pub fn admit_always(&self, now: Instant) -> Result<(), Refused> {
+        self.lock()
+            .asked_pause(now)
+            .map_or(Ok(()), |left| Err(Refused::AskedFor(left)))
+    }
+
+    /// Asks to make a call.
+    ///
+    /// # Errors
+    /// When HEIR is to be left alone, and for how long.
+    pub fn admit(&self, now: Instant) -> Result<(), Refused> {
         let mut inner = self.lock();
+        if let Some(left) = inner.asked_pause(now) {
+            return Err(Refused::AskedFor(left));
+        }
         match inner.state {
             BreakerState::Closed => Ok(()),
-            BreakerState::Open { until } if now < until => Err(until - now),
+            BreakerState::Open { until } if now < until => Err(Refused::Open(until - now)),
             BreakerState::Open { .. } => {
                 inner.state = BreakerState::HalfOpen;
                 inner.successes = 0;
@@ -97,7 +136,7 @@ impl Breaker {
             BreakerState::HalfOpen => {
                 let open = Duration::from_millis(self.config.open_ms);
                 match inner.trial {
-                    Some(began) if now < began + open => Err(open.min(Duration::from_secs(1))),
+                    Some(began) if now < began + open => Err(Refused::Open(open.min(Duration::from_secs(1)))),
                     _ => {
                         inner.trial = Some(now);
                         Ok(())
@@ -137,14 +176,10 @@ impl Breaker {
         }
     }
 
-    /// HEIR asked for a pause of this length, which does not shorten a pause that it is in already.
+    /// HEIR asked for a pause of this length, which does not shorten one that it asked for before.
     pub fn pause(&self, now: Instant, pause: Duration) {
         let mut inner = self.lock();
-        let until = match inner.state {
-            BreakerState::Open { until } => until.max(now + pause),
-            BreakerState::Closed | BreakerState::HalfOpen => now + pause,
-        };
-        inner.state = BreakerState::Open { until };
+        inner.asked = inner.asked.max(Some(now + pause));
     }
 }
 
@@ -170,19 +205,19 @@ mod tests {
             breaker.failure(start);
             breaker.success();
         }
-        assert_eq!(breaker.state(), BreakerState::Closed);
+        assert_eq!(breaker.state(start), BreakerState::Closed);
         for _ in 0..3 {
             breaker.failure(start);
         }
-        assert_eq!(breaker.admit(start), Err(OPEN));
+        assert_eq!(breaker.admit(start), Err(Refused::Open(OPEN)));
         assert_eq!(breaker.admit(start + OPEN), Ok(()));
-        assert_eq!(breaker.state(), BreakerState::HalfOpen);
+        assert_eq!(breaker.state(start + OPEN), BreakerState::HalfOpen);
         assert!(breaker.admit(start + OPEN).is_err(), "one trial at a time");
         breaker.success();
-        assert_eq!(breaker.state(), BreakerState::HalfOpen);
+        assert_eq!(breaker.state(start + OPEN), BreakerState::HalfOpen);
         assert_eq!(breaker.admit(start + OPEN), Ok(()));
         breaker.success();
-        assert_eq!(breaker.state(), BreakerState::Closed);
+        assert_eq!(breaker.state(start + OPEN), BreakerState::Closed);
     }
 
     #[test]
@@ -191,7 +226,7 @@ mod tests {
         (0..3).for_each(|_| breaker.failure(start));
         breaker.admit(start + OPEN).unwrap();
         breaker.failure(start + OPEN);
-        assert_eq!(breaker.admit(start + OPEN), Err(OPEN));
+        assert_eq!(breaker.admit(start + OPEN), Err(Refused::Open(OPEN)));
         breaker.admit(start + 2 * OPEN).unwrap();
         assert!(breaker.admit(start + 2 * OPEN).is_err());
         assert_eq!(breaker.admit(start + 3 * OPEN), Ok(()));
@@ -202,19 +237,33 @@ mod tests {
         let (breaker, start) = (breaker(), Instant::now());
         (0..3).for_each(|_| breaker.failure(start));
         breaker.pause(start, Duration::ZERO);
-        assert_eq!(breaker.admit(start), Err(OPEN));
+        assert_eq!(breaker.admit(start), Err(Refused::Open(OPEN)));
         breaker.pause(start, 2 * OPEN);
-        assert_eq!(breaker.admit(start), Err(2 * OPEN));
+        breaker.pause(start, OPEN);
+        assert_eq!(breaker.admit(start), Err(Refused::AskedFor(2 * OPEN)));
     }
 
     #[test]
     fn a_success_from_outside_ends_an_opening_early() {
         let (breaker, start) = (breaker(), Instant::now());
-        breaker.pause(start, OPEN);
-        assert_eq!(breaker.admit(start), Err(OPEN));
+        (0..3).for_each(|_| breaker.failure(start));
+        assert_eq!(breaker.admit(start), Err(Refused::Open(OPEN)));
+        assert_eq!(breaker.admit_always(start), Ok(()));
         breaker.success();
         assert_eq!(breaker.admit(start), Ok(()));
         breaker.success();
-        assert_eq!(breaker.state(), BreakerState::Closed);
+        assert_eq!(breaker.state(start), BreakerState::Closed);
+    }
+
+    #[test]
+    fn no_success_shortens_a_pause_that_was_asked_for() {
+        let (breaker, start) = (breaker(), Instant::now());
+        breaker.pause(start, OPEN);
+        (0..5).for_each(|_| breaker.success());
+        assert_eq!(breaker.state(start), BreakerState::Open { until: start + OPEN });
+        assert_eq!(breaker.admit(start), Err(Refused::AskedFor(OPEN)));
+        assert_eq!(breaker.admit_always(start), Err(Refused::AskedFor(OPEN)));
+        assert_eq!(breaker.admit(start + OPEN), Ok(()));
+        assert_eq!(breaker.state(start + OPEN), BreakerState::Closed);
     }
 }

@@ -4,7 +4,10 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -25,7 +28,7 @@ use tokio::{
 use super::{
     backoff::Backoff,
     base_url::BaseUrl,
-    breaker::{Breaker, BreakerState},
+    breaker::{Breaker, BreakerState, Refused},
     config::HeirConfig,
     error::HeirError,
     metrics::{HeirCall, HeirMetrics},
@@ -40,6 +43,17 @@ type Http = Client<hyper_rustls::HttpsConnector<HttpConnector>, RequestBody>;
 
 /// The longest pause that HEIR can ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What may keep a call from being made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// The breaker, and a pause that HEIR asked for: the call is a client's, who shall not wait in vain.
+    Breaker,
+    /// Only a pause that HEIR asked for: the refresher finds out by this call whether HEIR is back.
+    Always,
+    /// Nothing: HEIR is asked for its health.
+    Probe,
+}
 
 /// The answer to a conditional read.
 #[derive(Debug)]
@@ -86,6 +100,10 @@ pub struct HeirClient {
     permits: Semaphore,
     breaker: Breaker,
     up: watch::Sender<bool>,
+    /// HEIR refused the last call that needed a permission.
+    unauthorized: AtomicBool,
+    /// When the refresher asks again, whatever the breaker says.
+    next_attempt: Mutex<Option<Instant>>,
     metrics: Arc<HeirMetrics>,
 }
 
@@ -123,6 +141,8 @@ impl HeirClient {
             permits: Semaphore::new(config.pool.max_requests),
             breaker: Breaker::new(config.breaker.clone()),
             up: watch::Sender::new(false),
+            unauthorized: AtomicBool::new(false),
+            next_attempt: Mutex::default(),
             base,
             config,
             timeout,
@@ -153,7 +173,17 @@ impl HeirClient {
 
     /// The state of the breaker.
     pub fn breaker_state(&self) -> BreakerState {
-        self.breaker.state()
+        self.breaker.state(Instant::now())
+    }
+
+    /// Whether HEIR refused the last call that needed a permission: the token or the certificate is not valid there.
+    pub fn is_unauthorized(&self) -> bool {
+        self.unauthorized.load(Relaxed)
+    }
+
+    /// The refresher asks again at this time, whatever the breaker says: others need not wait for longer than that.
+    pub fn announce_attempt(&self, at: Instant) {
+        *self.next_attempt.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
     }
 
     /// Whether HEIR answered the last call, and a way to wait for that to change.
@@ -200,8 +230,9 @@ impl HeirClient {
     /// Asks `/health`. Passes an open breaker, so that a HEIR that is back is noticed.
     pub async fn check_health(&self) -> Result<(), HeirError> {
         let response = self
-            .send(
+            .send_admitted(
                 HeirCall::Health,
+                Admission::Probe,
                 Method::GET,
                 "/health",
                 HeaderMap::new(),
@@ -234,7 +265,10 @@ impl HeirClient {
         let mut attempt = 1;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.fetch_once(call, path, known, limit, left).await {
+            match self
+                .fetch_once(call, Admission::Breaker, path, known, limit, left)
+                .await
+            {
                 Err(error)
                     if error.is_retryable()
                         && attempt < self.config.retry.max_attempts
@@ -253,13 +287,14 @@ impl HeirClient {
     pub async fn fetch_once(
         &self,
         call: HeirCall,
+        admission: Admission,
         path: &str,
         known: Option<&HeaderValue>,
         limit: u64,
         timeout: Duration,
     ) -> Result<Fetched, HeirError> {
         let started = Instant::now();
-        let response = self.open(call, path, known, timeout).await?;
+        let response = self.open(call, admission, path, known, timeout).await?;
         let Some(response) = response else {
             return Ok(Fetched::NotModified);
         };
@@ -280,6 +315,7 @@ impl HeirClient {
     pub async fn open(
         &self,
         call: HeirCall,
+        admission: Admission,
         path: &str,
         known: Option<&HeaderValue>,
         timeout: Duration,
@@ -289,7 +325,7 @@ impl HeirClient {
             headers.insert(header::IF_NONE_MATCH, known.clone());
         }
         let response = self
-            .send(call, Method::GET, path, headers, empty(), timeout)
+            .send_admitted(call, admission, Method::GET, path, headers, empty(), timeout)
             .await?;
         match response.status() {
             StatusCode::NOT_MODIFIED if known.is_some() => Ok(None),
@@ -389,7 +425,7 @@ impl HeirClient {
         })
     }
 
-    /// Sends one request and waits for the head of its answer. The breaker learns what came of it.
+    /// Sends one request and waits for the head of its answer. The breaker may refuse it, and learns what came of it.
     pub async fn send(
         &self,
         call: HeirCall,
@@ -399,32 +435,38 @@ impl HeirClient {
         body: RequestBody,
         timeout: Duration,
     ) -> Result<http::Response<Incoming>, HeirError> {
-        if call != HeirCall::Health
-            && let Err(retry_in) = self.breaker.admit(Instant::now())
-        {
+        self.send_admitted(call, Admission::Breaker, method, path, headers, body, timeout)
+            .await
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one request; a struct would only spell the names twice"
+    )]
+    async fn send_admitted(
+        &self,
+        call: HeirCall,
+        admission: Admission,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: RequestBody,
+        timeout: Duration,
+    ) -> Result<http::Response<Incoming>, HeirError> {
+        if let Err(retry_in) = self.admit(admission, Instant::now()) {
             self.metrics.request(call, "paused", None);
             return Err(HeirError::Paused { retry_in });
         }
         let started = Instant::now();
         let result = self.exchange(method, path, headers, body, timeout).await;
         match &result {
-            Ok(response) if is_refusal(response.status()) => {
-                let retry_after = retry_after(response.headers());
-                let error = HeirError::Status {
-                    status: response.status(),
-                    retry_after,
-                };
-                self.metrics
-                    .request(call, error.outcome(), Some(started.elapsed().as_secs_f64()));
-                self.note_failure(&error);
-                if let Some(pause) = retry_after {
-                    self.breaker.pause(Instant::now(), pause);
-                }
-            }
-            Ok(_) => {
-                let seconds = (call != HeirCall::Changes).then(|| started.elapsed().as_secs_f64());
-                self.metrics.request(call, "ok", seconds);
-                self.note_success();
+            Ok(response) => {
+                let status = response.status();
+                // A long poll takes as long as it was asked to.
+                let seconds = (call != HeirCall::Changes || is_refusal(status))
+                    .then(|| started.elapsed().as_secs_f64());
+                self.metrics.request(call, outcome_of(status), seconds);
+                self.note_status(call, status, retry_after(response.headers()));
             }
             Err(error) => {
                 self.metrics.request(call, error.outcome(), None);
@@ -432,6 +474,41 @@ impl HeirClient {
             }
         }
         result
+    }
+
+    fn admit(&self, admission: Admission, now: Instant) -> Result<(), Duration> {
+        let admitted = match admission {
+            Admission::Breaker => self.breaker.admit(now),
+            Admission::Always => self.breaker.admit_always(now),
+            Admission::Probe => Ok(()),
+        };
+        admitted.map_err(|refused| match refused {
+            Refused::AskedFor(left) => left,
+            Refused::Open(left) => {
+                let next = *self.next_attempt.lock().unwrap_or_else(PoisonError::into_inner);
+                next.filter(|next| *next > now)
+                    .map_or(left, |next| left.min(next - now))
+            }
+        })
+    }
+
+    fn note_status(&self, call: HeirCall, status: StatusCode, retry_after: Option<Duration>) {
+        if is_refusal(status) {
+            self.note_failure(&HeirError::Status { status, retry_after });
+            if let Some(pause) = retry_after {
+                self.breaker.pause(Instant::now(), pause);
+                self.note_state(false);
+            }
+            return;
+        }
+        if is_unauthorized(status) {
+            self.unauthorized.store(true, Relaxed);
+        } else if call != HeirCall::Health && (status.is_success() || status == StatusCode::NOT_MODIFIED) {
+            // A health check usually needs no permission, so it says nothing about one.
+            self.unauthorized.store(false, Relaxed);
+        }
+        self.breaker.success();
+        self.note_state(true);
     }
 
     async fn exchange(
@@ -466,11 +543,6 @@ impl HeirClient {
         }
     }
 
-    fn note_success(&self) {
-        self.breaker.success();
-        self.note_state(true);
-    }
-
     fn note_failure(&self, error: &HeirError) {
         if !error.is_away() || matches!(error, HeirError::Paused { .. } | HeirError::PoolExhausted) {
             return;
@@ -491,8 +563,8 @@ impl HeirClient {
     }
 
     fn note_state(&self, up: bool) {
-        self.metrics.breaker_state.set(self.breaker.state().as_number());
-        self.metrics.up.set(i64::from(up));
+        self.metrics.breaker_state.set(self.breaker_state().as_number());
+        self.metrics.up.set(i64::from(up && !self.is_unauthorized()));
         self.up.send_if_modified(|was| std::mem::replace(was, up) != up);
     }
 }
@@ -501,6 +573,28 @@ impl HeirClient {
 fn is_refusal(status: StatusCode) -> bool {
     (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
         || status == StatusCode::TOO_MANY_REQUESTS
+}
+
+/// The token, the certificate, or a proxy's permission is not valid there.
+fn is_unauthorized(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::PROXY_AUTHENTICATION_REQUIRED
+    )
+}
+
+/// The class of an answer, for the `outcome` label of the metric.
+fn outcome_of(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::NOT_MODIFIED => "ok",
+        StatusCode::NOT_FOUND => "not_found",
+        StatusCode::GONE => "gone",
+        status if is_unauthorized(status) => "unauthorized",
+        status if status.is_server_error() => "server_error",
+        status if status.is_client_error() => "client_error",
+        status if status.is_redirection() => "redirect",
+        _ => "ok",
+    }
 }
 
 fn empty() -> RequestBody {

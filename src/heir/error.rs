@@ -38,6 +38,15 @@ pub enum HeirError {
         /// How long HEIR asked to be left alone.
         retry_after: Option<Duration>,
     },
+    /// 404 for everything that HEIR had: an ingress answers for it, or another store stands in its place.
+    #[error(
+        "HEIR answers 404 for each of the {policies} policies asked for, all of which it had: that is an outage and \
+         no deletion, unless POST /admin/refresh?confirm=true says so"
+    )]
+    NothingKnown {
+        /// How many were asked for.
+        policies: usize,
+    },
     /// 410: the changes since a revision are not known any more.
     #[error("HEIR cannot tell what changed since then{}", if *.restored { ": it was restored from a backup" } else { "" })]
     Gone {
@@ -72,6 +81,7 @@ impl HeirError {
             | Self::Connect(_)
             | Self::PoolExhausted
             | Self::Timeout { .. }
+            | Self::NothingKnown { .. }
             | Self::Interrupted(_) => true,
             // 501 is not an outage: this HEIR does not have the call, now or later.
             Self::Status { status, .. } => {
@@ -100,6 +110,25 @@ impl HeirError {
             )
     }
 
+    /// 404, and nothing else about it.
+    pub fn not_found() -> Self {
+        Self::Status {
+            status: StatusCode::NOT_FOUND,
+            retry_after: None,
+        }
+    }
+
+    /// Whether HEIR answered 404.
+    pub fn is_not_found(&self) -> bool {
+        matches!(
+            self,
+            Self::Status {
+                status: StatusCode::NOT_FOUND,
+                ..
+            }
+        )
+    }
+
     /// Whether the call is one that this HEIR does not have (contract: 404, 405, 501).
     pub fn is_unsupported(&self) -> bool {
         matches!(
@@ -121,6 +150,7 @@ impl HeirError {
             Self::Interrupted(_) => "interrupted",
             Self::Status { status, .. } if status.is_server_error() => "server_error",
             Self::Status { .. } => "client_error",
+            Self::NothingKnown { .. } => "not_found",
             Self::Gone { .. } => "gone",
             Self::Redirect(_) => "redirect",
             Self::TooLarge { .. } => "too_large",

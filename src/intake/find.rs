@@ -74,7 +74,10 @@ impl Intake {
         let Lookup::Found(found) = snapshot.lookup(tenant.as_str(), policy_id.as_str()).0 else {
             return Ok(None);
         };
-        let (age_ms, age) = self.store.freshness().at(Instant::now());
+        let (age_ms, age) =
+            self.store
+                .freshness()
+                .of_policy(Instant::now(), tenant.as_str(), policy_id.as_str());
         if self.store.freshness().refuses(age) {
             return Err(expired(age_ms));
         }

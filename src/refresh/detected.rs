@@ -6,7 +6,7 @@ use http::HeaderValue;
 
 use super::outcome::RefreshError;
 use crate::{
-    heir::{HeirError, Level},
+    heir::{Admission, HeirError, Level},
     policy::{ETag, PolicyId, TenantId},
     snapshot::{FetchStart, Position, Withheld},
 };
@@ -14,6 +14,23 @@ use crate::{
 /// What each element of the list that was activated last looked like, and the tag of the document that was then
 /// fetched for it. An element need not be what a single `GET` answers, so it serves to see that a policy changed.
 pub(super) type Fingerprints = HashMap<TenantId, HashMap<PolicyId, (u64, ETag)>>;
+
+/// How one refresh is made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pass {
+    /// An operator has confirmed that many policies may be removed.
+    pub(super) confirm: bool,
+    /// Whether HEIR is asked although the breaker is open.
+    pub(super) admission: Admission,
+}
+
+impl Pass {
+    /// One that nobody waits for: it finds out whether HEIR is back.
+    pub(super) const OWN: Self = Self {
+        confirm: false,
+        admission: Admission::Always,
+    };
+}
 
 /// What has been found out about HEIR since it was last connected to.
 #[derive(Debug, Default)]

@@ -12,14 +12,15 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     config::RefreshConfig,
-    problem::{log_problem, too_large},
+    problem::{log_problem, too_large, unreadable},
 };
 use crate::{
     clock::now,
     decide::memory::table::Table,
     failure::Failure,
-    heir::{Fetched, HeirCall, HeirClient, HeirError, wire},
-    snapshot::{Key, SnapshotStore, check},
+    heir::{Admission, Fetched, HeirCall, HeirClient, HeirError, wire},
+    policy::Problem,
+    snapshot::{Gone, Key, Snapshot, SnapshotStore, check},
 };
 
 /// Most "no"s that are remembered; beyond them the oldest is forgotten, and HEIR asked again.
@@ -145,6 +146,14 @@ pub(crate) enum Retry {
     No,
 }
 
+/// What HEIR says about one policy.
+pub(super) enum Asked {
+    /// HEIR has it; it is in the snapshot, in its last good version if HEIR's is broken.
+    Has,
+    /// HEIR does not have it; memory may.
+    HasNot(Option<Gone>),
+}
+
 /// Fetches one policy into the snapshot, conditionally. Whether HEIR has it.
 pub(crate) async fn fetch_policy(
     client: &HeirClient,
@@ -153,64 +162,98 @@ pub(crate) async fn fetch_policy(
     policy_bytes: usize,
     retry: Retry,
 ) -> Result<bool, HeirError> {
+    let base = store.load_full();
+    match ask_for_policy(client, store, key, policy_bytes, retry, Admission::Breaker).await? {
+        Asked::Has => Ok(true),
+        Asked::HasNot(None) => Ok(false),
+        Asked::HasNot(Some(gone)) => {
+            store.apply_fetch(gone.start, &base, key, None);
+            Ok(false)
+        }
+    }
+}
+
+/// As [`fetch_policy`], but for one thing: what HEIR does not have any more is left in the snapshot.
+pub(super) async fn ask_for_policy(
+    client: &HeirClient,
+    store: &SnapshotStore,
+    key: &Key,
+    policy_bytes: usize,
+    retry: Retry,
+    admission: Admission,
+) -> Result<Asked, HeirError> {
     let path = wire::policy_path(&key.0, &key.1);
     let start = store.fetch_start();
     let base = store.load_full();
-    let known = base
-        .heir(key.0.as_str(), key.1.as_str())
-        .map(|policy| policy.document.etag().header());
+    let ours = base.heir(key.0.as_str(), key.1.as_str());
+    let known = ours.map(|policy| policy.document.etag().header());
     let limit = policy_bytes as u64;
     let fetched = if retry == Retry::Yes {
         client.fetch(HeirCall::Get, &path, known.as_ref(), limit).await
     } else {
+        let timeout = client.timeout();
         client
-            .fetch_once(HeirCall::Get, &path, known.as_ref(), limit, client.timeout())
+            .fetch_once(HeirCall::Get, admission, &path, known.as_ref(), limit, timeout)
             .await
     };
     let (bytes, headers) = match fetched {
         Ok(Fetched::NotModified) => {
             // HEIR went back from a broken version to the good one.
-            if let Some(good) = base.heir(key.0.as_str(), key.1.as_str())
+            if let Some(good) = ours
                 && base.problems().contains_key(key)
             {
                 store.apply_fetch(start, &base, key, Some(good.clone()));
             }
-            return Ok(true);
+            return Ok(Asked::Has);
         }
         Ok(Fetched::Changed { body, headers }) => (body, headers),
-        Err(HeirError::Status {
-            status: http::StatusCode::NOT_FOUND,
-            ..
-        }) => {
-            store.apply_fetch(start, &base, key, None);
-            return Ok(false);
+        Err(error) if error.is_not_found() => {
+            return Ok(Asked::HasNot(ours.map(|policy| Gone {
+                key: key.clone(),
+                start,
+                policy: policy.clone(),
+            })));
+        }
+        Err(error @ HeirError::TooLarge { .. }) => {
+            return keep(store, &base, key, vec![unreadable(&error, policy_bytes)]);
         }
         Err(error) => return Err(error),
     };
-    let revision = wire::revision(&headers);
-    let checked = match too_large(&bytes, policy_bytes) {
+    let checked = match too_large(bytes.len() as u64, policy_bytes) {
         Some(problem) => Err(vec![problem]),
-        None => check(&base, key, bytes, Fetched::etag(&headers), revision),
+        None => check(
+            &base,
+            key,
+            bytes,
+            Fetched::etag(&headers),
+            wire::revision(&headers),
+        ),
     };
     match checked {
         Ok(policy) => {
             store.apply_fetch(start, &base, key, Some(policy));
-            Ok(true)
+            Ok(Asked::Has)
         }
-        Err(problems) => {
-            let first = problems.first().map(ToString::to_string).unwrap_or_default();
-            let kept = base.heir(key.0.as_str(), key.1.as_str()).is_some();
-            // Asked for again and again, it is news only once.
-            if base.problems().get(key) != Some(&problems) {
-                log_problem(key, &problems);
-                store.report_problem(key.clone(), problems);
-            }
-            // The last good version goes on being served.
-            if kept {
-                Ok(true)
-            } else {
-                Err(HeirError::Invalid(format!("the policy is broken: {first}")))
-            }
-        }
+        Err(problems) => keep(store, &base, key, problems),
+    }
+}
+
+/// Reports what is wrong with HEIR's version of a policy. The last good one goes on being served, if there is one.
+fn keep(
+    store: &SnapshotStore,
+    base: &Snapshot,
+    key: &Key,
+    problems: Vec<Problem>,
+) -> Result<Asked, HeirError> {
+    let first = problems.first().map(ToString::to_string).unwrap_or_default();
+    // Asked for again and again, it is news only once.
+    if base.problems().get(key) != Some(&problems) {
+        log_problem(key, &problems);
+        store.report_problem(key.clone(), problems);
+    }
+    if base.heir(key.0.as_str(), key.1.as_str()).is_some() {
+        Ok(Asked::Has)
+    } else {
+        Err(HeirError::Invalid(format!("the policy is broken: {first}")))
     }
 }

@@ -9,8 +9,7 @@ use http::header;
 use tokio::sync::mpsc;
 
 use super::{
-    detected::{Committed, Detected},
-    fetch::{Retry, fetch_policy},
+    detected::{Committed, Detected, Pass},
     outcome::{Outcome, RefreshError},
     problem::log_problem,
     refresher::Refresher,
@@ -19,7 +18,7 @@ use super::{
 use crate::{
     extensions::Wanted,
     heir::{Fetched, HeirCall, HeirError, Level},
-    snapshot::{Coverage, Guarded, Incoming, Key, Withheld},
+    snapshot::{Coverage, Guarded, Incoming, Withheld},
 };
 
 /// Most bytes of one answer with changes.
@@ -30,9 +29,9 @@ const SLOWEST_BYTES_PER_SECOND: u64 = 4 << 10;
 
 impl Refresher {
     /// One whole refresh that does not wait for anything to happen.
-    pub(super) async fn pass(&self, detected: &mut Detected, confirm: bool) -> Result<Outcome, RefreshError> {
+    pub(super) async fn pass(&self, detected: &mut Detected, pass: Pass) -> Result<Outcome, RefreshError> {
         let began = Instant::now();
-        let result = self.pass_by_level(detected, confirm).await;
+        let result = self.pass_by_level(detected, pass).await;
         match &result {
             Ok(_) => detected.last_began = Some(began),
             Err(error) if error.is_away() => detected.forget_level(),
@@ -41,31 +40,32 @@ impl Refresher {
         result
     }
 
-    async fn pass_by_level(&self, detected: &mut Detected, confirm: bool) -> Result<Outcome, RefreshError> {
+    async fn pass_by_level(&self, detected: &mut Detected, pass: Pass) -> Result<Outcome, RefreshError> {
+        self.note_partial(None);
         if matches!(detected.level, None | Some(Level::Changes | Level::Snapshot)) {
-            if let Some(result) = self.pass_changes(detected, confirm).await {
+            if let Some(result) = self.pass_changes(detected, pass).await {
                 return result;
             }
-            match self.pass_snapshot(detected, confirm).await {
+            match self.pass_snapshot(detected, pass).await {
                 Err(RefreshError::Heir(error)) if error.is_unsupported() => detected.forget_level(),
                 result => return result,
             }
         }
         if matches!(detected.level, None | Some(Level::List)) {
-            match self.pass_lists(detected, confirm).await {
+            match self.pass_lists(detected, pass).await {
                 Err(RefreshError::Heir(error)) if error.is_unsupported() => {}
                 result => return result,
             }
         }
         self.set_level(detected, Level::Single);
-        self.pass_single().await
+        self.pass_single(pass).await
     }
 
     /// Continues from the position in memory. `None`: there is none, or HEIR cannot, or everything must be taken.
     async fn pass_changes(
         &self,
         detected: &mut Detected,
-        confirm: bool,
+        pass: Pass,
     ) -> Option<Result<Outcome, RefreshError>> {
         let covered = {
             let snapshot = self.store.load();
@@ -76,7 +76,7 @@ impl Refresher {
         }
         let mut outcome = Outcome::Unchanged;
         loop {
-            match self.ask_for_changes(Duration::ZERO, confirm).await {
+            match self.ask_for_changes(Duration::ZERO, pass).await {
                 Ok(Outcome::Changed) => outcome = Outcome::Changed,
                 Ok(Outcome::Unchanged) => {
                     self.set_level(detected, Level::Changes);
@@ -94,11 +94,7 @@ impl Refresher {
     }
 
     /// Asks once for what came after the position in memory, letting HEIR wait for it.
-    pub(super) async fn ask_for_changes(
-        &self,
-        wait: Duration,
-        confirm: bool,
-    ) -> Result<Outcome, RefreshError> {
+    pub(super) async fn ask_for_changes(&self, wait: Duration, pass: Pass) -> Result<Outcome, RefreshError> {
         let start = self.store.fetch_start();
         let base = self.store.load_full();
         let position = base.position().clone();
@@ -111,9 +107,17 @@ impl Refresher {
             path.push_str(chain);
         }
         let timeout = self.client.timeout() + wait;
+        let asked = Instant::now();
         let fetched = self
             .client
-            .fetch_once(HeirCall::Changes, &path, None, CHANGES_BYTES, timeout)
+            .fetch_once(
+                HeirCall::Changes,
+                pass.admission,
+                &path,
+                None,
+                CHANGES_BYTES,
+                timeout,
+            )
             .await;
         let body = match fetched {
             Ok(Fetched::Changed { body, .. }) => body,
@@ -121,6 +125,8 @@ impl Refresher {
             Err(error) => return Err(error.into()),
         };
         let began = Instant::now();
+        // HEIR speaks of the moment at which it answered, and without a wait that is no later than when it was asked.
+        let as_of = if wait.is_zero() { asked } else { began };
         let changes = stream::parse_changes(&body, &position, &base, self.policy_bytes)?;
         if changes.operations.is_empty()
             && changes.problems.is_empty()
@@ -135,14 +141,14 @@ impl Refresher {
                 return Err(Withheld::OtherHistory.into());
             }
             drop(base);
-            self.store.confirm(Coverage::Whole);
+            self.store.confirm(Coverage::Whole, as_of, &[]);
             return Ok(Outcome::Unchanged);
         }
         for (key, problems) in &changes.problems {
             log_problem(key, problems);
         }
         let guarded = Guarded {
-            confirmed: confirm,
+            confirmed: pass.confirm,
             ..self.config.load().guarded()
         };
         if let Some(host) = self.store.extensions() {
@@ -160,12 +166,13 @@ impl Refresher {
         let applied = tokio::task::spawn_blocking(move || store.apply_changes(changes, guarded)).await;
         let activation = applied
             .map_err(|error| HeirError::Invalid(format!("the changes could not be applied: {error}")))??;
-        self.store.freshness().confirm();
+        self.store.freshness().confirm(as_of, &[]);
         self.note_activation(began, activation);
         Ok(Outcome::Changed)
     }
 
-    async fn pass_snapshot(&self, detected: &mut Detected, confirm: bool) -> Result<Outcome, RefreshError> {
+    async fn pass_snapshot(&self, detected: &mut Detected, pass: Pass) -> Result<Outcome, RefreshError> {
+        let asked = Instant::now();
         let start = self.store.fetch_start();
         let base = self.store.load_full();
         let committed = detected.committed.as_ref();
@@ -175,6 +182,7 @@ impl Refresher {
             .client
             .open(
                 HeirCall::Snapshot,
+                pass.admission,
                 "/api/v1/snapshot",
                 known.as_ref(),
                 self.client.timeout(),
@@ -189,7 +197,7 @@ impl Refresher {
                     Level::Changes
                 },
             );
-            self.store.confirm(Coverage::Whole);
+            self.store.confirm(Coverage::Whole, asked, &[]);
             return Ok(Outcome::Unchanged);
         };
         let began = Instant::now();
@@ -202,7 +210,7 @@ impl Refresher {
             }
         }
         let guarded = Guarded {
-            confirmed: confirm,
+            confirmed: pass.confirm,
             ..self.config.load().guarded()
         };
         let other_history = incoming.position.chain.is_some()
@@ -221,7 +229,7 @@ impl Refresher {
             position,
             writes: start,
         });
-        self.store.freshness().confirm();
+        self.store.freshness().confirm(asked, &[]);
         self.note_activation(began, activation);
         if activation.went_back || other_history || detected.history_broke {
             self.report_restored(base).await;
@@ -287,76 +295,5 @@ impl Refresher {
             .map_err(|error| HeirError::Invalid(format!("the parser failed: {error}")))?;
         read?;
         parsed
-    }
-
-    async fn pass_lists(&self, detected: &mut Detected, confirm: bool) -> Result<Outcome, RefreshError> {
-        let mut tenants = self.tenants.clone();
-        let seen: Vec<_> = self
-            .store
-            .load()
-            .tenants()
-            .map(|(tenant, _)| tenant.clone())
-            .collect();
-        tenants.extend(seen);
-        tenants.sort_unstable();
-        tenants.dedup();
-        if tenants.is_empty() {
-            // No tenant has been asked for yet, so nothing can be listed. Whether HEIR could is found out then.
-            if detected.level.is_none() {
-                self.client.check_health().await?;
-                self.set_level(detected, Level::List);
-            }
-            self.store.confirm(Coverage::Tenants);
-            return Ok(Outcome::Unchanged);
-        }
-        let mut outcome = Outcome::Unchanged;
-        for tenant in &tenants {
-            if self.refresh_tenant(detected, tenant, confirm).await? == Outcome::Changed {
-                outcome = Outcome::Changed;
-            }
-            self.set_level(detected, Level::List);
-        }
-        self.store.confirm(Coverage::Tenants);
-        Ok(outcome)
-    }
-
-    async fn pass_single(&self) -> Result<Outcome, RefreshError> {
-        let snapshot = self.store.load_full();
-        let generation = snapshot.generation();
-        let known = snapshot.tenants().flat_map(|(tenant, t)| {
-            t.policies
-                .iter()
-                // A local file answers only for what HEIR does not have, so HEIR is asked about it as well.
-                .filter(|(_, entry)| entry.heir.is_some() || entry.file.is_some())
-                .map(|(id, _)| (tenant.clone(), id.clone()))
-        });
-        let keys: Vec<Key> = known.collect();
-        drop(snapshot);
-        if keys.is_empty() {
-            self.client.check_health().await?;
-        }
-        for key in keys {
-            match fetch_policy(&self.client, &self.store, &key, self.policy_bytes, Retry::No).await {
-                Ok(_) => {}
-                Err(error) if error.is_away() => return Err(error.into()),
-                // Reported under its own name; the others go on.
-                Err(error) => {
-                    let (tenant, policy) = (key.0.as_str(), key.1.as_str());
-                    tracing::warn!(
-                        tenant,
-                        policy,
-                        error = error.chain(),
-                        "A policy could not be refreshed."
-                    );
-                }
-            }
-        }
-        self.store.confirm(Coverage::Keys);
-        let changed = self.store.load().generation() != generation;
-        Ok(if changed {
-            Outcome::Changed
-        } else {
-            Outcome::Unchanged
-        })
     }
 }

@@ -5,25 +5,25 @@ use std::{collections::HashMap, hash::BuildHasher, time::Instant};
 use bytes::Bytes;
 
 use super::{
-    detected::Detected,
+    detected::{Detected, Pass},
     outcome::{Outcome, RefreshError},
-    problem::log_problem,
+    problem::{log_problem, too_large, unreadable},
     refresher::Refresher,
 };
 use crate::{
     heir::{Fetched, HeirCall, HeirError, wire},
     policy::{ETag, PolicyId, TenantId},
-    snapshot::{Coverage, Guarded, Incoming, Key, Position, Scope, Snapshot, check},
+    snapshot::{Coverage, FetchStart, Gone, Incoming, Key, Position, Scope, Snapshot, check},
 };
 
 impl Refresher {
-    /// Takes one tenant's list and whatever in it is new.
-    pub(super) async fn refresh_tenant(
+    /// Takes one tenant's list and whatever in it is new. What is not in it any more is left in place and reported.
+    pub(super) async fn take_list(
         &self,
         detected: &mut Detected,
         tenant: &TenantId,
-        confirm: bool,
-    ) -> Result<Outcome, RefreshError> {
+        pass: Pass,
+    ) -> Result<Listed, RefreshError> {
         let start = self.store.fetch_start();
         let base = self.store.load_full();
         let path = format!("/api/v1/policies/{tenant}");
@@ -31,25 +31,18 @@ impl Refresher {
             .client
             .fetch_once(
                 HeirCall::List,
+                pass.admission,
                 &path,
                 None,
                 self.max_answer_bytes,
                 self.client.timeout(),
             )
-            .await;
-        let fetched = match fetched {
-            // Where other tenants can be listed, this is about the tenant and not about the call.
-            Err(HeirError::Status {
-                status: http::StatusCode::NOT_FOUND,
-                ..
-            }) if detected.lists => Fetched::Changed {
-                body: Bytes::from_static(b"[]"),
-                headers: http::HeaderMap::new(),
-            },
-            fetched => fetched?,
-        };
+            .await?;
         let Fetched::Changed { body, .. } = fetched else {
-            return Ok(Outcome::Unchanged);
+            return Ok(Listed {
+                outcome: Outcome::Unchanged,
+                gone: Vec::new(),
+            });
         };
         detected.lists = true;
         let began = Instant::now();
@@ -67,7 +60,7 @@ impl Refresher {
                 .and_then(|before| before.get(&element.id))
                 .filter(|(seen, _)| *seen == fingerprint)
                 .map(|(_, etag)| etag);
-            self.take_element(&base, tenant, &element, before, &mut incoming)
+            self.take_element(&base, tenant, &element, before, pass, &mut incoming)
                 .await?;
             // What could not be taken is fetched again.
             let taken = incoming.policies.get(tenant).and_then(|p| p.get(&element.id));
@@ -75,24 +68,39 @@ impl Refresher {
                 seen.insert(element.id, (fingerprint, policy.document.etag().clone()));
             }
         }
+        let gone = keep_gone(&base, tenant, start, &mut incoming);
         if is_same(&base, tenant, &incoming) {
             detected.fingerprints.insert(tenant.clone(), seen);
-            return Ok(Outcome::Unchanged);
+            return Ok(Listed {
+                outcome: Outcome::Unchanged,
+                gone,
+            });
         }
         for (key, problems) in &incoming.problems {
             if base.problems().get(key) != Some(problems) {
                 log_problem(key, problems);
             }
         }
-        let guarded = Guarded {
-            confirmed: confirm,
-            ..self.config.load().guarded()
-        };
+        let guarded = self.config.load().guarded();
         let activation = self.activate(start, incoming, guarded).await?;
         // Only now: an element that was not activated must not count as seen.
         detected.fingerprints.insert(tenant.clone(), seen);
         self.note_activation(began, activation);
-        Ok(Outcome::Changed)
+        Ok(Listed {
+            outcome: Outcome::Changed,
+            gone,
+        })
+    }
+
+    /// What memory has of a tenant that HEIR does not know.
+    pub(super) fn all_gone(&self, tenant: &TenantId) -> Vec<Gone> {
+        let (start, base) = (self.store.fetch_start(), self.store.load_full());
+        let mut nothing = Incoming::new(
+            Scope::Tenant(tenant.clone()),
+            Coverage::Tenants,
+            Position::default(),
+        );
+        keep_gone(&base, tenant, start, &mut nothing)
     }
 
     /// `unchanged`: the element looks as it did when the document with this tag was fetched for it.
@@ -102,6 +110,7 @@ impl Refresher {
         tenant: &TenantId,
         element: &Element,
         unchanged: Option<&ETag>,
+        pass: Pass,
         incoming: &mut Incoming,
     ) -> Result<(), HeirError> {
         let key = (tenant.clone(), element.id.clone());
@@ -118,14 +127,26 @@ impl Refresher {
             .as_ref()
             .is_some_and(|etag| *etag == ETag::of_bytes(&element.bytes))
         {
-            incoming.take(base, key, element.bytes.clone(), element.etag.clone(), None);
+            match too_large(element.bytes.len() as u64, self.policy_bytes) {
+                Some(problem) => {
+                    incoming.problems.insert(key, vec![problem]);
+                }
+                None => incoming.take(base, key, element.bytes.clone(), element.etag.clone(), None),
+            }
             return Ok(());
         }
         let path = wire::policy_path(tenant, &element.id);
         let limit = self.policy_bytes as u64;
         match self
             .client
-            .fetch_once(HeirCall::Get, &path, None, limit, self.client.timeout())
+            .fetch_once(
+                HeirCall::Get,
+                pass.admission,
+                &path,
+                None,
+                limit,
+                self.client.timeout(),
+            )
             .await
         {
             Ok(Fetched::Changed { body, headers }) => {
@@ -137,15 +158,30 @@ impl Refresher {
                     }
                 }
             }
-            Ok(Fetched::NotModified)
-            | Err(HeirError::Status {
-                status: http::StatusCode::NOT_FOUND,
-                ..
-            }) => {}
-            Err(error) => return Err(error),
+            Ok(Fetched::NotModified) => {}
+            // Deleted since it was listed, or nothing is found any more: the next list tells which.
+            Err(error) if error.is_not_found() => {
+                if let Some(known) = base.heir(tenant.as_str(), element.id.as_str()) {
+                    incoming.put(key, known.clone());
+                }
+            }
+            Err(error) if error.is_away() => return Err(error),
+            // That policy's problem; the others go on.
+            Err(error) => {
+                incoming
+                    .problems
+                    .insert(key, vec![unreadable(&error, self.policy_bytes)]);
+            }
         }
         Ok(())
     }
+}
+
+/// What came of one tenant's list.
+pub(super) struct Listed {
+    pub(super) outcome: Outcome,
+    /// What memory has and the list has not.
+    pub(super) gone: Vec<Gone>,
 }
 
 struct Element {
@@ -182,6 +218,25 @@ fn parse_list(body: &[u8]) -> Result<Vec<Element>, HeirError> {
         });
     }
     Ok(elements)
+}
+
+/// Puts back what the list does not have any more, and names it: that is removed only when all has been seen.
+fn keep_gone(base: &Snapshot, tenant: &TenantId, start: FetchStart, incoming: &mut Incoming) -> Vec<Gone> {
+    let known = base.tenant(tenant.as_str()).into_iter();
+    let known = known.flat_map(|tenant| &tenant.policies);
+    let gone: Vec<Gone> = known
+        .filter_map(|(id, entry)| Some((id, entry.heir.as_ref()?)))
+        .filter(|(id, _)| !incoming.mentions(tenant, id))
+        .map(|(id, policy)| Gone {
+            key: (tenant.clone(), id.clone()),
+            start,
+            policy: policy.clone(),
+        })
+        .collect();
+    for Gone { key, policy, .. } in &gone {
+        incoming.put(key.clone(), policy.clone());
+    }
+    gone
 }
 
 fn fingerprint(bytes: &[u8]) -> u64 {

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!  runner ─► levels ─► changes or snapshot (stream) ─┐
-//!                   ├► list ─────────────────────────┼─► refresher ─► snapshot ◄─► disk
-//!                   └► single policies (fetch) ──────┘
+//!                   ├► lists ─► list ────────────────┼─► refresher ─► snapshot ◄─► disk
+//!                   └► singles ─► fetch ─────────────┘
 //!  directory, extensions: what this machine adds
 //! ```
 
@@ -16,11 +16,14 @@ mod extensions;
 mod fetch;
 mod levels;
 mod list;
+mod lists;
 mod metrics;
 mod outcome;
+mod partly;
 mod problem;
 mod refresher;
 mod runner;
+mod singles;
 mod stream;
 
 pub use config::RefreshConfig;

@@ -61,6 +61,8 @@ pub enum RefreshState {
     Connecting,
     /// The last refresh succeeded.
     Live,
+    /// The last refresh succeeded, but not for every tenant and policy.
+    Partial,
     /// The last refresh failed; memory is served.
     Interrupted,
     /// HEIR's answer waits for its confirmation. On the admin page it is called `held`.

@@ -1,21 +1,31 @@
 //! What can be wrong with one policy, while the others are taken.
 
-use bytes::Bytes;
-
-use crate::{policy::Problem, snapshot::Key};
+use crate::{heir::HeirError, policy::Problem, snapshot::Key};
 
 /// The problem of a document that is too long, if it is.
-pub(super) fn too_large(bytes: &Bytes, limit: usize) -> Option<Problem> {
-    (bytes.len() > limit).then(|| {
-        Problem::error(
-            "$",
-            format!(
-                "the document has {} bytes, more than limits.max_body_bytes ({limit})",
-                bytes.len()
-            ),
-            "shorten the policy, or raise the limit",
-        )
+pub(super) fn too_large(bytes: u64, limit: usize) -> Option<Problem> {
+    (bytes > limit as u64).then(|| {
+        too_long(format!(
+            "the document has {bytes} bytes, more than limits.max_body_bytes ({limit})"
+        ))
     })
+}
+
+/// The problem of a policy that HEIR has and does not give out.
+pub(super) fn unreadable(error: &HeirError, limit: usize) -> Problem {
+    match error {
+        HeirError::TooLarge { .. } => too_long(format!(
+            "the document has more than {limit} bytes (limits.max_body_bytes)"
+        )),
+        error => {
+            let message = format!("it cannot be read: {}", error.chain());
+            Problem::error("$", message, "see what HEIR has against this request")
+        }
+    }
+}
+
+fn too_long(message: String) -> Problem {
+    Problem::error("$", message, "shorten the policy, or raise the limit")
 }
 
 /// Logs that a policy could not be taken.

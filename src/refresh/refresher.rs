@@ -34,6 +34,8 @@ pub struct Refresher {
     /// Locked while a refresh runs that does not wait for changes; such refreshes come one after the other.
     pub(super) detected: tokio::sync::Mutex<Detected>,
     status: Mutex<Status>,
+    /// What the refresh under way could not do, while it goes on.
+    partial: Mutex<Option<String>>,
     restored: mpsc::Sender<Restored>,
     pub(super) wake: Notify,
 }
@@ -72,6 +74,7 @@ impl Refresher {
             metrics,
             detected: tokio::sync::Mutex::default(),
             status: Mutex::new(status),
+            partial: Mutex::default(),
             restored,
             wake: Notify::new(),
         }
@@ -80,6 +83,13 @@ impl Refresher {
     /// How the refreshing goes.
     pub fn status(&self) -> Status {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The last error of a refresh with its causes, if the last one failed.
+    pub fn last_error(&self) -> Option<String> {
+        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = status.state != RefreshState::Live;
+        status.last_error.clone().filter(|_| failed)
     }
 
     /// Ends the current pause of the loop, after a change of its configuration.
@@ -117,22 +127,40 @@ impl Refresher {
         }
     }
 
+    /// Notes what a refresh cannot do that succeeds otherwise.
+    pub(super) fn note_partial(&self, what: Option<String>) {
+        *self.partial.lock().unwrap_or_else(PoisonError::into_inner) = what;
+    }
+
     /// Notes what a refresh came to, for the status, the log and the metrics.
     pub(super) fn record(&self, result: &Result<Outcome, RefreshError>) {
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         let now = now().unix_ms;
+        let partial = self.partial.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (state, label) = match result {
             Ok(outcome) => {
                 status.outcome = Some(*outcome);
                 status.last_success_unix_ms = Some(now);
-                (
-                    RefreshState::Live,
-                    if *outcome == Outcome::Changed {
-                        "changed"
-                    } else {
-                        "unchanged"
-                    },
-                )
+                let label = match (&partial, outcome) {
+                    (Some(_), _) => "partial",
+                    (None, Outcome::Changed) => "changed",
+                    (None, Outcome::Unchanged) => "unchanged",
+                };
+                let state = match partial {
+                    None => RefreshState::Live,
+                    Some(what) => {
+                        if status.state != RefreshState::Partial {
+                            tracing::warn!(
+                                error = what,
+                                "A part could not be refreshed; its last good version is served."
+                            );
+                        }
+                        status.last_error = Some(what);
+                        status.last_error_unix_ms = Some(now);
+                        RefreshState::Partial
+                    }
+                };
+                (state, label)
             }
             Err(error) => {
                 let text = error.chain();

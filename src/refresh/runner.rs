@@ -8,11 +8,12 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    detected::Pass,
     outcome::{Outcome, RefreshError},
     refresher::Refresher,
 };
 use crate::{
-    heir::{Backoff, HeirError, Level, RetryConfig},
+    heir::{Admission, Backoff, HeirError, Level, RetryConfig},
     policy::TenantId,
     snapshot::Withheld,
 };
@@ -22,16 +23,17 @@ impl Refresher {
     /// same time share one refresh.
     pub async fn refresh_now(self: &Arc<Self>, confirm: bool) -> Result<Outcome, RefreshError> {
         let this = self.clone();
-        to_the_end(async move { this.refresh_in_turn(confirm).await }).await
+        let pass = Pass { confirm, ..Pass::OWN };
+        to_the_end(async move { this.refresh_in_turn(pass).await }).await
     }
 
-    async fn refresh_in_turn(&self, confirm: bool) -> Result<Outcome, RefreshError> {
+    async fn refresh_in_turn(&self, pass: Pass) -> Result<Outcome, RefreshError> {
         let asked = Instant::now();
         let mut detected = self.detected.lock().await;
-        if !confirm && detected.last_began.is_some_and(|began| began > asked) {
+        if !pass.confirm && detected.last_began.is_some_and(|began| began > asked) {
             return Ok(Outcome::Unchanged);
         }
-        let result = self.pass(&mut detected, confirm).await;
+        let result = self.pass(&mut detected, pass).await;
         drop(detected);
         self.record(&result);
         result
@@ -42,13 +44,17 @@ impl Refresher {
     pub async fn refresh_list(self: &Arc<Self>, tenant: &TenantId) -> Result<Outcome, RefreshError> {
         let timeout = self.client.timeout();
         let (this, tenant) = (self.clone(), tenant.clone());
+        let pass = Pass {
+            admission: Admission::Breaker,
+            ..Pass::OWN
+        };
         let refresh = to_the_end(async move {
             let level = this.detected.lock().await.level;
             match level {
-                None | Some(Level::Changes | Level::Snapshot) => this.refresh_in_turn(false).await,
+                None | Some(Level::Changes | Level::Snapshot) => this.refresh_in_turn(pass).await,
                 Some(Level::List) => {
                     let mut detected = this.detected.lock().await;
-                    this.refresh_tenant(&mut detected, &tenant, false).await
+                    this.refresh_tenant(&mut detected, &tenant, pass).await
                 }
                 Some(Level::Single) => Ok(Outcome::Unchanged),
             }
@@ -67,6 +73,7 @@ impl Refresher {
             .unwrap_or_else(|| fastrand::u64(..));
         let mut random = fastrand::Rng::with_seed(seed);
         let mut backoff = self.backoff(seed);
+        let mut away = Self::backoff_away(seed);
         loop {
             let (result, hasty) = tokio::select! {
                 biased;
@@ -79,6 +86,7 @@ impl Refresher {
                 Ok(_) if hasty => Some(backoff.next_pause()),
                 Ok(_) => {
                     backoff = self.backoff(random.u64(..));
+                    away = Self::backoff_away(random.u64(..));
                     self.pause_after_success(&mut random).await
                 }
                 Err(RefreshError::Heir(HeirError::Paused { retry_in })) => {
@@ -88,9 +96,14 @@ impl Refresher {
                 // being filled from confirming its own half-empty state.
                 Err(RefreshError::Withheld(Withheld::Shrink { .. })) => Some(self.interval(&mut random)),
                 Err(RefreshError::Withheld(_)) => None,
+                // Whatever the breaker says: a HEIR that is back must not have to wait for it.
+                Err(error) if error.is_away() => Some(away.next_pause() + Duration::from_millis(10)),
                 Err(_) => Some(backoff.next_pause() + Duration::from_millis(10)),
             };
             let Some(pause) = pause else { continue };
+            if result.is_err() {
+                self.client.announce_attempt(Instant::now() + pause);
+            }
             let mut up = self.client.up();
             up.mark_unchanged();
             tokio::select! {
@@ -104,6 +117,20 @@ impl Refresher {
         }
     }
 
+    /// While HEIR is away.
+    fn backoff_away(seed: u64) -> Backoff {
+        Backoff::new(
+            RetryConfig {
+                max_attempts: u32::MAX,
+                initial_ms: 100,
+                factor: 2.0,
+                max_ms: 2_000,
+            },
+            seed,
+        )
+    }
+
+    /// While HEIR answers, but nothing that could be taken.
     fn backoff(&self, seed: u64) -> Backoff {
         let longest = self.config.load().interval_ms.max(100);
         Backoff::new(
@@ -139,7 +166,7 @@ impl Refresher {
                 (config.long_poll_timeout_ms, config.interval_ms)
             };
             let began = Instant::now();
-            match self.ask_for_changes(Duration::from_millis(wait), false).await {
+            match self.ask_for_changes(Duration::from_millis(wait), Pass::OWN).await {
                 Err(error) if error.is_away() => {
                     // The next connection may be to another HEIR: what this one could do is forgotten.
                     self.detected.lock().await.forget_level();
@@ -156,7 +183,7 @@ impl Refresher {
             }
         }
         let mut detected = self.detected.lock().await;
-        (self.pass(&mut detected, false).await, waits)
+        (self.pass(&mut detected, Pass::OWN).await, waits)
     }
 }
 

@@ -97,7 +97,7 @@ impl SnapshotReader<'_> {
                     return Ok(());
                 };
                 let bytes = wire::exact_bytes(policy, line.policy_text.as_deref());
-                if let Some(problem) = too_large(&bytes, self.policy_bytes) {
+                if let Some(problem) = too_large(bytes.len() as u64, self.policy_bytes) {
                     incoming.problems.insert(key, vec![problem]);
                 } else {
                     let etag = line.etag.as_deref().and_then(ETag::parse);
@@ -242,7 +242,7 @@ fn parse_change(
                         change.policy_text.as_deref(),
                     );
                     let etag = change.etag.as_deref().and_then(ETag::parse);
-                    let checked = match too_large(&bytes, policy_bytes) {
+                    let checked = match too_large(bytes.len() as u64, policy_bytes) {
                         Some(problem) => Err(vec![problem]),
                         None => check(base, &key, bytes, etag, change.revision),
                     };

@@ -47,7 +47,10 @@ impl Router {
             }
             Some(Ok(_)) | None => false,
         };
-        let (age_ms, age) = self.store.freshness().at(Instant::now().max(started));
+        let (age_ms, age) = self
+            .store
+            .freshness()
+            .of_tenant(Instant::now().max(started), tenant.as_str());
         if self.store.freshness().refuses(age) {
             return Err(expired(age_ms));
         }

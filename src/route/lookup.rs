@@ -33,7 +33,8 @@ impl Router {
         let response = match lookup {
             Lookup::Found(found) => {
                 metrics.hits.inc();
-                self.found(&snapshot, found, headers, started)
+                let age = self.store.freshness().of_policy(started, tenant, policy);
+                self.found(&snapshot, found, headers, age)
             }
             Lookup::Unknown if self.must_ask(tenant, policy) => return Answer::AskHeir,
             Lookup::Absent | Lookup::Unknown => {
@@ -74,14 +75,23 @@ impl Router {
         metrics.misses.inc();
         metrics.latency_ms.observe(started.elapsed().as_secs_f64() * 1e3);
         match (snapshot.lookup(key.0.as_str(), key.1.as_str()).0, outcome) {
-            (Lookup::Found(found), _) => Ok(self.found(&snapshot, found, headers, Instant::now())),
+            (Lookup::Found(found), _) => {
+                let (tenant, policy) = (key.0.as_str(), key.1.as_str());
+                let age = self.store.freshness().of_policy(Instant::now(), tenant, policy);
+                Ok(self.found(&snapshot, found, headers, age))
+            }
             (_, FetchOutcome::Failed(failure)) => Err(failure),
             (_, FetchOutcome::Stored | FetchOutcome::Absent) => Ok(self.absent(&snapshot, Instant::now())),
         }
     }
 
-    fn found(&self, snapshot: &Snapshot, found: Found<'_>, headers: &HeaderMap, now: Instant) -> Response {
-        let (age_ms, age) = self.store.freshness().at(now);
+    fn found(
+        &self,
+        snapshot: &Snapshot,
+        found: Found<'_>,
+        headers: &HeaderMap,
+        (age_ms, age): (u64, Age),
+    ) -> Response {
         if self.store.freshness().refuses(age) {
             return self.fail(expired(age_ms));
         }

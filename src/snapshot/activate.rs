@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     draft::Draft,
+    gone::Gone,
     guard::Guarded,
     incoming::{ChangeSet, Incoming, Operation, Scope},
     key::Key,
@@ -13,8 +14,8 @@ use super::{
     provenance::Origin,
     state::Snapshot,
     store::SnapshotStore,
-    tenant::Tenant,
 };
+use crate::policy::{PolicyId, TenantId};
 
 impl SnapshotStore {
     /// Activates what HEIR has, whole, or withholds it.
@@ -30,14 +31,17 @@ impl SnapshotStore {
         let mut state = self.writer_state();
         let current = self.current.load_full();
         keep_last_good(&current, &mut incoming);
-        let removed = removed_by(&current, &incoming);
-        let known = match &incoming.scope {
-            Scope::Everything => current.heir_count(),
-            Scope::Tenant(tenant) => current.tenant(tenant.as_str()).map_or(0, heir_count),
+        let gone = removed_by(&current, &incoming);
+        let (removed, fingerprint) = (gone.len(), fingerprint(gone));
+        let scope = match &incoming.scope {
+            Scope::Everything => None,
+            Scope::Tenant(tenant) => Some(tenant),
         };
         state
             .guard
-            .allow(removed, known, guarded, || Some(incoming.fingerprint()))?;
+            .allow(scope, removed, current.heir_count(), guarded, || {
+                Some(fingerprint)
+            })?;
         let lost = state.pins.misses_writes(start, &incoming);
         if incoming.scope == Scope::Everything {
             state.pins.verify(start);
@@ -103,6 +107,49 @@ impl SnapshotStore {
         })
     }
 
+    /// Removes policies that HEIR was asked for one by one, or by lists, and does not have any more. One that has
+    /// another version than when HEIR was asked stays, and so does one that was written since. How many were removed.
+    ///
+    /// # Errors
+    /// When the shrink guard waits for a confirmation; nothing was changed.
+    pub fn remove(
+        &self,
+        scope: Option<&TenantId>,
+        gone: &[Gone],
+        guarded: Guarded,
+    ) -> Result<usize, Withheld> {
+        let mut state = self.writer_state();
+        let current = self.current.load_full();
+        let is_still = |gone: &&Gone| {
+            let known = current.heir(gone.key.0.as_str(), gone.key.1.as_str());
+            known.is_some_and(|known| Arc::ptr_eq(known, &gone.policy))
+        };
+        let gone: Vec<&Gone> = gone
+            .iter()
+            .filter(is_still)
+            .filter(|gone| state.pins.release(&gone.key, gone.start))
+            .collect();
+        let keys = gone.iter().map(|gone| (&gone.key.0, &gone.key.1));
+        let known = current.heir_count();
+        state
+            .guard
+            .allow(scope, gone.len(), known, guarded, || Some(fingerprint(keys)))?;
+        if gone.is_empty() {
+            return Ok(0);
+        }
+        let mut draft = Draft::of(&current, &self.metrics);
+        for Gone { key, .. } in &gone {
+            draft.set_heir(key, None);
+        }
+        draft.edit_problems(|problems| {
+            for Gone { key, .. } in &gone {
+                problems.remove(key);
+            }
+        });
+        self.publish(draft);
+        Ok(gone.len())
+    }
+
     /// Applies what happened in HEIR since the position of the snapshot.
     ///
     /// # Errors
@@ -133,7 +180,7 @@ impl SnapshotStore {
             // Not confirmed by repetition: what is left after so many removals is looked at whole.
             state
                 .guard
-                .allow(removed, current.heir_count(), guarded, || None)?;
+                .allow(None, removed, current.heir_count(), guarded, || None)?;
         }
         let mut loaded = 0;
         let mut draft = Draft::of(&current, &self.metrics);
@@ -187,7 +234,7 @@ impl SnapshotStore {
     }
 }
 
-/// A policy whose new version is broken keeps its last good one.
+/// A policy whose new version is no document keeps the one before.
 fn keep_last_good(current: &Snapshot, incoming: &mut Incoming) {
     let kept: Vec<(Key, Arc<Policy>)> = incoming
         .problems
@@ -199,24 +246,30 @@ fn keep_last_good(current: &Snapshot, incoming: &mut Incoming) {
     }
 }
 
-fn heir_count(tenant: &Tenant) -> usize {
-    tenant
-        .policies
-        .values()
-        .filter(|entry| entry.heir.is_some())
-        .count()
-}
-
-fn removed_by(current: &Snapshot, incoming: &Incoming) -> usize {
+/// The policies that memory has of HEIR and that an answer does not have any more.
+fn removed_by<'a>(
+    current: &'a Snapshot,
+    incoming: &'a Incoming,
+) -> impl ExactSizeIterator<Item = (&'a TenantId, &'a PolicyId)> {
     let speaks_for = |tenant: &_| match &incoming.scope {
         Scope::Everything => true,
         Scope::Tenant(only) => tenant == only,
     };
-    current
+    let gone: Vec<_> = current
         .tenants
         .iter()
         .filter(|(tenant, _)| speaks_for(*tenant))
         .flat_map(|(tenant, t)| t.policies.iter().map(move |(id, entry)| (tenant, id, entry)))
         .filter(|(tenant, id, entry)| entry.heir.is_some() && !incoming.mentions(tenant, id))
-        .count()
+        .map(|(tenant, id, _)| (tenant, id))
+        .collect();
+    gone.into_iter()
+}
+
+/// Names a set of policies, in whatever order they come.
+fn fingerprint<'a>(keys: impl IntoIterator<Item = (&'a TenantId, &'a PolicyId)>) -> u64 {
+    use std::hash::BuildHasher;
+    let hasher = &std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::default();
+    let hashes = keys.into_iter().map(|key| hasher.hash_one(key));
+    hashes.fold(0, u64::wrapping_add)
 }

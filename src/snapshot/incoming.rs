@@ -89,24 +89,11 @@ impl Incoming {
     }
 
     /// Whether a policy is known to exist, be it broken.
-    pub(super) fn mentions(&self, tenant: &TenantId, policy: &PolicyId) -> bool {
+    pub(crate) fn mentions(&self, tenant: &TenantId, policy: &PolicyId) -> bool {
         self.policies
             .get(tenant)
             .is_some_and(|policies| policies.contains_key(policy))
             || self.problems.contains_key(&(tenant.clone(), policy.clone()))
-    }
-
-    /// Names this content: two answers with the same name say the same.
-    pub(super) fn fingerprint(&self) -> u64 {
-        use std::hash::BuildHasher;
-        let hasher = &std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::default();
-        // The order of a map is not part of its content, so the entries are combined by a sum.
-        let entries = self.policies.iter().flat_map(|(tenant, policies)| {
-            policies
-                .iter()
-                .map(move |(id, policy)| hasher.hash_one((tenant, id, policy.document.etag())))
-        });
-        entries.fold(hasher.hash_one(self.len()), u64::wrapping_add)
     }
 }
 

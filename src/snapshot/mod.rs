@@ -12,6 +12,7 @@
 mod activate;
 mod draft;
 mod freshness;
+mod gone;
 mod guard;
 mod incoming;
 mod key;
@@ -26,7 +27,8 @@ mod store;
 mod tenant;
 
 pub use draft::Draft;
-pub use freshness::{Age, Freshness, WhenExpired};
+pub use freshness::{Age, Freshness, Unconfirmed, WhenExpired};
+pub use gone::Gone;
 pub use guard::Guarded;
 pub use incoming::{ChangeSet, Incoming, Operation, Scope, check};
 pub use key::{Key, Problems};

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::{
     draft::Draft,
-    freshness::Freshness,
+    freshness::{Freshness, Unconfirmed},
     guard::ShrinkGuard,
     incoming::Incoming,
     key::Key,
@@ -265,7 +265,7 @@ impl SnapshotStore {
     }
 
     /// HEIR has confirmed that the snapshot is what it has.
-    pub fn confirm(&self, coverage: Coverage) {
+    pub fn confirm(&self, coverage: Coverage, at: Instant, unconfirmed: &[Unconfirmed]) {
         let current = self.current.load();
         if current.origin != Origin::Heir || current.coverage != coverage {
             drop(current);
@@ -274,7 +274,7 @@ impl SnapshotStore {
                 draft.set_coverage(coverage);
             });
         }
-        self.freshness.confirm();
+        self.freshness.confirm(at, unconfirmed);
     }
 }
 

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::request::{Precondition, Versions};
 use crate::{
-    heir::{Fetched, HeirCall, HeirClient, HeirError, Replied, wire},
+    heir::{Admission, Fetched, HeirCall, HeirClient, HeirError, Replied, wire},
     policy::{ETag, PolicyDocument},
     snapshot::{Key, Policy},
 };
@@ -19,7 +19,14 @@ pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key
 pub(super) async fn read(client: &HeirClient, key: &Key) -> Result<Option<(Bytes, HeaderMap)>, HeirError> {
     let (path, limit) = (wire::policy_path(&key.0, &key.1), client.max_answer_bytes());
     match client
-        .fetch_once(HeirCall::Get, &path, None, limit, client.timeout())
+        .fetch_once(
+            HeirCall::Get,
+            Admission::Breaker,
+            &path,
+            None,
+            limit,
+            client.timeout(),
+        )
         .await
     {
         Ok(Fetched::Changed { body, headers }) => Ok(Some((body, headers))),

@@ -23,7 +23,7 @@ use crate::{
         config::ExtensionsConfig,
         manifest::{Module, ModuleDigest, ModuleSource},
     },
-    heir::{Fetched, HeirCall, HeirClient, TlsConfig, client_config},
+    heir::{Admission, Fetched, HeirCall, HeirClient, TlsConfig, client_config},
 };
 
 /// What fetching one module may take.
@@ -105,7 +105,14 @@ impl Fetcher {
                 let heir = heir.ok_or("there is no HEIR to fetch it from")?;
                 let path = format!("/api/v1/modules/{digest}");
                 let fetched = heir
-                    .fetch_once(HeirCall::Module, &path, None, self.max_module_bytes, TIMEOUT)
+                    .fetch_once(
+                        HeirCall::Module,
+                        Admission::Breaker,
+                        &path,
+                        None,
+                        self.max_module_bytes,
+                        TIMEOUT,
+                    )
                     .await;
                 match fetched.map_err(|error| format!("HEIR does not give it: {}", error.chain()))? {
                     Fetched::Changed { body, .. } => body,

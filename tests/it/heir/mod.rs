@@ -6,6 +6,7 @@
 )]
 
 mod answers;
+mod availability;
 mod outage;
 mod streams;
 mod tls;

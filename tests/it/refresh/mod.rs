@@ -7,3 +7,4 @@ mod hostile;
 mod levels;
 mod races;
 mod restore;
+mod truth;

@@ -26,7 +26,7 @@ use std::{
 };
 
 pub(crate) use client::{Answer, Client, converse, raw, until_closed};
-pub(crate) use faulty::{Fault, Faulty};
+pub(crate) use faulty::{Fault, Faulty, Seen};
 pub(crate) use heir::Heir;
 pub(crate) use process::{Ended, Process, program};
 pub(crate) use processes::{Copy, SidecarProcess, StoreProcess};
