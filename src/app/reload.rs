@@ -188,6 +188,7 @@ impl Reloader {
             refresh.expired_after_ms,
             refresh.when_expired,
         );
+        targets.store.set_broken_policies(refresh.broken_policies);
         self.live.store(Arc::new(refresh.clone()));
         targets.writer.configure(&next.writes);
         if self.current.log.filter != next.log.filter

@@ -72,6 +72,7 @@ impl App {
             refresh.expired_after_ms,
             refresh.when_expired,
         );
+        store.set_broken_policies(refresh.broken_policies);
         let mut tasks = Vec::new();
         let journal = match &state {
             Some(state) => {

@@ -38,7 +38,7 @@ pub struct Explanation {
     /// The same as data; left out at the minimal level.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
-    /// Mistakes in the request that changed the explanation, such as an unknown level.
+    /// Mistakes in the request that changed the explanation, such as an unknown level, and that the policy is broken.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]
     pub warnings: Vec<String>,

@@ -51,7 +51,7 @@ pub struct HeirMetrics {
     duration: HistogramVec,
     /// Where the breaker stands.
     pub breaker_state: IntGauge,
-    /// 1 if the last call was answered.
+    /// 1 if the last call was answered, and not with a refusal of the token or the certificate.
     pub up: IntGauge,
 }
 
@@ -83,7 +83,7 @@ impl HeirMetrics {
             up: gauge(
                 r,
                 "beamline_sidecar_heir_up",
-                "1 if the last call to HEIR was answered.",
+                "1 if the last call to HEIR was answered, and not with a refusal of the token or the certificate.",
             )?,
         })
     }

@@ -117,7 +117,12 @@ impl Intake {
             Ok(decision) => decision,
             Err(refusal) => {
                 recorder.refused(input, at, &refusal, started);
-                return Err(refused(&refusal, &request).decision(at.id.to_string(), at.seed.to_string()));
+                let mut failure =
+                    refused(&refusal, &request).decision(at.id.to_string(), at.seed.to_string());
+                if let Some(broken) = &found.broken {
+                    failure = failure.detail("policy_problem", broken.to_string());
+                }
+                return Err(failure);
             }
         };
         let explaining = Explaining {
@@ -133,13 +138,16 @@ impl Intake {
                 decision_latency_ms: Some(started.elapsed().as_secs_f64() * 1e3),
             },
         };
-        let explanation = options.explain.of(&context, policy, &self.rules, &explaining);
+        let mut explanation = options.explain.of(&context, policy, &self.rules, &explaining);
+        if let (Some(explanation), Some(broken)) = (&mut explanation, &found.broken) {
+            explanation.warnings.push(broken.to_string());
+        }
         let extras = decision.extras(policy);
         let expected_latency_ms = decision.expected_latency_ms(input, &self.memory);
         let expected_cost = decision.expected_cost(input, &self.memory);
         recorder.decided(&explaining, started);
         if self.log_decisions {
-            recorder.log(&explaining);
+            recorder.log(&explaining, found.broken.as_ref());
         }
         Ok(Decided {
             id: at.id,

@@ -87,7 +87,13 @@ impl Intake {
             memory: &self.memory,
             provenance,
         };
-        let explanation = explaining.explain(DetailLevel::Verbose, None);
+        let mut explanation = explaining.explain(DetailLevel::Verbose, None);
+        if let Tried::Stored(Found {
+            broken: Some(broken), ..
+        }) = &tried
+        {
+            explanation.warnings.push(broken.to_string());
+        }
         let payload = decision.message.get("payload").cloned();
         Ok(DryRun {
             provider: decision.selection.provider.clone(),

@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::entry::Intake;
+use super::{broken_version::BrokenVersion, entry::Intake};
 use crate::{
     decide::Complexity,
     extensions::Registry,
     failure::{ErrorCode, Failure},
     policy::{PolicyId, TenantId},
     refresh::FetchOutcome,
-    snapshot::{Age, Key, Lookup, Policy, Snapshot, Source},
+    snapshot::{Age, BrokenPolicies, Key, Lookup, Policy, Snapshot, Source},
 };
 
 /// Which snapshot answered, and how old it is.
@@ -34,6 +34,8 @@ pub(super) struct Found {
     pub(super) stamp: SnapshotStamp,
     /// Whether HEIR did not have to be asked.
     pub(super) cached: bool,
+    /// What is wrong with the policy as HEIR or a file has it; `None` where nothing is.
+    pub(super) broken: Option<BrokenVersion>,
 }
 
 impl Intake {
@@ -81,8 +83,10 @@ impl Intake {
         if self.store.freshness().refuses(age) {
             return Err(expired(age_ms));
         }
+        let (policy, broken) = self.version(snapshot, tenant, policy_id, found.policy);
         Ok(Some(Found {
-            policy: found.policy.clone(),
+            policy,
+            broken,
             registry: snapshot.registry().clone(),
             stamp: SnapshotStamp {
                 revision: snapshot.position().revision,
@@ -92,6 +96,35 @@ impl Intake {
             },
             cached: true,
         }))
+    }
+
+    /// The version that decides: the last good one where the newest is broken, if there is one and it is wanted.
+    fn version(
+        &self,
+        snapshot: &Snapshot,
+        tenant: &TenantId,
+        policy_id: &PolicyId,
+        newest: &Arc<Policy>,
+    ) -> (Arc<Policy>, Option<BrokenVersion>) {
+        let broken = snapshot.broken();
+        if broken.is_empty() {
+            return (newest.clone(), None);
+        }
+        let key = (tenant.clone(), policy_id.clone());
+        let Some(errors) = broken.errors(&key) else {
+            return (newest.clone(), None);
+        };
+        let mut problem = errors.first().map(ToString::to_string).unwrap_or_default();
+        if errors.len() > 1 {
+            problem = format!("{problem} (and {} more)", errors.len() - 1);
+        }
+        let last_good = match self.store.broken_policies() {
+            BrokenPolicies::LastGood => broken.last_good(&key),
+            BrokenPolicies::Take => None,
+        };
+        let is_replaced = last_good.is_some();
+        let broken = BrokenVersion { problem, is_replaced };
+        (last_good.unwrap_or(newest).clone(), Some(broken))
     }
 
     /// Whether HEIR may have a policy that memory does not have.

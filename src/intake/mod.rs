@@ -6,6 +6,7 @@
 //!  dry_run: the same without effects        results: what became of calls, once each (idempotency)
 //! ```
 
+mod broken_version;
 mod decide;
 mod dry_run;
 mod entry;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::metrics::IntakeMetrics;
+use super::{broken_version::BrokenVersion, metrics::IntakeMetrics};
 use crate::{
     decide::{
         DecideContext, DecisionInput, Explaining, Mechanism, Refusal, StickyCheck, audit_form, is_sensitive,
@@ -97,7 +97,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// The platform's line about a decision, personal data left out.
-    pub(super) fn log(self, explaining: &Explaining<'_>) {
+    pub(super) fn log(self, explaining: &Explaining<'_>, broken: Option<&BrokenVersion>) {
         let Explaining {
             decision,
             policy,
@@ -126,6 +126,7 @@ impl<'a> Recorder<'a> {
             priority,
             steps = steps.join("; "),
             context,
+            policy_problem = broken.map(tracing::field::display),
             "Routing decision"
         );
     }

@@ -55,7 +55,8 @@ pub struct SnapshotStatus {
     pub refresh: Option<Status>,
     /// `null` where there is no HEIR.
     pub heir: Option<HeirStatus>,
-    /// The first 1 000 policies that were refused, or whose extensions refuse their configurations.
+    /// The first 1 000 policies that are broken: refused, or with mistakes, or with configurations that their extensions
+    /// refuse.
     pub problems: Vec<PolicyProblems>,
     /// Number of policies with problems, including those that are not listed.
     pub problem_count: usize,
@@ -100,7 +101,7 @@ impl Operator {
         let count = |of: fn(&crate::snapshot::Tenant) -> usize| -> usize {
             snapshot.tenants().map(|(_, tenant)| of(tenant)).sum()
         };
-        let problems = snapshot.problems().iter().chain(snapshot.config_problems());
+        let problems = snapshot.problems().iter().chain(snapshot.broken().problems());
         let problems = problems.map(|((tenant, policy), problems)| PolicyProblems {
             tenant_id: tenant.clone(),
             policy_id: policy.clone(),
@@ -121,7 +122,7 @@ impl Operator {
                 breaker: client.breaker_state().as_str(),
             }),
             problems: problems.take(MAX_LISTED).collect(),
-            problem_count: snapshot.problems().len() + snapshot.config_problems().len(),
+            problem_count: snapshot.problems().len() + snapshot.broken().problems().len(),
             warnings: warnings(&snapshot),
             warning_count: count(|tenant| tenant.noted),
             bad_files: self
@@ -155,7 +156,7 @@ fn warnings(snapshot: &Snapshot) -> Vec<PolicyProblems> {
     let noted = snapshot.tenants().filter(|(_, tenant)| tenant.noted > 0);
     let noted = noted.flat_map(|(id, tenant)| {
         let policies = tenant.sorted().into_iter();
-        let policies = policies.filter(|(_, found)| found.policy.is_noted());
+        let policies = policies.filter(|(_, found)| found.policy.is_noted() && !found.policy.is_broken());
         policies.map(move |(policy_id, found)| PolicyProblems {
             tenant_id: id.clone(),
             policy_id: policy_id.clone(),

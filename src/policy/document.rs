@@ -68,6 +68,13 @@ impl Problem {
     }
 }
 
+/// Those among the problems for which the document is refused.
+pub fn errors(problems: &[Problem]) -> impl Iterator<Item = &Problem> {
+    problems
+        .iter()
+        .filter(|problem| problem.severity == Severity::Error)
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}; {}", self.path, self.message, self.remedy)

@@ -16,7 +16,7 @@ mod schema;
 mod write_out;
 
 pub use condition::{Condition, ConditionRules, Facts};
-pub use document::{MAX_DEPTH, PolicyDocument, Problem, Severity};
+pub use document::{MAX_DEPTH, PolicyDocument, Problem, Severity, errors};
 pub use etag::ETag;
 pub use ids::{InvalidId, MAX_ID_BYTES, PolicyId, TenantId, check_id};
 pub use position::{Position, locate};

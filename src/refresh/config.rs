@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::snapshot::{Guarded, WhenExpired};
+use crate::snapshot::{BrokenPolicies, Guarded, WhenExpired};
 
 /// Keeping the snapshot up to date.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -28,6 +28,8 @@ pub struct RefreshConfig {
     /// a second time.
     #[schemars(range(max = 100))]
     pub max_removed_percent: u8,
+    /// What decisions are made by where HEIR or a file has a policy that a write would refuse. Lookups get it as it is.
+    pub broken_policies: BrokenPolicies,
     /// How long HEIR's word that a policy does not exist is remembered, where policies are fetched one by one.
     #[schemars(range(max = 3_600_000))]
     pub negative_ttl_ms: u64,
@@ -44,6 +46,7 @@ impl Default for RefreshConfig {
             expired_after_ms: 86_400_000,
             when_expired: WhenExpired::Serve,
             max_removed_percent: 50,
+            broken_policies: BrokenPolicies::LastGood,
             negative_ttl_ms: 5_000,
             jitter_seed: None,
         }

@@ -24,7 +24,9 @@ use crate::{
     snapshot::{Coverage, Incoming, Origin, Policy, Position, Scope, Snapshot, SnapshotStore},
 };
 
-const FORMAT: u32 = 1;
+/// The second format has the last good versions of broken policies, too.
+const FORMAT: u32 = 2;
+const OLDEST_FORMAT: u32 = 1;
 const CURRENT: &str = "snapshot";
 const PREVIOUS: &str = "snapshot.previous";
 const TEMPORARY: &str = ".snapshot";
@@ -86,6 +88,9 @@ struct About {
     extensions: std::collections::BTreeMap<String, String>,
     /// Tenants that are known whole.
     listed: Vec<TenantId>,
+    /// How many last good versions of broken policies follow the policies.
+    #[serde(default)]
+    last_good: usize,
 }
 
 /// A snapshot as an earlier run left it.
@@ -254,23 +259,37 @@ fn move_aside(path: &Path) -> String {
 fn each_piece(snapshot: &Snapshot, mut piece: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     for (tenant, t) in snapshot.tenants() {
         for (id, entry) in &t.policies {
-            let Some(policy) = &entry.heir else { continue };
-            let document = &policy.document;
-            let parts = [
-                tenant.as_str().as_bytes(),
-                id.as_str().as_bytes(),
-                document.etag().as_str().as_bytes(),
-                document.bytes(),
-            ];
-            for part in parts {
-                let length = u32::try_from(part.len()).map_err(|_too_long| io::ErrorKind::InvalidData)?;
-                piece(&length.to_le_bytes())?;
-            }
-            piece(&policy.revision.map_or(0, |revision| revision + 1).to_le_bytes())?;
-            for part in parts {
-                piece(part)?;
+            if let Some(policy) = &entry.heir {
+                piece_of(tenant, id, policy, &mut piece)?;
             }
         }
+    }
+    for ((tenant, id), policy) in snapshot.broken().all_last_good() {
+        piece_of(tenant, id, policy, &mut piece)?;
+    }
+    Ok(())
+}
+
+fn piece_of(
+    tenant: &TenantId,
+    id: &PolicyId,
+    policy: &Policy,
+    mut piece: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let document = &policy.document;
+    let parts = [
+        tenant.as_str().as_bytes(),
+        id.as_str().as_bytes(),
+        document.etag().as_str().as_bytes(),
+        document.bytes(),
+    ];
+    for part in parts {
+        let length = u32::try_from(part.len()).map_err(|_too_long| io::ErrorKind::InvalidData)?;
+        piece(&length.to_le_bytes())?;
+    }
+    piece(&policy.revision.map_or(0, |revision| revision + 1).to_le_bytes())?;
+    for part in parts {
+        piece(part)?;
     }
     Ok(())
 }
@@ -297,6 +316,7 @@ fn write(snapshot: &Snapshot, mut out: impl Write) -> io::Result<()> {
             .filter(|(_, t)| t.listed)
             .map(|(id, _)| id.clone())
             .collect(),
+        last_good: snapshot.broken().all_last_good().len(),
     };
     let about = serde_json::value::to_raw_value(&about)?;
     let mut digest = Sha256::new_with_prefix(about.get());
@@ -358,6 +378,10 @@ fn read(path: &Path) -> Result<LoadedFromDisk, DiskError> {
         let (key, policy) = records.next().map_err(|error| damaged(&error.to_string()))?;
         incoming.put(key, Arc::new(policy));
     }
+    for _ in 0..about.last_good {
+        let (key, policy) = records.next().map_err(|error| damaged(&error.to_string()))?;
+        incoming.last_good.insert(key, Arc::new(policy));
+    }
     if records.left != 0 || hex::encode(records.digest.finalize()) != header.sha256 {
         return Err(damaged("its checksum is not that of its content"));
     }
@@ -378,7 +402,7 @@ fn parse_header(path: &Path, line: &[u8]) -> Result<(Header, About), DiskError> 
         .strip_suffix(b"\n")
         .ok_or_else(|| damaged("it has no header"))?;
     let Format { format } = serde_json::from_slice(line).map_err(invalid)?;
-    if format != FORMAT {
+    if !(OLDEST_FORMAT..=FORMAT).contains(&format) {
         return Err(DiskError::Format {
             path: path.to_owned(),
             found: format,

@@ -14,3 +14,5 @@ pub const FRESHNESS: HeaderName = HeaderName::from_static("x-beamline-freshness"
 pub const STALE: HeaderName = HeaderName::from_static("x-beamline-stale");
 /// `queued` where HEIR is away and the journal has the write.
 pub const WRITE: HeaderName = HeaderName::from_static("x-beamline-write");
+/// How many mistakes the policy in this answer has for which a write of it would be refused.
+pub(super) const POLICY_PROBLEMS: HeaderName = HeaderName::from_static("x-beamline-policy-problems");

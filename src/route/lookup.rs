@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{
-    headers::{FRESHNESS, SNAPSHOT_AGE_MS, SNAPSHOT_REVISION, SOURCE, STALE},
+    headers::{FRESHNESS, POLICY_PROBLEMS, SNAPSHOT_AGE_MS, SNAPSHOT_REVISION, SOURCE, STALE},
     router::Router,
 };
 use crate::{
@@ -34,7 +34,11 @@ impl Router {
             Lookup::Found(found) => {
                 metrics.hits.inc();
                 let age = self.store.freshness().of_policy(started, tenant, policy);
-                self.found(&snapshot, found, headers, age)
+                let mut response = self.found(&snapshot, found, headers, age);
+                if !snapshot.broken().is_empty() {
+                    name_problems(&snapshot, tenant, policy, &mut response);
+                }
+                response
             }
             Lookup::Unknown if self.must_ask(tenant, policy) => return Answer::AskHeir,
             Lookup::Absent | Lookup::Unknown => {
@@ -78,7 +82,9 @@ impl Router {
             (Lookup::Found(found), _) => {
                 let (tenant, policy) = (key.0.as_str(), key.1.as_str());
                 let age = self.store.freshness().of_policy(Instant::now(), tenant, policy);
-                Ok(self.found(&snapshot, found, headers, age))
+                let mut response = self.found(&snapshot, found, headers, age);
+                name_problems(&snapshot, tenant, policy, &mut response);
+                Ok(response)
             }
             (_, FetchOutcome::Failed(failure)) => Err(failure),
             (_, FetchOutcome::Stored | FetchOutcome::Absent) => Ok(self.absent(&snapshot, Instant::now())),
@@ -135,6 +141,17 @@ impl Router {
             headers.insert(STALE, HeaderValue::from_static("true"));
         }
         response
+    }
+}
+
+/// Says so if the policy that is answered with is broken.
+fn name_problems(snapshot: &Snapshot, tenant: &str, policy: &str, response: &mut Response) {
+    if let (Ok(tenant), Ok(policy)) = (TenantId::parse(tenant), PolicyId::parse(policy))
+        && let Some(errors) = snapshot.broken().errors(&(tenant, policy))
+    {
+        response
+            .headers_mut()
+            .insert(POLICY_PROBLEMS, HeaderValue::from(errors.len()));
     }
 }
 

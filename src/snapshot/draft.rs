@@ -6,6 +6,7 @@ use hashbrown::HashMap;
 use http::HeaderValue;
 
 use super::{
+    broken::Broken,
     key::{Key, Problems},
     metrics::SnapshotMetrics,
     policy::{Entry, Policy, Queued},
@@ -14,8 +15,8 @@ use super::{
     tenant::Tenant,
 };
 use crate::{
-    extensions::{ExtensionHost, ExtensionRecords},
-    policy::{PolicyId, TenantId},
+    extensions::{ExtensionHost, ExtensionRecords, Registry},
+    policy::{PolicyId, Problem, TenantId, errors},
 };
 
 /// Policies that a line is logged for at a time.
@@ -27,6 +28,40 @@ pub struct Draft<'a> {
     next: Snapshot,
     metrics: &'a SnapshotMetrics,
     touched: BTreeSet<TenantId>,
+    last_good: Option<HashMap<Key, Arc<Policy>>>,
+}
+
+/// What is wrong with a policy: its own mistakes, and what the extensions that it names have against their
+/// configurations. Empty also where there are only warnings of the language, which are found again on demand.
+fn problems_of(policy: &Policy, registry: &Registry, host: Option<&ExtensionHost>) -> Vec<Problem> {
+    let mut problems = if policy.is_broken() {
+        policy.notes()
+    } else {
+        Vec::new()
+    };
+    if let Some(host) = host.filter(|_| policy.has_extensions()) {
+        let (routing, _) = crate::policy::read(policy.document.bytes());
+        if let Some(pipeline) = &routing.pipeline {
+            problems.extend(host.check_pipeline(registry, pipeline));
+        }
+    }
+    problems
+}
+
+/// One line for each policy that has become broken, or is so in another way, as far as they are few.
+fn log_broken(before: &Snapshot, problems: &Problems, last_good: &HashMap<Key, Arc<Policy>>) {
+    let is_news =
+        |(key, problems): &(&Key, &Vec<Problem>)| before.broken.problems().get(*key) != Some(*problems);
+    for (key, problems) in problems.iter().filter(is_news).take(LOGGED) {
+        let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        tracing::warn!(
+            tenant = key.0.as_str(),
+            policy = key.1.as_str(),
+            problems = text.join("; "),
+            has_last_good = last_good.contains_key(key),
+            "A policy is broken: lookups get it as it is, decisions its last good version."
+        );
+    }
 }
 
 impl<'a> Draft<'a> {
@@ -40,13 +75,14 @@ impl<'a> Draft<'a> {
             extensions: base.extensions.clone(),
             problems: base.problems.clone(),
             registry: base.registry.clone(),
-            config_problems: base.config_problems.clone(),
+            broken: base.broken.clone(),
             generation: base.generation + 1,
         };
         Self {
             next,
             metrics,
             touched: BTreeSet::new(),
+            last_good: None,
         }
     }
 
@@ -214,7 +250,8 @@ impl<'a> Draft<'a> {
                 .into_iter()
                 .flat_map(|tenant| tenant.found());
             for (policy_id, found) in policies {
-                if !found.policy.is_noted() || is_known(policy_id, found.policy) {
+                let is_news = found.policy.is_noted() && !found.policy.is_broken();
+                if !is_news || is_known(policy_id, found.policy) {
                     continue;
                 }
                 count += 1;
@@ -226,64 +263,69 @@ impl<'a> Draft<'a> {
         (first, count)
     }
 
-    /// Makes the registry of the extensions, and asks them about their configurations where either changed.
-    pub(super) fn extend(&mut self, before: &Snapshot, host: &ExtensionHost) {
-        let registry = host.assemble(&before.registry, &self.next.extensions);
-        let anew = !Arc::ptr_eq(&registry, &before.registry);
-        self.next.registry = registry;
-        if self.next.registry.is_empty() && self.next.registry.problems().is_empty() {
-            if !self.next.config_problems.is_empty() {
-                self.next.config_problems = Arc::default();
-            }
-            return;
+    /// What an earlier run knew to be the last good versions of broken policies.
+    pub(super) fn set_last_good(&mut self, last_good: HashMap<Key, Arc<Policy>>) {
+        self.last_good = Some(last_good);
+    }
+
+    /// Makes the registry of the extensions, and finds which policies are broken where either has changed.
+    pub(super) fn judge(&mut self, before: &Snapshot, host: Option<&ExtensionHost>) {
+        let mut anew = false;
+        if let Some(host) = host {
+            let registry = host.assemble(&before.registry, &self.next.extensions);
+            anew = !Arc::ptr_eq(&registry, &before.registry);
+            self.next.registry = registry;
         }
+        let registry = &self.next.registry;
+        let host = host.filter(|_| !registry.is_empty() || !registry.problems().is_empty());
         let tenants: Vec<&TenantId> = if anew {
             self.next.tenants.keys().collect()
         } else {
             self.touched.iter().collect()
         };
-        let mut found = Problems::new();
-        for id in &tenants {
-            let policies = self
-                .next
-                .tenants
-                .get(*id)
-                .into_iter()
-                .flat_map(|tenant| tenant.found());
-            for (policy_id, of) in policies.filter(|(_, of)| of.policy.has_extensions()) {
-                let (routing, _) = crate::policy::read(of.policy.document.bytes());
-                let Some(pipeline) = &routing.pipeline else {
-                    continue;
-                };
-                let problems = host.check_pipeline(&self.next.registry, pipeline);
-                if !problems.is_empty() {
-                    found.insert(((*id).clone(), policy_id.clone()), problems);
-                }
-            }
-        }
         let mut problems: Problems = if anew {
             Problems::new()
         } else {
-            let kept = self.next.config_problems.iter();
+            let kept = before.broken.problems().iter();
             let kept = kept.filter(|((tenant, _), _)| !self.touched.contains(tenant));
             kept.map(|(key, problems)| (key.clone(), problems.clone()))
                 .collect()
         };
-        problems.extend(found);
-        if problems != *self.next.config_problems {
-            for ((tenant, policy), problems) in problems.iter().take(LOGGED) {
-                if before.config_problems.get(&(tenant.clone(), policy.clone())) != Some(problems) {
-                    let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
-                    tracing::warn!(
-                        tenant = tenant.as_str(),
-                        policy = policy.as_str(),
-                        problems = text.join("; "),
-                        "A policy does not go with the extensions it names."
-                    );
+        for id in tenants {
+            let tenant = self.next.tenants.get(id).into_iter();
+            for (policy_id, of) in tenant.flat_map(|tenant| tenant.found()) {
+                let found = problems_of(of.policy, registry, host);
+                if !found.is_empty() {
+                    problems.insert((id.clone(), policy_id.clone()), found);
                 }
             }
-            self.next.config_problems = Arc::new(problems);
         }
+        if problems.is_empty() && before.broken.is_empty() {
+            return;
+        }
+        let last_good = problems
+            .iter()
+            .filter(|(_, problems)| errors(problems).next().is_some())
+            .filter_map(|(key, _)| Some((key.clone(), self.last_good_of(before, key)?)))
+            .collect();
+        log_broken(before, &problems, &last_good);
+        self.next.broken = Arc::new(Broken::new(problems, last_good));
+    }
+
+    /// The version that decisions keep of a policy that is broken now.
+    fn last_good_of(&self, before: &Snapshot, key: &Key) -> Option<Arc<Policy>> {
+        let found = |snapshot: &Snapshot| {
+            let tenant = snapshot.tenants.get(&key.0)?;
+            Some(tenant.policies.get(&key.1)?.found()?.policy.clone())
+        };
+        let from_disk = self.last_good.as_ref().and_then(|good| good.get(key));
+        let good = match from_disk.or_else(|| before.broken.last_good(key)) {
+            Some(good) => good.clone(),
+            None if before.broken.errors(key).is_none() => found(before)?,
+            None => return None,
+        };
+        // An extension that refuses today what it accepted yesterday leaves no other version.
+        (!found(&self.next).is_some_and(|now| Arc::ptr_eq(&now, &good))).then_some(good)
     }
 
     pub(super) fn finish(mut self) -> Snapshot {
@@ -295,7 +337,7 @@ impl<'a> Draft<'a> {
                 for policy in found {
                     size += 1;
                     bytes += policy.document.bytes().len();
-                    noted += usize::from(policy.is_noted());
+                    noted += usize::from(policy.is_noted() && !policy.is_broken());
                 }
                 (tenant.size, tenant.bytes, tenant.noted) = (size, bytes, noted);
             }

@@ -31,6 +31,8 @@ pub struct Incoming {
     pub extensions: ExtensionRecords,
     /// Documents that could not be taken. Each keeps its last good version.
     pub problems: Problems,
+    /// The last good versions of policies that are broken, where an earlier run left them.
+    pub last_good: HashMap<Key, Arc<Policy>>,
 }
 
 /// How much an [`Incoming`] speaks for.
@@ -52,6 +54,7 @@ impl Incoming {
             policies: HashMap::new(),
             extensions: ExtensionRecords::new(),
             problems: Problems::new(),
+            last_good: HashMap::new(),
         }
     }
 

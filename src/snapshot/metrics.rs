@@ -148,12 +148,12 @@ impl SnapshotMetrics {
             problems: gauge(
                 r,
                 "beamline_sidecar_snapshot_problems",
-                "Policies that could not be taken and keep their last good version.",
+                "Policies of HEIR or a file that are broken: a write of them would be refused.",
             )?,
             policy_warnings: gauge(
                 r,
                 "beamline_sidecar_policy_warnings",
-                "Policies in memory that a write would be refused or warned for.",
+                "Policies in memory that a write would be warned for.",
             )?,
             policy_loads: counters(
                 r,

@@ -10,6 +10,7 @@
 //! ```
 
 mod activate;
+mod broken;
 mod draft;
 mod freshness;
 mod gone;
@@ -26,6 +27,7 @@ mod state;
 mod store;
 mod tenant;
 
+pub use broken::{Broken, BrokenPolicies};
 pub use draft::Draft;
 pub use freshness::{Age, Freshness, Unconfirmed, WhenExpired};
 pub use gone::Gone;

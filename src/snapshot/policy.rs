@@ -6,7 +6,7 @@ use http::HeaderValue;
 use serde::Serialize;
 
 use super::provenance::Origin;
-use crate::policy::{PolicyDocument, Problem, RoutingPolicy, read};
+use crate::policy::{PolicyDocument, Problem, RoutingPolicy, errors, read};
 
 /// A version of a policy.
 #[derive(Debug)]
@@ -16,6 +16,7 @@ pub struct Policy {
     /// HEIR's revision of this version, where HEIR has revisions.
     pub revision: Option<u64>,
     is_noted: bool,
+    is_broken: bool,
     has_health_check: bool,
     has_extensions: bool,
     routing: OnceLock<Box<RoutingPolicy>>,
@@ -32,6 +33,7 @@ impl Policy {
             document,
             revision,
             is_noted: !notes.is_empty(),
+            is_broken: errors(&notes).next().is_some(),
             has_health_check,
             has_extensions: routing.pipeline.is_some(),
             routing: OnceLock::new(),
@@ -41,6 +43,11 @@ impl Policy {
     /// Whether anything is wrong or odd about a policy that was taken all the same.
     pub fn is_noted(&self) -> bool {
         self.is_noted
+    }
+
+    /// Whether a write of this document would be refused.
+    pub fn is_broken(&self) -> bool {
+        self.is_broken
     }
 
     /// What that is, read once more.

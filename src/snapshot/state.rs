@@ -6,6 +6,7 @@ use hashbrown::HashMap;
 use http::HeaderValue;
 
 use super::{
+    broken::Broken,
     key::Problems,
     policy::{Found, Policy, Queued},
     provenance::{Coverage, Origin, Position},
@@ -39,8 +40,8 @@ pub struct Snapshot {
     pub(crate) problems: Arc<Problems>,
     /// What the records, and those of the local directory, have become.
     pub(crate) registry: Arc<Registry>,
-    /// What extensions have against their configurations in policies.
-    pub(crate) config_problems: Arc<Problems>,
+    /// Policies that are broken, and their last good versions.
+    pub(crate) broken: Arc<Broken>,
     /// Counts publications of this process; never goes back.
     pub(crate) generation: u64,
 }
@@ -57,7 +58,7 @@ impl Snapshot {
             extensions: Arc::default(),
             problems: Arc::default(),
             registry: Arc::default(),
-            config_problems: Arc::default(),
+            broken: Arc::default(),
             generation: 0,
         }
     }
@@ -166,8 +167,8 @@ impl Snapshot {
         &self.registry
     }
 
-    /// What extensions have against their configurations in policies.
-    pub fn config_problems(&self) -> &Problems {
-        &self.config_problems
+    /// Policies that were taken although a write of them would be refused.
+    pub fn broken(&self) -> &Broken {
+        &self.broken
     }
 }

@@ -2,7 +2,11 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc,
+    },
     time::Instant,
 };
 
@@ -10,6 +14,7 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
 use super::{
+    broken::BrokenPolicies,
     draft::Draft,
     freshness::{Freshness, Unconfirmed},
     guard::ShrinkGuard,
@@ -43,6 +48,7 @@ pub struct SnapshotStore {
     published: watch::Sender<u64>,
     freshness: Freshness,
     extensions: Option<Arc<ExtensionHost>>,
+    takes_broken: AtomicBool,
     pub(super) metrics: Arc<SnapshotMetrics>,
 }
 
@@ -64,6 +70,7 @@ impl SnapshotStore {
             published: watch::Sender::new(0),
             freshness: Freshness::new(Instant::now()),
             extensions,
+            takes_broken: AtomicBool::new(false),
             metrics,
         })
     }
@@ -81,6 +88,20 @@ impl SnapshotStore {
     /// The host that runs the extensions of the snapshots; `None` where they are switched off.
     pub fn extensions(&self) -> Option<&Arc<ExtensionHost>> {
         self.extensions.as_ref()
+    }
+
+    /// Sets what decisions are made by where a policy is broken, also while requests are served.
+    pub fn set_broken_policies(&self, broken: BrokenPolicies) {
+        self.takes_broken.store(broken == BrokenPolicies::Take, Relaxed);
+    }
+
+    /// What decisions are made by where a policy is broken.
+    pub fn broken_policies(&self) -> BrokenPolicies {
+        if self.takes_broken.load(Relaxed) {
+            BrokenPolicies::Take
+        } else {
+            BrokenPolicies::LastGood
+        }
     }
 
     /// The metrics of the snapshots and their tenants.
@@ -118,9 +139,7 @@ impl SnapshotStore {
 
     /// Publishes a draft of the current snapshot; the caller holds the writer state from before the draft was made.
     pub(super) fn publish(&self, mut draft: Draft<'_>) {
-        if let Some(host) = &self.extensions {
-            draft.extend(&self.current.load(), host);
-        }
+        draft.judge(&self.current.load(), self.extensions.as_deref());
         let (newly_noted, newly_noted_count) = draft.newly_noted(&self.current.load());
         let next = draft.finish();
         let size: usize = next.tenants.values().map(|tenant| tenant.size).sum();
@@ -137,7 +156,7 @@ impl SnapshotStore {
             .set(i64::try_from(noted).unwrap_or(i64::MAX));
         self.metrics
             .problems
-            .set(i64::try_from(next.problems.len() + next.config_problems.len()).unwrap_or(i64::MAX));
+            .set(i64::try_from(next.problems.len() + next.broken.problems().len()).unwrap_or(i64::MAX));
         self.metrics.revision.set(
             next.position
                 .revision
@@ -213,6 +232,7 @@ impl SnapshotStore {
             for tenant in listed {
                 draft.set_listed(tenant);
             }
+            draft.set_last_good(incoming.last_good);
             draft.set_extensions(incoming.extensions);
             draft.set_position(incoming.position);
             draft.set_coverage(incoming.coverage);
@@ -286,14 +306,14 @@ fn log_notes(noted: &[(Key, Arc<Policy>)], count: usize) {
             tenant = tenant.as_str(),
             policy = policy_id.as_str(),
             problems = notes.join("; "),
-            "A policy was taken that a write would be refused or warned for."
+            "A policy was taken that a write would be warned for."
         );
     }
     if count > noted.len() {
         let more = count - noted.len();
         tracing::warn!(
             more,
-            "Further policies were taken with problems; /admin/snapshot lists them."
+            "Further policies were taken with warnings; /admin/snapshot lists them."
         );
     }
 }

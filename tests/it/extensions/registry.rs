@@ -219,6 +219,33 @@ async fn heir_brings_policy_and_extension_together() {
         "{}",
         refused.text()
     );
+    // Nor is it taken by a decision when it is put straight into HEIR: it keeps the last good version.
+    let broken = |page: &Value| {
+        page["problems"][0]["problems"]
+            .to_string()
+            .contains("$.validators[0].config.kinds")
+    };
+    let admin = sidecar.admin();
+    store.put_policy("acme/chat", wrong.to_string()).await;
+    eventually("it is listed", || async {
+        broken(&admin.get("/admin/snapshot").await.json())
+    })
+    .await;
+    assert_eq!(
+        sidecar.client().policy("acme/chat").await.text(),
+        wrong.to_string()
+    );
+    assert_eq!(ask(&sidecar, "chat", json!({})).await, "weighted alpha");
+    assert_eq!(
+        outcome(&decide(&sidecar.client(), &asked, &[]).await),
+        "403 validator_blocked",
+        "by the last good version"
+    );
+    store.put_policy("acme/chat", policy.to_string()).await;
+    eventually("it is well again", || async {
+        admin.get("/admin/snapshot").await.json()["problem_count"] == 0
+    })
+    .await;
     // Another record, while it runs.
     let record = json!({"id": "pii-guard", "type": "validator", "module": format!("heir:sha256/{digest}"), "config": {"kinds": ["email"]}});
     store

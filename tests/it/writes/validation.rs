@@ -74,22 +74,22 @@ async fn a_stored_policy_with_mistakes_is_served_and_shown() {
     let page = admin.get("/admin/snapshot").await.json();
     assert_eq!(
         (&page["warning_count"], &page["problem_count"]),
-        (&json!(1), &json!(0))
+        (&json!(0), &json!(1))
     );
-    let [warned] = page["warnings"].as_array().unwrap().as_slice() else {
+    let [broken] = page["problems"].as_array().unwrap().as_slice() else {
         panic!("{page}")
     };
     assert_eq!(
-        (&warned["tenant_id"], &warned["policy_id"]),
+        (&broken["tenant_id"], &broken["policy_id"]),
         (&json!("acme"), &json!("old"))
     );
     assert_eq!(
-        messages(&warned["problems"]),
+        messages(&broken["problems"]),
         [
             "warning $.weights Provider weights do not sum to 100 (the sum is 3.50)",
             "error $.fallback fallback must be an object or string",
         ]
     );
-    assert_eq!(sidecar.metric("beamline_sidecar_policy_warnings").await, 1.0);
+    assert_eq!(sidecar.metric("beamline_sidecar_snapshot_problems").await, 1.0);
     sidecar.stop().await;
 }

@@ -1,0 +1,23 @@
+//! What answers and the log say of a decision whose policy is broken.
+
+use std::fmt;
+
+/// A policy's newest version that a write would refuse.
+#[derive(Debug)]
+pub(super) struct BrokenVersion {
+    /// Its first mistake, with its path, and how many more there are.
+    pub(super) problem: String,
+    /// Whether the last good version decides in its place.
+    pub(super) is_replaced: bool,
+}
+
+impl fmt::Display for BrokenVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let decides = if self.is_replaced {
+            "its last good version decides"
+        } else {
+            "it decides by what can be read of it"
+        };
+        write!(f, "the policy is broken, {decides}: {}", self.problem)
+    }
+}
