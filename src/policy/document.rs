@@ -158,10 +158,10 @@ impl Findings {
     /// A document of a megabyte can repeat a key a hundred thousand times; the first hundred are enough.
     const MOST: usize = 100;
 
-    fn add(&self, problem: Problem) {
+    fn add(&self, problem: impl FnOnce() -> Problem) {
         let mut list = self.0.borrow_mut();
         if list.len() < Self::MOST {
-            list.push(problem);
+            list.push(problem());
         }
     }
 }
@@ -248,11 +248,9 @@ impl<'de> Visitor<'de> for Check<'_> {
                 found: self.found,
             })?;
             if seen.contains(&key.0) {
-                self.found.add(Problem::error(
-                    at.to_string(),
-                    "the key is given twice",
-                    "keep one: readers differ in which of the two they use",
-                ));
+                let remedy = "keep one: readers differ in which of the two they use";
+                self.found
+                    .add(|| Problem::error(at.to_string(), "the key is given twice", remedy));
             } else {
                 seen.insert(key.0);
             }

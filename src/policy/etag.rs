@@ -45,13 +45,25 @@ impl ETag {
         self.0.clone()
     }
 
-    /// Whether a client's `If-None-Match` or `If-Match` list names this tag. `*` names any. Weak comparison when
+    /// The items of an `If-Match` or `If-None-Match` list. A comma within a tag's quotes belongs to the tag.
+    pub fn items(list: &str) -> impl Iterator<Item = &str> {
+        let mut is_quoted = false;
+        let separates = move |c: char| {
+            is_quoted ^= c == '"';
+            c == ',' && !is_quoted
+        };
+        list.split(separates).map(str::trim)
+    }
+
+    /// Whether a client's `If-None-Match` or `If-Match` list names this tag. `*` alone names any. Weak comparison when
     /// `weak`, as `If-None-Match` demands; strong otherwise.
     pub fn is_named_by(&self, list: &HeaderValue, weak: bool) -> bool {
         let Ok(list) = list.to_str() else { return false };
-        list.split(',').map(str::trim).any(|item| {
-            item == "*" || item == self.as_str() || (weak && item.strip_prefix("W/") == Some(self.as_str()))
-        })
+        let tag = self.as_str();
+        if list == tag || list.trim() == "*" {
+            return true;
+        }
+        Self::items(list).any(|item| item == tag || (weak && item.strip_prefix("W/") == Some(tag)))
     }
 }
 
@@ -125,5 +137,6 @@ mod tests {
         assert!(named("W/\"b\"", true));
         assert!(!named("W/\"b\"", false));
         assert!(!named("\"a\",\"c\"", true));
+        assert!(!named("\"a,*,c\"", true) && !named("\"a\", *", true) && !named("\"a, \"b\"", true));
     }
 }

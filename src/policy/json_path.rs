@@ -40,12 +40,18 @@ pub fn below(path: &str, pointer: &str) -> String {
     below
 }
 
+/// Characters of a key that a path shows. A hundred problems below a key of half a megabyte would be fifty megabytes.
+const LONGEST_KEY: usize = 255;
+
 /// A key as a path writes it: after a dot, or in brackets and quotes where it could be misread.
 struct Step<'a>(&'a str);
 
 impl fmt::Display for Step<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = self.0;
+        if let Some((end, _)) = key.char_indices().nth(LONGEST_KEY) {
+            return write!(f, "[{:?}…]", &key[..end]);
+        }
         let is_plain = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if is_plain {
             write!(f, ".{key}")
@@ -78,5 +84,8 @@ mod tests {
         assert_eq!(member("$.limits", "output_bytes"), "$.limits.output_bytes");
         assert_eq!(member("$", "a.b"), "$[\"a.b\"]");
         assert_eq!(member("$", ""), "$[\"\"]");
+        let long = "é".repeat(LONGEST_KEY);
+        assert_eq!(member("$", &long), format!("$[\"{long}\"]"));
+        assert_eq!(member("$", &format!("{long}x")), format!("$[\"{long}\"…]"));
     }
 }

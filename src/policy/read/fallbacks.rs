@@ -6,6 +6,9 @@ use sha2::{Digest, Sha256};
 use super::{notes::Notes, weights::check_name};
 use crate::policy::{Backoff, Condition, FallbackRule, ProviderId, Strategy, json_path::At};
 
+/// Most rules that a policy may have.
+const MOST_RULES: usize = 1_000;
+
 /// The rules, and the provider of last resort. A `fallback` without `fallbacks` is both.
 pub(super) fn fallbacks(
     document: &Map<String, Value>,
@@ -34,8 +37,8 @@ pub(super) fn fallbacks(
         notes.warn(At::Key(&root, "fallback"), message, "nothing if that is meant");
     }
     let rules = notes.array(rules, at, "fallbacks").unwrap_or_default();
-    let rules = rules
-        .iter()
+    let rules = notes
+        .limited(rules.iter(), MOST_RULES, at, "rules")
         .enumerate()
         .map(|(index, entry)| rule(index, entry, At::Index(&at, index), notes));
     (rules.collect(), last_resort)

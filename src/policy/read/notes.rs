@@ -6,14 +6,18 @@ use serde_json::{Map, Value};
 
 use crate::policy::{Problem, json_path::At};
 
+/// Longest key that is compared with the fields. A key of a megabyte resembles none, and comparing it would take long.
+const LONGEST_COMPARED: usize = 32;
+
 /// The field that a misspelt key probably stands for.
 fn nearest<'f>(key: &str, fields: &[&'f str]) -> Option<&'f str> {
+    if key.len() > LONGEST_COMPARED {
+        return None;
+    }
     let candidates = fields
         .iter()
         .map(|field| (strsim::damerau_levenshtein(key, field), *field));
-    // A key of a megabyte resembles no field, and comparing it would take long.
     candidates
-        .filter(|_| key.len() <= 32)
         .min()
         .filter(|(distance, _)| *distance <= 2)
         .map(|(_, field)| field)
@@ -24,12 +28,34 @@ fn nearest<'f>(key: &str, fields: &[&'f str]) -> Option<&'f str> {
 pub(super) struct Notes {
     pub(super) problems: Vec<Problem>,
     errors: usize,
+    compared: usize,
 }
 
 impl Notes {
     /// The first hundred errors and the first hundred warnings are kept. They are counted separately, so that warnings
     /// never hide an error, which refuses a write.
     const MOST: usize = 100;
+
+    /// Unknown keys that a field is suggested for. Each is compared with every field, which takes longer than all
+    /// else that is done with a key.
+    const MOST_COMPARED: usize = 20;
+
+    /// The first `most` of a list or object, with an error if it has more: reading and deciding by a policy take time
+    /// for each of them.
+    pub(super) fn limited<I: ExactSizeIterator>(
+        &mut self,
+        items: I,
+        most: usize,
+        at: At<'_>,
+        name: &str,
+    ) -> std::iter::Take<I> {
+        if items.len() > most {
+            let message = format!("{} {name} are more than {most}", items.len());
+            let remedy = format!("remove some: only the first {most} are used");
+            self.error(at, message, remedy);
+        }
+        items.take(most)
+    }
 
     pub(super) fn error(&mut self, at: At<'_>, message: impl Display, remedy: impl Display) {
         if self.errors < Self::MOST {
@@ -40,10 +66,14 @@ impl Notes {
     }
 
     pub(super) fn warn(&mut self, at: At<'_>, message: impl Display, remedy: impl Display) {
-        if self.problems.len() - self.errors < Self::MOST {
+        if self.takes_warnings() {
             let problem = Problem::warning(at.to_string(), message.to_string(), remedy.to_string());
             self.problems.push(problem);
         }
+    }
+
+    fn takes_warnings(&self) -> bool {
+        self.problems.len() - self.errors < Self::MOST
     }
 
     /// The value as an object. A value of another type is an error.
@@ -139,7 +169,14 @@ impl Notes {
     /// Warns about keys that the language does not have for this object.
     pub(super) fn unknown_keys(&mut self, object: &Map<String, Value>, parent: &At<'_>, known: &[&str]) {
         for key in object.keys().filter(|key| !known.contains(&key.as_str())) {
-            let remedy = match nearest(key, known) {
+            if !self.takes_warnings() {
+                return;
+            }
+            self.compared += 1;
+            let nearest = (self.compared <= Self::MOST_COMPARED)
+                .then(|| nearest(key, known))
+                .flatten();
+            let remedy = match nearest {
                 Some(field) => format!("did you mean `{field}`? The field is ignored"),
                 None => "remove it: the field is ignored".to_owned(),
             };

@@ -9,6 +9,9 @@ use crate::policy::{Condition, Item, Mode, OnFail, Pipeline, Processor, Validato
 const MOST: usize = 10;
 const MOST_OF_A_KIND: usize = 5;
 
+/// Items of a list that are read at all. A pipeline with more than this is as unusable as one with these.
+const MOST_READ: usize = 100;
+
 pub(super) fn pipeline(document: &Map<String, Value>, notes: &mut Notes) -> Option<Box<Pipeline>> {
     let root = At::Root;
     let mut list = |key| {
@@ -22,7 +25,7 @@ pub(super) fn pipeline(document: &Map<String, Value>, notes: &mut Notes) -> Opti
                 "a request for a decision would be refused: remove some",
             );
         }
-        list
+        list.get(..MOST_READ).unwrap_or(list)
     };
     let (pre, validators, scorers, post) = (list("pre"), list("validators"), list("scorers"), list("post"));
     let depth = pre.len() + validators.len() + scorers.len() + post.len();

@@ -417,3 +417,70 @@ mod round_trip {
         }
     }
 }
+
+#[test]
+fn what_a_document_repeats_is_read_up_to_a_bound() {
+    // Each of these documents is a valid request of less than a megabyte, and took seconds.
+    let many =
+        |count: usize, item: &dyn Fn(usize) -> String| (0..count).map(item).collect::<Vec<_>>().join(",");
+    let keys = format!(
+        "{{\"weights\":{{\"a\":1}},{}}}",
+        many(90_000, &|i| format!("\"stick{i}\":1"))
+    );
+    let (_, problems) = read(keys.as_bytes());
+    let suggested = problems
+        .iter()
+        .filter(|problem| problem.remedy.starts_with("did you mean"));
+    assert_eq!(problems.len(), 100);
+    assert!((1..=20).contains(&suggested.count()), "{problems:?}");
+
+    let rules = format!(
+        "{{\"weights\":{{\"a\":1}},\"fallbacks\":[{}]}}",
+        many(300_000, &|_| "{}".into())
+    );
+    let (policy, _) = read(rules.as_bytes());
+    assert_eq!(policy.fallbacks.len(), 1_000);
+    assert_eq!(errors(&rules), ["$.fallbacks 300000 rules are more than 1000"]);
+
+    let listed = format!(
+        "{{\"providers\":[{}]}}",
+        many(30_000, &|i| format!("{{\"name\":\"p{i}\",\"weight\":1}}"))
+    );
+    assert_eq!(read(listed.as_bytes()).0.providers.len(), 10_000);
+    assert_eq!(
+        errors(&listed),
+        ["$.providers 30000 providers are more than 10000"]
+    );
+    let mapped = format!("{{\"weights\":{{{}}}}}", many(30_000, &|i| format!("\"p{i}\":1")));
+    assert_eq!(read(mapped.as_bytes()).0.providers.len(), 10_000);
+    assert_eq!(errors(&mapped), ["$.weights 30000 providers are more than 10000"]);
+
+    let items = format!(
+        "{{\"weights\":{{\"a\":1}},\"pre\":[{}]}}",
+        many(300_000, &|_| "{}".into())
+    );
+    let depth = read(items.as_bytes()).0.pipeline.unwrap().pre.len();
+    assert_eq!(depth, 100);
+    assert_eq!(
+        errors(&items).len(),
+        2,
+        "the list is too long, and so is the pipeline"
+    );
+    // What is at the bound is in order.
+    let full = format!(
+        "{{\"providers\":[{}]}}",
+        many(10_000, &|i| format!("{{\"name\":\"p{i}\",\"weight\":0.1}}"))
+    );
+    assert_eq!(errors(&full), Vec::<String>::new());
+}
+
+#[test]
+fn a_long_key_is_not_written_once_for_each_problem_below_it() {
+    let key = "k".repeat(500_000);
+    let twice = "\"a\":1,".repeat(200);
+    let document = format!("{{\"metadata\":{{\"{key}\":{{{twice}\"b\":1}}}}}}");
+    let problems = check(&document.into());
+    assert_eq!(problems.len(), 100);
+    let shown: usize = problems.iter().map(|problem| problem.to_string().len()).sum();
+    assert!(shown < 100_000, "{shown}");
+}

@@ -17,6 +17,9 @@ const KEYS: [&str; 7] = [
     "rate_limit",
 ];
 
+/// Most providers that a policy may have.
+const MOST: usize = 10_000;
+
 /// How far a sum may deviate from 1 and still count as 1.
 const CLOSE: f64 = 1e-9;
 
@@ -82,7 +85,7 @@ fn judge_sum(providers: &[Provider], at: At<'_>, notes: &mut Notes) {
 
 fn from_list(list: &[Value], parent: At<'_>, notes: &mut Notes) -> Vec<Provider> {
     let mut providers = BTreeMap::new();
-    for (index, entry) in list.iter().enumerate() {
+    for (index, entry) in notes.limited(list.iter(), MOST, parent, "providers").enumerate() {
         let at = At::Index(&parent, index);
         let Some(provider) = from_entry(entry, at, notes) else {
             continue;
@@ -226,8 +229,8 @@ fn from_map(weights: &Value, at: At<'_>, notes: &mut Notes) -> Vec<Provider> {
     let fractional = numbers().any(|value| value.fract() != 0.0);
     // A map with a fraction and a sum between one and two holds wrong fractions, not percentages.
     let percent = largest > 1.0 && !(largest < 2.0 && fractional);
-    let mut providers = Vec::with_capacity(weights.len());
-    for (name, value) in weights {
+    let mut providers = Vec::with_capacity(weights.len().min(MOST));
+    for (name, value) in notes.limited(weights.iter(), MOST, at, "providers") {
         let at = At::Key(&at, name);
         let Some(value) = value.as_f64() else {
             let remedy = "write a number from 0.0 to 1.0, or 0 to 100 throughout";
