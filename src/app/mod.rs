@@ -6,11 +6,11 @@
 //!  serving: the listeners      reload, watch: changes of files      upkeep: sweeping, missing modules
 //! ```
 
-mod data_runtime;
 mod directories;
 mod error;
 mod memory;
 mod metrics;
+mod own_runtime;
 mod reload;
 mod serving;
 mod sidecar;

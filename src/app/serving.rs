@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::task::TaskTracker;
 
-use super::{data_runtime::DataRuntime, error::BuildError, metrics::Metrics};
+use super::{error::BuildError, metrics::Metrics, own_runtime::OwnRuntime};
 use crate::{
     admin::Admin,
     config::Config,
@@ -15,13 +15,16 @@ use crate::{
 /// Connections of the admin listener: probes, a scraper, some operators.
 const MAX_ADMIN_CONNECTIONS: usize = 256;
 
+/// A probe and a scraper come back sooner, or connect anew.
+const ADMIN_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How long the last answers of probes are waited for.
 const LAST_PROBES: Duration = Duration::from_millis(200);
 
 /// Sockets that are bound.
 #[derive(Debug)]
 pub(super) struct Listeners {
-    data_runtime: DataRuntime,
+    data_runtime: OwnRuntime,
     data: Vec<(Bound, ListenerMetrics)>,
     admin: (Bound, ListenerMetrics),
     limits: ConnectionLimits,
@@ -31,7 +34,7 @@ pub(super) struct Listeners {
 #[derive(Debug)]
 pub(super) struct Serving {
     /// Ends with the value.
-    _data_runtime: DataRuntime,
+    _data_runtime: OwnRuntime,
     stop: Stop,
     connections: TaskTracker,
     admin_stop: Stop,
@@ -41,7 +44,7 @@ pub(super) struct Serving {
 impl Listeners {
     /// Binds every socket.
     pub(super) fn bind(config: &Config, metrics: &Metrics) -> Result<Self, BuildError> {
-        let data_runtime = DataRuntime::start(config.runtime.workers).map_err(BuildError::Thread)?;
+        let data_runtime = OwnRuntime::data(config.runtime.workers).map_err(BuildError::Thread)?;
         let data = data_runtime.within(|| {
             let addresses = config.listen_addresses();
             let bind = |address: &Address| {
@@ -96,6 +99,7 @@ impl Listeners {
             admin.clone(),
             ConnectionLimits {
                 max_connections: MAX_ADMIN_CONNECTIONS,
+                idle_timeout: self.limits.idle_timeout.min(ADMIN_IDLE_TIMEOUT),
                 ..self.limits
             },
             metrics,

@@ -11,6 +11,7 @@ use super::{
     error::BuildError,
     memory,
     metrics::Metrics,
+    own_runtime::OwnRuntime,
     reload::{ConfigSource, Reloader, Targets},
     serving::Listeners,
     state_dir::StateDir,
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     admin::{Access, Admin},
     config::{Config, ShutdownConfig},
-    intake::{Intake, WaitingRequests},
+    intake::{BufferedBytes, Intake, WaitingRequests},
     listener::Address,
     operate::Operator,
     readiness::Readiness,
@@ -42,6 +43,8 @@ pub struct App {
     readiness: Arc<Readiness>,
     reloader: (Reloader, Targets),
     tasks: Vec<Task>,
+    /// Ends with the value.
+    work_runtime: OwnRuntime,
 }
 
 /// How a process tells the sidecar to stop.
@@ -81,8 +84,9 @@ impl App {
             }
             None => Journal::in_memory(),
         };
+        let work_runtime = OwnRuntime::work().map_err(BuildError::Thread)?;
         let live = Arc::new(ArcSwap::from_pointee(refresh.clone()));
-        let (heir, heir_tasks) = upstream::build(&config, &store, &live, &metrics)?;
+        let (heir, heir_tasks) = upstream::build(&config, &store, &live, &metrics, work_runtime.handle())?;
         tasks.extend(heir_tasks);
         let (upstream, restored) = match heir {
             Some(part) => (Some(part.upstream), Some(part.restored)),
@@ -135,6 +139,11 @@ impl App {
             metrics: metrics.route.clone(),
             intake,
             waiting,
+            buffered: Arc::new(BufferedBytes::new(
+                config.limits.max_buffered_bytes,
+                metrics.intake.buffered_bytes.clone(),
+            )),
+            work: work_runtime.handle().clone(),
         });
         let access = Access::load(&config.admin).map_err(BuildError::Token)?;
         let operator = Operator {
@@ -172,6 +181,7 @@ impl App {
             readiness,
             reloader: (reloader, targets),
             tasks,
+            work_runtime,
         })
     }
 
@@ -187,6 +197,7 @@ impl App {
 
     /// Serves until told to stop. `reload` wakes a re-read of the configuration, besides changes of the files.
     pub async fn run(self, shutdown: Shutdown, reload: mpsc::Receiver<()>) {
+        let _work_runtime = self.work_runtime;
         let serving = self.listeners.serve(&self.router, &self.admin);
         let mut tasks = self.tasks;
         let (reloader, targets) = self.reloader;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use tokio::sync::mpsc;
+use tokio::{runtime::Handle, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{error::BuildError, metrics::Metrics, tasks::Task};
@@ -31,10 +31,11 @@ pub(super) fn build(
     store: &Arc<SnapshotStore>,
     live: &Arc<ArcSwap<RefreshConfig>>,
     metrics: &Metrics,
+    work: &Handle,
 ) -> Result<(Option<HeirPart>, Vec<Task>), BuildError> {
     let fetches = TaskTracker::new();
     let (restores, restored) = mpsc::channel(4);
-    let Some(upstream) = connect(config, store, live, metrics, &fetches, restores)? else {
+    let Some(upstream) = connect(config, store, live, metrics, (&fetches, work), restores)? else {
         store.freshness().set_authoritative();
         store.edit(|draft| draft.set_coverage(Coverage::Whole));
         return Ok((None, Vec::new()));
@@ -54,7 +55,7 @@ fn connect(
     store: &Arc<SnapshotStore>,
     live: &Arc<ArcSwap<RefreshConfig>>,
     metrics: &Metrics,
-    fetches: &TaskTracker,
+    (fetches, work): (&TaskTracker, &Handle),
     restores: mpsc::Sender<Restored>,
 ) -> Result<Option<Upstream>, BuildError> {
     let Some(url) = config.heir_url() else {
@@ -74,6 +75,7 @@ fn connect(
         live.clone(),
         policy_bytes,
         fetches.clone(),
+        work.clone(),
     );
     let tenants = config
         .heir

@@ -3,6 +3,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use crate::failure::{ErrorCode, Failure};
+
 const HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
@@ -14,21 +16,91 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     HeaderName::from_static("keep-alive"),
 ];
 
-/// Removes the headers of one connection: those known as such, and those that `Connection` lists.
-pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let listed: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
+/// Headers whose meaning is the same for everyone on the way. A peer that lists one of them in `Connection` would have it
+/// removed: a write without its precondition, a request without its sender.
+const END_TO_END: [HeaderName; 30] = [
+    header::ACCEPT,
+    header::ACCEPT_ENCODING,
+    header::AGE,
+    header::AUTHORIZATION,
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::DATE,
+    header::ETAG,
+    header::EXPECT,
+    header::EXPIRES,
+    header::FORWARDED,
+    header::HOST,
+    header::IF_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_NONE_MATCH,
+    header::IF_RANGE,
+    header::IF_UNMODIFIED_SINCE,
+    header::LAST_MODIFIED,
+    header::LOCATION,
+    header::ORIGIN,
+    header::RANGE,
+    header::RETRY_AFTER,
+    header::SET_COOKIE,
+    header::VARY,
+    header::VIA,
+    header::WWW_AUTHENTICATE,
+];
+
+/// Those that the platform and tracing add; of some, every name that begins like this.
+const ALSO_END_TO_END: [&str; 9] = [
+    "baggage",
+    "idempotency-key",
+    "traceparent",
+    "tracestate",
+    "x-beamline-",
+    "x-forwarded-",
+    "x-heir-",
+    "x-request-id",
+    "x-tenant-id",
+];
+
+fn is_end_to_end(name: &HeaderName) -> bool {
+    let also = |known: &&str| name.as_str().starts_with(known);
+    END_TO_END.contains(name) || ALSO_END_TO_END.iter().any(also)
+}
+
+/// The names that `Connection` lists.
+fn listed(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(header::CONNECTION).iter();
+    values
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
-        // The framing of the body is set by this proxy, whatever a peer lists.
-        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::HOST)
-        .collect();
-    for name in HOP_BY_HOP.iter().chain(&listed) {
+        .collect()
+}
+
+/// Removes the headers of one connection: those known as such, and those that `Connection` lists.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let listed = listed(headers);
+    let listed = listed.iter().filter(|name| !is_end_to_end(name));
+    for name in HOP_BY_HOP.iter().chain(listed) {
         headers.remove(name);
     }
     headers.remove("proxy-connection");
+}
+
+/// As [`strip_hop_by_hop`], for a request: one that wants a header removed which HEIR has to see is refused, because a
+/// proxy before this one may or may not have done so.
+///
+/// # Errors
+/// `invalid_request` names the header.
+pub(crate) fn strip_hop_by_hop_of_request(headers: &mut HeaderMap) -> Result<(), Failure> {
+    if let Some(name) = listed(headers).iter().find(|name| is_end_to_end(name)) {
+        let message = format!("connection lists {name}, which is not a header of one connection");
+        return Err(Failure::new(ErrorCode::InvalidRequest, message).closing());
+    }
+    strip_hop_by_hop(headers);
+    Ok(())
 }
 
 /// This process's mark in the `Via` header.
@@ -75,7 +147,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("connection", "close, x-secret-hop"),
-            ("connection", "upgrade, content-length"),
+            ("connection", "upgrade, content-length, X-Tenant-Id"),
             ("upgrade", "websocket"),
             ("te", "trailers"),
             ("transfer-encoding", "chunked"),
@@ -92,6 +164,31 @@ mod tests {
         let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["content-length", "traceparent", "x-tenant-id"]);
+    }
+
+    #[test]
+    fn a_request_that_wants_an_end_to_end_header_removed_is_refused() {
+        for (listed, refused) in [
+            ("if-match", true),
+            ("close, If-None-Match", true),
+            ("x-beamline-seed", true),
+            ("x-tenant-id", true),
+            ("content-length", true),
+            ("host", true),
+            ("close, te, keep-alive, upgrade", false),
+            ("x-their-own", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONNECTION, HeaderValue::from_static(listed));
+            headers.insert(header::IF_MATCH, HeaderValue::from_static("\"a\""));
+            assert_eq!(
+                strip_hop_by_hop_of_request(&mut headers).is_err(),
+                refused,
+                "{listed}"
+            );
+            assert!(headers.contains_key(header::IF_MATCH), "{listed}");
+        }
     }
 
     #[test]

@@ -176,6 +176,12 @@ impl Breaker {
         }
     }
 
+    /// Reports that a call ended without saying anything of HEIR, such as one whose caller left: the next one may try HEIR
+    /// out in its place.
+    pub fn abandon(&self) {
+        self.lock().trial = None;
+    }
+
     /// HEIR asked for a pause of this length, which does not shorten one that it asked for before.
     pub fn pause(&self, now: Instant, pause: Duration) {
         let mut inner = self.lock();
@@ -230,6 +236,17 @@ mod tests {
         breaker.admit(start + 2 * OPEN).unwrap();
         assert!(breaker.admit(start + 2 * OPEN).is_err());
         assert_eq!(breaker.admit(start + 3 * OPEN), Ok(()));
+    }
+
+    #[test]
+    fn a_trial_that_is_given_up_makes_room_for_another() {
+        let (breaker, start) = (breaker(), Instant::now());
+        (0..3).for_each(|_| breaker.failure(start));
+        breaker.admit(start + OPEN).unwrap();
+        assert!(breaker.admit(start + OPEN).is_err());
+        breaker.abandon();
+        assert_eq!(breaker.state(start + OPEN), BreakerState::HalfOpen);
+        assert_eq!(breaker.admit(start + OPEN), Ok(()));
     }
 
     #[test]

@@ -14,20 +14,20 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use http_body_util::{BodyExt, Either, Full};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Full};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
 use tokio::{
-    sync::{Semaphore, SemaphorePermit, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time,
 };
 
 use super::{
     backoff::Backoff,
     base_url::BaseUrl,
+    body::{HeirBody, Permits},
     breaker::{Breaker, BreakerState, Refused},
     config::HeirConfig,
     error::HeirError,
@@ -36,10 +36,7 @@ use super::{
 };
 use crate::{policy::ETag, telemetry::chain};
 
-/// The body of a request to HEIR: bytes, or a client's body that is passed on as it arrives.
-type RequestBody = Either<Full<Bytes>, Incoming>;
-
-type Http = Client<hyper_rustls::HttpsConnector<HttpConnector>, RequestBody>;
+type Http = Client<hyper_rustls::HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// The longest pause that HEIR can ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -97,7 +94,9 @@ pub struct HeirClient {
     /// Names the content of the TLS files that are in use, or that were last found unusable.
     tls_digest: Mutex<[u8; 32]>,
     authorization: ArcSwap<Option<HeaderValue>>,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
+    /// A part of those: the rest is for what this process asks itself, however many clients ask or read slowly.
+    forward_permits: Arc<Semaphore>,
     breaker: Breaker,
     up: watch::Sender<bool>,
     /// HEIR refused the last call that needed a permission.
@@ -138,7 +137,8 @@ impl HeirClient {
             http: ArcSwap::from_pointee(http),
             tls_digest: Mutex::new(tls_digest),
             authorization: ArcSwap::from_pointee(authorization),
-            permits: Semaphore::new(config.pool.max_requests),
+            permits: Arc::new(Semaphore::new(config.pool.max_requests)),
+            forward_permits: Arc::new(Semaphore::new(config.pool.max_requests / 2)),
             breaker: Breaker::new(config.breaker.clone()),
             up: watch::Sender::new(false),
             unauthorized: AtomicBool::new(false),
@@ -236,7 +236,7 @@ impl HeirClient {
                 Method::GET,
                 "/health",
                 HeaderMap::new(),
-                empty(),
+                Bytes::new(),
                 self.timeout,
             )
             .await?;
@@ -319,13 +319,13 @@ impl HeirClient {
         path: &str,
         known: Option<&HeaderValue>,
         timeout: Duration,
-    ) -> Result<Option<http::Response<Incoming>>, HeirError> {
+    ) -> Result<Option<http::Response<HeirBody>>, HeirError> {
         let mut headers = HeaderMap::new();
         if let Some(known) = known {
             headers.insert(header::IF_NONE_MATCH, known.clone());
         }
         let response = self
-            .send_admitted(call, admission, Method::GET, path, headers, empty(), timeout)
+            .send_admitted(call, admission, Method::GET, path, headers, Bytes::new(), timeout)
             .await?;
         match response.status() {
             StatusCode::NOT_MODIFIED if known.is_some() => Ok(None),
@@ -343,7 +343,7 @@ impl HeirClient {
     }
 
     /// Whether history was cut short, which is housekeeping, or is another one, which is a restored store.
-    async fn why_gone(&self, response: http::Response<Incoming>, timeout: Duration) -> HeirError {
+    async fn why_gone(&self, response: http::Response<HeirBody>, timeout: Duration) -> HeirError {
         #[derive(serde::Deserialize)]
         struct Answer {
             error: Error,
@@ -367,7 +367,7 @@ impl HeirClient {
     }
 
     /// The next piece of a stream, or its end. Each piece has the time limit of a request.
-    pub async fn next_chunk(&self, call: HeirCall, body: &mut Incoming) -> Result<Option<Bytes>, HeirError> {
+    pub async fn next_chunk(&self, call: HeirCall, body: &mut HeirBody) -> Result<Option<Bytes>, HeirError> {
         loop {
             match time::timeout(self.timeout, body.frame()).await {
                 Ok(None) => return Ok(None),
@@ -399,9 +399,7 @@ impl HeirClient {
         const LIMIT: u64 = 1 << 20;
         let started = Instant::now();
         let timeout = self.caller_timeout();
-        let response = self
-            .send(call, method, path, headers, full(body), timeout)
-            .await?;
+        let response = self.send(call, method, path, headers, body, timeout).await?;
         let (parts, body) = response.into_parts();
         if parts.status.is_redirection() {
             return Err(HeirError::Redirect(parts.status));
@@ -432,9 +430,9 @@ impl HeirClient {
         method: Method,
         path: &str,
         headers: HeaderMap,
-        body: RequestBody,
+        body: Bytes,
         timeout: Duration,
-    ) -> Result<http::Response<Incoming>, HeirError> {
+    ) -> Result<http::Response<HeirBody>, HeirError> {
         self.send_admitted(call, Admission::Breaker, method, path, headers, body, timeout)
             .await
     }
@@ -450,28 +448,32 @@ impl HeirClient {
         method: Method,
         path: &str,
         headers: HeaderMap,
-        body: RequestBody,
+        body: Bytes,
         timeout: Duration,
-    ) -> Result<http::Response<Incoming>, HeirError> {
+    ) -> Result<http::Response<HeirBody>, HeirError> {
         if let Err(retry_in) = self.admit(admission, Instant::now()) {
             self.metrics.request(call, "paused", None);
             return Err(HeirError::Paused { retry_in });
         }
+        let trial = matches!(admission, Admission::Breaker).then(|| Trial(&self.breaker));
         let started = Instant::now();
-        let result = self.exchange(method, path, headers, body, timeout).await;
+        let result = self.exchange(call, method, path, headers, body, timeout).await;
         match &result {
             Ok(response) => {
                 let status = response.status();
                 // A long poll takes as long as it was asked to.
-                let seconds = (call != HeirCall::Changes || is_refusal(status))
-                    .then(|| started.elapsed().as_secs_f64());
+                let seconds =
+                    (!call.is_poll() || is_refusal(status)).then(|| started.elapsed().as_secs_f64());
                 self.metrics.request(call, outcome_of(status), seconds);
                 self.note_status(call, status, retry_after(response.headers()));
             }
             Err(error) => {
                 self.metrics.request(call, error.outcome(), None);
-                self.note_failure(error);
+                self.note_failure(call, error);
             }
+        }
+        if let Some(trial) = trial {
+            trial.ended();
         }
         result
     }
@@ -494,14 +496,18 @@ impl HeirClient {
 
     fn note_status(&self, call: HeirCall, status: StatusCode, retry_after: Option<Duration>) {
         if is_refusal(status) {
-            self.note_failure(&HeirError::Status { status, retry_after });
-            if let Some(pause) = retry_after {
+            self.note_failure(call, &HeirError::Status { status, retry_after });
+            if let Some(pause) = retry_after
+                && !call.is_forwarded()
+            {
                 self.breaker.pause(Instant::now(), pause);
                 self.note_state(false);
             }
             return;
         }
-        if is_unauthorized(status) {
+        if call.is_forwarded() {
+            // What a client may not do says nothing about what this process may.
+        } else if is_unauthorized(status) {
             self.unauthorized.store(true, Relaxed);
         } else if call != HeirCall::Health && (status.is_success() || status == StatusCode::NOT_MODIFIED) {
             // A health check usually needs no permission, so it says nothing about one.
@@ -513,38 +519,56 @@ impl HeirClient {
 
     async fn exchange(
         &self,
+        call: HeirCall,
         method: Method,
         path: &str,
         mut headers: HeaderMap,
-        body: RequestBody,
+        body: Bytes,
         timeout: Duration,
-    ) -> Result<http::Response<Incoming>, HeirError> {
-        let _permit = self.permit(timeout).await?;
+    ) -> Result<http::Response<HeirBody>, HeirError> {
+        let permits = self.permits(call, timeout).await?;
         if let Some(authorization) = &**self.authorization.load() {
             headers.insert(header::AUTHORIZATION, authorization.clone());
         }
-        let mut request = http::Request::new(body);
+        let mut request = http::Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = self.base.join(path).map_err(HeirError::Request)?;
         *request.headers_mut() = headers;
         let http = self.http.load_full();
         match time::timeout(timeout, http.request(request)).await {
-            Ok(Ok(response)) => Ok(response),
+            Ok(Ok(response)) => Ok(response.map(|body| HeirBody::new(body, permits))),
             Ok(Err(error)) if error.is_connect() => Err(HeirError::Connect(error)),
             Ok(Err(error)) => Err(HeirError::Interrupted(error.into())),
             Err(_elapsed) => Err(HeirError::Timeout { after: timeout }),
         }
     }
 
-    async fn permit(&self, timeout: Duration) -> Result<SemaphorePermit<'_>, HeirError> {
-        match time::timeout(timeout, self.permits.acquire()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => Err(HeirError::PoolExhausted),
-        }
+    async fn permits(&self, call: HeirCall, timeout: Duration) -> Result<Permits, HeirError> {
+        let both = async {
+            let forward = if call.is_forwarded() {
+                Some(permit(&self.forward_permits).await?)
+            } else {
+                None
+            };
+            Ok(Permits {
+                _any: permit(&self.permits).await?,
+                _forward: forward,
+            })
+        };
+        time::timeout(timeout, both)
+            .await
+            .unwrap_or(Err(HeirError::PoolExhausted))
     }
 
-    fn note_failure(&self, error: &HeirError) {
+    fn note_failure(&self, call: HeirCall, error: &HeirError) {
+        // What a client asks for is its own choice, and so are its time-outs and its errors; that no connection can be
+        // made is not.
+        if call.is_forwarded() && !matches!(error, HeirError::Connect(_)) {
+            self.breaker.abandon();
+            return;
+        }
         if !error.is_away() || matches!(error, HeirError::Paused { .. } | HeirError::PoolExhausted) {
+            self.breaker.abandon();
             return;
         }
         self.breaker.failure(Instant::now());
@@ -558,7 +582,7 @@ impl HeirClient {
 
     fn note_failure_of(&self, call: HeirCall, error: HeirError) -> HeirError {
         self.metrics.request(call, error.outcome(), None);
-        self.note_failure(&error);
+        self.note_failure(call, &error);
         error
     }
 
@@ -597,15 +621,29 @@ fn outcome_of(status: StatusCode) -> &'static str {
     }
 }
 
-fn empty() -> RequestBody {
-    full(Bytes::new())
+/// A call that the breaker admitted. One that is given up, because its caller left, must not keep others from trying.
+struct Trial<'a>(&'a Breaker);
+
+impl Trial<'_> {
+    /// The breaker knows what came of the call.
+    fn ended(self) {
+        std::mem::forget(self);
+    }
 }
 
-fn full(bytes: Bytes) -> RequestBody {
-    Either::Left(Full::new(bytes))
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
 }
 
-async fn collect(mut body: Incoming, limit: u64) -> Result<Bytes, HeirError> {
+async fn permit(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, HeirError> {
+    // The semaphores are never closed.
+    let permit = permits.clone().acquire_owned().await;
+    permit.map_err(|_closed| HeirError::PoolExhausted)
+}
+
+async fn collect(mut body: HeirBody, limit: u64) -> Result<Bytes, HeirError> {
     let mut collected = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| HeirError::Interrupted(error.into()))?;

@@ -25,6 +25,8 @@ pub enum HeirCall {
     Module,
     /// A request that is passed on.
     Forward,
+    /// A request that is passed on and that HEIR may take long to answer, because it was asked to wait.
+    ForwardedPoll,
 }
 
 impl HeirCall {
@@ -39,8 +41,18 @@ impl HeirCall {
             Self::Snapshot => "snapshot",
             Self::Changes => "changes",
             Self::Module => "module",
-            Self::Forward => "forward",
+            Self::Forward | Self::ForwardedPoll => "forward",
         }
+    }
+
+    /// Whether a client asks, and not this process. What comes of it says more of the client than of HEIR.
+    pub const fn is_forwarded(self) -> bool {
+        matches!(self, Self::Forward | Self::ForwardedPoll)
+    }
+
+    /// Whether HEIR may wait before it answers.
+    pub const fn is_poll(self) -> bool {
+        matches!(self, Self::Changes | Self::ForwardedPoll)
     }
 }
 

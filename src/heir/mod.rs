@@ -5,6 +5,7 @@
 
 mod backoff;
 mod base_url;
+mod body;
 mod breaker;
 mod client;
 mod config;
@@ -18,6 +19,7 @@ pub mod wire;
 pub use backoff::Backoff;
 pub(crate) use backoff::jittered;
 pub use base_url::{BaseUrl, InvalidBaseUrl};
+pub use body::HeirBody;
 pub use breaker::{Breaker, BreakerState, Refused};
 pub use client::{Admission, ConnectError, Fetched, HeirClient, Replied};
 pub use config::{BreakerConfig, HeirConfig, PoolConfig, RetryConfig, TlsConfig};

@@ -83,7 +83,7 @@ impl Intake {
     ) -> Result<Decided<'a>, Failure> {
         let mut started = Instant::now();
         let recorder = Recorder::new(&self.store, &self.metrics);
-        let found = match self.find(&request.tenant, &request.policy_id).await {
+        let found = match self.find_and_read(&request.tenant, &request.policy_id).await {
             Ok(found) => found,
             Err(failure) => {
                 recorder.not_found(&request.tenant, started);

@@ -47,7 +47,7 @@ impl Intake {
         let request = DryRunRequest::parse(body)?;
         let tried = match &request.policy {
             Some(document) => Tried::Sent(Box::new(sent(document)?)),
-            None => Tried::Stored(self.find(&request.tenant, &request.policy_id).await?),
+            None => Tried::Stored(self.find_and_read(&request.tenant, &request.policy_id).await?),
         };
         let (policy, provenance) = match &tried {
             Tried::Stored(found) => (

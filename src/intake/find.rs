@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Instant};
 
+use tokio::task::JoinError;
+
 use super::{broken_version::BrokenVersion, entry::Intake};
 use crate::{
     decide::Complexity,
@@ -11,6 +13,9 @@ use crate::{
     refresh::FetchOutcome,
     snapshot::{Age, BrokenPolicies, Key, Lookup, Policy, Snapshot, Source},
 };
+
+/// Bytes from which a document takes longer to read than another request may wait.
+const LONG: usize = 16 << 10;
 
 /// Which snapshot answered, and how old it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,13 +53,32 @@ impl Intake {
             return Ok(found);
         }
         let key = (tenant.clone(), policy_id.clone());
-        self.waiting.admit(self.fetch(&key)).await?;
+        self.fetch(key).await?;
         let found = self.look_up(&self.store.load(), tenant, policy_id)?;
         let found = found.ok_or_else(|| not_found(tenant, policy_id))?;
         Ok(Found {
             cached: false,
             ..found
         })
+    }
+
+    /// As [`find`](Self::find), with the document read: a long one on another thread than this one, which may have
+    /// other requests to answer.
+    pub(super) async fn find_and_read(
+        &self,
+        tenant: &TenantId,
+        policy_id: &PolicyId,
+    ) -> Result<Found, Failure> {
+        let found = self.find(tenant, policy_id).await?;
+        if found.policy.document.bytes().len() > LONG && !found.policy.is_read() {
+            let policy = found.policy.clone();
+            let read = tokio::task::spawn_blocking(move || {
+                policy.routing();
+            });
+            let lost = |error: JoinError| Failure::new(ErrorCode::InternalError, error.to_string());
+            read.await.map_err(lost)?;
+        }
+        Ok(found)
     }
 
     /// The policy, or `None` where only HEIR can say.
@@ -136,13 +160,21 @@ impl Intake {
         matches!(lookup, Lookup::Unknown) && !fetcher.is_known_absent(&(tenant.clone(), policy_id.clone()))
     }
 
-    async fn fetch(&self, key: &Key) -> Result<(), Failure> {
-        let Some(fetcher) = &self.fetcher else {
+    async fn fetch(&self, key: Key) -> Result<(), Failure> {
+        let Some(fetcher) = self.fetcher.clone() else {
             return Ok(());
         };
-        match fetcher.fetch(key).await {
-            FetchOutcome::Failed(failure) => Err(failure),
-            FetchOutcome::Stored | FetchOutcome::Absent => Ok(()),
+        let place = self.waiting.place()?;
+        // The question goes on when the caller leaves, and keeps its place.
+        let asking = tokio::spawn(async move {
+            let outcome = fetcher.fetch(&key).await;
+            drop(place);
+            outcome
+        });
+        match asking.await {
+            Ok(FetchOutcome::Failed(failure)) => Err(failure),
+            Ok(FetchOutcome::Stored | FetchOutcome::Absent) => Ok(()),
+            Err(lost) => Err(Failure::new(ErrorCode::InternalError, lost.to_string())),
         }
     }
 
@@ -151,7 +183,7 @@ impl Intake {
     /// # Errors
     /// As for a decision by the policy.
     pub async fn complexity(&self, tenant: &TenantId, policy_id: &PolicyId) -> Result<Complexity, Failure> {
-        let found = self.find(tenant, policy_id).await?;
+        let found = self.find_and_read(tenant, policy_id).await?;
         Ok(Complexity::of(found.policy.routing().pipeline.as_deref()))
     }
 }

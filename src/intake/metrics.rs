@@ -25,6 +25,8 @@ const RESULT_MS: &[f64] = &[
 pub struct IntakeMetrics {
     /// Requests that wait for HEIR or the disk.
     pub waiting_requests: IntGauge,
+    /// Bytes of bodies that are counted.
+    pub buffered_bytes: IntGauge,
     breaker_events: IntCounterVec,
     breaker_state: IntGaugeVec,
     breaker_transitions: IntCounterVec,
@@ -63,6 +65,11 @@ impl IntakeMetrics {
         )?;
         Ok(Self {
             waiting_requests: waiting,
+            buffered_bytes: gauge(
+                r,
+                "beamline_sidecar_buffered_bytes",
+                "Bytes of request bodies and lists in memory.",
+            )?,
             breaker_events: counters(
                 r,
                 "router_circuit_breaker_events_total",

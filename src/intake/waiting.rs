@@ -1,16 +1,24 @@
 //! Requests that wait for HEIR or the disk: a bounded number at a time, the rest refused at once.
 
-use std::future::Future;
+use std::sync::Arc;
 
 use prometheus::IntGauge;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::failure::{ErrorCode, Failure};
 
 /// The bound, shared by every transport.
 #[derive(Debug)]
 pub struct WaitingRequests {
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
+    waiting: IntGauge,
+}
+
+/// A place among the requests that wait, free again when this is dropped. It goes with the work, also where that goes on
+/// after its caller has left, and with the answer until its last byte is sent.
+#[derive(Debug)]
+pub struct Place {
+    _permit: OwnedSemaphorePermit,
     waiting: IntGauge,
 }
 
@@ -18,71 +26,51 @@ impl WaitingRequests {
     /// `max` requests may wait at a time; `waiting` counts them.
     pub fn new(max: usize, waiting: IntGauge) -> Self {
         Self {
-            permits: Semaphore::new(max),
+            permits: Arc::new(Semaphore::new(max)),
             waiting,
         }
     }
 
-    /// Does work that waits for something.
+    /// Takes a place. A request takes it when its body is there: one that sends slowly must not keep others out.
     ///
     /// # Errors
-    /// `overloaded` where too many requests wait already; the work's own failure otherwise.
-    pub async fn admit<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        let Ok(_permit) = self.permits.try_acquire() else {
+    /// `overloaded` where too many requests wait already.
+    pub fn place(&self) -> Result<Place, Failure> {
+        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
             let message = "too many requests wait for HEIR already (limits.max_waiting_requests)";
             return Err(Failure::new(ErrorCode::Overloaded, message).retry_after_seconds(1));
         };
-        let _counted = Counted::new(&self.waiting);
-        work.await
+        self.waiting.inc();
+        Ok(Place {
+            _permit: permit,
+            waiting: self.waiting.clone(),
+        })
     }
 }
 
-/// One request that waits; counted until dropped, also when its caller leaves.
-struct Counted<'a>(&'a IntGauge);
-
-impl<'a> Counted<'a> {
-    fn new(waiting: &'a IntGauge) -> Self {
-        waiting.inc();
-        Self(waiting)
-    }
-}
-
-impl Drop for Counted<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.dec();
+        self.waiting.dec();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::oneshot;
-
     use super::*;
 
-    #[tokio::test]
-    async fn one_too_many_is_refused_at_once_and_a_place_is_free_again_however_the_work_ends() {
+    #[test]
+    fn one_too_many_is_refused_at_once_and_a_place_is_free_again_when_it_is_dropped() {
         let gauge = IntGauge::new("waiting", "waiting").unwrap();
         let requests = WaitingRequests::new(1, gauge.clone());
-        let (release, released) = oneshot::channel::<()>();
-        let first = requests.admit(async {
-            let _ended = released.await;
-            Ok(1)
-        });
-        let second = async {
-            assert_eq!(gauge.get(), 1);
-            let refused = requests.admit(async { Ok(2) }).await.unwrap_err();
-            assert_eq!(
-                (refused.code, refused.retry_after_seconds),
-                (ErrorCode::Overloaded, Some(1))
-            );
-            release.send(()).unwrap();
-        };
-        let (first, ()) = tokio::join!(first, second);
-        assert_eq!((first.unwrap(), gauge.get()), (1, 0));
-        // A caller that leaves drops the work.
-        drop(Box::pin(
-            requests.admit(std::future::pending::<Result<(), Failure>>()),
-        ));
-        assert_eq!(requests.admit(async { Ok(3) }).await.unwrap(), 3);
+        let first = requests.place().unwrap();
+        assert_eq!(gauge.get(), 1);
+        let refused = requests.place().unwrap_err();
+        assert_eq!(
+            (refused.code, refused.retry_after_seconds),
+            (ErrorCode::Overloaded, Some(1))
+        );
+        drop(first);
+        assert_eq!(gauge.get(), 0);
+        let _second = requests.place().unwrap();
     }
 }

@@ -1,16 +1,21 @@
 //! The accept loop, the same for every protocol: hands each connection to a task of its own.
 //!
 //! A full file table or a client that vanished must not end a listener, and no client may hold more than its
-//! share: connections are counted, and the protocol closes one that stops talking.
+//! share: connections are counted, the protocol closes one that stops talking, and where there are as many as there may
+//! be, the one that has been idle for longest makes room for the next client.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use super::{address::Peer, bind::Bound, metrics::ListenerMetrics, stop::Stop, stream::Stream};
+use super::{
+    activity::Activity, address::Peer, bind::Bound, metrics::ListenerMetrics, open::OpenConnections,
+    stop::Stop, stream::Stream,
+};
 
-/// Pause after a failed accept: a full file table fails at once and again, and without a pause this would spin.
+/// Pause after a failed accept: a full file table fails at once and again, and without a pause this would spin. Also the
+/// time in which a connection that is to make room does so, or another one becomes idle.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts until `stop.closing`, at most `max_connections` at a time. `serve` speaks the protocol on one connection; it
@@ -21,29 +26,41 @@ pub(super) async fn accept<F>(
     metrics: ListenerMetrics,
     stop: Stop,
     tasks: TaskTracker,
-    serve: impl Fn(Stream, Peer) -> F,
+    serve: impl Fn(Stream, Peer, Arc<Activity>) -> F,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
     let permits = Arc::new(Semaphore::new(max_connections));
+    let open = OpenConnections::default();
+    let mut waiting = None;
     loop {
+        let accepting = async {
+            if waiting.is_none() {
+                waiting = Some(bound.accept().await?);
+            }
+            Ok::<_, std::io::Error>(room(&permits, &open).await)
+        };
         let accepted = tokio::select! {
             biased;
             () = stop.closing.cancelled() => break,
-            accepted = next(&bound, &permits) => accepted,
+            accepted = accepting => accepted,
         };
-        match accepted {
-            Ok((stream, peer, permit)) => {
+        match (accepted, waiting.take()) {
+            (Ok(permit), Some((stream, peer))) => {
                 metrics.connections.inc();
-                let open = metrics.connections.clone();
-                let connection = serve(stream, peer);
+                let gauge = metrics.connections.clone();
+                let entry = open.enter();
+                let connection = serve(stream, peer, entry.activity().clone());
                 tasks.spawn(async move {
                     connection.await;
-                    open.dec();
+                    gauge.dec();
+                    // In this order: a client that is let in by the permit finds the entry gone.
+                    drop(entry);
                     drop(permit);
                 });
             }
-            Err(error) => {
+            (Ok(_), None) => {}
+            (Err(error), _) => {
                 metrics.accept_errors.inc();
                 tracing::warn!(%error, address = %bound, "Could not accept a connection.");
                 tokio::time::sleep(PAUSE).await;
@@ -51,18 +68,27 @@ pub(super) async fn accept<F>(
         }
     }
     // Clients that the kernel already accepted for us would be reset by the close; serve them as well.
-    while let Ok(Some((stream, peer))) = bound.accept_pending() {
-        tasks.spawn(serve(stream, peer));
+    while let Some((stream, peer)) = waiting.take().or_else(|| bound.accept_pending().ok().flatten()) {
+        let entry = open.enter();
+        let connection = serve(stream, peer, entry.activity().clone());
+        tasks.spawn(async move {
+            connection.await;
+            drop(entry);
+        });
     }
     bound.remove();
 }
 
-async fn next(
-    bound: &Bound,
-    permits: &Arc<Semaphore>,
-) -> std::io::Result<(Stream, Peer, Option<OwnedSemaphorePermit>)> {
-    // The semaphore is never closed; were it, connections would go uncounted and nothing else.
-    let permit = permits.clone().acquire_owned().await.ok();
-    let (stream, peer) = bound.accept().await?;
-    Ok((stream, peer, permit))
+/// Waits for room for one more connection, and makes some where a connection is idle.
+async fn room(permits: &Arc<Semaphore>, open: &OpenConnections) -> Option<OwnedSemaphorePermit> {
+    loop {
+        if let Ok(permit) = permits.clone().try_acquire_owned() {
+            return Some(permit);
+        }
+        open.close_idlest();
+        // The semaphore is never closed; were it, connections would go uncounted and nothing else.
+        if let Ok(permit) = tokio::time::timeout(PAUSE, permits.clone().acquire_owned()).await {
+            return permit.ok();
+        }
+    }
 }

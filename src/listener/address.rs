@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -61,6 +61,14 @@ pub enum Peer {
 }
 
 impl Peer {
+    /// The peer's address, without its port.
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip()),
+            Self::Unix => None,
+        }
+    }
+
     /// Whether the peer is on this machine.
     pub fn is_local(self) -> bool {
         match self {

@@ -15,14 +15,27 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Reads a body that is refused, so that the client, which may read nothing before it has sent everything, comes to
 /// read the refusal. A client that goes on for too long may then not see it.
-pub async fn discard(headers: &HeaderMap, mut body: Incoming) {
+pub async fn discard(headers: &HeaderMap, body: Incoming) {
     let told = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     // A client that waits for `100 Continue` has sent nothing yet and must not be told to.
-    if told.is_none_or(|told| told > BYTES) || headers.contains_key(header::EXPECT) {
+    if told.is_some_and(|told| told > BYTES) || headers.contains_key(header::EXPECT) {
         return;
     }
-    let all = async { while let Ok(Some(Ok(_))) = timeout(PAUSE, body.frame()).await {} };
+    drain(body).await;
+}
+
+/// As [`discard`], of a body that was being read when it was refused.
+pub async fn drain(mut body: Incoming) {
+    let mut left = BYTES;
+    let all = async {
+        while let Ok(Some(Ok(frame))) = timeout(PAUSE, body.frame()).await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
+            if left == 0 {
+                return;
+            }
+        }
+    };
     let _elapsed = timeout(PATIENCE, all).await;
 }

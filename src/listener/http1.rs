@@ -25,7 +25,7 @@ use super::{
     stop::Stop,
     stream::Stream,
 };
-use crate::respond::Response;
+use crate::respond::{Body, Response};
 
 /// hyper refuses a read buffer smaller than this.
 const SMALLEST_BUFFER: usize = 8 * 1024;
@@ -45,19 +45,27 @@ pub async fn serve<H: Handler>(
 ) {
     let (max_connections, limits) = (limits.max_connections, Arc::new(limits));
     let stopping = stop.clone();
-    let serve =
-        move |stream, peer| serve_connection(stream, peer, handler.clone(), limits.clone(), stopping.clone());
+    let serve = move |stream, peer, activity| {
+        serve_connection(
+            stream,
+            peer,
+            activity,
+            handler.clone(),
+            limits.clone(),
+            stopping.clone(),
+        )
+    };
     accept(bound, max_connections, metrics, stop, tasks, serve).await;
 }
 
 async fn serve_connection<H: Handler>(
     stream: Stream,
     peer: Peer,
+    activity: Arc<Activity>,
     handler: Arc<H>,
     limits: Arc<ConnectionLimits>,
     stop: Stop,
 ) {
-    let activity = Arc::new(Activity::default());
     let service = Requests {
         handler,
         peer,
@@ -86,6 +94,7 @@ async fn serve_connection<H: Handler>(
             tokio::time::sleep(FIRST_REQUEST).await;
         }
     });
+    let mut makes_room = std::pin::pin!(activity.told_to_close());
     let mut is_closing = false;
     loop {
         tokio::select! {
@@ -101,6 +110,7 @@ async fn serve_connection<H: Handler>(
                 Verdict::Finish => connection.as_mut().graceful_shutdown(),
                 Verdict::Drop => return,
             },
+            () = makes_room.as_mut() => return,
             () = closing.as_mut(), if !is_closing => {
                 is_closing = true;
                 connection.as_mut().graceful_shutdown();
@@ -123,10 +133,7 @@ impl<H: Handler> Service<http::Request<Incoming>> for Requests<H> {
     type Future = Answer;
 
     fn call(&self, request: http::Request<Incoming>) -> Answer {
-        self.activity
-            .requests
-            .store(self.activity.requests.load(Relaxed) + 1, Relaxed);
-        self.activity.partial.store(false, Relaxed);
+        self.activity.note_request();
         let close = self.draining.is_cancelled();
         match self.handler.handle(request, self.peer) {
             Reply::Ready(response) => Answer::Ready(Some(say_goodbye(response, close))),
@@ -135,7 +142,7 @@ impl<H: Handler> Service<http::Request<Incoming>> for Requests<H> {
                 let busy = Busy(self.activity.clone());
                 Answer::Later {
                     waiting,
-                    _busy: busy,
+                    busy: Some(busy),
                     draining: self.draining.clone(),
                 }
             }
@@ -169,7 +176,8 @@ enum Answer {
     Ready(Option<Response>),
     Later {
         waiting: Pin<Box<dyn Future<Output = Response> + Send>>,
-        _busy: Busy,
+        /// Taken by the answer's body where that is not at hand.
+        busy: Option<Busy>,
         draining: CancellationToken,
     },
 }
@@ -183,11 +191,17 @@ impl Future for Answer {
                 .take()
                 .map_or(Poll::Pending, |response| Poll::Ready(Ok(response))),
             Self::Later {
-                waiting, draining, ..
-            } => waiting
-                .as_mut()
-                .poll(context)
-                .map(|response| Ok(say_goodbye(response, draining.is_cancelled()))),
+                waiting,
+                busy,
+                draining,
+            } => waiting.as_mut().poll(context).map(|response| {
+                let response = say_goodbye(response, draining.is_cancelled());
+                let busy = busy.take();
+                Ok(match response.body() {
+                    Body::Full(_) => response,
+                    _ => response.map(|body| body.holding(busy)),
+                })
+            }),
         }
     }
 }

@@ -13,12 +13,13 @@ mod handler;
 mod http1;
 mod limits;
 mod metrics;
+mod open;
 mod stop;
 mod stream;
 
 pub use address::{Address, InvalidAddress, Peer};
 pub use bind::Bound;
-pub use discard::discard;
+pub use discard::{discard, drain};
 pub use handler::{Handler, Reply};
 pub use http1::serve;
 pub use limits::{ConnectionLimits, LimitsConfig};

@@ -7,7 +7,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     clock::now,
     decide::memory::table::Table,
-    failure::Failure,
+    failure::{ErrorCode, Failure},
     heir::{Admission, Fetched, HeirCall, HeirClient, HeirError, wire},
     policy::Problem,
     snapshot::{Gone, Key, Snapshot, SnapshotStore, check},
@@ -47,19 +47,22 @@ pub struct Fetcher {
     config: Arc<ArcSwap<RefreshConfig>>,
     policy_bytes: usize,
     tasks: TaskTracker,
+    /// Where they run: reading what HEIR sends takes longer than a lookup may wait.
+    threads: Handle,
     running: Mutex<HashMap<Key, Waiting>>,
     /// Policies that HEIR does not have, and until when that is believed.
     absent: Table<Key, Instant>,
 }
 
 impl Fetcher {
-    /// Fetches run among `tasks`.
+    /// Fetches run among `tasks`, on `threads`.
     pub fn new(
         client: Arc<HeirClient>,
         store: Arc<SnapshotStore>,
         config: Arc<ArcSwap<RefreshConfig>>,
         policy_bytes: usize,
         tasks: TaskTracker,
+        threads: Handle,
     ) -> Self {
         Self {
             client,
@@ -67,6 +70,7 @@ impl Fetcher {
             config,
             policy_bytes,
             tasks,
+            threads,
             running: Mutex::default(),
             absent: Table::new(MOST_ABSENT, |_| false),
         }
@@ -108,7 +112,7 @@ impl Fetcher {
         let (answer, waiting) = watch::channel(None);
         running.insert(key.clone(), waiting.clone());
         let (this, key) = (self.clone(), key.clone());
-        self.tasks.spawn(async move {
+        let asking = async move {
             let outcome = this.ask(&key).await;
             let mut running = this.running();
             if matches!(outcome, FetchOutcome::Absent) {
@@ -118,7 +122,8 @@ impl Fetcher {
             }
             running.remove(&key);
             answer.send_replace(Some(outcome));
-        });
+        };
+        self.tasks.spawn_on(asking, &self.threads);
         waiting
     }
 
@@ -134,10 +139,19 @@ impl Fetcher {
                     error = error.chain(),
                     "HEIR could not be asked for a policy."
                 );
-                FetchOutcome::Failed(error.failure())
+                FetchOutcome::Failed(failure(&error))
             }
         }
     }
+}
+
+/// The failure of a lookup that only HEIR could answer: whether HEIR is away or hangs is the same to its caller.
+fn failure(error: &HeirError) -> Failure {
+    let mut failure = error.failure();
+    if failure.code == ErrorCode::HeirTimeout {
+        failure.code = ErrorCode::HeirUnavailable;
+    }
+    failure
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

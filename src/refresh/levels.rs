@@ -249,7 +249,7 @@ impl Refresher {
     /// Reads and checks a snapshot stream; the checking is done on a thread of its own.
     async fn read_snapshot(
         &self,
-        mut body: hyper::body::Incoming,
+        mut body: crate::heir::HeirBody,
         base: Arc<crate::snapshot::Snapshot>,
     ) -> Result<Incoming, HeirError> {
         let (pieces, parsing) = mpsc::channel(16);

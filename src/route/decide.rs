@@ -12,7 +12,7 @@ use super::{lookup, router::Router};
 use crate::{
     decide::Seed,
     failure::{ErrorCode, Failure, LimitState},
-    intake::{Decided, Explain, Options},
+    intake::{Client, Decided, Explain, Options},
     policy::DetailLevel,
     respond::{self, Body, DECISION_ID, Response, SEED},
     snapshot::Key,
@@ -21,14 +21,30 @@ use crate::{
 /// Asks for an explanation: `true`, or the level.
 const EXPLAIN: HeaderName = HeaderName::from_static("x-beamline-explain");
 
+/// Bytes from which a body takes longer to read than a lookup may wait.
+const LONG: usize = 32 << 10;
+
 impl Router {
-    pub(super) async fn decide(self: &Arc<Self>, request: Request<Incoming>) -> Result<Response, Failure> {
+    pub(super) async fn decide(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        client: Client,
+    ) -> Result<Response, Failure> {
         let (parts, body) = request.into_parts();
-        let body = self.read(body).await?;
-        let request = self.intake.read(&body)?;
+        let body = self.read(body, client).await?;
+        if body.bytes.len() <= LONG {
+            return self.decide_on(&parts.headers, &body.bytes).await;
+        }
+        let this = self.clone();
+        self.elsewhere(async move { this.decide_on(&parts.headers, &body.bytes).await })
+            .await
+    }
+
+    async fn decide_on(&self, headers: &HeaderMap, body: &[u8]) -> Result<Response, Failure> {
+        let request = self.intake.read(body)?;
         let options = Options {
-            seed: self.seed(&parts.headers)?,
-            explain: explain(&parts.headers)?,
+            seed: self.seed(headers)?,
+            explain: explain(headers)?,
         };
         let decided = self.intake.decide(request, options).await?;
         let mut response = Response::new(Body::from(Bytes::from(decided.to_json()?)));
@@ -36,18 +52,39 @@ impl Router {
         Ok(response)
     }
 
-    pub(super) async fn results(&self, request: Request<Incoming>) -> Result<Response, Failure> {
-        let body = self.read(request.into_body()).await?;
-        let counts = self.intake.results(&body)?;
+    pub(super) async fn results(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        client: Client,
+    ) -> Result<Response, Failure> {
+        let body = self.read(request.into_body(), client).await?;
+        let counts = if body.bytes.len() <= LONG {
+            self.intake.results(&body.bytes)?
+        } else {
+            let this = self.clone();
+            self.elsewhere(async move { this.intake.results(&body.bytes) })
+                .await?
+        };
         let body = json!({"ok": true, "accepted": counts.accepted, "duplicates": counts.duplicates});
         Ok(respond::json(StatusCode::ACCEPTED, &body))
     }
 
-    pub(super) async fn dry_run(&self, request: Request<Incoming>) -> Result<Response, Failure> {
+    /// A dry run reads a policy, and is made elsewhere.
+    pub(super) async fn dry_run(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        client: Client,
+    ) -> Result<Response, Failure> {
         let (parts, body) = request.into_parts();
-        let body = self.read(body).await?;
-        let seed = self.seed(&parts.headers)?;
-        let run = self.intake.dry_run(&body, seed).await?;
+        let body = self.read(body, client).await?;
+        let this = self.clone();
+        self.elsewhere(async move { this.try_out(&parts.headers, &body.bytes).await })
+            .await
+    }
+
+    async fn try_out(&self, headers: &HeaderMap, body: &[u8]) -> Result<Response, Failure> {
+        let seed = self.seed(headers)?;
+        let run = self.intake.dry_run(body, seed).await?;
         let result = json!({
             "decision": {"provider_id": run.provider, "reason": run.reason, "priority": run.priority},
             "executed_extensions": run.executed_extensions,

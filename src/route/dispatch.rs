@@ -2,34 +2,32 @@
 
 use std::{future::Future, sync::Arc, time::Instant};
 
-use http::{Method, Request};
+use http::{HeaderValue, Method, Request, header};
 use hyper::body::Incoming;
 
 use super::{
-    guard, lookup,
+    body::Received,
+    guard::{self, Framing},
+    lookup,
     path::{PathId, Target},
     router::Router,
 };
 use crate::{
     failure::{ErrorCode, Failure},
+    intake::Client,
     listener::{Handler, Peer, Reply, discard},
     respond::Response,
     snapshot::Key,
 };
 
 impl Router {
-    fn route(self: &Arc<Self>, request: Request<Incoming>) -> Result<Reply, Failure> {
-        let started = Instant::now();
-        if let Err(failure) = guard::check(&request, self.limits.max_body_bytes) {
-            return match failure.code {
-                ErrorCode::PayloadTooLarge => Ok(self.answer(|_| async move {
-                    let (head, body) = request.into_parts();
-                    discard(&head.headers, body).await;
-                    Err(failure)
-                })),
-                _ => Err(failure),
-            };
-        }
+    fn route(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        framing: Framing,
+        peer: Peer,
+        started: Instant,
+    ) -> Result<Reply, Failure> {
         let target = Target::parse(request.uri())
             .map_err(|error| Failure::new(ErrorCode::InvalidRequest, error.to_string()).closing())?;
         match (request.method(), target) {
@@ -39,30 +37,33 @@ impl Router {
                     lookup::Answer::AskHeir => {
                         let (key, headers) = (key(&tenant, &policy)?, request.headers().clone());
                         Ok(self
-                            .later(|this| async move { this.lookup_in_heir(&key, &headers, started).await }))
+                            .answer(|this| async move { this.lookup_in_heir(key, headers, started).await }))
                     }
                 }
             }
             (&Method::PUT | &Method::DELETE, Target::Policy { tenant, policy }) => {
+                framing.must_be_told()?;
                 let key = key(&tenant, &policy)?;
-                Ok(self.later(|this| async move { this.write(&key, request).await }))
+                let client = Client::at(peer.ip());
+                Ok(self.answer(|this| async move { this.write(key, request, client).await }))
             }
             (_, Target::Policy { .. }) => Err(Failure::method_not_allowed("GET, HEAD, PUT, DELETE")),
             (&Method::GET | &Method::HEAD, Target::Tenant(tenant)) => {
                 let tenant = tenant.tenant().map_err(|error| invalid(&error))?;
-                Ok(self.later(|this| async move { this.list(&tenant, started).await }))
+                let client = Client::at(peer.ip());
+                Ok(self.answer(|this| async move { this.list(tenant, client, started).await }))
             }
             (_, Target::Tenant(_)) => Err(Failure::method_not_allowed("GET, HEAD")),
             (&Method::GET | &Method::HEAD, Target::Health) => Ok(Reply::Ready(self.health())),
             (_, Target::Health) => Err(Failure::method_not_allowed("GET, HEAD")),
-            (&Method::POST, Target::Decide) => {
-                Ok(self.answer(|this| async move { this.decide(request).await }))
-            }
-            (&Method::POST, Target::Results) => {
-                Ok(self.answer(|this| async move { this.results(request).await }))
-            }
-            (&Method::POST, Target::DryRun) => {
-                Ok(self.answer(|this| async move { this.dry_run(request).await }))
+            (&Method::POST, target @ (Target::Decide | Target::Results | Target::DryRun)) => {
+                framing.must_be_told()?;
+                let client = Client::at(peer.ip());
+                Ok(match target {
+                    Target::Decide => self.answer(|this| async move { this.decide(request, client).await }),
+                    Target::Results => self.answer(|this| async move { this.results(request, client).await }),
+                    _ => self.answer(|this| async move { this.dry_run(request, client).await }),
+                })
             }
             (_, Target::Decide | Target::Results | Target::DryRun) => {
                 Err(Failure::method_not_allowed("POST"))
@@ -78,12 +79,27 @@ impl Router {
                 "CONNECT and TRACE are not passed on",
             )
             .closing()),
-            (_, Target::Other) => Ok(self.later(|this| async move { this.forward(request).await })),
+            (_, Target::Other) => {
+                framing.must_be_told()?;
+                let client = Client::at(peer.ip());
+                Ok(self.answer(|this| async move { this.forward(request, client).await }))
+            }
         }
     }
 
-    /// An answer that waits for the request's body and for extensions, and takes a place among the requests that wait
-    /// for HEIR only if it has to.
+    /// The answer to a request that is refused by its head.
+    fn refuse(self: &Arc<Self>, request: Request<Incoming>, failure: Failure) -> Reply {
+        if failure.code != ErrorCode::PayloadTooLarge {
+            return Reply::Ready(self.fail(failure));
+        }
+        self.answer(|_| async move {
+            let (head, body) = request.into_parts();
+            discard(&head.headers, body).await;
+            Err(failure)
+        })
+    }
+
+    /// An answer that waits: for the request's body, for HEIR or the disk, or for extensions.
     fn answer<F>(self: &Arc<Self>, handle: impl FnOnce(Arc<Self>) -> F) -> Reply
     where
         F: Future<Output = Result<Response, Failure>> + Send + 'static,
@@ -94,33 +110,46 @@ impl Router {
         }))
     }
 
-    /// An answer that waits for HEIR or the disk.
-    fn later<F>(self: &Arc<Self>, handle: impl FnOnce(Arc<Self>) -> F) -> Reply
-    where
-        F: Future<Output = Result<Response, Failure>> + Send + 'static,
-    {
-        let waiting = self.waiting.clone();
-        self.answer(|this| {
-            let answering = handle(this);
-            async move { waiting.admit(answering).await }
-        })
-    }
-
-    async fn forward(&self, request: Request<Incoming>) -> Result<Response, Failure> {
-        match &self.upstream {
-            Some(upstream) => upstream.forwarder.forward(request).await,
-            None => Err(Failure::new(
+    async fn forward(&self, request: Request<Incoming>, client: Client) -> Result<Response, Failure> {
+        let Some(upstream) = &self.upstream else {
+            return Err(Failure::new(
                 ErrorCode::NotFound,
                 "there is no such path here, and no HEIR to forward to",
-            )),
-        }
+            ));
+        };
+        let (parts, body) = request.into_parts();
+        let Received { bytes, room } = self.read(body, client).await?;
+        let place = self.waiting.place()?;
+        let response = upstream.forwarder.forward(parts, bytes).await?;
+        drop(room);
+        Ok(response.map(|body| body.holding(place)))
     }
 }
 
 impl Handler for Router {
-    fn handle(self: &Arc<Self>, request: Request<Incoming>, _: Peer) -> Reply {
-        self.route(request)
-            .unwrap_or_else(|failure| Reply::Ready(self.fail(failure)))
+    fn handle(self: &Arc<Self>, request: Request<Incoming>, peer: Peer) -> Reply {
+        let started = Instant::now();
+        let framing = match guard::check(&request, self.limits.max_body_bytes) {
+            Ok(framing) => framing,
+            Err(failure) => return self.refuse(request, failure),
+        };
+        let reply = self
+            .route(request, framing, peer, started)
+            .unwrap_or_else(|failure| Reply::Ready(self.fail(failure)));
+        if framing.closes() { closing(reply) } else { reply }
+    }
+}
+
+/// The same answer, and the end of the connection.
+fn closing(reply: Reply) -> Reply {
+    fn close(mut response: Response) -> Response {
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
+    }
+    match reply {
+        Reply::Ready(response) => Reply::Ready(close(response)),
+        Reply::Later(waiting) => Reply::Later(Box::pin(async move { close(waiting.await) })),
     }
 }
 

@@ -10,8 +10,20 @@ use crate::{
 /// Who a request is from, or says it is for.
 pub(super) const TENANT: HeaderName = HeaderName::from_static("x-tenant-id");
 
+/// How a request says where its body ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// By its length, or it has none.
+    Told,
+    /// In chunks. A length beside them would be hidden: the HTTP library removes it. So the connection ends with the
+    /// answer, whatever follows on it.
+    Chunked,
+    /// Not at all, although its method is for requests that have one. The connection ends with the answer.
+    Untold,
+}
+
 /// Refuses what two servers could read differently. Everything refused here ends the connection.
-pub(super) fn check<B>(request: &Request<B>, max_body_bytes: usize) -> Result<(), Failure> {
+pub(super) fn check<B>(request: &Request<B>, max_body_bytes: usize) -> Result<Framing, Failure> {
     let named = Named::of(request.headers())?;
     named.check_identity(request.version())?;
     named.check_length(request.method(), max_body_bytes)
@@ -39,10 +51,7 @@ impl<'a> Named<'a> {
                 name if name == header::HOST => &mut named.host,
                 name if name == header::AUTHORIZATION => &mut named.authorization,
                 name if name == header::CONTENT_LENGTH => &mut named.content_length,
-                name if name == header::TRANSFER_ENCODING => {
-                    named.transfer_encoding = Some(value);
-                    continue;
-                }
+                name if name == header::TRANSFER_ENCODING => &mut named.transfer_encoding,
                 name if name == TENANT => &mut named.tenant,
                 _ => continue,
             };
@@ -74,21 +83,18 @@ impl<'a> Named<'a> {
         }
     }
 
-    fn check_length(&self, method: &Method, max_body_bytes: usize) -> Result<(), Failure> {
-        let needed = |message: &str| Failure::new(ErrorCode::LengthRequired, message).closing();
-        // A chunked body beside a length is how requests are smuggled; without chunked bodies there is no "beside".
-        if self.transfer_encoding.is_some() {
-            return Err(needed(
-                "send the body with a content-length, not with a transfer-encoding",
-            ));
+    fn check_length(&self, method: &Method, max_body_bytes: usize) -> Result<Framing, Failure> {
+        if let Some(encoding) = self.transfer_encoding {
+            // A chunked body beside a length is how requests are smuggled.
+            if self.content_length.is_none() && encoding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+                return Ok(Framing::Chunked);
+            }
+            let message = "send the body with a content-length, or with the transfer-encoding chunked alone";
+            return Err(Failure::new(ErrorCode::LengthRequired, message).closing());
         }
         let Some(length) = self.content_length else {
             let writes = *method == Method::PUT || *method == Method::POST || *method == Method::PATCH;
-            return if writes {
-                Err(needed("a body needs a content-length"))
-            } else {
-                Ok(())
-            };
+            return Ok(if writes { Framing::Untold } else { Framing::Told });
         };
         // hyper has refused what is not a number.
         let length = length.to_str().ok().and_then(|text| text.parse::<u64>().ok());
@@ -99,7 +105,23 @@ impl<'a> Named<'a> {
             );
             return Err(Failure::new(ErrorCode::PayloadTooLarge, message).closing());
         }
+        Ok(Framing::Told)
+    }
+}
+
+impl Framing {
+    /// Refuses a request that needs a body and does not say where it ends.
+    pub(super) fn must_be_told(self) -> Result<(), Failure> {
+        if self == Self::Untold {
+            let message = "a body needs a content-length, or the transfer-encoding chunked";
+            return Err(Failure::new(ErrorCode::LengthRequired, message).closing());
+        }
         Ok(())
+    }
+
+    /// Whether the connection ends with the answer.
+    pub(super) const fn closes(self) -> bool {
+        !matches!(self, Self::Told)
     }
 }
 
@@ -126,7 +148,34 @@ mod tests {
                 .headers_mut()
                 .append(*name, HeaderValue::from_static(value));
         }
-        check(&request, 100).err().map(|failure| failure.code.as_str())
+        let checked = check(&request, 100).and_then(|framing| framing.must_be_told());
+        checked.err().map(|failure| failure.code.as_str())
+    }
+
+    #[test]
+    fn chunks_and_an_untold_end_close_the_connection() {
+        for (method, headers, expected) in [
+            (Method::GET, vec![], Framing::Told),
+            (Method::PUT, vec![("content-length", "2")], Framing::Told),
+            (
+                Method::PUT,
+                vec![("transfer-encoding", "chunked")],
+                Framing::Chunked,
+            ),
+            (
+                Method::GET,
+                vec![("transfer-encoding", "chunked")],
+                Framing::Chunked,
+            ),
+            (Method::PATCH, vec![], Framing::Untold),
+        ] {
+            let mut request = Request::builder().method(method).header("host", "x");
+            for (name, value) in headers {
+                request = request.header(name, value);
+            }
+            let framing = check(&request.body(()).unwrap(), 100).unwrap();
+            assert_eq!((framing, framing.closes()), (expected, expected != Framing::Told));
+        }
     }
 
     #[test]
@@ -157,7 +206,27 @@ mod tests {
                 vec![h, ("authorization", "Bearer a, Bearer b")],
                 Some("invalid_request"),
             ),
-            (vec![h, ("transfer-encoding", "chunked")], Some("length_required")),
+            (vec![h, ("transfer-encoding", "Chunked")], None),
+            (
+                vec![h, ("transfer-encoding", "gzip, chunked")],
+                Some("length_required"),
+            ),
+            (
+                vec![h, ("transfer-encoding", "chunked, chunked")],
+                Some("length_required"),
+            ),
+            (
+                vec![h, ("transfer-encoding", "chunked"), ("content-length", "2")],
+                Some("length_required"),
+            ),
+            (
+                vec![
+                    h,
+                    ("transfer-encoding", "chunked"),
+                    ("transfer-encoding", "chunked"),
+                ],
+                Some("invalid_request"),
+            ),
             (vec![h, ("content-length", "100")], None),
             (vec![h, ("content-length", "101")], Some("payload_too_large")),
         ] {

@@ -1,6 +1,6 @@
 //! A tenant's policies, as HEIR has them now, or as they are remembered.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use http::{HeaderValue, StatusCode, header};
 
@@ -8,19 +8,48 @@ use super::{headers::STALE, lookup::describe, router::Router};
 use crate::{
     failure::{ErrorCode, Failure},
     heir::{HeirError, Level, listed},
-    intake::expired,
-    policy::TenantId,
+    intake::{Client, Room, expired},
+    policy::{PolicyId, TenantId},
     refresh::RefreshError,
     respond::{self, JSON, Response},
-    snapshot::Coverage,
+    snapshot::{Coverage, Found},
 };
 
 /// Number of policies of one tenant above which the platform wants to be warned.
 const MANY: usize = 100;
 
+/// What is around the elements.
+const FRAME: &str = "{\"policies\":[]}";
+
+/// The longest that a policy can be as an element: its document, with its id put in.
+fn longest_element(id: &PolicyId, found: &Found<'_>) -> usize {
+    found.policy.document.bytes().len() + id.as_str().len() + "\"policy_id\":\"\",,".len()
+}
+
 impl Router {
+    /// Answers with the list, which is made elsewhere: for a large tenant that takes longer than a lookup may wait.
+    pub(super) async fn list(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        client: Client,
+        started: Instant,
+    ) -> Result<Response, Failure> {
+        let (place, this) = (self.waiting.place()?, self.clone());
+        self.elsewhere(async move {
+            let room = this.buffered.room(client);
+            let listed = this.refresh_and_list(&tenant, room, started).await?;
+            Ok(listed.map(|body| body.holding(place)))
+        })
+        .await
+    }
+
     /// Refreshes the tenant from HEIR and answers from memory, so that queued writes are in the list.
-    pub(super) async fn list(&self, tenant: &TenantId, started: Instant) -> Result<Response, Failure> {
+    async fn refresh_and_list(
+        &self,
+        tenant: &TenantId,
+        mut room: Room,
+        started: Instant,
+    ) -> Result<Response, Failure> {
         let refreshed = match &self.upstream {
             Some(upstream) => {
                 // A snapshot that arrives byte by byte may take for ever; the caller of a list does not wait that long.
@@ -54,11 +83,18 @@ impl Router {
         if self.store.freshness().refuses(age) {
             return Err(expired(age_ms));
         }
-        let mut body = b"{\"policies\":[".to_vec();
         let policies = snapshot
             .tenant(tenant.as_str())
             .map(|t| t.sorted())
             .unwrap_or_default();
+        let length = FRAME.len()
+            + policies
+                .iter()
+                .map(|(id, found)| longest_element(id, found))
+                .sum::<usize>();
+        room.grow(length)?;
+        let mut body = Vec::with_capacity(length);
+        body.extend_from_slice(b"{\"policies\":[");
         if policies.len() > MANY {
             tracing::warn!(
                 tenant = tenant.as_str(),
@@ -77,7 +113,8 @@ impl Router {
             }
         }
         body.extend_from_slice(b"]}");
-        let mut response = respond::with_body(StatusCode::OK, JSON, body.into());
+        let response = respond::with_body(StatusCode::OK, JSON, body.into());
+        let mut response = response.map(|body| body.holding(room));
         let headers = response.headers_mut();
         describe(headers, snapshot.position().revision, age_ms, age);
         let level = self

@@ -1,6 +1,6 @@
 //! Lookups: from the snapshot, at once, whether HEIR is up or not.
 
-use std::{cell::RefCell, time::Instant};
+use std::{cell::RefCell, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -63,6 +63,20 @@ impl Router {
 
     /// A lookup of a policy that only HEIR knows.
     pub(super) async fn lookup_in_heir(
+        self: &Arc<Self>,
+        key: Key,
+        headers: HeaderMap,
+        started: Instant,
+    ) -> Result<Response, Failure> {
+        let (place, this) = (self.waiting.place()?, self.clone());
+        self.elsewhere(async move {
+            let response = this.fetch_and_look_up(&key, &headers, started).await?;
+            Ok(response.map(|body| body.holding(place)))
+        })
+        .await
+    }
+
+    async fn fetch_and_look_up(
         &self,
         key: &Key,
         headers: &HeaderMap,

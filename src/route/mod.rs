@@ -1,8 +1,9 @@
 //! From a request to its answer: the one place that knows paths and methods.
 //!
 //! A lookup is answered synchronously, from one load of the snapshot. A bounded number of requests wait for HEIR or the
-//! disk.
+//! disk; what reads documents or builds lists is done on other threads than those that answer lookups.
 
+mod body;
 mod decide;
 mod dispatch;
 mod guard;

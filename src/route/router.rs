@@ -1,13 +1,15 @@
 //! What the data plane answers from.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
+
+use tokio::{runtime::Handle, task::JoinError};
 
 use super::metrics::RouteMetrics;
 use crate::{
-    failure::Failure,
+    failure::{ErrorCode, Failure},
     forward::Forwarder,
     heir::HeirClient,
-    intake::{Intake, WaitingRequests},
+    intake::{BufferedBytes, Intake, WaitingRequests},
     listener::LimitsConfig,
     readiness::Readiness,
     refresh::{Fetcher, Refresher},
@@ -48,9 +50,23 @@ pub struct Router {
     pub intake: Arc<Intake>,
     /// The bound on requests that wait.
     pub waiting: Arc<WaitingRequests>,
+    /// The bound on bodies in memory.
+    pub buffered: Arc<BufferedBytes>,
+    /// The threads for what takes longer than a lookup may wait.
+    pub work: Handle,
 }
 
 impl Router {
+    /// Does work on the threads for it, and to its end, even if the caller leaves: what it holds, such as a place, is held
+    /// until then.
+    pub(super) async fn elsewhere<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let lost = |error: JoinError| Failure::new(ErrorCode::InternalError, error.to_string());
+        self.work.spawn(work).await.map_err(lost)?
+    }
+
     /// The answer to a request that failed, counted.
     pub(super) fn fail(&self, failure: Failure) -> Response {
         self.metrics.error(failure.code);

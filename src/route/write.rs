@@ -1,17 +1,16 @@
 //! PUT and DELETE of a policy.
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use super::{headers::WRITE, router::Router};
+use super::{body::Received, headers::WRITE, router::Router};
 use crate::{
     failure::{ErrorCode, Failure},
-    forward::strip_hop_by_hop,
+    forward::{strip_hop_by_hop, strip_hop_by_hop_of_request},
     heir::Replied,
+    intake::Client,
     policy::ETag,
     respond::{self, JSON, Response},
     snapshot::Key,
@@ -20,70 +19,72 @@ use crate::{
 
 impl Router {
     /// Makes a write and answers with what HEIR answered, or with what the journal has.
-    pub(super) async fn write(&self, key: &Key, request: Request<Incoming>) -> Result<Response, Failure> {
+    pub(super) async fn write(
+        self: &Arc<Self>,
+        key: Key,
+        request: Request<Incoming>,
+        client: Client,
+    ) -> Result<Response, Failure> {
         let (parts, body) = request.into_parts();
-        let body = self.read(body).await?;
+        let Received { bytes, room } = self.read(body, client).await?;
         let change = if parts.method == Method::PUT {
-            Change::Put(body)
+            Change::Put(bytes)
         } else {
             Change::Delete
         };
-        let request = write_request(key.clone(), change, parts.headers);
-        Ok(match self.writer.write(request).await? {
-            WriteOutcome::Created(made) | WriteOutcome::Replaced(made) | WriteOutcome::Deleted(made) => {
-                passed_on(made.reply)
-            }
-            WriteOutcome::Declined(reply) => passed_on(reply),
-            WriteOutcome::Queued { effect, etag } => queued(effect, etag.as_ref()),
+        let request = write_request(key, change, parts.headers)?;
+        let (place, this) = (self.waiting.place()?, self.clone());
+        self.elsewhere(async move {
+            let outcome = this.writer.write(request).await?;
+            drop(room);
+            let response = match outcome {
+                WriteOutcome::Created(made) | WriteOutcome::Replaced(made) | WriteOutcome::Deleted(made) => {
+                    passed_on(made.reply)
+                }
+                WriteOutcome::Declined(reply) => passed_on(reply),
+                WriteOutcome::Queued { effect, etag } => queued(effect, etag.as_ref()),
+            };
+            Ok(response.map(|body| body.holding(place)))
         })
-    }
-
-    /// Reads a body whose announced length was checked already.
-    pub(super) async fn read(&self, body: Incoming) -> Result<Bytes, Failure> {
-        let timeout = Duration::from_millis(self.limits.read_timeout_ms);
-        match tokio::time::timeout(timeout, body.collect()).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(_broken)) => Err(Failure::new(ErrorCode::InvalidRequest, "the body broke off").closing()),
-            Err(_elapsed) => {
-                let message = format!(
-                    "the body did not arrive within {} ms (limits.read_timeout_ms)",
-                    timeout.as_millis()
-                );
-                Err(Failure::new(ErrorCode::RequestTimeout, message).closing())
-            }
-        }
+        .await
     }
 }
 
-fn write_request(key: Key, change: Change, mut headers: HeaderMap) -> WriteRequest {
-    strip_hop_by_hop(&mut headers);
+fn write_request(key: Key, change: Change, mut headers: HeaderMap) -> Result<WriteRequest, Failure> {
+    strip_hop_by_hop_of_request(&mut headers)?;
     for name in [header::HOST, header::CONTENT_LENGTH, header::EXPECT] {
         headers.remove(name);
     }
     let is = headers.get_all(header::IF_MATCH).iter().map(versions);
     let is_not = headers.get_all(header::IF_NONE_MATCH).iter().map(versions);
     let preconditions = is
-        .map(Precondition::Is)
-        .chain(is_not.map(Precondition::IsNot))
-        .collect();
+        .map(|versions| versions.map(Precondition::Is))
+        .chain(is_not.map(|versions| versions.map(Precondition::IsNot)))
+        .collect::<Result<_, Failure>>()?;
     let idempotency_key = headers.get(&IDEMPOTENCY_KEY).and_then(|key| key.to_str().ok());
-    WriteRequest {
+    Ok(WriteRequest {
         key,
         change,
         preconditions,
         idempotency_key: idempotency_key.map(str::to_owned),
         forwarded_headers: headers,
-    }
+    })
 }
 
-/// The versions that an `If-Match` or `If-None-Match` lists. A tag that is weak or not valid names none.
-fn versions(list: &HeaderValue) -> Versions {
-    let items = || list.to_str().unwrap_or_default().split(',').map(str::trim);
-    if items().any(|item| item == "*") {
-        Versions::Any
-    } else {
-        Versions::Tagged(items().filter_map(ETag::parse).collect())
+/// The versions that an `If-Match` or `If-None-Match` lists. A tag that is weak or not valid names none. `*` stands alone:
+/// beside tags it could be read as any version, or as none.
+fn versions(list: &HeaderValue) -> Result<Versions, Failure> {
+    let list = list.to_str().unwrap_or_default();
+    if list.trim() == "*" {
+        return Ok(Versions::Any);
     }
+    if ETag::items(list).any(|item| item == "*") {
+        let message = "`*` in If-Match or If-None-Match stands alone, or not at all";
+        return Err(Failure::new(ErrorCode::InvalidRequest, message));
+    }
+    Ok(Versions::Tagged(
+        ETag::items(list).filter_map(ETag::parse).collect(),
+    ))
 }
 
 /// HEIR's answer, as HEIR gave it.
@@ -133,7 +134,7 @@ mod tests {
             headers.append(name, HeaderValue::from_static(value));
         }
         let key = (TenantId::parse("acme").unwrap(), PolicyId::parse("chat").unwrap());
-        let request = write_request(key, Change::Delete, headers);
+        let request = write_request(key.clone(), Change::Delete, headers).unwrap();
         let tagged = |tag| Versions::Tagged(vec![ETag::parse(tag).unwrap()]);
         assert_eq!(
             request.preconditions,
@@ -158,5 +159,41 @@ mod tests {
             request.forwarded_headers[header::IF_MATCH],
             "W/\"a\", \"b\" ,nonsense"
         );
+    }
+
+    #[test]
+    fn a_star_is_any_version_only_where_it_stands_alone() {
+        let key = (TenantId::parse("acme").unwrap(), PolicyId::parse("chat").unwrap());
+        let read = |name: http::HeaderName, list: &'static str| {
+            let headers = HeaderMap::from_iter([(name, HeaderValue::from_static(list))]);
+            write_request(key.clone(), Change::Delete, headers).map(|request| request.preconditions)
+        };
+        let tag = |tag| ETag::parse(tag).unwrap();
+        for (list, expected) in [
+            (" * ", Some(Versions::Any)),
+            ("\"a,*,b\"", Some(Versions::Tagged(vec![tag("\"a,*,b\"")]))),
+            (
+                "\"a,\", \"b\"",
+                Some(Versions::Tagged(vec![tag("\"a,\""), tag("\"b\"")])),
+            ),
+            ("\"a\", *", None),
+            ("*, \"a\"", None),
+            ("*, *", None),
+        ] {
+            let is = read(header::IF_MATCH, list).ok();
+            assert_eq!(is, expected.clone().map(|v| vec![Precondition::Is(v)]), "{list}");
+            let is_not = read(header::IF_NONE_MATCH, list).ok();
+            assert_eq!(is_not, expected.map(|v| vec![Precondition::IsNot(v)]), "{list}");
+        }
+    }
+
+    #[test]
+    fn a_precondition_is_not_stripped_because_connection_lists_it() {
+        let key = (TenantId::parse("acme").unwrap(), PolicyId::parse("chat").unwrap());
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("if-match"));
+        headers.insert(header::IF_MATCH, HeaderValue::from_static("\"a\""));
+        let refused = write_request(key, Change::Delete, headers).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::InvalidRequest);
     }
 }

@@ -69,6 +69,11 @@ impl Policy {
         self.has_extensions
     }
 
+    /// Whether `routing` is made.
+    pub fn is_read(&self) -> bool {
+        self.routing.get().is_some()
+    }
+
     /// What the document says. Made by the first decision and kept from then on: most policies of a large store are
     /// only ever looked up here, and this form is larger than the document. Making it cannot fail.
     pub fn routing(&self) -> &RoutingPolicy {

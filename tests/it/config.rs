@@ -55,7 +55,7 @@ log: {format: xml}
             "heir.timeout_ms: \"fast\" is not of types \"null\", \"integer\" | integer from 1 to 600000",
             "heir.zzzzzzzzz: there is no such key | known here: breaker, health_interval_ms, max_answer_bytes, pool, \
              retry, tenants, timeout_ms, tls, token_file, url",
-            "limits: [1] is not of type \"object\" | a section with the keys idle_timeout_ms, max_body_bytes, \
+            "limits: [1] is not of type \"object\" | a section with the keys idle_timeout_ms, max_body_bytes, max_buffered_bytes, \
              max_connections, max_header_bytes, max_waiting_requests, read_timeout_ms",
             "lisen: there is no such key | did you mean `listen`?",
             "listen: 5 is not a value of this key | string or array",

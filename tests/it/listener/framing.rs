@@ -13,10 +13,20 @@ async fn hostile_07_a_request_whose_length_is_in_doubt_ends_the_connection() {
     let (_heir, sidecar) = start().await;
     let head = "PUT /api/v1/policies/acme/chat HTTP/1.1\r\nhost: a\r\n";
     for (headers, status) in [
-        ("content-length: 2\r\ntransfer-encoding: chunked\r\n", "411"),
-        ("transfer-encoding: chunked\r\ncontent-length: 2\r\n", "411"),
-        ("transfer-encoding: chunked\r\n", "411"),
+        // What follows is not in chunks.
+        ("content-length: 2\r\ntransfer-encoding: chunked\r\n", "400"),
+        ("transfer-encoding: chunked\r\ncontent-length: 2\r\n", "400"),
+        ("transfer-encoding: chunked\r\n", "400"),
         ("transfer-encoding: gzip, chunked\r\n", "411"),
+        ("transfer-encoding: chunked, chunked\r\n", "411"),
+        (
+            "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
+            "400",
+        ),
+        (
+            "transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n",
+            "400",
+        ),
         ("transfer-encoding: xchunked\r\n", "400"),
         ("content-length: 2\r\ncontent-length: 3\r\n", "400"),
         ("content-length: 2, 2\r\n", "400"),
@@ -85,14 +95,22 @@ async fn hostile_08_an_upgrade_opens_no_tunnel() {
 async fn hostile_09_a_body_that_ends_with_the_connection_is_refused() {
     let (_heir, sidecar) = start().await;
     for version in ["1.0", "1.1"] {
-        for method in ["PUT", "POST", "PATCH"] {
+        for (method, path, status, code) in [
+            ("PUT", "/api/v1/policies/acme/chat", 411, "length_required"),
+            ("POST", "/api/v1/decide", 411, "length_required"),
+            ("PATCH", "/api/v1/extensions/e", 411, "length_required"),
+            // What the path does not take is said first.
+            ("POST", "/api/v1/policies/acme/chat", 405, "method_not_allowed"),
+            ("PATCH", "/api/v1/policies/acme/chat", 405, "method_not_allowed"),
+        ] {
             let (answer, closed) = converse(
                 sidecar.data,
-                format!("{method} /api/v1/policies/acme/chat HTTP/{version}\r\nhost: a\r\n\r\n{{\"x\":1}}"),
+                format!("{method} {path} HTTP/{version}\r\nhost: a\r\n\r\n{{\"x\":1}}{GOOD}"),
             )
             .await;
-            assert!(answer.contains(" 411 Length Required\r\n"), "{answer}");
-            assert!(answer.contains("\"code\":\"length_required\""), "{answer}");
+            assert_eq!(answer.matches("HTTP/1.").count(), 1, "{answer}");
+            assert!(answer.contains(&format!(" {status} ")), "{answer}");
+            assert!(answer.contains(&format!("\"code\":\"{code}\"")), "{answer}");
             assert!(closed);
         }
     }
@@ -144,5 +162,101 @@ async fn hostile_10_a_body_nobody_reads_is_never_taken_for_a_request() {
             .await,
         0.0
     );
+    sidecar.stop().await;
+}
+
+/// A request with a body in chunks of so many bytes.
+fn chunked(method: &str, path: &str, more: &str, body: &str, size: usize) -> String {
+    let mut request =
+        format!("{method} {path} HTTP/1.1\r\nhost: a\r\n{more}transfer-encoding: chunked\r\n\r\n");
+    for chunk in body.as_bytes().chunks(size) {
+        let chunk = std::str::from_utf8(chunk).unwrap();
+        request.push_str(&format!("{:x};ignored=1\r\n{chunk}\r\n", chunk.len()));
+    }
+    request.push_str("0\r\nx-trailer: 1\r\n\r\n");
+    request
+}
+
+#[tokio::test]
+async fn a_body_in_chunks_is_taken_wherever_a_body_is_and_ends_the_connection() {
+    let (heir, sidecar) = start().await;
+    let policy = "{\"weights\":{\"a\":1.0}}";
+    let decide = "{\"version\":\"1\",\"request_id\":\"r\",\"tenant_id\":\"acme\",\"policy_id\":\"new\",\
+                  \"task\":{\"type\":\"chat\",\"payload\":{\"text\":\"hello there\"}}}";
+    let result = "{\"version\":\"1\",\"tenant_id\":\"acme\",\"assignment_id\":\"1\",\"request_id\":\"r\",\
+                  \"provider_id\":\"a\",\"status\":\"success\"}";
+    let record = "{\"id\":\"e1\",\"type\":\"pre\",\"subject\":\"s\"}";
+    let put = "/api/v1/policies/acme/new";
+    for (method, path, more, body, status) in [
+        ("PUT", put, "", policy, "201"),
+        // A length beside the chunks is not used, whatever it says. The server cannot see it, so it trusts nothing after.
+        ("PUT", put, "content-length: 3\r\n", policy, "200"),
+        ("POST", "/api/v1/decide", "", decide, "200"),
+        ("POST", "/api/v1/results", "", result, "202"),
+        ("PUT", "/api/v1/extensions/e1", "", record, "201"),
+        ("GET", put, "", "{}", "200"),
+        ("DELETE", put, "", "", "204"),
+    ] {
+        for size in [1, 1_000] {
+            let status = if size > 1 && status == "201" {
+                "200"
+            } else {
+                status
+            };
+            let status = if size > 1 && method == "DELETE" {
+                "404"
+            } else {
+                status
+            };
+            let request = format!("{}{GOOD}", chunked(method, path, more, body, size));
+            let (answer, closed) = converse(sidecar.data, request).await;
+            let seen = statuses(&answer);
+            assert_eq!(seen, [status], "{method} {path} {more} {answer}");
+            assert!(
+                answer.to_lowercase().contains("connection: close\r\n"),
+                "{answer}"
+            );
+            assert!(closed, "{method} {path}");
+        }
+    }
+    assert_eq!(heir.client().get("/api/v1/extensions/e1").await.text(), record);
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_in_chunks_has_the_same_limits() {
+    let heir = Scripted::start().await;
+    heir.on("GET /health", Say::Json(200, "", "{}".into()));
+    let sidecar = Sidecar::start(
+        &heir.url(),
+        "limits: {max_body_bytes: 2000, read_timeout_ms: 1000}",
+    );
+    for path in ["/api/v1/policies/acme/chat", "/api/v1/anything"] {
+        for size in [100, 2001, 500_000] {
+            let body = "x".repeat(size.max(2001));
+            let request = format!("{}{GOOD}", chunked("PUT", path, "", &body, size));
+            let (answer, closed) = converse(sidecar.data, request).await;
+            assert_eq!(statuses(&answer), ["413"], "{path} {answer}");
+            assert!(answer.contains("\"code\":\"payload_too_large\""), "{answer}");
+            assert!(closed);
+        }
+        // Malformed, or never ended.
+        let head = format!("PUT {path} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n");
+        for (body, status) in [
+            ("2\r\n{}x\r\n0\r\n\r\n", "400"),
+            ("-2\r\n{}\r\n0\r\n\r\n", "400"),
+            (" 2\r\n{}\r\n0\r\n\r\n", "400"),
+            ("0x2\r\n{}\r\n0\r\n\r\n", "400"),
+            ("2\n{}\r\n0\r\n\r\n", "400"),
+            ("ffffffffffffffff\r\n{}\r\n0\r\n\r\n", "408"),
+            ("2\r\n{}\r\n", "408"),
+        ] {
+            let (answer, closed) = converse(sidecar.data, format!("{head}{body}")).await;
+            assert_eq!(statuses(&answer), [status], "{path} {body:?} {answer}");
+            assert!(closed, "{path} {body:?}");
+        }
+    }
+    let seen = heir.requests();
+    assert!(seen.iter().all(|head| head.starts_with("GET")), "{seen:?}");
     sidecar.stop().await;
 }

@@ -5,7 +5,7 @@ use beamline_sidecar::store::Level;
 use http::StatusCode;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, UnixStream},
+    net::{TcpSocket, TcpStream, UnixStream},
 };
 
 use crate::support::{Heir, QUICK, Say, Scripted, Sidecar, eventually, until_closed};
@@ -111,13 +111,19 @@ async fn more_than_may_wait_for_heir_are_refused_and_lookups_go_on() {
 
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_for_one_that_ends() {
-    let heir = Heir::start(Level::Changes).await;
-    let sidecar = Sidecar::start(&heir.url(), "limits: {max_connections: 2}");
+    let heir = Scripted::start().await;
+    heir.on("GET /health", Say::Json(200, "", "{}".into()));
+    heir.on("GET /slow", Say::Silence);
+    let sidecar = Sidecar::try_start(&format!(
+        "{QUICK}heir: {{url: '{}', timeout_ms: 20000}}\nlimits: {{max_connections: 2}}",
+        heir.url()
+    ))
+    .unwrap();
     sidecar.wait_for("live").await;
-    let first = TcpStream::connect(sidecar.data).await.unwrap();
-    let _second = TcpStream::connect(sidecar.data).await.unwrap();
+    let slow = "GET /slow HTTP/1.1\r\nhost: a\r\n\r\n";
+    let (first, _second) = (send(sidecar.data, slow).await, send(sidecar.data, slow).await);
     let series = "beamline_sidecar_connections{listener=\"data\"}";
-    eventually("both are taken", || async { sidecar.metric(series).await == 2.0 }).await;
+    eventually("both are busy", || async { heir.count("GET /slow") == 2 }).await;
     let third = tokio::spawn(answer(
         sidecar.data,
         "GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
@@ -129,6 +135,258 @@ async fn connections_beyond_the_limit_wait_for_one_that_ends() {
     }
     drop(first);
     assert!(third.await.unwrap().starts_with("HTTP/1.1 200 OK\r\n"));
+    sidecar.stop().await;
+}
+
+/// Sends this and leaves the connection open.
+async fn send(to: std::net::SocketAddr, bytes: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(to).await.unwrap();
+    stream.write_all(bytes.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Reads until this has come.
+async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+    let mut read = Vec::new();
+    while !String::from_utf8_lossy(&read).contains(end) {
+        assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0, "{end} is missing");
+    }
+    String::from_utf8(read).unwrap()
+}
+
+#[tokio::test]
+async fn where_all_connections_are_taken_the_idlest_makes_room() {
+    let heir = Heir::start(Level::Changes).await;
+    let sidecar = Sidecar::start(&heir.url(), "limits: {max_connections: 3}");
+    sidecar.wait_for("live").await;
+    let health = "GET /health HTTP/1.1\r\nhost: a\r\n\r\n";
+    let mut used = send(sidecar.data, health).await;
+    read_until(&mut used, "}").await;
+    // One that has not said anything, and one that stopped in the middle of a head.
+    let mut silent = send(sidecar.data, "").await;
+    let _half = send(sidecar.data, "GET /hea").await;
+    let series = "beamline_sidecar_connections{listener=\"data\"}";
+    eventually("all are taken", || async { sidecar.metric(series).await == 3.0 }).await;
+    // The first of all, but the last that was used.
+    used.write_all(health.as_bytes()).await.unwrap();
+    read_until(&mut used, "}").await;
+    let mut fourth = send(sidecar.data, health).await;
+    assert!(
+        read_until(&mut fourth, "}")
+            .await
+            .starts_with("HTTP/1.1 200 OK\r\n")
+    );
+    let end = silent.read(&mut [0; 1]).await;
+    assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    used.write_all(health.as_bytes()).await.unwrap();
+    read_until(&mut used, "}").await;
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn probes_are_answered_however_many_connections_the_admin_listener_has() {
+    let heir = Heir::start(Level::Changes).await;
+    let sidecar = Sidecar::start(&heir.url(), "");
+    sidecar.wait_for("live").await;
+    let probe = "GET /live HTTP/1.1\r\nhost: a\r\n\r\n";
+    let half = "GET /live HTTP/1.1\r\n";
+    let body = "POST /admin/log HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4000\r\n\r\ninfo";
+    let mut open = Vec::new();
+    // More than there may be, of each kind: used and kept, never used, stopped in the head, stopped in the body.
+    for bytes in [probe, "", half, body] {
+        for _ in 0..260 {
+            let mut stream = send(sidecar.admin, bytes).await;
+            if bytes == probe {
+                read_until(&mut stream, "\r\n\r\n").await;
+            }
+            open.push(stream);
+        }
+        for path in ["/live", "/ready", "/metrics"] {
+            let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+            let answer = answer(sidecar.admin, &request).await;
+            assert!(
+                answer.starts_with("HTTP/1.1 200 OK\r\n"),
+                "{bytes:?} {path} {answer}"
+            );
+        }
+    }
+    drop(open);
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn bodies_that_are_on_their_way_hold_no_place_of_others() {
+    let heir = Heir::start(Level::Changes).await;
+    let sidecar = Sidecar::start(&heir.url(), "limits: {max_waiting_requests: 2}");
+    sidecar.wait_for("live").await;
+    let mut slow = Vec::new();
+    for path in ["/api/v1/policies/acme/chat", "/api/v1/extensions/e1"] {
+        for _ in 0..3 {
+            let head = format!(
+                "PUT {path} HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 9000\r\n\r\n"
+            );
+            let mut stream = send(sidecar.data, &head).await;
+            read_until(&mut stream, "100 Continue\r\n\r\n").await;
+            stream.write_all(b"{").await.unwrap();
+            slow.push(stream);
+        }
+    }
+    assert_eq!(sidecar.metric("beamline_sidecar_waiting_requests").await, 0.0);
+    let client = sidecar.client();
+    assert_eq!(
+        client.put_policy("acme/chat", "{}").await.status,
+        StatusCode::CREATED
+    );
+    assert_eq!(client.get("/api/v1/policies/acme").await.status, StatusCode::OK);
+    assert_eq!(client.get("/api/v1/extensions").await.status, StatusCode::OK);
+    drop(slow);
+    sidecar.stop().await;
+}
+
+/// A connection from this address of the machine, whose own buffer is small.
+async fn connect_from(address: &str, to: std::net::SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+const BUFFERED: &str = "beamline_sidecar_buffered_bytes";
+
+#[tokio::test]
+async fn bodies_are_bounded_in_all_and_for_each_client() {
+    let heir = Heir::start(Level::Changes).await;
+    let limits = "limits: {max_buffered_bytes: 1048576, max_body_bytes: 400000, read_timeout_ms: 60000}";
+    let sidecar = Sidecar::start(&heir.url(), limits);
+    sidecar.wait_for("live").await;
+    let begin = async |from: &str| {
+        let mut stream = connect_from(from, sidecar.data).await;
+        let head = "PUT /api/v1/policies/acme/chat HTTP/1.1\r\nhost: a\r\ncontent-length: 400000\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&vec![b' '; 300_000]).await.unwrap();
+        stream
+    };
+    let held = |bytes: f64| {
+        let sidecar = &sidecar;
+        eventually("the bodies are counted", move || async move {
+            sidecar.metric(BUFFERED).await == bytes
+        })
+    };
+    let refused = async |mut stream: TcpStream| {
+        let answer = read_until(&mut stream, "\"context\":{}").await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(
+            answer.contains("\"code\":\"overloaded\"") && answer.contains("retry-after: 1\r\n"),
+            "{answer}"
+        );
+    };
+    let first = begin("127.0.0.1").await;
+    held(300_000.0).await;
+    refused(begin("127.0.0.1").await).await;
+    let _second = begin("127.0.0.2").await;
+    held(600_000.0).await;
+    let _third = begin("127.0.0.3").await;
+    held(900_000.0).await;
+    refused(begin("127.0.0.4").await).await;
+    // A small body is never in the way.
+    let client = sidecar.client();
+    assert_eq!(
+        client.put_policy("acme/small", "{}").await.status,
+        StatusCode::CREATED
+    );
+    drop(first);
+    held(600_000.0).await;
+    let put = client
+        .put_policy("acme/chat", format!("{{\"a\":\"{}\"}}", "x".repeat(300_000)))
+        .await;
+    assert_eq!(put.status, StatusCode::CREATED);
+    held(600_000.0).await;
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn writes_that_go_on_without_their_callers_keep_their_places_and_their_memory() {
+    let heir = Scripted::start().await;
+    heir.on("GET /health", Say::Json(200, "", "{}".into()));
+    heir.on("PUT /", Say::Silence);
+    let sidecar = Sidecar::try_start(&format!(
+        "{QUICK}heir: {{url: '{}', timeout_ms: 20000}}\nlimits: {{max_waiting_requests: 3}}",
+        heir.url()
+    ))
+    .unwrap();
+    sidecar.wait_for("live").await;
+    let body = format!("{{\"a\":\"{}\"}}", "x".repeat(100_000));
+    let mut callers = Vec::new();
+    for index in 0..3 {
+        let put = format!(
+            "PUT /api/v1/policies/acme/p{index} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        callers.push(send(sidecar.data, &put).await);
+    }
+    eventually("HEIR has them", || async { heir.count("PUT /") == 3 }).await;
+    drop(callers);
+    eventually("the callers have gone", || async {
+        sidecar
+            .metric("beamline_sidecar_connections{listener=\"data\"}")
+            .await
+            == 0.0
+    })
+    .await;
+    assert_eq!(sidecar.metric("beamline_sidecar_waiting_requests").await, 3.0);
+    assert_eq!(sidecar.metric(BUFFERED).await, 3.0 * body.len() as f64);
+    let refused = sidecar.client().put_policy("acme/p4", "{}").await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.code()),
+        (503, "overloaded".into())
+    );
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn a_list_holds_its_memory_and_its_place_until_it_is_read_or_given_up() {
+    let heir = Heir::start(Level::Changes).await;
+    let document = format!("{{\"a\":\"{}\"}}", "x".repeat(1_000_000));
+    for index in 0..12 {
+        let put = heir
+            .client()
+            .put_policy(&format!("acme/p{index}"), document.clone())
+            .await;
+        assert_eq!(put.status, StatusCode::CREATED);
+    }
+    // One list fits into what one client may have, and two into what all may.
+    let limits = "limits: {max_buffered_bytes: 30000000, read_timeout_ms: 2000}";
+    let sidecar = Sidecar::start(&heir.url(), limits);
+    sidecar.wait_for("live").await;
+    let ask = async |from: &str| {
+        let mut stream = connect_from(from, sidecar.data).await;
+        let request = "GET /api/v1/policies/acme HTTP/1.1\r\nhost: a\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).await.unwrap();
+        (stream, String::from_utf8_lossy(&first[9..]).into_owned())
+    };
+    let (mut reader, status) = ask("127.0.0.1").await;
+    assert_eq!(status, "200");
+    assert!(sidecar.metric(BUFFERED).await > 12_000_000.0);
+    let (_, status) = ask("127.0.0.1").await;
+    assert_eq!(status, "503", "one client has as much as it may");
+    let (_idle, status) = ask("127.0.0.2").await;
+    assert_eq!(status, "200");
+    let (_, status) = ask("127.0.0.3").await;
+    assert_eq!(status, "503", "all clients have as much as they may");
+    assert_eq!(sidecar.metric("beamline_sidecar_waiting_requests").await, 2.0);
+    // The one that reads gets all of it; the one that does not is hung up on.
+    let mut read = Vec::new();
+    while !read.ends_with(b"]}") {
+        assert_ne!(reader.read_buf(&mut read).await.unwrap(), 0);
+    }
+    assert!(read.len() > 12_000_000);
+    eventually("nothing is held", || async {
+        sidecar.metric("beamline_sidecar_waiting_requests").await == 0.0
+            && sidecar.metric(BUFFERED).await == 0.0
+    })
+    .await;
     sidecar.stop().await;
 }
 
