@@ -75,9 +75,7 @@ impl Access {
         match &**self.token.load() {
             Some(token) => {
                 let mut given = headers.get_all(header::AUTHORIZATION).iter();
-                let bearer = given
-                    .next()
-                    .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+                let bearer = given.next().and_then(|value| bearer(value.as_bytes()));
                 if given.next().is_none() && bearer.is_some_and(|bearer| equal(token, bearer)) {
                     return Ok(());
                 }
@@ -108,6 +106,12 @@ fn names_this_machine(headers: &HeaderMap) -> bool {
     };
     let name = name.trim_matches(['[', ']']);
     name == "localhost" || name.parse::<std::net::IpAddr>().is_ok()
+}
+
+/// The token of the scheme `Bearer`, whose name has no case (RFC 9110, section 11.1).
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(b"Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
 }
 
 fn equal(token: &SecretSlice<u8>, given: &[u8]) -> bool {
@@ -172,10 +176,13 @@ mod tests {
         .unwrap();
         let with = |token: &str| ask(&access, "10.0.0.1:1", &[("authorization", token)]);
         assert_eq!(with("Bearer s3cret"), None);
+        assert_eq!(with("bearer s3cret"), None, "the name of a scheme has no case");
         for wrong in [
             "Bearer s3cre",
             "Bearer s3crett",
             "bearer",
+            "bearers3cret",
+            "Bearer  s3cret",
             "s3cret",
             "Basic s3cret",
             "",

@@ -11,6 +11,7 @@ use axum::{
 };
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, StatusCode, header};
+use tokio::sync::Semaphore;
 use tower::{ServiceBuilder, util::BoxCloneSyncService};
 
 use super::{
@@ -31,6 +32,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for what has to wait for HEIR or for a compiler.
 const ACTION_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// Pages that are made at one time. Probes and metrics do not count, so that they always find a free connection.
+const MAX_PAGES: usize = 64;
+
 /// The routes with all layers around them.
 pub(super) type Stack = BoxCloneSyncService<http::Request<Body>, Response, Infallible>;
 
@@ -44,6 +48,10 @@ pub(super) fn around(routes: Router, access: Arc<Access>) -> Stack {
         .layer(from_fn(catch_panics))
         // Before anything reads the request: strangers learn nothing, not even what does not exist.
         .layer(from_fn_with_state(access, authorise))
+        .layer(from_fn_with_state(
+            Arc::new(Semaphore::new(MAX_PAGES)),
+            limit_pages,
+        ))
         .layer(from_fn(limit_time))
         // Directly around the router, whose answers to other methods have no body.
         .layer(map_response(name_methods))
@@ -81,6 +89,20 @@ async fn authorise(State(access): State<Arc<Access>>, request: Request, next: Ne
             return Refused(failure).into_response();
         }
     }
+    next.run(request).await
+}
+
+async fn limit_pages(State(places): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+    let _place = if is_open(request.method(), request.uri().path()) {
+        None
+    } else {
+        let Ok(place) = places.try_acquire() else {
+            let message = format!("{MAX_PAGES} pages are being made already");
+            let failure = Failure::new(ErrorCode::Overloaded, message).retry_after_seconds(1);
+            return Refused(failure).into_response();
+        };
+        Some(place)
+    };
     next.run(request).await
 }
 
@@ -184,6 +206,36 @@ mod tests {
             assert_eq!(code(&answer), (408, "request_timeout"));
             assert!(started.elapsed() >= limit && started.elapsed() < limit * 2);
         }
+    }
+
+    #[tokio::test]
+    async fn pages_that_wait_keep_others_out_but_no_probe() {
+        async fn waits() -> &'static str {
+            std::future::pending().await
+        }
+        let routes = Router::new()
+            .route("/admin/x", get(waits))
+            .route("/live", get(|| async { "{}" }));
+        let stack = stack(routes);
+        let request = |path: &str| {
+            let mut request = http::Request::builder().uri(path).body(Body::empty()).unwrap();
+            request.extensions_mut().insert(Peer::Unix);
+            request
+        };
+        let mut waiting: Vec<_> = (0..MAX_PAGES)
+            .map(|_| Box::pin(stack.clone().oneshot(request("/admin/x"))))
+            .collect();
+        for page in &mut waiting {
+            assert!(futures_util::poll!(page).is_pending());
+        }
+        let refused = stack.clone().oneshot(request("/admin/x")).await.unwrap();
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
+        let live = stack.clone().oneshot(request("/live")).await.unwrap();
+        assert_eq!(live.status(), StatusCode::OK);
+        // A client that leaves makes room.
+        waiting.pop();
+        assert!(futures_util::poll!(Box::pin(stack.oneshot(request("/admin/x")))).is_pending());
     }
 
     #[tokio::test]
