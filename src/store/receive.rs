@@ -11,24 +11,30 @@ use tokio::time::timeout;
 use super::error::{CallError, invalid};
 use crate::{
     failure::{ErrorCode, Failure},
-    listener::discard,
+    listener::{discard, drain},
 };
 
 /// The longest pause in the middle of a body.
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// Refuses a body without a length in advance.
+/// Refuses a body that does not say where it ends.
 pub(super) fn check_length(headers: &HeaderMap, must_be_told: bool) -> Result<(), CallError> {
-    let is_chunked = headers.contains_key(header::TRANSFER_ENCODING);
-    if is_chunked || (must_be_told && !headers.contains_key(header::CONTENT_LENGTH)) {
-        return Err(Failure::new(
-            ErrorCode::LengthRequired,
-            "send the body with Content-Length, not with Transfer-Encoding",
-        )
-        .closing()
-        .into());
+    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let has_length = headers.contains_key(header::CONTENT_LENGTH);
+    let is_clear = match (encodings.next(), encodings.next()) {
+        (None, _) => has_length || !must_be_told,
+        (Some(encoding), None) => !has_length && encoding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    };
+    if is_clear {
+        return Ok(());
     }
-    Ok(())
+    Err(Failure::new(
+        ErrorCode::LengthRequired,
+        "send the body with Content-Length, or with Transfer-Encoding: chunked alone",
+    )
+    .closing()
+    .into())
 }
 
 /// Receives a body of at most `limit` bytes.
@@ -40,7 +46,7 @@ pub(super) async fn receive(
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_none_or(|length| length > limit as u64) {
+    if announced.is_some_and(|length| length > limit as u64) {
         discard(headers, body).await;
         return Err(too_large(limit));
     }
@@ -59,6 +65,7 @@ pub(super) async fn receive(
         };
         if let Some(data) = frame.data_ref() {
             if received.len() + data.len() > limit {
+                drain(body).await;
                 return Err(too_large(limit));
             }
             received.extend_from_slice(data);

@@ -111,11 +111,16 @@ fn unknown() -> CallError {
 impl Handler for Service {
     fn handle(self: &Arc<Self>, request: Request<Incoming>, _peer: Peer) -> Reply {
         let service = self.clone();
+        // A length beside the chunks would be hidden, so nothing that follows on the connection is trusted.
+        let closes = request.headers().contains_key(header::TRANSFER_ENCODING);
         Reply::Later(Box::pin(async move {
-            service
-                .answer(request)
-                .await
-                .unwrap_or_else(|error| respond::failure(error.into_failure()))
+            let answer = service.answer(request).await;
+            let mut response = answer.unwrap_or_else(|error| respond::failure(error.into_failure()));
+            if closes {
+                let headers = response.headers_mut();
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
         }))
     }
 }

@@ -31,15 +31,27 @@ async fn bodies_are_limited_and_must_tell_their_length() {
     let module = format!("/api/v1/modules/{}", "0".repeat(64));
     assert_eq!(store.put(&module, vec![0; 2001]).await.status, 413);
     for head in [
-        "PUT /api/v1/policies/t/p HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
         "PUT /api/v1/policies/t/p HTTP/1.1\r\nhost: x\r\n\r\n",
-        "DELETE /api/v1/policies/t/p HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "PUT /api/v1/policies/t/p HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     ] {
         let (answer, end) = until_closed(store.address, head).await;
         end.unwrap();
         assert!(answer.starts_with("HTTP/1.1 411 "), "{answer}");
         assert!(answer.contains("connection: close\r\n"), "{answer}");
         assert!(answer.contains("length_required"), "{answer}");
+    }
+    // In chunks it is taken as well, within the same limit, and the connection ends.
+    for (method, body, status) in [
+        ("PUT", "2\r\n{}\r\n0\r\n\r\n".to_owned(), "201"),
+        ("PUT", format!("3e9\r\n{}\r\n0\r\n\r\n", document(1001)), "413"),
+        ("PUT", "3\r\n{}\r\n0\r\n\r\n".to_owned(), "400"),
+        ("DELETE", "0\r\n\r\n".to_owned(), "204"),
+    ] {
+        let head = "/api/v1/policies/t/p HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+        let (answer, end) = until_closed(store.address, format!("{method} {head}{body}")).await;
+        end.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
     }
     let waiting = "PUT /api/v1/policies/t/p HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 1001\r\n\r\n";
     let (answer, end) = until_closed(store.address, waiting).await;
