@@ -74,7 +74,7 @@ async fn an_operator_refreshes_although_the_breaker_is_open() {
 }
 
 #[tokio::test]
-async fn a_pause_that_heir_asks_for_is_kept_whatever_its_health_check_says() {
+async fn hostile_44_a_pause_that_heir_asks_for_is_kept_whatever_its_health_check_says() {
     for level in LEVELS {
         let heir = Heir::start(level).await;
         heir.client().put_policy("t/a", "{}").await;

@@ -76,7 +76,7 @@ async fn all_are_there(sidecar: &Sidecar, tenants: usize, policies: usize, what:
 }
 
 #[tokio::test]
-async fn a_heir_that_answers_404_to_everything_is_away_and_has_deleted_nothing() {
+async fn hostile_32_a_heir_that_answers_404_to_everything_is_away_and_has_deleted_nothing() {
     for level in LEVELS {
         for but_health in [false, true] {
             let folder = tempfile::tempdir().unwrap();
@@ -139,7 +139,7 @@ async fn a_heir_that_comes_back_plainer_deletes_nothing_and_a_real_deletion_is_s
 }
 
 #[tokio::test]
-async fn many_small_disappearances_are_one_large_one() {
+async fn hostile_32_many_small_disappearances_are_one_large_one() {
     for level in [Level::Single, Level::List, Level::Changes] {
         let yaml = "refresh: {interval_ms: 600000, long_poll_timeout_ms: 50, jitter_seed: 1}";
         let (heir, _faulty, sidecar) = known(level, 12, 10, yaml).await;
@@ -163,7 +163,7 @@ async fn many_small_disappearances_are_one_large_one() {
 }
 
 #[tokio::test]
-async fn what_heir_refuses_to_say_is_not_confirmed() {
+async fn hostile_43_what_heir_refuses_to_say_is_not_confirmed() {
     for (status, headers) in [
         (401, &[][..]),
         (403, &[][..]),

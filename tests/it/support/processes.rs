@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use beamline_sidecar::store::Level;
 use rustix::process::Signal;
 
 use super::{Client, Process, within};
@@ -13,6 +14,7 @@ use super::{Client, Process, within};
 /// A policy store that can be killed, paused, copied and put back.
 pub(crate) struct StoreProcess {
     database: PathBuf,
+    level: Level,
     process: Option<Process>,
     address: SocketAddr,
 }
@@ -27,8 +29,14 @@ pub(crate) struct Copy {
 impl StoreProcess {
     /// Starts one on this database, after taking in the policies of a directory.
     pub(crate) async fn start(database: &Path, import: Option<&Path>) -> Self {
+        Self::start_at(Level::Changes, database, import).await
+    }
+
+    /// As [`start`](Self::start), with the calls of this level.
+    pub(crate) async fn start_at(level: Level, database: &Path, import: Option<&Path>) -> Self {
         let mut store = Self {
             database: database.to_owned(),
+            level,
             process: None,
             address: ([127, 0, 0, 1], 0).into(),
         };
@@ -41,6 +49,7 @@ impl StoreProcess {
             .map(Into::into)
             .into();
         arguments.push(self.database.to_str().unwrap().into());
+        arguments.extend(["--level".into(), self.level.as_str().into()]);
         if let Some(import) = import {
             arguments.extend(["--import".into(), import.to_str().unwrap().into()]);
         }

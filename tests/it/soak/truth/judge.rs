@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use beamline_sidecar::store::Level;
 use http::StatusCode;
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -67,7 +68,9 @@ pub(super) async fn judge(world: &Arc<World>, stage: &Stage) {
             ));
         }
     }
-    lists(world, stage).await;
+    if world.level >= Level::List {
+        lists(world, stage).await;
+    }
     println!("conflicts {conflicts}, {}", world.counts());
 }
 

@@ -26,6 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use beamline_sidecar::store::Level;
 use tokio::{
     sync::Semaphore,
     task::JoinHandle,
@@ -36,13 +37,33 @@ use self::{faults::Stage, plan::Scale, world::World};
 use crate::support::{Client, Proxy, SidecarProcess, StoreProcess, within};
 
 /// The sidecar's keys besides those that every process here has.
-const YAML: &str = "refresh: {interval_ms: 300, long_poll_timeout_ms: 2000, stale_after_ms: 5000}
+const YAML: &str =
+    "refresh: {interval_ms: 300, long_poll_timeout_ms: 2000, stale_after_ms: 5000, negative_ttl_ms: 50}
 writes: {max_queued: 1000000}
 ";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_acknowledged_write_is_in_heir_or_reported_whatever_happens() {
-    let scale = Scale::from_environment();
+    at(Level::Changes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_acknowledged_write_is_in_a_heir_without_changes_or_reported() {
+    at(Level::Snapshot).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_acknowledged_write_is_in_a_heir_that_only_lists_or_reported() {
+    at(Level::List).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_acknowledged_write_is_in_a_heir_of_single_policies_or_reported() {
+    at(Level::Single).await;
+}
+
+async fn at(level: Level) {
+    let scale = Scale::from_environment(level);
     println!("{scale:?}; BEAMLINE_SOAK_SEED={} repeats it", scale.seed);
     let folder = tempfile::tempdir().unwrap();
     let mut random = fastrand::Rng::with_seed(scale.seed);
@@ -85,7 +106,7 @@ async fn set_up(folder: &Path, scale: Scale) -> (Stage, Arc<World>) {
         fs::write(tenant.join(format!("{}.json", policy.id)), policy.body(0)).unwrap();
     }
     let began = Instant::now();
-    let mut store = StoreProcess::start(&folder.join("heir.db"), Some(&import)).await;
+    let mut store = StoreProcess::start_at(scale.level, &folder.join("heir.db"), Some(&import)).await;
     println!("loaded in {:.1} s", began.elapsed().as_secs_f64());
     store.kill();
     let copy = store.copy();
@@ -93,6 +114,13 @@ async fn set_up(folder: &Path, scale: Scale) -> (Stage, Arc<World>) {
     let proxy = Proxy::start(store.address()).await;
     let sidecar = SidecarProcess::start(folder, proxy.address, YAML).await;
     sidecar.wait_for("live").await;
+    if !scale.level.has_validators() {
+        // It knows what it was asked for.
+        let client = sidecar.client();
+        for policy in &world.policies {
+            assert_eq!(client.get(&policy.path()).await.status, 200);
+        }
+    }
     // From here on a sidecar that starts while HEIR is away can answer.
     within(30, "the sidecar has a snapshot on disk", || async {
         folder.join("state/snapshot").exists()
@@ -134,7 +162,10 @@ fn begin_operations(world: Arc<World>, mut random: fastrand::Rng, stop: Arc<Atom
 }
 
 async fn short(stage: &mut Stage, world: &World, mut random: fastrand::Rng) {
-    for fault in plan::SHORT {
+    for fault in plan::SHORT
+        .into_iter()
+        .filter(|fault| fault.can_be_at(world.level))
+    {
         stage.befall(world, fault, &mut random).await;
         tokio::time::sleep(Duration::from_millis(random.u64(500..1_200))).await;
     }
@@ -143,7 +174,7 @@ async fn short(stage: &mut Stage, world: &World, mut random: fastrand::Rng) {
 async fn long(stage: &mut Stage, world: &World, mut random: fastrand::Rng, seconds: u64) {
     let end = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < end {
-        let fault = plan::fault(&mut random);
+        let fault = plan::fault(&mut random, world.level);
         stage.befall(world, fault, &mut random).await;
         tokio::time::sleep(Duration::from_millis(random.u64(0..2_500))).await;
     }

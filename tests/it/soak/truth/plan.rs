@@ -1,5 +1,7 @@
 //! What is done, in an order that a seed decides.
 
+use beamline_sidecar::store::Level;
+
 /// One operation of the client.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Operation {
@@ -29,6 +31,8 @@ pub(super) enum Fault {
 /// The size of a run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scale {
+    /// What the store can do.
+    pub(super) level: Level,
     pub(super) seed: u64,
     pub(super) tenants: usize,
     pub(super) policies: usize,
@@ -38,7 +42,7 @@ pub(super) struct Scale {
 
 impl Scale {
     /// `BEAMLINE_SOAK_SECONDS` makes a long run, `BEAMLINE_SOAK_SEED` repeats one.
-    pub(super) fn from_environment() -> Self {
+    pub(super) fn from_environment(level: Level) -> Self {
         let environment = beamline_sidecar::config::environment();
         let number = |name: &str| environment.get(name)?.parse::<u64>().ok();
         let seconds = number("BEAMLINE_SOAK_SECONDS");
@@ -48,6 +52,7 @@ impl Scale {
             (100, 1_500)
         };
         Self {
+            level,
             seed: number("BEAMLINE_SOAK_SEED").unwrap_or_else(|| fastrand::u64(..)),
             tenants,
             policies,
@@ -68,15 +73,27 @@ pub(super) const SHORT: [Fault; 7] = [
     Fault::StoreRestored(300),
 ];
 
-pub(super) fn fault(random: &mut fastrand::Rng) -> Fault {
-    let milliseconds = random.u64(50..2_500);
-    match random.u8(0..12) {
-        0..2 => Fault::Errors(milliseconds),
-        2..4 => Fault::StoreKilled(milliseconds),
-        4..7 => Fault::StorePaused(milliseconds),
-        7..10 => Fault::StoreRestored(milliseconds),
-        10 => Fault::SidecarKilled(milliseconds / 4),
-        _ => Fault::SidecarKilledWithQueue(milliseconds),
+impl Fault {
+    /// A HEIR without revisions cannot be noticed to have gone back.
+    pub(super) fn can_be_at(self, level: Level) -> bool {
+        level.has_validators() || !matches!(self, Self::StoreRestored(_))
+    }
+}
+
+pub(super) fn fault(random: &mut fastrand::Rng, level: Level) -> Fault {
+    loop {
+        let milliseconds = random.u64(50..2_500);
+        let fault = match random.u8(0..12) {
+            0..2 => Fault::Errors(milliseconds),
+            2..4 => Fault::StoreKilled(milliseconds),
+            4..7 => Fault::StorePaused(milliseconds),
+            7..10 => Fault::StoreRestored(milliseconds),
+            10 => Fault::SidecarKilled(milliseconds / 4),
+            _ => Fault::SidecarKilledWithQueue(milliseconds),
+        };
+        if fault.can_be_at(level) {
+            return fault;
+        }
     }
 }
 

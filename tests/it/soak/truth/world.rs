@@ -9,6 +9,7 @@ use std::{
     time::Instant,
 };
 
+use beamline_sidecar::store::Level;
 use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -23,6 +24,7 @@ use crate::support::{Answer, Client};
 pub(super) struct World {
     pub(super) policies: Vec<Policy>,
     pub(super) began: Instant,
+    pub(super) level: Level,
     sidecar: RwLock<Client>,
     /// Set from just before the sidecar is killed until it listens again.
     pub(super) sidecar_away: AtomicBool,
@@ -53,6 +55,7 @@ impl World {
         Self {
             policies: (0..scale.policies).map(policy).collect(),
             began: Instant::now(),
+            level: scale.level,
             sidecar: RwLock::new(sidecar),
             sidecar_away: AtomicBool::new(false),
             sidecar_kills: AtomicU64::new(0),
@@ -156,6 +159,12 @@ impl World {
                 Err(wrong) => self.complain(wrong),
             },
             StatusCode::NOT_FOUND if policy.deleted.load(SeqCst) => return Some(Effect::Deleted),
+            // What was deleted once may have come back, and only HEIR could say.
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+                if !self.level.has_validators() && policy.deleted.load(SeqCst) =>
+            {
+                self.count("only HEIR knew");
+            }
             status => self.complain(format!("GET {} was answered {status}", policy.path())),
         }
         None
