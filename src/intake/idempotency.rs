@@ -14,7 +14,7 @@ pub(super) struct SeenResults(Table<(TenantId, Arc<str>), Option<Timestamp>>);
 
 impl Default for SeenResults {
     fn default() -> Self {
-        Self(Table::new(MAX_RESULTS, |_| false))
+        Self(Table::of_tenants(MAX_RESULTS, |key| Some(&key.0), |_| false))
     }
 }
 

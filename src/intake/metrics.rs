@@ -2,7 +2,7 @@
 //! may name any.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Mutex, PoisonError},
 };
 
@@ -13,8 +13,34 @@ use crate::{
     telemetry::registry::{counter, counters, float_gauges, gauge, gauges, histograms},
 };
 
-/// Providers that get a label of their own; all further ones share `other`.
+/// Providers that get a label of their own; all further ones share `other`. A tenant gets no more of them than it leaves
+/// to the others, since it may name as many providers as it likes.
 const PROVIDER_LABELS: usize = 200;
+
+/// The providers with a label of their own.
+#[derive(Debug, Default)]
+struct ProviderLabels {
+    names: HashSet<String>,
+    /// By the labels of tenants.
+    shares: HashMap<String, usize>,
+}
+
+impl ProviderLabels {
+    /// Whether the provider has a label, or gets one for this tenant.
+    fn has(&mut self, tenant: &str, provider: &str) -> bool {
+        if self.names.contains(provider) {
+            return true;
+        }
+        let left = PROVIDER_LABELS.saturating_sub(self.names.len());
+        let share = self.shares.get(tenant).copied().unwrap_or(0);
+        if share >= left {
+            return false;
+        }
+        self.names.insert(provider.to_owned());
+        self.shares.insert(tenant.to_owned(), share + 1);
+        true
+    }
+}
 
 const RESULT_MS: &[f64] = &[
     10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0, 30_000.0, 60_000.0, 300_000.0,
@@ -38,7 +64,7 @@ pub struct IntakeMetrics {
     breaker_timeout_remaining_ms: IntGaugeVec,
     results: IntCounterVec,
     results_failed: IntCounterVec,
-    providers: Mutex<HashSet<String>>,
+    providers: Mutex<ProviderLabels>,
     /// Requests for decisions of tenants that may not request them.
     pub tenants_rejected: IntCounter,
     /// Results that had been counted before.
@@ -173,17 +199,14 @@ impl IntakeMetrics {
         })
     }
 
-    /// The label of a provider.
-    fn provider<'p>(&self, provider: &'p str) -> &'p str {
+    /// The label of a provider; `tenant` is its tenant's label.
+    fn provider<'p>(&self, tenant: &str, provider: &'p str) -> &'p str {
         let mut known = self.providers.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.contains(provider) {
-            return provider;
+        if known.has(tenant, provider) {
+            provider
+        } else {
+            "other"
         }
-        if known.len() >= PROVIDER_LABELS {
-            return "other";
-        }
-        known.insert(provider.to_owned());
-        provider
     }
 
     /// A result that a breaker was told.
@@ -193,20 +216,20 @@ impl IntakeMetrics {
             CallResult::Failure => "failure",
         };
         self.breaker_events
-            .with_label_values(&[tenant, self.provider(provider), event])
+            .with_label_values(&[tenant, self.provider(tenant, provider), event])
             .inc();
     }
 
     /// A request that a breaker refused.
     pub fn fail_fast(&self, tenant: &str, provider: &str) {
         self.breaker_events
-            .with_label_values(&[tenant, self.provider(provider), "fail_fast"])
+            .with_label_values(&[tenant, self.provider(tenant, provider), "fail_fast"])
             .inc();
     }
 
     /// A breaker that changed; `tenant` is the tenant's label.
     pub fn transition(&self, tenant: &str, transition: &Transition) {
-        let provider = self.provider(transition.provider.as_str());
+        let provider = self.provider(tenant, transition.provider.as_str());
         let (from, to) = (transition.from.as_str(), transition.to.as_str());
         let both = &[tenant, provider];
         self.breaker_transitions
@@ -268,5 +291,29 @@ impl IntakeMetrics {
         ] {
             counter.inc_by(now.saturating_sub(counter.get()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_tenant_can_use_up_the_labels_of_providers() {
+        let mut labels = ProviderLabels::default();
+        for index in 0..1_000 {
+            labels.has("flood", &format!("invented-{index}"));
+        }
+        assert_eq!(labels.names.len(), PROVIDER_LABELS / 2);
+        assert!(labels.has("acme", "openai"));
+        assert!(labels.has("flood", "openai"), "a label serves every tenant");
+        assert!(labels.has("flood", "invented-0") && !labels.has("flood", "invented-999"));
+        for tenant in 0..1_000 {
+            for index in 0..1_000 {
+                labels.has(&format!("t{tenant}"), &format!("{tenant}-{index}"));
+            }
+        }
+        assert_eq!(labels.names.len(), PROVIDER_LABELS);
+        assert!(labels.has("acme", "openai"));
     }
 }

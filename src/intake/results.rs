@@ -9,6 +9,7 @@ use crate::{
     decide::memory::{CallResult, classify},
     failure::{ErrorCode, Failure},
     policy::{ProviderId, TenantId},
+    snapshot::Snapshot,
 };
 
 /// Most results of one request.
@@ -46,7 +47,8 @@ pub struct Accepted {
 }
 
 impl Intake {
-    /// Counts one result, or a list of them: all or, if one is invalid, none.
+    /// Counts one result, or a list of them: all or, if one is invalid, none. A result of a tenant that cannot have
+    /// asked for a decision is invalid: it would take room in tables that the other tenants need.
     ///
     /// # Errors
     /// `invalid_request` names the first invalid result, by its path.
@@ -60,6 +62,11 @@ impl Intake {
                 .detail("path", at)
         };
         let results = ExecResults::parse(body).map_err(|(at, invalid)| refuse(at, invalid))?;
+        let snapshot = self.store.load();
+        for (index, result) in results.0.iter().enumerate() {
+            self.admit_result(&snapshot, &result.tenant)
+                .map_err(|invalid| refuse(format!("$[{index}]"), invalid))?;
+        }
         let mut counts = Accepted::default();
         let now = clock::now();
         for result in results.0 {
@@ -72,6 +79,22 @@ impl Intake {
             }
         }
         Ok(counts)
+    }
+
+    /// Whether a decision can have been made for this tenant.
+    fn admit_result(&self, snapshot: &Snapshot, tenant: &TenantId) -> Result<(), Invalid> {
+        let (reason, message) = if self.rules.admit_tenant(tenant).is_err() {
+            ("tenant_not_allowed", "is not in decide.allowed_tenants")
+        } else if snapshot
+            .tenant(tenant.as_str())
+            .is_none_or(|known| known.found().next().is_none())
+        {
+            ("tenant_unknown", "has no policy here")
+        } else {
+            return Ok(());
+        };
+        let message = format!("tenant_id {message}");
+        Err(Invalid(reason, "TENANT_VALIDATION_FAILED", message))
     }
 
     fn count(&self, result: &ExecResult, now: Timestamp) {
@@ -101,11 +124,8 @@ impl Intake {
             failed,
             now,
         );
-        metrics.breaker_event(
-            self.store.metrics().tenant_label(&result.tenant),
-            provider.as_str(),
-            counted,
-        );
+        let tenant = self.store.metrics().tenant_label(&result.tenant);
+        metrics.breaker_event(tenant, provider.as_str(), counted);
         let transition = memory
             .breakers
             .record(&result.tenant, provider, counted, result.latency_ms, now);

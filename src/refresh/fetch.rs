@@ -72,7 +72,7 @@ impl Fetcher {
             tasks,
             threads,
             running: Mutex::default(),
-            absent: Table::new(MOST_ABSENT, |_| false),
+            absent: Table::new(MOST_ABSENT),
         }
     }
 

@@ -20,7 +20,7 @@ pub struct Ledger(Table<Key, Option<ETag>>);
 
 impl Default for Ledger {
     fn default() -> Self {
-        Self(Table::new(MAX_POLICIES, |_| false))
+        Self(Table::new(MAX_POLICIES))
     }
 }
 

@@ -371,11 +371,15 @@ pub struct Breakers {
 }
 
 impl Breakers {
-    /// Where there would be more than this many, one goes: the closed one used longest ago, and only where none is
-    /// closed another one.
+    /// Where there would be more than this many, one goes of the tenant that has most: the closed one used longest
+    /// ago, and only where none is closed another one.
     pub fn new(providers: usize) -> Self {
         Self {
-            table: Table::new(providers, |breaker| breaker.state != State::Closed),
+            table: Table::of_tenants(
+                providers,
+                |key| Some(&key.0),
+                |breaker| breaker.state != State::Closed,
+            ),
         }
     }
 

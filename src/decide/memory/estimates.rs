@@ -61,10 +61,10 @@ pub struct Estimates {
 }
 
 impl Estimates {
-    /// The estimate used longest ago is forgotten where there would be more than this many.
+    /// Where there would be more than this many, the tenant that has most loses the one used longest ago.
     pub fn new(providers: usize) -> Self {
         Self {
-            table: Table::new(providers, |_| false),
+            table: Table::of_tenants(providers, |key| Some(&key.0), |_| false),
         }
     }
 

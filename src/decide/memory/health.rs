@@ -20,7 +20,7 @@ impl Health {
     /// At most this many unhealthy providers are known; beyond that one is forgotten.
     pub fn new(providers: usize) -> Self {
         Self {
-            unhealthy: Table::new(providers, |()| false),
+            unhealthy: Table::of_tenants(providers, |key| Some(&key.0), |()| false),
         }
     }
 

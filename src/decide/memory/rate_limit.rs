@@ -197,10 +197,10 @@ pub struct Buckets {
 }
 
 impl Buckets {
-    /// The bucket used longest ago goes where there would be more than this many.
+    /// Where there would be more than this many, the tenant that has most loses the one used longest ago.
     pub fn new(buckets: usize) -> Self {
         Self {
-            table: Table::new(buckets, |_| false),
+            table: Table::of_tenants(buckets, BucketKey::tenant, |_| false),
         }
     }
 

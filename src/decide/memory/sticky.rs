@@ -1,7 +1,7 @@
 //! Sticky sessions: which provider a session of a tenant was given.
 //!
-//! Laid out for a million of them: an entry names its tenant and its provider by number and its neighbours in the
-//! order of use by index, and a value that is longer than a digest is kept as one.
+//! Laid out for a million of them: an entry names its tenant and its provider by number and its neighbours in its
+//! tenant's order of use by index, and a value that is longer than a digest is kept as one.
 
 use std::{
     borrow::{Borrow, Cow},
@@ -175,7 +175,7 @@ struct Entry {
     /// Unix seconds.
     last_set: u32,
     ttl_seconds: u32,
-    /// Neighbours in the order of use. Of an entry that is not used, `older` is the next such one.
+    /// Neighbours in the tenant's order of use. Of an entry that is not used, `older` is the next such one.
     newer: u32,
     older: u32,
 }
@@ -186,15 +186,29 @@ impl Entry {
     }
 }
 
+/// The ends of a tenant's order of use.
+#[derive(Debug, Clone, Copy)]
+struct Order {
+    newest: u32,
+    oldest: u32,
+}
+
+impl Order {
+    const EMPTY: Self = Self {
+        newest: NONE,
+        oldest: NONE,
+    };
+}
+
 /// One lock's share of the table.
 #[derive(Debug)]
 struct Part {
     index: HashTable<u32>,
     entries: Vec<Entry>,
     unused: u32,
-    newest: u32,
-    oldest: u32,
     tenants: Names<TenantId>,
+    /// By the tenant's number.
+    orders: Vec<Order>,
     providers: Names<ProviderId>,
 }
 
@@ -204,9 +218,8 @@ impl Default for Part {
             index: HashTable::new(),
             entries: Vec::new(),
             unused: NONE,
-            newest: NONE,
-            oldest: NONE,
             tenants: Names::default(),
+            orders: Vec::new(),
             providers: Names::default(),
         }
     }
@@ -260,38 +273,65 @@ impl Part {
     }
 
     fn used(&mut self, at: u32) {
-        if self.newest != at {
+        let tenant = self.entries[at as usize].tenant as usize;
+        if self.orders[tenant].newest != at {
             self.unlink(at);
             self.link(at);
         }
     }
 
     fn link(&mut self, at: u32) {
-        let newest = std::mem::replace(&mut self.newest, at);
+        let tenant = self.entries[at as usize].tenant as usize;
+        if self.orders.len() <= tenant {
+            self.orders.resize(tenant + 1, Order::EMPTY);
+        }
+        let newest = std::mem::replace(&mut self.orders[tenant].newest, at);
         let entry = &mut self.entries[at as usize];
         (entry.newer, entry.older) = (NONE, newest);
         match self.entries.get_mut(newest as usize) {
             Some(before) => before.newer = at,
-            None => self.oldest = at,
+            None => self.orders[tenant].oldest = at,
         }
     }
 
     fn unlink(&mut self, at: u32) {
-        let Entry { newer, older, .. } = self.entries[at as usize];
+        let Entry {
+            newer, older, tenant, ..
+        } = self.entries[at as usize];
         match self.entries.get_mut(newer as usize) {
             Some(entry) => entry.older = older,
-            None => self.newest = older,
+            None => self.orders[tenant as usize].newest = older,
         }
         match self.entries.get_mut(older as usize) {
             Some(entry) => entry.newer = newer,
-            None => self.oldest = newer,
+            None => self.orders[tenant as usize].oldest = newer,
         }
     }
 
-    /// From the one used last to the one used longest ago.
+    /// One tenant after the other: from the session used last to the one used longest ago.
     fn iter(&self) -> impl Iterator<Item = (u32, &Entry)> {
+        self.orders.iter().flat_map(|order| self.of(*order))
+    }
+
+    fn of(&self, order: Order) -> impl Iterator<Item = (u32, &Entry)> {
         let at = |at: u32| self.entries.get(at as usize).map(|entry| (at, entry));
-        std::iter::successors(at(self.newest), move |(_, entry)| at(entry.older))
+        std::iter::successors(at(order.newest), move |(_, entry)| at(entry.older))
+    }
+
+    /// The entry that goes for a new one of this tenant: of the tenant that has most the one used longest ago. A
+    /// tenant that has as many as any other pays itself; of others with as many, the one that set its session first.
+    fn gives_up(&self, tenant: &str) -> Option<u32> {
+        let share = |number: usize| self.tenants.slots[number].1;
+        let most = (0..self.orders.len()).map(share).max()?;
+        let own = self.tenants.number(tenant).map(|number| number as usize);
+        let payer = own.filter(|&number| share(number) + 1 >= most).or_else(|| {
+            let have_most = (0..self.orders.len()).filter(|&number| share(number) == most);
+            have_most.min_by_key(|&number| {
+                let oldest = self.entries.get(self.orders[number].oldest as usize);
+                oldest.map_or(u32::MAX, |entry| entry.last_set)
+            })
+        })?;
+        Some(self.orders[payer].oldest).filter(|&oldest| oldest != NONE)
     }
 
     fn remove_where(&mut self, hasher: &RandomState, gone: impl Fn(&Entry) -> bool) -> usize {
@@ -315,6 +355,7 @@ impl Part {
         order.reverse();
         let old = std::mem::take(self);
         (self.tenants, self.providers) = (old.tenants, old.providers);
+        self.orders = vec![Order::EMPTY; old.orders.len()];
         let mut entries: Vec<Option<Entry>> = old.entries.into_iter().map(Some).collect();
         for at in order {
             if let Some(entry) = entries.get_mut(at as usize).and_then(Option::take) {
@@ -330,8 +371,8 @@ fn hash_of(hasher: &RandomState, tenants: &Names<TenantId>, entry: &Entry) -> u6
     hasher.hash_one(Name::of(tenant, &entry.key))
 }
 
-/// The table. A full one forgets a session that was used longest ago: of a small table the very one, of a large one
-/// that of the new session's part.
+/// The table. A full one forgets the session used longest ago of the tenant that has most: of a small table the very
+/// one, of a large one that of the new session's part.
 #[derive(Debug)]
 pub struct StickyTable {
     parts: Box<[CachePadded<Mutex<Part>>]>,
@@ -428,7 +469,7 @@ impl StickyTable {
             return;
         }
         // Room is made without this lock, since it may be found in another part.
-        self.reserve(self.number(hash));
+        self.reserve(self.number(hash), tenant.as_str());
         let mut part = lock(self.part(hash));
         if renew(&mut part) {
             self.len.fetch_sub(1, Ordering::Relaxed);
@@ -447,7 +488,7 @@ impl StickyTable {
     }
 
     /// Counts one more session; where that is one too many, another one goes.
-    fn reserve(&self, number: usize) {
+    fn reserve(&self, number: usize, tenant: &str) {
         let room = |len: usize| (len < self.capacity).then_some(len + 1);
         while self
             .len
@@ -459,11 +500,11 @@ impl StickyTable {
                 .chain(&self.parts[..number])
                 .any(|part| {
                     let mut part = lock(part);
-                    let oldest = part.oldest;
-                    if oldest != NONE {
-                        part.remove(&self.hasher, oldest);
+                    let gone = part.gives_up(tenant);
+                    if let Some(at) = gone {
+                        part.remove(&self.hasher, at);
                     }
-                    oldest != NONE
+                    gone.is_some()
                 });
             if evicted {
                 self.len.fetch_sub(1, Ordering::Relaxed);
@@ -531,7 +572,7 @@ impl StickyTable {
             let Some(number) = part.tenants.number(tenant.as_str()) else {
                 continue;
             };
-            for (_, entry) in part.iter().filter(|(_, entry)| entry.tenant == number) {
+            for (_, entry) in part.of(part.orders[number as usize]) {
                 if found.len() == limit {
                     return found;
                 }
@@ -563,7 +604,7 @@ impl StickyTable {
         self.evicted.load(Ordering::Relaxed)
     }
 
-    /// Looks at everything, in each part from the session used longest ago, for a later `restore`. One lock is held
+    /// Looks at everything, of each tenant from the session used longest ago, for a later `restore`. One lock is held
     /// at a time, and not while `take` runs.
     pub fn records(&self, mut take: impl FnMut(SessionRecord)) {
         for part in &self.parts {

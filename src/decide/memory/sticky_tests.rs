@@ -274,6 +274,49 @@ fn threads_never_exceed_the_bound() {
 /// Tenant and value; when it was set, for how long, and the provider.
 type Known = ((u8, u8), (u64, i64, String));
 
+#[test]
+fn a_tenant_s_flood_of_sessions_forgets_none_of_another_s() {
+    for bound in [10, 2_000, 50_000] {
+        let table = StickyTable::new(bound);
+        let (small, flood) = (tenant("small"), tenant("flood"));
+        let provider = ProviderId::new("a");
+        let kept: Vec<Value> = (0..3).map(|index| json!(format!("kept{index}"))).collect();
+        for value in &kept {
+            table.store(session(&small, value), &provider, 3_600, at(0));
+        }
+        for index in 0..2 * bound {
+            let value = json!(index);
+            table.store(session(&flood, &value), &provider, 3_600, at(1));
+        }
+        for value in &kept {
+            assert!(
+                table.peek(session(&small, value), 3_600, at(1)).is_some(),
+                "{bound}"
+            );
+        }
+        assert_eq!((table.len(), table.list(&flood, bound).len()), (bound, bound - 3));
+        // A tenant that comes later takes its room from the one that has most.
+        let late = tenant("late");
+        for index in 0..bound / 4 {
+            let value = json!(index);
+            table.store(session(&late, &value), &provider, 3_600, at(2));
+        }
+        assert_eq!(table.list(&late, bound).len(), bound / 4);
+        assert_eq!(table.list(&small, bound).len(), 3);
+    }
+}
+
+/// Which entry of the model goes for a new one of this tenant.
+fn gives_up(model: &[Known], tenant: u8) -> usize {
+    let share = |wanted: u8| model.iter().filter(|((t, _), _)| *t == wanted).count();
+    let payer = if share(tenant) > 0 && share(tenant) + 1 >= share(1 - tenant) {
+        tenant
+    } else {
+        1 - tenant
+    };
+    model.iter().position(|((t, _), _)| *t == payer).unwrap()
+}
+
 proptest! {
     /// Against a list with the newest at its end.
     #[test]
@@ -295,7 +338,7 @@ proptest! {
                     table.store(s, &ProviderId::new(&provider), ttl, at(now));
                     match found {
                         Some(index) => { model.remove(index); }
-                        None if model.len() == 8 => { model.remove(0); }
+                        None if model.len() == 8 => { model.remove(gives_up(&model, t)); }
                         None => {}
                     }
                     model.push(((t, v), (now, ttl, provider)));

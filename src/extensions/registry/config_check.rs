@@ -80,7 +80,7 @@ impl InConfig {
 impl Default for ConfigChecks {
     fn default() -> Self {
         Self {
-            known: Table::new(MAX_REMEMBERED, |_| false),
+            known: Table::new(MAX_REMEMBERED),
             spent: Mutex::default(),
             unasked: AtomicBool::new(false),
         }

@@ -108,11 +108,11 @@ async fn hostile_40_no_number_of_sessions_tenants_or_providers_grows_a_table_or_
                 .status,
             404
         );
-        let result = json!({"tenant_id": format!("made-up-{n}"), "request_id": "r", "status": "timeout", "provider_id": format!("p{n}")});
-        assert_eq!(
-            client.post("/api/v1/results", result.to_string()).await.status,
-            202
-        );
+        for (tenant, status) in [(format!("made-up-{n}"), 400), ("acme".to_owned(), 202)] {
+            let result = json!({"tenant_id": tenant, "request_id": format!("r{n}"), "status": "timeout", "provider_id": format!("p{n}")});
+            let answer = client.post("/api/v1/results", result.to_string()).await;
+            assert_eq!(answer.status, status);
+        }
     }
     let admin = sidecar.admin();
     let page = admin.get("/admin/sticky").await.json();

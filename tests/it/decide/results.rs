@@ -147,7 +147,10 @@ async fn what_calls_took_is_what_is_expected_and_a_result_counts_once() {
     let dir = tempfile::tempdir().unwrap();
     let sidecar = with_policies(
         dir.path(),
-        &[("acme/chat", json!({"weights": {"alpha": 1.0}}))],
+        &[
+            ("acme/chat", json!({"weights": {"alpha": 1.0}})),
+            ("globex/chat", json!({"weights": {"alpha": 1.0}})),
+        ],
         "",
     );
     let result = json!({"version": "1", "tenant_id": "acme", "request_id": "r", "status": "success", "provider_id": "alpha", "latency_ms": 120, "cost": 0.25});
@@ -248,6 +251,82 @@ async fn a_wrong_result_is_refused_with_its_reason_and_nothing_of_its_list_is_ta
         1,
         "it had not been taken before"
     );
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn a_result_of_a_tenant_that_cannot_have_asked_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = json!({"weights": {"alpha": 1.0}});
+    let sidecar = with_policies(
+        dir.path(),
+        &[("acme/chat", policy.clone()), ("barred/chat", policy)],
+        "decide: {allowed_tenants: [acme, nobody]}",
+    );
+    let result = |tenant: &str| json!({"tenant_id": tenant, "request_id": "r", "status": "timeout", "provider_id": "alpha"});
+    for (tenant, reason) in [("nobody", "tenant_unknown"), ("barred", "tenant_not_allowed")] {
+        // Asking for its policies makes no tenant known.
+        sidecar.client().get(&format!("/api/v1/policies/{tenant}")).await;
+        let refused = post(&sidecar, &json!([result("acme"), result(tenant)])).await;
+        let details = refused.json()["error"]["details"].clone();
+        assert_eq!(
+            (refused.status.as_u16(), &details["reason"], &details["path"]),
+            (400, &json!(reason), &json!("$[1]"))
+        );
+        assert_eq!(details["error_code"], "TENANT_VALIDATION_FAILED");
+        let page = sidecar
+            .admin()
+            .get(&format!("/admin/providers?tenant={tenant}"))
+            .await;
+        assert_eq!(page.json()["providers"], json!([]));
+    }
+    assert_eq!(post(&sidecar, &result("acme")).await.json()["accepted"], 1);
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn one_tenant_s_flood_takes_nothing_from_the_memory_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = json!({
+        "weights": {"alpha": 1.0}, "sticky": {"enabled": true, "session_key": "s"},
+        "circuit_breaker": {"enabled": true, "failure_threshold": 3, "timeout_ms": 300_000},
+        "fallbacks": [{"when": {"status": ["circuit_breaker_open"]}, "to": "spare"}],
+    });
+    let flooding = json!({"weights": {"beta": 1.0}, "sticky": {"enabled": true, "session_key": "s"}});
+    let sidecar = with_policies(
+        dir.path(),
+        &[("acme/chat", policy), ("flood/chat", flooding)],
+        "decide: {max_sticky_sessions: 100, max_providers: 1000}",
+    );
+    let (client, admin) = (sidecar.client(), sidecar.admin());
+    let asked = request("acme", "chat", json!({"s": "mine"}));
+    assert_eq!(outcome(&decide(&client, &asked, &[]).await), "weighted alpha");
+    fail(&sidecar, "alpha", 3).await;
+    for n in 0..300 {
+        decide(&client, &request("flood", "chat", json!({"s": n})), &[]).await;
+    }
+    // Five failures each open the built-in breakers of 1 100 invented providers.
+    for page in 0..55 {
+        let results: Vec<Value> = (0..100)
+            .map(|n| json!({"tenant_id": "flood", "request_id": format!("{page}-{n}"), "status": "timeout", "provider_id": format!("made-up-{}", (page * 100 + n) / 5)}))
+            .collect();
+        assert_eq!(post(&sidecar, &json!(results)).await.json()["accepted"], 100);
+    }
+    let sessions = admin.get("/admin/sticky?tenant=acme").await.json();
+    assert_eq!(sessions["sessions"], 100, "the table is full");
+    assert_eq!(sessions["list"].as_array().unwrap().len(), 1);
+    let page = admin.get("/admin/providers?tenant=acme").await.json();
+    assert_eq!(page["providers"][0]["breaker"]["state"], "open");
+    assert_eq!(outcome(&decide(&client, &asked, &[]).await), "fallback spare");
+    // The results of a tenant are remembered too, so that they count once.
+    let again =
+        json!({"tenant_id": "acme", "assignment_id": "alpha-0", "status": "timeout", "provider_id": "alpha"});
+    assert_eq!(post(&sidecar, &again).await.json()["duplicates"], 1);
+    // There are labels left for providers that are real.
+    let fresh = json!({"tenant_id": "acme", "request_id": "r", "status": "timeout", "provider_id": "gamma"});
+    post(&sidecar, &fresh).await;
+    let gamma = "router_circuit_breaker_events_total{event_type=\"failure\",provider_id=\"gamma\",tenant_id=\"acme\"}";
+    assert_eq!(sidecar.metric(gamma).await, 1.0);
     sidecar.stop().await;
 }
 
