@@ -237,6 +237,21 @@ impl Gate<'_> {
         }
         None
     }
+
+    /// Takes back the call that was asked for.
+    fn release(&self, provider: &str) {
+        if self.breaker.is_some() && self.at.effects == Effects::Remembered {
+            self.memory.breakers.release(self.tenant, provider);
+        }
+    }
+
+    /// Gives the provider's breaker this policy's settings.
+    fn configure(&self, provider: &ProviderId) {
+        if let Some(settings) = self.breaker {
+            let breakers = &self.memory.breakers;
+            breakers.configure(self.tenant, provider, settings, self.at.now);
+        }
+    }
 }
 
 /// A selection in progress.
@@ -279,7 +294,10 @@ impl<'a> Selecting<'a> {
             return Some(chosen);
         }
         let provider = self.recall_session()?;
-        self.remember(&provider);
+        if self.remember(&provider).is_some() {
+            // Another request gave the session a new provider meanwhile; this one came first.
+            self.gate.configure(&provider);
+        }
         Some((provider, Mechanism::Sticky))
     }
 
@@ -297,8 +315,8 @@ impl<'a> Selecting<'a> {
         }
         let failed = self.failed;
         if let Some(provider) = self.draw_provider(left_out, factors) {
-            self.remember(&provider);
-            return Ok(self.selected(provider, Mechanism::Weighted));
+            let (provider, how) = self.agree(provider);
+            return Ok(self.selected(provider, how));
         }
         // After a failure the rules have spoken; only a status that was found meanwhile gives them more to say.
         let found = self.status_of_exclusions();
@@ -553,22 +571,42 @@ impl<'a> Selecting<'a> {
         Some(cause.as_str().into())
     }
 
-    /// Keeps the session with the provider, and gives the provider's breaker this policy's settings.
-    fn remember(&self, provider: &ProviderId) {
+    /// Keeps the session with the drawn provider, unless another request gave it one since it was looked up: what
+    /// came first is everybody's.
+    fn agree(&mut self, drawn: ProviderId) -> (ProviderId, Mechanism) {
+        while let Some(first) = self.remember(&drawn) {
+            if let Some(exclusion) = self.gate.admit(first.as_str()) {
+                // The session gives up an excluded provider, so each turn excludes one more.
+                exclude(&mut self.excluded, &first, exclusion);
+                self.sticky = StickyCheck::Excluded(first);
+                continue;
+            }
+            self.gate.release(drawn.as_str());
+            self.gate.configure(&first);
+            self.sticky = StickyCheck::Hit;
+            self.draw = None;
+            self.factors.clear();
+            return (first, Mechanism::Sticky);
+        }
+        (drawn, Mechanism::Weighted)
+    }
+
+    /// Keeps the session with the provider, and gives the provider's breaker this policy's settings. Where the session
+    /// is alive with a provider that is not excluded, that one is the answer, and nothing changes.
+    fn remember(&mut self, provider: &ProviderId) -> Option<ProviderId> {
         if self.at.effects == Effects::None {
-            return;
+            return None;
         }
-        let memory = self.gate.memory;
         if let Some((sticky, session)) = self.session() {
-            memory
-                .sticky
-                .store(session, provider, sticky.ttl_seconds, self.at.now);
+            let keeps = |held: &ProviderId| self.excluded.iter().all(|(excluded, _)| excluded != held);
+            let table = &self.gate.memory.sticky;
+            let held = table.pin(session, provider, keeps, sticky.ttl_seconds, self.at.now);
+            if held.is_some() {
+                return held;
+            }
         }
-        if let Some(settings) = self.gate.breaker {
-            memory
-                .breakers
-                .configure(self.input.tenant, provider, settings, self.at.now);
-        }
+        self.gate.configure(provider);
+        None
     }
 }
 

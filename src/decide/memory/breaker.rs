@@ -408,6 +408,16 @@ impl Breakers {
         answer.unwrap_or((Admission::Allowed, None))
     }
 
+    /// Takes back a call that was admitted and will not be made.
+    pub fn release(&self, tenant: &TenantId, provider: &str) {
+        self.table
+            .change(&ProviderName::new(tenant, provider), None, |breaker| {
+                if breaker.state == State::HalfOpen {
+                    breaker.half_open_calls = breaker.half_open_calls.saturating_sub(1);
+                }
+            });
+    }
+
     /// Gives a provider its settings; the last policy that chose it wins. Creates a closed breaker where there is none.
     pub fn configure(
         &self,

@@ -396,15 +396,15 @@ impl StickyTable {
     }
 
     /// The session's provider, if it is alive under both the time it was stored with and this one. An expired session
-    /// is forgotten; a time at or below zero finds nothing and forgets nothing.
+    /// is forgotten; under a time at or below zero every session is expired.
     pub fn lookup(&self, session: Session<'_>, ttl_seconds: i64, now: Timestamp) -> Option<ProviderId> {
-        let ttl_seconds = ttl(ttl_seconds)?;
+        let ttl_seconds = ttl(ttl_seconds).unwrap_or(0);
         let name = Name::new(session);
         let hash = self.hasher.hash_one(&name);
         let mut part = lock(self.part(hash));
         let at = part.find(hash, &name)?;
         let entry = &part.entries[at as usize];
-        if entry.expires_at(ttl_seconds) > seconds(now) {
+        if ttl_seconds > 0 && entry.expires_at(ttl_seconds) > seconds(now) {
             let provider = part.providers.name(entry.provider).cloned();
             part.used(at);
             return provider;
@@ -430,16 +430,31 @@ impl StickyTable {
 
     /// Gives the session to a provider, from now on. A time at or below zero stores nothing.
     pub fn store(&self, session: Session<'_>, provider: &ProviderId, ttl_seconds: i64, now: Timestamp) {
-        if let Some(ttl_seconds) = ttl(ttl_seconds) {
-            let last_set = u32::try_from(seconds(now)).unwrap_or(u32::MAX);
-            self.put(
-                session.tenant,
-                &Name::new(session),
-                provider,
-                last_set,
-                ttl_seconds,
-            );
-        }
+        let _none = self.pin(session, provider, |_| false, ttl_seconds, now);
+    }
+
+    /// As `store`, unless the session is alive with another provider that it keeps: then that one, and the session
+    /// lives on. Of two requests that give a session its first provider at one time, both get what came first.
+    pub fn pin(
+        &self,
+        session: Session<'_>,
+        provider: &ProviderId,
+        keeps: impl Fn(&ProviderId) -> bool,
+        ttl_seconds: i64,
+        now: Timestamp,
+    ) -> Option<ProviderId> {
+        let ttl_seconds = ttl(ttl_seconds)?;
+        let now = seconds(now);
+        let last_set = u32::try_from(now).unwrap_or(u32::MAX);
+        let name = Name::new(session);
+        let alive = |entry: &Entry| entry.expires_at(ttl_seconds) > now;
+        self.put(
+            session.tenant,
+            &name,
+            provider,
+            (last_set, ttl_seconds),
+            |entry, held| alive(entry) && keeps(held),
+        )
     }
 
     fn put(
@@ -447,33 +462,38 @@ impl StickyTable {
         tenant: &TenantId,
         name: &Name<'_>,
         provider: &ProviderId,
-        last_set: u32,
-        ttl_seconds: u32,
-    ) {
+        (last_set, ttl_seconds): (u32, u32),
+        keeps: impl Fn(&Entry, &ProviderId) -> bool,
+    ) -> Option<ProviderId> {
         let hash = self.hasher.hash_one(name);
+        // `None`: there is no such session. Else whom it is kept with, if with another provider than this.
         let renew = |part: &mut Part| {
-            let Some(at) = part.find(hash, name) else {
-                return false;
-            };
-            let (new, old) = (
-                part.providers.acquire(provider),
-                part.entries[at as usize].provider,
-            );
-            part.providers.release(old);
+            let at = part.find(hash, name)?;
+            let entry = &part.entries[at as usize];
+            let held = part
+                .providers
+                .name(entry.provider)
+                .filter(|held| *held != provider && keeps(entry, held))
+                .cloned();
+            if held.is_none() {
+                let (new, old) = (part.providers.acquire(provider), entry.provider);
+                part.providers.release(old);
+                part.entries[at as usize].provider = new;
+            }
             let entry = &mut part.entries[at as usize];
-            (entry.provider, entry.last_set, entry.ttl_seconds) = (new, last_set, ttl_seconds);
+            (entry.last_set, entry.ttl_seconds) = (last_set, ttl_seconds);
             part.used(at);
-            true
+            Some(held)
         };
-        if renew(&mut lock(self.part(hash))) {
-            return;
+        if let Some(held) = renew(&mut lock(self.part(hash))) {
+            return held;
         }
         // Room is made without this lock, since it may be found in another part.
         self.reserve(self.number(hash), tenant.as_str());
         let mut part = lock(self.part(hash));
-        if renew(&mut part) {
+        if let Some(held) = renew(&mut part) {
             self.len.fetch_sub(1, Ordering::Relaxed);
-            return;
+            return held;
         }
         let entry = Entry {
             key: name.key(),
@@ -485,6 +505,7 @@ impl StickyTable {
             older: NONE,
         };
         part.insert(hash, &self.hasher, entry);
+        None
     }
 
     /// Counts one more session; where that is one too many, another one goes.
@@ -634,13 +655,8 @@ impl StickyTable {
         if alive && known_kind && record.key.len() <= 1 + LONGEST_VALUE {
             let last_set = record.last_set.min(u32::try_from(now).unwrap_or(u32::MAX));
             let name = Name::of(record.tenant.as_str(), &record.key);
-            self.put(
-                &record.tenant,
-                &name,
-                &record.provider,
-                last_set,
-                record.ttl_seconds,
-            );
+            let times = (last_set, record.ttl_seconds);
+            let _none = self.put(&record.tenant, &name, &record.provider, times, |_, _| false);
         }
     }
 

@@ -47,7 +47,7 @@ fn the_reader_s_time_bounds_the_age_as_well() {
     let s = session(&t, &v);
     table.store(s, &ProviderId::new("a"), 3_600, at(100));
     for ttl in [0, -1, i64::MIN] {
-        assert_eq!(table.lookup(s, ttl, at(100)), None);
+        assert_eq!(table.peek(s, ttl, at(100)), None);
     }
     assert!(table.peek(s, 1, at(100)).is_some());
     assert!(table.peek(s, 1, at(101)).is_none());
@@ -61,6 +61,34 @@ fn the_reader_s_time_bounds_the_age_as_well() {
     assert!(table.is_empty());
     table.store(s, &ProviderId::new("a"), i64::MAX, at(100));
     assert!(table.peek(s, i64::MAX, at(4_000_000_000)).is_some());
+}
+
+#[test]
+fn a_time_of_zero_forgets_what_another_policy_stored() {
+    let (t, v) = (tenant("t"), json!("s"));
+    let s = session(&t, &v);
+    for ttl in [0, -1, i64::MIN] {
+        let table = StickyTable::new(10);
+        table.store(s, &ProviderId::new("a"), 3_600, at(100));
+        assert_eq!(table.lookup(s, ttl, at(100)), None);
+        assert!(table.is_empty(), "{ttl}");
+    }
+}
+
+#[test]
+fn the_first_provider_of_a_session_stays_until_its_time_is_over_or_it_is_given_up() {
+    let table = StickyTable::new(10);
+    let (t, v) = (tenant("t"), json!("s"));
+    let s = session(&t, &v);
+    let [a, b] = ["a", "b"].map(ProviderId::new);
+    let pin = |provider, keeps, now| table.pin(s, provider, |_| keeps, 10, at(now));
+    assert_eq!(pin(&a, true, 100), None);
+    assert_eq!(pin(&b, true, 105), Some(a.clone()));
+    assert_eq!(pin(&a, true, 105), None, "it is the same");
+    assert_eq!(table.peek(s, 10, at(114)), Some(a.clone()), "it lives on");
+    assert_eq!(pin(&b, true, 115), None, "its time was over");
+    assert_eq!(pin(&a, false, 115), None, "it was given up");
+    assert_eq!(table.peek(s, 10, at(115)), Some(a));
 }
 
 #[test]

@@ -9,8 +9,8 @@ use std::collections::HashSet;
 
 use beamline_sidecar::{
     decide::{
-        DecideContext, DecisionId, DecisionInput, Effects, Explaining, Message, Provenance, Refusal, Rules,
-        Scripted, Seed, Timestamp, decide,
+        DecideContext, DecisionId, DecisionInput, Effects, Explaining, Message, NoExtensions, Provenance,
+        Refusal, Rules, Scripted, Seed, Timestamp, decide, decide_now,
         memory::{CallResult, Memory, MemoryLimits},
     },
     policy::{DetailLevel, PolicyId, ProviderId, RoutingPolicy, Severity, TenantId, read, read_object},
@@ -304,6 +304,62 @@ fn any_document() -> impl Strategy<Value = Value> {
         ]
     });
     proptest::collection::btree_map(key, inner, 0..8).prop_map(|map| map.into_iter().collect::<Value>())
+}
+
+/// As many threads as ask at one time for the first provider of a session all get the same one.
+#[test]
+fn first_requests_of_a_session_at_one_time_agree_on_its_provider() {
+    const THREADS: u64 = 4;
+    const SESSIONS: usize = 5_000;
+    let document = json!({
+        "weights": {"a": 0.5, "b": 0.5}, "sticky": {"enabled": true, "session_key": "s"},
+        "circuit_breaker": {"enabled": true},
+    });
+    let (policy, memory) = (policy(&document), memory());
+    let (tenant, policy_id) = (TenantId::parse("acme").unwrap(), PolicyId::parse("p").unwrap());
+    let start = std::sync::Barrier::new(THREADS as usize);
+    let chosen: Vec<Vec<String>> = std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let (policy, memory, tenant, policy_id, start) =
+                    (&policy, &memory, &tenant, &policy_id, &start);
+                scope.spawn(move || {
+                    let mut chosen = Vec::with_capacity(SESSIONS);
+                    for session in 0..SESSIONS {
+                        let context = json!({"s": session}).as_object().unwrap().clone();
+                        let input = DecisionInput {
+                            tenant,
+                            policy_id,
+                            context: &context,
+                            message: Message::default(),
+                        };
+                        let now = Timestamp::from_unix_ms(START);
+                        let at = DecideContext {
+                            id: DecisionId(0),
+                            seed: Seed(session as u64 * THREADS + thread),
+                            now,
+                            later: &|| now,
+                            effects: Effects::Remembered,
+                        };
+                        start.wait();
+                        let decided = decide_now(policy, input, &Rules::default(), memory, &NoExtensions, at);
+                        let selection = decided.result.unwrap().selection;
+                        chosen.push(format!("{}", selection.provider));
+                    }
+                    chosen
+                })
+            })
+            .collect();
+        asking.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let apart = (0..SESSIONS)
+        .filter(|&session| {
+            chosen
+                .iter()
+                .any(|of_thread| of_thread[session] != chosen[0][session])
+        })
+        .count();
+    assert_eq!(apart, 0, "of {SESSIONS} sessions");
 }
 
 proptest! {
