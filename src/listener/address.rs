@@ -68,14 +68,6 @@ impl Peer {
             Self::Unix => None,
         }
     }
-
-    /// Whether the peer is on this machine.
-    pub fn is_local(self) -> bool {
-        match self {
-            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
-            Self::Unix => true,
-        }
-    }
 }
 
 #[cfg(test)]

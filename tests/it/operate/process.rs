@@ -4,7 +4,7 @@ use std::fs;
 
 use http::StatusCode;
 
-use crate::support::{Answer, Client, Ended, Process, QUICK, Say, Scripted, eventually, program};
+use crate::support::{Answer, Client, Ended, Process, QUICK, Say, Scripted, eventually, program, raw};
 
 #[tokio::test]
 async fn the_log_filter_is_shown_and_changed_while_the_process_runs() {
@@ -153,5 +153,113 @@ async fn hostile_41_admin_pages_want_the_token_and_no_page_or_line_shows_it() {
         .chain([right.text(), metrics.text()])
     {
         assert!(!text.contains("s3cret"), "{text}");
+    }
+}
+
+/// One request as bytes, with these header lines besides `Host`.
+fn bytes_of(method: &str, path: &str, lines: &[Vec<u8>], body: &str) -> Vec<u8> {
+    let mut request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n").into_bytes();
+    for line in lines {
+        request.extend_from_slice(line);
+        request.extend_from_slice(b"\r\n");
+    }
+    let length = body.len();
+    request
+        .extend_from_slice(format!("connection: close\r\ncontent-length: {length}\r\n\r\n{body}").as_bytes());
+    request
+}
+
+#[tokio::test]
+async fn hostile_42_what_authorization_says_is_in_no_answer_no_log_and_no_metric() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    fs::write(&token, "right").unwrap();
+    let heir = Scripted::start().await;
+    let config = folder.path().join("sidecar.yaml");
+    fs::write(
+        &config,
+        format!(
+            "listen: 127.0.0.1:0\nadmin: {{listen: '127.0.0.1:0', token_file: {}}}\nheir: {{url: '{}'}}\nlog: {{filter: trace}}",
+            token.display(),
+            heir.url(),
+        ),
+    )
+    .unwrap();
+    let process = Process::start(&["run", "--config", config.to_str().unwrap()], &[]);
+    let admin = process.admin.unwrap();
+    let header = |value: &[u8]| vec![[b"authorization: ".as_slice(), value].concat()];
+    let long = [b"Bearer m4rker".as_slice(), &[b'x'; 6_000]].concat();
+    let forms: Vec<Vec<Vec<u8>>> = vec![
+        header(b"Bearer m4rker"),
+        header(b"bearer m4rker right"),
+        header(b"Bearer rightm4rker"),
+        header(b"Basic bTRya2VyOm00cmtlcg=="),
+        header(b"m4rker"),
+        header(b"Bearer ' OR 1=1 --m4rker"),
+        header(b"Bearer {\"m4rker\":\"%00%0am4rker\"}"),
+        header(b"Bearer \xff\xfem4rker"),
+        header(b"Bearer\tm4rker"),
+        header(b"Bearer m4\x01rker m4rker"),
+        header(b"Bearer right, Bearer m4rker"),
+        header(&long),
+        [header(b"Bearer right"), header(b"Bearer m4rker")].concat(),
+        [header(b"Bearer m4rker"), vec![b" m4rker-folded".to_vec()]].concat(),
+        vec![b"authorization : Bearer m4rker".to_vec()],
+        vec![b"authorization: Bearer m4rker".to_vec(), vec![b'y'; 70_000]],
+    ];
+    let mut bodies = String::new();
+    for form in &forms {
+        for (address, method, path, body) in [
+            (admin.to_string(), "GET", "/admin/snapshot", ""),
+            (admin.to_string(), "POST", "/admin/refresh", ""),
+            (admin.to_string(), "PATCH", "/admin/nothing", ""),
+            (admin.to_string(), "PUT", "/admin/log", "a filter that is none"),
+            (admin.to_string(), "GET", "/ready", ""),
+            (admin.to_string(), "GET", "//admin/snapshot", ""),
+            (process.listen[0].clone(), "GET", "/api/v1/policies/acme/chat", ""),
+            (process.listen[0].clone(), "GET", "/api/v1/policies/acme", ""),
+            (
+                process.listen[0].clone(),
+                "PUT",
+                "/api/v1/policies/acme/chat",
+                "{",
+            ),
+            (
+                process.listen[0].clone(),
+                "DELETE",
+                "/api/v1/policies/a%2Fb/chat",
+                "",
+            ),
+            (process.listen[0].clone(), "POST", "/api/v1/decide", "{"),
+            (process.listen[0].clone(), "POST", "/api/v1/results", "[]x"),
+            (
+                process.listen[0].clone(),
+                "POST",
+                "/api/v1/policies/dry-run",
+                "{}",
+            ),
+            (process.listen[0].clone(), "GET", "/api/v1/anything/else", ""),
+            (process.listen[0].clone(), "PATCH", "//x", ""),
+        ] {
+            let answer = raw(&address, bytes_of(method, path, form, body)).await;
+            // That of a wrong token does not say what was wrong with it.
+            if path == "/admin/snapshot" && answer.starts_with("HTTP/1.1 401 ") {
+                assert!(answer.contains("send the token of admin.token_file"), "{answer}");
+            }
+            assert!(
+                !answer.starts_with("HTTP/1.1 200 ") || !path.starts_with("/admin/"),
+                "{method} {path}: {answer}"
+            );
+            bodies.push_str(&answer);
+        }
+    }
+    let metrics = Client::new(admin).get("/metrics").await;
+    bodies.push_str(metrics.text());
+    let log = process.log();
+    assert!(log.iter().any(|line| line.contains("An admin request failed.")));
+    for text in log.iter().map(String::as_str).chain([bodies.as_str()]) {
+        for secret in ["m4rker", "m4\\u0001rker", "bTRya2Vy", "rightm"] {
+            assert!(!text.contains(secret), "{secret} is in {text}");
+        }
     }
 }
