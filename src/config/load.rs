@@ -186,10 +186,11 @@ fn check_heir(config: &Config, mistakes: &mut Vec<Mistake>) {
                 "is set although heir.url is",
                 "remove one of the two",
             ));
-        } else if set && config.heir_policy_store_enabled != Some(true) {
+        } else if set && config.heir_policy_store_enabled.is_none() {
+            // Beside `false` it says nothing that could be meant otherwise: the platform's own defaults are such a set.
             mistakes.push(Mistake::new(
                 key,
-                "has no effect while heir_policy_store_enabled is not true",
+                "has no effect while heir_policy_store_enabled is unset",
                 "set heir_policy_store_enabled: true, or remove this key",
             ));
         }
@@ -204,10 +205,17 @@ fn check_heir(config: &Config, mistakes: &mut Vec<Mistake>) {
         }
     }
     let Some(url) = config.heir_url() else { return };
-    let key = if config.heir.url.is_some() {
-        "heir.url"
+    let (key, remedy) = if config.heir.url.is_some() {
+        (
+            "heir.url",
+            "give HEIR another port, or the sidecar another `listen`",
+        )
     } else {
-        "heir_policy_store_port"
+        (
+            "heir_policy_store_port",
+            "set heir_policy_store_host and heir_policy_store_port to where HEIR itself is: the Router keeps its own \
+             and so asks the sidecar",
+        )
     };
     match crate::heir::BaseUrl::parse(&url) {
         Err(error) => mistakes.push(Mistake::new(
@@ -224,7 +232,7 @@ fn check_heir(config: &Config, mistakes: &mut Vec<Mistake>) {
                 mistakes.push(Mistake::new(
                     key,
                     format!("{url} is where the sidecar itself listens: it would send requests to itself"),
-                    "give HEIR another port, or the sidecar another `listen`",
+                    remedy,
                 ));
             }
             let tls = &config.heir.tls;

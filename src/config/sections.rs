@@ -56,10 +56,12 @@ pub struct Config {
     pub extensions_dir: PathBuf,
     /// The Router's own key: whether HEIR is used. `false` means the sidecar answers from `policies_dir` alone.
     pub heir_policy_store_enabled: Option<bool>,
-    /// The Router's own key: HEIR's host. Needs `heir_policy_store_enabled: true`, and `heir.url` unset.
+    /// The Router's own key: HEIR's host. Needs `heir_policy_store_enabled`, and `heir.url` unset; beside `false` it has
+    /// no effect.
     #[schemars(length(min = 1, max = 253))]
     pub heir_policy_store_host: Option<String>,
-    /// The Router's own key: HEIR's port. Needs `heir_policy_store_enabled: true`, and `heir.url` unset.
+    /// The Router's own key: HEIR's port. Needs `heir_policy_store_enabled`, and `heir.url` unset; beside `false` it has
+    /// no effect.
     #[schemars(range(min = 1))]
     pub heir_policy_store_port: Option<u16>,
     /// The Router's own key: the same as `heir.timeout_ms`, which wins if both are set.

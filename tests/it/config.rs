@@ -115,7 +115,6 @@ writes: {{when_heir_down: queue}}
 log: {{filter: 'a=b=c'}}
 policies_dir: /nowhere/at/all
 heir_policy_store_enabled: false
-heir_policy_store_port: 1
 ",
         empty = empty.display()
     );
@@ -133,7 +132,6 @@ heir_policy_store_port: 1
             "heir.tls",
             "heir.url",
             "heir_policy_store_enabled",
-            "heir_policy_store_port",
             "listen",
             "log.filter",
             "policies_dir",
@@ -184,8 +182,25 @@ fn the_routers_own_keys_work_and_contradictions_are_refused() {
     assert_eq!(
         mistake("heir_policy_store_enabled: true"),
         "heir_policy_store_port: http://localhost:8080 is where the sidecar itself listens: it would send \
-         requests to itself | give HEIR another port, or the sidecar another `listen`"
+         requests to itself | set heir_policy_store_host and heir_policy_store_port to where HEIR itself is: the Router \
+         keeps its own and so asks the sidecar"
     );
+    // What the platform ships as its defaults.
+    let shipped =
+        "heir_policy_store_host: localhost\nheir_policy_store_port: 8080\nheir_policy_store_timeout: 5000\n";
+    let off = parse(&format!("heir_policy_store_enabled: false\n{shipped}"), &[])
+        .unwrap()
+        .config;
+    assert_eq!((off.heir_url(), off.heir_timeout_ms()), (None, 5_000));
+    let variables = [
+        ("BEAMLINE_HEIR_POLICY_STORE_ENABLED", "false"),
+        ("BEAMLINE_HEIR_POLICY_STORE_HOST", "localhost"),
+        ("BEAMLINE_HEIR_POLICY_STORE_PORT", "8080"),
+        ("BEAMLINE_HEIR_POLICY_STORE_TIMEOUT", "5000"),
+    ];
+    assert_eq!(parse("", &variables).unwrap().config.heir_url(), None);
+    let on = mistake(&format!("heir_policy_store_enabled: true\n{shipped}"));
+    assert!(on.contains("to where HEIR itself is"), "{on}");
     for (yaml, expected) in [
         (
             "heir: {url: 'http://h'}\nheir_policy_store_enabled: false",
@@ -197,12 +212,7 @@ fn the_routers_own_keys_work_and_contradictions_are_refused() {
         ),
         (
             "heir_policy_store_host: h",
-            "heir_policy_store_host: has no effect while heir_policy_store_enabled is not true | set \
-             heir_policy_store_enabled: true, or remove this key",
-        ),
-        (
-            "heir_policy_store_enabled: false\nheir_policy_store_port: 81",
-            "heir_policy_store_port: has no effect while heir_policy_store_enabled is not true | set \
+            "heir_policy_store_host: has no effect while heir_policy_store_enabled is unset | set \
              heir_policy_store_enabled: true, or remove this key",
         ),
         (
