@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::error_body::ErrorBody;
 use crate::{
     failure::{ErrorCode, Failure},
+    policy::exact::Written,
     respond,
 };
 
@@ -43,7 +44,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
     /// in a type is nothing to rely on.
     fn into_response(self) -> Response {
         match serde_json::to_value(&self.0) {
-            Ok(page) => respond::json(StatusCode::OK, &page).map(Body::new),
+            Ok(page) => respond::json(StatusCode::OK, &Written(page)).map(Body::new),
             Err(error) => Refused(Failure::new(ErrorCode::InternalError, error.to_string())).into_response(),
         }
     }

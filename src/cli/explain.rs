@@ -23,7 +23,7 @@ use crate::{
         Provenance, Rules, Scripted, Seed, Timestamp, decide, memory::State,
     },
     intake::DecideRequest,
-    policy::{DetailLevel, PolicyId, TenantId},
+    policy::{DetailLevel, PolicyId, TenantId, exact},
     testing::{self, CaseMemory},
     yaml,
 };
@@ -102,7 +102,7 @@ pub(super) fn read_input(path: &Path) -> io::Result<Vec<u8>> {
 /// The tenant, policy and context of a request in any form: the Router's, the older one, or the context alone.
 pub(super) fn context(body: &[u8], tenant: &str) -> io::Result<(TenantId, PolicyId, Context)> {
     let invalid = |error: String| io::Error::other(format!("the request: {error}"));
-    let tree: Value = serde_json::from_slice(body).map_err(|error| invalid(error.to_string()))?;
+    let tree: Value = exact::from_slice(body).map_err(|error| invalid(error.to_string()))?;
     if tree.get("task").is_some() || tree.get("message").is_some() {
         let mut request = DecideRequest::parse(body)
             .map_err(|refused| invalid(format!("{} ({})", refused.message, refused.reason)))?;
@@ -182,7 +182,7 @@ fn explain(args: &ExplainArgs) -> io::Result<ExitCode> {
             if args.json {
                 let report =
                     json!({"ok": true, "explanation": explanation, "executed_extensions": decision.executed});
-                print(&report.to_string());
+                print(&exact::written(report.to_string()));
             } else {
                 show(&explanation);
                 let executed = decision

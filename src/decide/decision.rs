@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Map, Value, json};
 
 use super::{Allowance, Context, DecisionInput, Executed, Mechanism, Selection, memory::Memory};
-use crate::policy::RoutingPolicy;
+use crate::policy::{RoutingPolicy, exact};
 
 /// The estimated milliseconds if neither the request nor the provider's results have a better estimate.
 pub const EXPECTED_LATENCY_MS: u64 = 500;
@@ -101,7 +101,7 @@ impl Decision {
 
     /// The request's own expectation of cost, else the estimate from results, else the default.
     pub fn expected_cost(&self, input: DecisionInput<'_>, memory: &Memory) -> f64 {
-        let asked = input.context.get("expected_cost").and_then(Value::as_f64);
+        let asked = input.context.get("expected_cost").and_then(exact::as_f64);
         asked.unwrap_or_else(|| {
             let estimate = memory
                 .estimates

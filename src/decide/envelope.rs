@@ -6,7 +6,7 @@ use std::{borrow::Cow, sync::OnceLock};
 use serde_json::{Map, Value, json};
 
 use super::{Context, Message};
-use crate::policy::TenantId;
+use crate::policy::{TenantId, exact};
 
 /// The message that is routed.
 #[derive(Debug)]
@@ -157,7 +157,7 @@ impl<'a> RequestContext<'a> {
 
     /// As JSON text.
     pub fn text(&self) -> &str {
-        let write = || serde_json::to_string(&*self.context).unwrap_or_else(|_| "{}".into());
+        let write = || exact::written(serde_json::to_string(&*self.context).unwrap_or_else(|_| "{}".into()));
         self.text.get_or_init(|| write().into())
     }
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Context, Jitter, backoff::backoff_ms};
-use crate::policy::{ConditionRules, Facts, FallbackRule, ProviderId, RoutingPolicy};
+use crate::policy::{ConditionRules, Facts, FallbackRule, ProviderId, RoutingPolicy, exact};
 
 /// The result of a rule.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,6 +99,7 @@ fn attempts(context: &Context, rule_id: &str, index: usize) -> u64 {
 fn count(value: &Value) -> Option<u64> {
     match value {
         Value::Number(number) => number.as_u64().or_else(|| number.as_f64().map(whole)),
+        Value::Object(_) => exact::as_f64(value).map(whole),
         Value::String(text) => text.parse().ok().or_else(|| {
             text.parse()
                 .ok()

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
+use crate::policy::exact;
+
 /// The text in their place.
 pub const REDACTED: &str = "[REDACTED]";
 
@@ -73,7 +75,7 @@ pub(super) fn shown<'a>(key: &str, value: &'a Value) -> Cow<'a, str> {
     match value {
         _ if is_sensitive(key) => REDACTED.into(),
         Value::String(text) => text.as_str().into(),
-        other => other.to_string().into(),
+        other => exact::written(other.to_string()).into(),
     }
 }
 

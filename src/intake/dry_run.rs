@@ -3,15 +3,15 @@
 use schemars::JsonSchema;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::{entry::Intake, find::Found};
+use super::{decide::Explain, entry::Intake, find::Found};
 use crate::{
     clock,
     decide::{
         Context, DecideContext, DecisionId, DecisionInput, Effects, Executed, Explaining, Explanation,
-        Message, NoExtensions, Provenance, Seed, decide_now,
+        Message, NoExtensions, Provenance, Seed, decide_now, detail_level,
     },
     failure::{ErrorCode, Failure},
-    policy::{self, DetailLevel, PolicyId, ProviderId, RoutingPolicy, Severity, TenantId},
+    policy::{self, DetailLevel, PolicyId, ProviderId, RoutingPolicy, Severity, TenantId, exact},
     write::invalid_policy,
 };
 
@@ -26,7 +26,7 @@ pub struct DryRun {
     pub priority: u8,
     /// The extensions that were run, in order.
     pub executed_extensions: Vec<Executed>,
-    /// The payload as the pre-processors left it.
+    /// The payload as the pre-processors left it; with the explanation, to be written as [`exact`] integers are.
     pub final_payload: Value,
     /// How the decision came about.
     pub explanation: Explanation,
@@ -43,7 +43,12 @@ impl Intake {
     ///
     /// # Errors
     /// A request of another form, mistakes in the policy that was sent, and what a decision fails with.
-    pub async fn dry_run(&self, body: &[u8], seed: Option<Seed>) -> Result<DryRun, Failure> {
+    pub async fn dry_run(
+        &self,
+        body: &[u8],
+        seed: Option<Seed>,
+        explain: Explain,
+    ) -> Result<DryRun, Failure> {
         let request = DryRunRequest::parse(body)?;
         let tried = match &request.policy {
             Some(document) => Tried::Sent(Box::new(sent(document)?)),
@@ -87,7 +92,17 @@ impl Intake {
             memory: &self.memory,
             provenance,
         };
-        let mut explanation = explaining.explain(DetailLevel::Verbose, None);
+        // A dry run is made for its explanation: where nobody asks for less, it is whole.
+        let (level, unknown_level) = match explain {
+            Explain::At(level) => (level, None),
+            Explain::IfContextAsks if !request.context.contains_key("detail_level") => {
+                (DetailLevel::Verbose, None)
+            }
+            Explain::AtItsLevel | Explain::IfContextAsks => {
+                detail_level(&request.context, policy, &self.rules)
+            }
+        };
+        let mut explanation = explaining.explain(level, unknown_level);
         if let Tried::Stored(Found {
             broken: Some(broken), ..
         }) = &tried
@@ -113,7 +128,7 @@ fn sent(document: &Value) -> Result<RoutingPolicy, Failure> {
             "policy must be an object",
         ));
     };
-    let (policy, problems) = policy::read_object(document);
+    let (policy, problems) = policy::read_exact(document.clone());
     if problems.iter().any(|problem| problem.severity == Severity::Error) {
         return Err(invalid_policy(&problems));
     }
@@ -140,7 +155,7 @@ impl DryRunRequest {
     fn parse(body: &[u8]) -> Result<Self, Failure> {
         let refuse = |message: String| Failure::new(ErrorCode::InvalidRequest, message);
         let body: Map<String, Value> =
-            serde_json::from_slice(body).map_err(|error| refuse(format!("Failed to parse JSON: {error}")))?;
+            exact::from_slice(body).map_err(|error| refuse(format!("Failed to parse JSON: {error}")))?;
         let text = |key: &str| body.get(key).and_then(Value::as_str);
         let payload = body
             .get("payload")

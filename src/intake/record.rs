@@ -11,7 +11,7 @@ use crate::{
         memory::{State, Transition},
         redact,
     },
-    policy::{DetailLevel, TenantId},
+    policy::{DetailLevel, TenantId, exact},
     snapshot::{SnapshotMetrics, SnapshotStore, TenantMetrics},
 };
 
@@ -113,7 +113,7 @@ impl<'a> Recorder<'a> {
         {
             context.insert(sticky.session_key.to_string(), crate::decide::REDACTED.into());
         }
-        let context = Value::Object(context).to_string();
+        let context = exact::written(Value::Object(context).to_string());
         let steps = explaining.steps(DetailLevel::Minimal);
         tracing::info!(
             decision_id = %at.id,

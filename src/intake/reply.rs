@@ -7,6 +7,7 @@ use super::decide::Decided;
 use crate::{
     decide::{Context, Explanation, Metadata},
     failure::{ErrorCode, Failure},
+    policy::exact,
 };
 
 /// The answer to a request for a decision.
@@ -83,6 +84,11 @@ impl Decided<'_> {
                 trace_id: self.request.trace_id.as_deref(),
             },
         };
-        serde_json::to_vec(&reply).map_err(|error| Failure::new(ErrorCode::InternalError, error.to_string()))
+        let fails = |error: serde_json::Error| Failure::new(ErrorCode::InternalError, error.to_string());
+        if self.request.has_long_integers {
+            let text = serde_json::to_string(&reply).map_err(fails)?;
+            return Ok(exact::written(text).into());
+        }
+        serde_json::to_vec(&reply).map_err(fails)
     }
 }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, value::RawValue};
 use crate::{
     decide::{Context, Message},
     failure::{ErrorCode, Failure, IntakeCode},
-    policy::{PolicyId, TenantId},
+    policy::{PolicyId, TenantId, exact},
 };
 
 /// The only version of the request that there is.
@@ -45,6 +45,8 @@ pub struct DecideRequest<'a> {
     pub assignment_subject: Option<Cow<'a, str>>,
     /// Options of the assignment, a JSON object; they win over the generated ones.
     pub options: Option<&'a RawValue>,
+    /// Whether the context may hold integers of more than 64 bits.
+    pub(super) has_long_integers: bool,
     message_type: Cow<'a, str>,
     payload_ref: Option<Cow<'a, str>>,
     payload: Option<&'a RawValue>,
@@ -192,15 +194,55 @@ impl JsonSchema for DecideRequest<'_> {
     }
 }
 
+impl Wire<'_> {
+    /// Reads the parts of the context again, integers of any length included.
+    fn with_exact_context(self, body: &[u8]) -> serde_json::Result<Self> {
+        #[derive(Deserialize)]
+        struct Parts<'a> {
+            #[serde(borrow)]
+            constraints: Option<&'a RawValue>,
+            #[serde(borrow)]
+            metadata: Option<&'a RawValue>,
+            #[serde(borrow)]
+            context: Option<&'a RawValue>,
+        }
+        let parts: Parts<'_> = serde_json::from_slice(body)?;
+        let read = |part: Option<&RawValue>| match part {
+            Some(part) => exact::from_slice(part.get().as_bytes()),
+            None => Ok(None),
+        };
+        Ok(Self {
+            constraints: read(parts.constraints)?,
+            metadata: read(parts.metadata)?,
+            context: read(parts.context)?,
+            ..self
+        })
+    }
+}
+
 impl<'a> DecideRequest<'a> {
     /// Reads a body.
     pub fn parse(body: &'a [u8]) -> Result<Self, InvalidDecideRequest> {
-        let parsed = match serde_json::from_slice::<Wire<'a>>(body) {
+        let has_long_integers = exact::may_hold(body);
+        let wire = serde_json::from_slice::<Wire<'a>>(body).and_then(|wire| {
+            if has_long_integers {
+                wire.with_exact_context(body)
+            } else {
+                Ok(wire)
+            }
+        });
+        let parsed = match wire {
             Ok(wire) if wire.message.is_some() && wire.task.is_none() => Self::from_message(wire),
             Ok(wire) => Self::from_task(wire),
             Err(error) => Err(unreadable(body, &error)),
         };
-        parsed.map_err(|refused| refused.recover(body))
+        match parsed {
+            Ok(request) => Ok(Self {
+                has_long_integers,
+                ..request
+            }),
+            Err(refused) => Err(refused.recover(body)),
+        }
     }
 
     fn from_task(wire: Wire<'a>) -> Result<Self, InvalidDecideRequest> {
@@ -252,6 +294,7 @@ impl<'a> DecideRequest<'a> {
             push_assignment: is_true(wire.push_assignment),
             assignment_subject: string(wire.assignment_subject),
             options: object(wire.options),
+            has_long_integers: false,
             message_type: kind,
             payload_ref: task.payload_ref.map(|text| text.0),
             payload: task.payload,
@@ -304,6 +347,7 @@ impl<'a> DecideRequest<'a> {
             push_assignment: is_true(wire.push_assignment),
             assignment_subject: string(wire.assignment_subject),
             options: object(wire.options),
+            has_long_integers: false,
             message_type: message
                 .message_type
                 .map_or(Cow::Borrowed("unknown"), |kind| kind.0),

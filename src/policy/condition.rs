@@ -5,6 +5,8 @@
 
 use serde_json::{Map, Value};
 
+use super::exact;
+
 /// A parsed `when`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Condition(Box<[Clause]>);
@@ -151,16 +153,8 @@ impl Operator {
 /// Compares numbers with numbers and texts with texts; any other pair has no order.
 fn compare(left: &Value, right: &Value) -> Option<std::cmp::Ordering> {
     match (left, right) {
-        (Value::Number(left), Value::Number(right)) => {
-            // Integers are compared as such: above 2^53 an `f64` no longer distinguishes neighbours.
-            let whole = |n: &serde_json::Number| n.as_i64().map(i128::from).or(n.as_u64().map(i128::from));
-            match (whole(left), whole(right)) {
-                (Some(left), Some(right)) => Some(left.cmp(&right)),
-                _ => left.as_f64()?.partial_cmp(&right.as_f64()?),
-            }
-        }
         (Value::String(left), Value::String(right)) => Some(left.cmp(right)),
-        _ => None,
+        _ => exact::compare(left, right),
     }
 }
 
@@ -347,6 +341,7 @@ mod tests {
             (json!({"<": [var("s"), "n"]}), true),
             (json!({"<": [1, "a"]}), false),
             (json!({">": [var("big"), 9_007_199_254_740_992_u64]}), true),
+            (json!({">": [var("big"), 9_007_199_254_740_992.0]}), true),
             (json!({"in": ["x", var("list")]}), true),
             (json!({"in": ["a", "abc"]}), false),
             (json!({"==": [var("context.missing"), 1]}), false),

@@ -13,7 +13,7 @@ use crate::{
     decide::Seed,
     failure::{ErrorCode, Failure, LimitState},
     intake::{Client, Decided, Explain, Options},
-    policy::DetailLevel,
+    policy::{DetailLevel, exact},
     respond::{self, Body, DECISION_ID, Response, SEED},
     snapshot::Key,
 };
@@ -83,8 +83,8 @@ impl Router {
     }
 
     async fn try_out(&self, headers: &HeaderMap, body: &[u8]) -> Result<Response, Failure> {
-        let seed = self.seed(headers)?;
-        let run = self.intake.dry_run(body, seed).await?;
+        let (seed, explain) = (self.seed(headers)?, explain(headers)?);
+        let run = self.intake.dry_run(body, seed, explain).await?;
         let result = json!({
             "decision": {"provider_id": run.provider, "reason": run.reason, "priority": run.priority},
             "executed_extensions": run.executed_extensions,
@@ -93,7 +93,7 @@ impl Router {
         });
         Ok(respond::json(
             StatusCode::OK,
-            &json!({"ok": true, "result": result}),
+            &exact::Written(json!({"ok": true, "result": result})),
         ))
     }
 

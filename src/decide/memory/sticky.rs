@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use super::table::{lock, parts};
 use crate::{
     clock::Timestamp,
-    policy::{ProviderId, TenantId},
+    policy::{ProviderId, TenantId, exact},
 };
 
 /// Longest value in bytes that is kept as it is; a longer one is known by its SHA-256.
@@ -81,7 +81,10 @@ impl<'a> Name<'a> {
     fn new(session: Session<'a>) -> Self {
         let (text, plain, digested) = match session.value {
             Value::String(text) => (Cow::Borrowed(text.as_str()), b's', b'S'),
-            other => (Cow::Owned(other.to_string()), b'j', b'J'),
+            other => match exact::integer(other) {
+                Some(integer) => (Cow::Borrowed(integer), b'j', b'J'),
+                None => (Cow::Owned(exact::written(other.to_string())), b'j', b'J'),
+            },
         };
         let long = text.len() > LONGEST_VALUE;
         Self {

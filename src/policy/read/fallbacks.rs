@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{notes::Notes, weights::check_name};
-use crate::policy::{Backoff, Condition, FallbackRule, ProviderId, Strategy, json_path::At};
+use crate::policy::{Backoff, Condition, FallbackRule, ProviderId, Strategy, exact, json_path::At};
 
 /// Most rules that a policy may have.
 const MOST_RULES: usize = 1_000;
@@ -202,7 +202,7 @@ fn number(
         to,
     };
     // The keys of a `Map` are sorted, and there is no white space: the canonical form.
-    let digest = Sha256::digest(Value::Object(rule.to_json()).to_string());
+    let digest = Sha256::digest(exact::written(Value::Object(rule.to_json()).to_string()));
     rule.id = format!("{index}-{}", hex::encode(&digest[..4])).into();
     rule
 }

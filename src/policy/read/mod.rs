@@ -15,7 +15,9 @@ mod weights;
 use serde_json::{Map, Value};
 
 use self::notes::Notes;
-use super::{Deprecated, DetailLevel, Problem, RoutingPolicy, document::PolicyDocument, json_path::At};
+use super::{
+    Deprecated, DetailLevel, Problem, RoutingPolicy, document::PolicyDocument, exact, json_path::At,
+};
 
 /// Top-level fields of the language.
 const FIELDS: [&str; 20] = [
@@ -41,9 +43,13 @@ const FIELDS: [&str; 20] = [
     "escalate_on",
 ];
 
+/// Lists whose entries have conditions.
+const WITH_CONDITIONS: [&str; 5] = ["fallbacks", "pre", "validators", "scorers", "post"];
+
 /// Reads a document whose JSON was checked. Other bytes give an empty policy and one error.
 pub fn read(bytes: &[u8]) -> (RoutingPolicy, Vec<Problem>) {
-    match serde_json::from_slice::<Map<String, Value>>(bytes) {
+    match exact::from_slice::<Map<String, Value>>(bytes) {
+        Ok(document) if exact::may_hold(bytes) => read_exact(document),
         Ok(document) => read_object(&document),
         Err(error) => {
             let (policy, _) = read_object(&Map::new());
@@ -63,6 +69,12 @@ pub fn check(bytes: &bytes::Bytes) -> Vec<Problem> {
         Ok(document) => read(document.bytes()).1,
         Err(problems) => problems,
     }
+}
+
+/// Reads an object of [`exact`] integers. Only conditions compare them as such.
+pub fn read_exact(mut document: Map<String, Value>) -> (RoutingPolicy, Vec<Problem>) {
+    exact::round_but(&mut document, &WITH_CONDITIONS, "when");
+    read_object(&document)
 }
 
 /// Reads an object.

@@ -478,3 +478,163 @@ async fn a_dry_run_leaves_nothing_behind() {
     );
     sidecar.stop().await;
 }
+
+#[tokio::test]
+async fn a_dry_run_explains_at_the_level_that_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = json!({"weights": {"a": 1.0}, "explanation": {"detail_level": "detailed"}});
+    let sidecar = with_policies(dir.path(), &[("acme/chat", policy)], "");
+    let client = sidecar.client();
+    let explained = async |context: Value, headers: &[(&str, &str)]| {
+        let dry = json!({"tenant_id": "acme", "policy_id": "chat", "context": context});
+        let answer = client
+            .send(
+                http::Method::POST,
+                "/api/v1/policies/dry-run",
+                headers,
+                dry.to_string(),
+            )
+            .await
+            .unwrap();
+        answer.json()["result"]["explanation"].clone()
+    };
+    let level = |explanation: &Value| {
+        let step = explanation["steps"][0].as_str().unwrap().to_owned();
+        match explanation["evidence"].is_null() {
+            true => "minimal",
+            false if step.contains("(a: ") => "verbose",
+            false => "detailed",
+        }
+    };
+    for asked in ["minimal", "detailed", "verbose"] {
+        let by_context = explained(json!({"detail_level": asked}), &[]).await;
+        assert_eq!(level(&by_context), asked);
+        let by_header = explained(json!({}), &[("x-beamline-explain", asked)]).await;
+        assert_eq!(level(&by_header), asked);
+    }
+    let unknown = explained(json!({"detail_level": "loud"}), &[]).await;
+    assert_eq!(
+        (level(&unknown), unknown["warnings"].as_array().unwrap().len()),
+        ("detailed", 1)
+    );
+    assert_eq!(
+        level(&explained(json!({}), &[("x-beamline-explain", "true")]).await),
+        "detailed"
+    );
+    assert_eq!(
+        level(&explained(json!({}), &[]).await),
+        "verbose",
+        "nobody asked for less"
+    );
+    sidecar.stop().await;
+}
+
+/// A request whose metadata is this text.
+fn with_metadata(metadata: &str) -> String {
+    let mut asked = request("acme", "chat", json!({}));
+    asked["metadata"] = json!("METADATA");
+    asked.to_string().replace("\"METADATA\"", metadata)
+}
+
+#[tokio::test]
+async fn integers_beyond_64_bits_are_told_apart_compared_and_sent_back_exactly() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = r#"{
+        "weights": {"a": 0.5, "b": 0.5}, "sticky": {"enabled": true, "session_key": "s"},
+        "fallbacks": [
+            {"when": {"n": 18446744073709551617}, "retry": 0, "to": "equal"},
+            {"when": {"in": [{"var": "n"}, [36893488147419103233, 36893488147419103235]]}, "retry": 0, "to": "listed"},
+            {"when": {">": [{"var": "n"}, 18446744073709551618]}, "retry": 1, "to": "greater"},
+            {"when": {"<": [{"var": "n"}, -9223372036854775809]}, "retry": 0, "to": "less"}
+        ]
+    }"#;
+    std::fs::create_dir_all(dir.path().join("acme")).unwrap();
+    std::fs::write(dir.path().join("acme/chat.json"), policy).unwrap();
+    let sidecar = with_policies(dir.path(), &[], "");
+    let (client, admin) = (sidecar.client(), sidecar.admin());
+    let ask = async |metadata: &str| client.post("/api/v1/decide", with_metadata(metadata)).await;
+
+    // 32 sessions that are one as floats: as many pins, which cannot all be of one provider.
+    let mut chosen = std::collections::BTreeSet::new();
+    for last in 10..42 {
+        let metadata = format!(r#"{{"s":184467440737095517{last}}}"#);
+        let first = outcome(&ask(&metadata).await);
+        chosen.insert(first.clone());
+        assert_eq!(
+            outcome(&ask(&metadata).await),
+            first.replace("weighted", "sticky")
+        );
+    }
+    assert_eq!(chosen.len(), 2);
+    let page = admin.get("/admin/sticky?tenant=acme").await.json();
+    assert_eq!(page["list"].as_array().unwrap().len(), 32);
+    assert!(
+        page["list"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|one| one["value"] == "18446744073709551711")
+    );
+
+    for (n, wanted) in [
+        ("18446744073709551617", "fallback equal"),
+        ("36893488147419103233", "fallback listed"),
+        ("36893488147419103234", "fallback greater"),
+        ("18446744073709551619", "fallback greater"),
+        ("1e300", "fallback greater"),
+        ("-9223372036854775810", "fallback less"),
+    ] {
+        // A counter that is larger than any budget has used it up.
+        let metadata = format!(
+            r#"{{"current_provider":"a","status":"down","n":{n},"retry_attempts":99999999999999999999,"deep":[{{"n":{n}}}],"detail_level":"verbose"}}"#
+        );
+        let answer = ask(&metadata).await;
+        assert_eq!(outcome(&answer), wanted, "{n}");
+        let digits = n.replace("1e300", "1e+300");
+        for shown in ["metadata", "context"] {
+            let at = answer.text().find(&format!("\"{shown}\":{{")).unwrap();
+            let rest = &answer.text()[at..];
+            assert!(
+                rest.contains(&format!("\"deep\":[{{\"n\":{digits}}}]")),
+                "{shown}: {rest}"
+            );
+            assert!(rest.contains("\"retry_attempts\":99999999999999999999"), "{rest}");
+        }
+    }
+    for n in [
+        "18446744073709551618",
+        "18446744073709551616",
+        "-9223372036854775809",
+        "1",
+    ] {
+        let metadata = format!(r#"{{"current_provider":"a","status":"down","n":{n}}}"#);
+        assert!(outcome(&ask(&metadata).await).starts_with("weighted "), "{n}");
+    }
+
+    // The explanation, the page of the policy, and a dry run write what was written.
+    let steps = ask(r#"{"s":18446744073709551711,"detail_level":"verbose"}"#).await;
+    assert!(
+        steps.text().contains("for key s = 18446744073709551711 (TTL"),
+        "{}",
+        steps.text()
+    );
+    let page = admin.get("/admin/policies/acme/chat").await;
+    assert!(page.text().contains("18446744073709551618]"), "{}", page.text());
+    let dry = format!(
+        r#"{{"tenant_id":"acme","policy_id":"chat","payload":{{"n":18446744073709551617}},"context":{{"n":18446744073709551617,"current_provider":"a","status":"x"}},"policy":{policy}}}"#
+    );
+    let run = client.post("/api/v1/policies/dry-run", dry).await;
+    assert_eq!(
+        run.json()["result"]["decision"]["provider_id"],
+        "equal",
+        "{}",
+        run.text()
+    );
+    assert!(
+        run.text()
+            .contains("\"final_payload\":{\"n\":18446744073709551617}"),
+        "{}",
+        run.text()
+    );
+    sidecar.stop().await;
+}
