@@ -139,6 +139,11 @@ fn explain(args: &ExplainArgs) -> io::Result<ExitCode> {
         None => CaseMemory::default(),
         Some(file) => read_yaml(file)?,
     };
+    for key in remembered.without_effect(&policy) {
+        print_err(&format!(
+            "Warning: {key} in --memory has no effect: the policy has no circuit_breaker or health_check that is enabled."
+        ));
+    }
     let memory = testing::remembered(&remembered, &tenant, &policy, now);
     let later = move || now;
     let at = DecideContext {

@@ -395,12 +395,8 @@ impl Explaining<'_> {
     fn evidence(&self) -> Evidence {
         let selection = &self.decision.selection;
         let breaker = |id: &ProviderId| {
-            let guarded = self
-                .policy
-                .circuit_breaker
-                .as_deref()
-                .is_some_and(|settings| settings.enabled);
-            guarded
+            self.policy
+                .has_breakers()
                 .then(|| self.memory.breakers.state(self.input.tenant, id.as_str()))
                 .flatten()
         };

@@ -162,11 +162,6 @@ pub(super) fn begin<'a>(
         .as_deref()
         .copied()
         .filter(|settings| settings.enabled);
-    let checks_health = policy.health_check.as_ref().is_some_and(|check| check.enabled)
-        || policy
-            .providers
-            .iter()
-            .any(|p| p.health_check.as_ref().is_some_and(|check| check.enabled));
     Selecting {
         policy,
         input,
@@ -177,7 +172,7 @@ pub(super) fn begin<'a>(
             tenant: input.tenant,
             memory,
             breaker,
-            checks_health,
+            checks_health: policy.excludes_unhealthy(),
             at,
             transitions,
         },

@@ -26,7 +26,8 @@ pub(super) fn draw(
     choices: &mut Choices,
 ) -> Option<Draw> {
     let sum: f64 = providers.iter().map(|provider| provider.weight).sum();
-    // A stored policy may hold negative weights; they take away from the sum, and are never drawn themselves.
+    // A stored policy may hold negative weights; they take away from the sum, here and in the walk below, and are never
+    // drawn themselves.
     if sum <= 0.0 || sum.is_nan() {
         return None;
     }
@@ -42,7 +43,7 @@ pub(super) fn draw(
             // A huge factor of a huge weight is still a weight.
             (provider.weight * scale * factor).min(f64::MAX / MOST_PROVIDERS)
         } else {
-            0.0
+            (provider.weight * scale).clamp(-f64::MAX / MOST_PROVIDERS, 0.0)
         }
     };
     let total: f64 = providers
@@ -58,10 +59,10 @@ pub(super) fn draw(
     let mut last = None;
     for (index, provider) in providers.iter().enumerate() {
         let weight = weight(index, provider);
+        reached += weight;
         if weight <= 0.0 {
             continue;
         }
-        reached += weight;
         last = Some(index);
         if point <= reached {
             break;
@@ -112,6 +113,32 @@ mod tests {
             );
         }
         assert_eq!(counts(&[1.0, 0.0], |index| index == 1, 10), [0, 0]);
+    }
+
+    #[test]
+    fn negative_weights_take_away_from_the_sum_that_is_drawn_from() {
+        let share = |weights: &[f64]| {
+            let counts = counts(weights, |_| true, 10_000);
+            counts
+                .into_iter()
+                .map(|count| count as f64 / 1e4)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(share(&[-0.5, 1.0]), [0.0, 1.0]);
+        assert_eq!(share(&[1.0, -0.5]), [1.0, 0.0]);
+        // Of 0.7 in all, the first has 0.5 and the last what is left.
+        let shares = share(&[0.5, -0.3, 0.5]);
+        assert!(
+            (shares[0] - 5.0 / 7.0).abs() < 0.03 && shares[1] == 0.0,
+            "{shares:?}"
+        );
+        let drawn = draw(
+            &providers(&[0.5, -0.3, 0.5]),
+            |_| true,
+            None,
+            &mut Choices::new(Seed(1), Purpose::Weights),
+        );
+        assert!((drawn.unwrap().total - 0.7).abs() < 1e-9);
     }
 
     #[test]

@@ -376,6 +376,24 @@ impl RoutingPolicy {
         found.ok().and_then(|index| self.providers.get(index))
     }
 
+    /// Whether providers with an open breaker are left out.
+    pub fn has_breakers(&self) -> bool {
+        self.circuit_breaker
+            .as_deref()
+            .is_some_and(|settings| settings.enabled)
+    }
+
+    /// Whether providers that failed their checks are left out: with breakers, or with checks of the policy's own.
+    pub fn excludes_unhealthy(&self) -> bool {
+        let enabled = |check: &Option<Box<HealthCheck>>| check.as_ref().is_some_and(|check| check.enabled);
+        self.has_breakers()
+            || enabled(&self.health_check)
+            || self
+                .providers
+                .iter()
+                .any(|provider| enabled(&provider.health_check))
+    }
+
     /// The provider's own timeout, else the policy's.
     pub fn timeout_ms(&self, provider: &str) -> Option<u32> {
         self.provider(provider)

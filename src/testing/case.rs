@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::{
     decide::{FallbackEvaluation, Scripted, Seed, Timestamp, memory::State},
     intake::DecideRequest,
-    policy::{DetailLevel, PolicyId, TenantId},
+    policy::{DetailLevel, PolicyId, RoutingPolicy, TenantId},
     yaml,
 };
 
@@ -120,6 +120,20 @@ pub struct CaseMemory {
     pub breakers: BTreeMap<String, State>,
     /// Providers whose health check fails.
     pub unhealthy: Vec<String>,
+}
+
+impl CaseMemory {
+    /// Keys whose content no decision by this policy looks at.
+    pub fn without_effect(&self, policy: &RoutingPolicy) -> Vec<&'static str> {
+        let mut keys = Vec::new();
+        if !self.breakers.is_empty() && !policy.has_breakers() {
+            keys.push("breakers");
+        }
+        if !self.unhealthy.is_empty() && !policy.excludes_unhealthy() {
+            keys.push("unhealthy");
+        }
+        keys
+    }
 }
 
 /// A sticky session.

@@ -48,8 +48,10 @@ pub(super) struct Compared {
     /// How often each provider is chosen and each refusal occurs.
     pub(super) old: BTreeMap<String, u64>,
     pub(super) new: BTreeMap<String, u64>,
-    /// The fewest decisions that must move to turn the old counts into the new ones.
+    /// The decisions that are others under the new policy, with the same seed.
     pub(super) moved: u64,
+    /// The fewest decisions that must move to turn the old counts into the new ones, whatever the seeds.
+    pub(super) least_moved: u64,
     pub(super) changed: Vec<(Context, Decided, Decided)>,
     pub(super) fields: Vec<Change>,
 }
@@ -88,7 +90,7 @@ pub(super) fn compare(
         &mut compared.fields,
     );
     for request in requests {
-        let (before, after) = (decided(old, request, seeds), decided(new, request, seeds));
+        let (before, after, moved) = side_by_side(old, new, request, seeds);
         for (total, one) in [(&mut compared.old, &before), (&mut compared.new, &after)] {
             for (outcome, count) in &one.counts {
                 let provider = outcome
@@ -97,8 +99,8 @@ pub(super) fn compare(
                 *total.entry(provider.to_owned()).or_insert(0) += count;
             }
         }
-        let moved = moved_between(&before.counts, &after.counts);
         compared.moved += moved;
+        compared.least_moved += moved_between(&before.counts, &after.counts);
         if moved > 0 {
             compared.changed.push((request.context.clone(), before, after));
         }
@@ -162,31 +164,59 @@ fn keyed(value: &Value) -> Option<(bool, Map<String, Value>)> {
     }
 }
 
-fn decided(policy: &RoutingPolicy, request: &Request, seeds: u64) -> Decided {
-    let rules = Rules::default();
+/// Decides a request under both policies with the same seeds, and counts the seeds whose decisions differ.
+fn side_by_side(
+    old: &RoutingPolicy,
+    new: &RoutingPolicy,
+    request: &Request,
+    seeds: u64,
+) -> (Decided, Decided, u64) {
+    // Nothing is ever remembered in it.
     let memory = Memory::new(MemoryLimits {
         sessions: 1,
         buckets: 1,
         providers: 1,
     });
-    let extensions = Scripted {
-        others_succeed: true,
-        ..Scripted::default()
-    };
-    let Request {
-        tenant,
-        policy_id,
-        context,
-        ..
-    } = request;
-    let input = DecisionInput {
-        tenant,
-        policy_id,
-        context,
-        message: Message::default(),
-    };
-    let mut all = Decided::default();
+    let (mut before, mut after, mut moved) = (Decided::default(), Decided::default(), 0);
     for seed in 0..seeds {
+        let [before, after] = [(old, &mut before), (new, &mut after)]
+            .map(|(policy, all)| all.decide(policy, request, &memory, seed));
+        moved += u64::from(before != after);
+    }
+    (before, after, moved)
+}
+
+impl Decided {
+    /// Decides once more, and says what came of it.
+    fn decide(&mut self, policy: &RoutingPolicy, request: &Request, memory: &Memory, seed: u64) -> String {
+        let outcome = self.outcome(policy, request, memory, seed);
+        match self.counts.get_mut(&outcome) {
+            Some(count) => *count += 1,
+            None => {
+                self.counts.insert(outcome.clone(), 1);
+            }
+        }
+        outcome
+    }
+
+    fn outcome(&mut self, policy: &RoutingPolicy, request: &Request, memory: &Memory, seed: u64) -> String {
+        let rules = Rules::default();
+        let extensions = Scripted {
+            others_succeed: true,
+            ..Scripted::default()
+        };
+        let Request {
+            tenant,
+            policy_id,
+            context,
+            ..
+        } = request;
+        let input = DecisionInput {
+            tenant,
+            policy_id,
+            context,
+            message: Message::default(),
+        };
         let at = DecideContext {
             id: DecisionId(0),
             seed: Seed(seed),
@@ -194,28 +224,26 @@ fn decided(policy: &RoutingPolicy, request: &Request, seeds: u64) -> Decided {
             later: &|| NOW,
             effects: Effects::None,
         };
-        let outcome = decide_now(policy, input, &rules, &memory, &extensions, at);
-        let outcome = match &outcome.result {
+        let outcome = decide_now(policy, input, &rules, memory, &extensions, at);
+        match &outcome.result {
             Ok(decision) => {
-                if all.steps.is_empty() {
+                if self.steps.is_empty() {
                     let explaining = Explaining {
                         decision,
                         policy,
                         input,
                         at,
-                        memory: &memory,
+                        memory,
                         provenance: Provenance::default(),
                     };
-                    all.steps = explaining.steps(DetailLevel::Verbose);
+                    self.steps = explaining.steps(DetailLevel::Verbose);
                 }
                 let selection = &decision.selection;
                 format!("{} {}", selection.how.reason(), selection.provider)
             }
             Err(refusal) => refusal.error_type().to_owned(),
-        };
-        *all.counts.entry(outcome).or_default() += 1;
+        }
     }
-    all
 }
 
 fn moved_between(old: &BTreeMap<String, u64>, new: &BTreeMap<String, u64>) -> u64 {

@@ -20,7 +20,7 @@ use super::{
     output::{EXIT_USAGE, counted, print, print_err},
     policy_files,
 };
-use crate::policy::TenantId;
+use crate::policy::{TenantId, exact};
 
 /// The tenant of requests that name none.
 const TENANT: &str = "tenant";
@@ -81,7 +81,7 @@ fn diff(args: &DiffArgs) -> io::Result<bool> {
         (false, false) => {
             let compared = files(&args.old, &args.new, TENANT, given.as_deref(), args.seeds)?;
             if args.json {
-                print(&compared.to_json().to_string());
+                print(&exact::written(compared.to_json().to_string()));
             } else {
                 compared.show();
             }
@@ -131,10 +131,8 @@ fn directories(args: &DiffArgs, given: Option<&[Request]>) -> io::Result<bool> {
             report
         });
         let policies = policies.collect::<Value>();
-        print(
-            &json!({"policies": policies, "added": added, "removed": removed, "changes": changes})
-                .to_string(),
-        );
+        let report = json!({"policies": policies, "added": added, "removed": removed, "changes": changes});
+        print(&exact::written(report.to_string()));
         return Ok(changes);
     }
     for (name, compared) in compared.iter().filter(|(_, compared)| !compared.is_same()) {

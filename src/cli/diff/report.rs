@@ -11,6 +11,7 @@ use crate::{
         policy_files::Paint,
     },
     decide::Context,
+    policy::exact,
 };
 
 /// The most changed requests that are shown.
@@ -33,6 +34,7 @@ impl Compared {
             "requests": self.requests,
             "changed_requests": self.changed.len(),
             "moved_share": self.moved as f64 / self.decisions().max(1) as f64,
+            "least_moved_share": self.least_moved as f64 / self.decisions().max(1) as f64,
             "old": self.old,
             "new": self.new,
             "policy_changes": fields.collect::<Value>(),
@@ -51,17 +53,19 @@ impl Compared {
             return;
         }
         print(&format!(
-            "Decisions change for {} of {}; {:.1} % of all decisions move.\n",
+            "Decisions change for {} of {}. With the same seeds {:.1} % of all decisions move; {:.1} % must at least.\n",
             self.changed.len(),
             counted(self.requests, "request", "requests"),
-            self.percent(self.moved)
+            self.percent(self.moved),
+            self.percent(self.least_moved)
         ));
         self.show_providers();
         let examples = self.examples();
         for (context, before, after) in &examples {
             let mut context = (*context).clone();
             context.remove("tenant_id");
-            print(&format!("\nRequest {}", Value::Object(context)));
+            let context = exact::written(Value::Object(context).to_string());
+            print(&format!("\nRequest {context}"));
             self.show_decided("old", before);
             self.show_decided("new", after);
         }
@@ -94,6 +98,7 @@ impl Compared {
             print(&change.path);
             for (sign, color, value) in [("-", "31", &change.old), ("+", "32", &change.new)] {
                 if let Some(value) = value {
+                    let value = exact::written(value.to_string());
                     print(&paint.color(color, &format!("  {sign} {value}")));
                 }
             }

@@ -9,7 +9,7 @@ use crate::decide::{Seed, Timestamp};
 #[derive(Debug, Args)]
 #[command(
     after_help = "Time is simulated, and the same seed gives the same run. A request that fails is decided again with its
-status, as a Router does, after its backoff; results feed the breakers. It is given up once a fallback leads to a
+status, a text as the platform's are, and as a Router does after its backoff; results feed the breakers. It is given up once a fallback leads to a
 provider at which it has failed already, or after 20 attempts.
 
 Exits 0, or 64 if an input cannot be read.

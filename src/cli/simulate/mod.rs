@@ -7,12 +7,15 @@ mod world;
 use std::{collections::BTreeSet, io, process::ExitCode};
 
 pub(super) use self::args::SimulateArgs;
-use self::world::World;
+use self::{args::Failing, world::World};
 use super::{
     output::{EXIT_USAGE, print, print_err},
     policy_files,
 };
-use crate::policy::RoutingPolicy;
+use crate::{
+    decide::Context,
+    policy::{ConditionRules, Facts, RoutingPolicy},
+};
 
 pub(super) fn run(args: &SimulateArgs) -> ExitCode {
     match simulate(args) {
@@ -27,13 +30,47 @@ pub(super) fn run(args: &SimulateArgs) -> ExitCode {
 fn simulate(args: &SimulateArgs) -> io::Result<()> {
     let policy = policy_files::read(&args.policy)?;
     check_names(args, &policy)?;
+    let warnings = unmatched(args, &policy);
     let report = World::new(args, &policy)?.run();
     if args.json {
-        print(&report.to_json(args).to_string());
+        let mut report = report.to_json(args);
+        report["warnings"] = warnings.into();
+        print(&report.to_string());
     } else {
+        for warning in &warnings {
+            print_err(&format!("Warning: {warning}"));
+        }
         report.show(args);
     }
     Ok(())
+}
+
+/// Failures that no fallback rule is about: with a status that no rule lists, nothing is ever retried.
+fn unmatched(args: &SimulateArgs, policy: &RoutingPolicy) -> Vec<String> {
+    let matches = |failing: &Failing| {
+        let context: Context = [
+            ("status", failing.status.as_str()),
+            ("current_provider", failing.provider.as_str()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.into()))
+        .into_iter()
+        .collect();
+        let mut rules = policy.fallbacks.iter();
+        rules.any(|rule| rule.when.holds(Facts::of(&context), ConditionRules::default()))
+    };
+    let mut unmatched: Vec<String> = args
+        .failures
+        .iter()
+        .filter(|failing| !policy.fallbacks.is_empty() && !matches(failing))
+        .map(|failing| {
+            let Failing { provider, status, .. } = failing;
+            format!(
+                "--fail {provider}={status}: no fallback rule of the policy matches the status \"{status}\""
+            )
+        })
+        .collect();
+    unmatched.dedup();
+    unmatched
 }
 
 /// Refuses failures of providers that the policy does not name: with a misspelt name, nothing would fail.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io};
 
-use serde_json::{Map, Value};
+use serde_json::Map;
 
 use super::{
     args::SimulateArgs,
@@ -66,10 +66,7 @@ impl<'a> World<'a> {
                 ..Scripted::default()
             },
             chance: fastrand::Rng::with_seed(args.seed.0),
-            guarded: policy
-                .circuit_breaker
-                .as_ref()
-                .is_some_and(|settings| settings.enabled),
+            guarded: policy.has_breakers(),
             waiting: BTreeMap::new(),
             sessions: vec![None; args.sessions as usize],
             report: Report::default(),
@@ -189,10 +186,8 @@ impl<'a> World<'a> {
             self.report.unserved += 1;
             return None;
         }
-        let status = status
-            .parse::<u64>()
-            .map_or_else(|_| status.as_str().into(), Value::from);
-        request.context.insert("status".into(), status);
+        // A status is a text in every rule and on the platform, also where it is a number.
+        request.context.insert("status".into(), status.into());
         request
             .context
             .insert("current_provider".into(), provider.as_str().into());
@@ -280,7 +275,7 @@ impl<'a> World<'a> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::policy::read_object;
@@ -318,6 +313,28 @@ mod tests {
         assert_eq!(report.shares["c"].served, report.shares["a"].weighted);
         let report = simulated(&json!({}), "--requests 10");
         assert_eq!(report.refused["no_provider_available"], 10);
+    }
+
+    #[test]
+    fn a_status_is_a_text_as_in_the_platform_s_rules() {
+        // The platform's fixture complex_fallbacks, in short.
+        let policy = json!({
+            "weights": {"a": 1.0},
+            "fallbacks": [
+                {"when": {"status": ["timeout", "5xx", "503"]}, "retry": 2, "to": "b"},
+                {"when": {"status": ["rate_limited", "429"]}, "retry": 1, "to": "c"},
+            ],
+        });
+        for (status, retries, to) in [
+            ("503", 2, "b"),
+            ("500", 2, "b"),
+            ("429", 1, "c"),
+            ("timeout", 2, "b"),
+        ] {
+            let report = simulated(&policy, &format!("--requests 100 --fail a={status}:100%"));
+            assert_eq!(report.shares["a"].retries, 100 * retries, "{status}");
+            assert_eq!((report.shares[to].served, report.unserved), (100, 0), "{status}");
+        }
     }
 
     #[test]

@@ -18,15 +18,11 @@ pub(super) fn fallbacks(
     let rules = document.get("fallbacks");
     let (last_resort, conditions) = legacy(document.get("fallback"), At::Key(&root, "fallback"), notes);
     if rules.is_none() {
-        let converted = last_resort.clone().map(|to| {
+        // Without a provider the rule still asks for its retry, and then the next is asked.
+        let converted = conditions.map(|conditions| {
             let when = json!({"status": conditions});
-            number(
-                0,
-                when.as_object().map_or_else(Condition::never, Condition::parse),
-                1,
-                None,
-                Some(to),
-            )
+            let when = when.as_object().map_or_else(Condition::never, Condition::parse);
+            number(0, when, 1, None, last_resort.clone())
         });
         return (converted.into_iter().collect(), last_resort);
     }
@@ -44,11 +40,16 @@ pub(super) fn fallbacks(
     (rules.collect(), last_resort)
 }
 
-fn legacy(fallback: Option<&Value>, at: At<'_>, notes: &mut Notes) -> (Option<ProviderId>, Vec<Value>) {
+/// The provider, and the conditions of the rule; no conditions where there is no rule.
+fn legacy(
+    fallback: Option<&Value>,
+    at: At<'_>,
+    notes: &mut Notes,
+) -> (Option<ProviderId>, Option<Vec<Value>>) {
     let always = || vec!["all_providers_failed".into()];
     match fallback {
-        None => (None, always()),
-        Some(Value::String(provider)) => (check_name(provider, at, notes), always()),
+        None => (None, None),
+        Some(Value::String(provider)) => (check_name(provider, at, notes), Some(always())),
         Some(Value::Object(object)) => {
             notes.unknown_keys(object, &at, &["provider", "conditions"]);
             let at_conditions = At::Key(&at, "conditions");
@@ -71,31 +72,30 @@ fn legacy(fallback: Option<&Value>, at: At<'_>, notes: &mut Notes) -> (Option<Pr
                     notes.warn(
                         at,
                         "fallback names no provider",
-                        "add `provider`: the field is ignored",
+                        "add `provider`: without one the failed provider is only retried",
                     );
                     None
                 }
             };
-            (provider, conditions)
+            (provider, Some(conditions))
         }
         Some(_) => {
             let remedy = "write {\"provider\": …, \"conditions\": […]}, or \"provider\"";
             notes.error(at, "fallback must be an object or string", remedy);
-            (None, always())
+            (None, None)
         }
     }
 }
 
 fn rule(index: usize, entry: &Value, at: At<'_>, notes: &mut Notes) -> FallbackRule {
-    let empty = Map::new();
-    let rule = entry.as_object().unwrap_or_else(|| {
+    let Some(rule) = entry.as_object() else {
         notes.error(
             at,
             "the rule is not an object",
-            "write {\"when\": {…}, \"retry\": 1, \"to\": …}",
+            "write {\"when\": {…}, \"retry\": 1, \"to\": …}: as it stands it is passed over",
         );
-        &empty
-    });
+        return number(index, Condition::never(), 1, None, None);
+    };
     notes.unknown_keys(rule, &at, &["when", "retry", "backoff", "to"]);
     let when = match rule.get("when") {
         None => Condition::parse(&Map::new()),
@@ -143,6 +143,17 @@ fn rule(index: usize, entry: &Value, at: At<'_>, notes: &mut Notes) -> FallbackR
 
 /// Warns about clauses that can never be true.
 pub(super) fn check_when(when: &Map<String, Value>, at: At<'_>, notes: &mut Notes) {
+    let values = when.get("status").map(|value| match value {
+        Value::Array(values) => values.as_slice(),
+        value => std::slice::from_ref(value),
+    });
+    if let Some(other) = values.into_iter().flatten().find(|value| !value.is_string()) {
+        notes.warn(
+            At::Key(&at, "status"),
+            format_args!("a status is a text, and {other} is none: it never matches one"),
+            "write the status in quotes, such as \"503\"",
+        );
+    }
     for (key, value) in when {
         if value.as_array().is_some_and(Vec::is_empty) {
             notes.warn(

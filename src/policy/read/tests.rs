@@ -279,6 +279,50 @@ fn a_write_names_every_mistake_with_its_path() {
 }
 
 #[test]
+fn a_loaded_rule_that_is_no_object_is_passed_over() {
+    for rule in ["5", "null", "[]", "\"x\""] {
+        let rule: Value = serde_json::from_str(rule).unwrap();
+        let policy = parsed(json!({"weights": {"a": 1.0}, "fallbacks": [rule, {"to": "b"}]}));
+        let facts = json!({"current_provider": "a", "status": "down"});
+        let holds = |index: usize| {
+            let facts = crate::policy::Facts::of(facts.as_object().unwrap());
+            policy.fallbacks[index].when.holds(facts, Default::default())
+        };
+        assert_eq!((holds(0), holds(1)), (false, true), "{rule}");
+        assert!(policy.fallbacks[1].id.starts_with("1-"), "it keeps its place");
+    }
+}
+
+#[test]
+fn a_loaded_fallback_without_a_provider_is_a_rule_without_a_target() {
+    for (fallback, when) in [
+        (r#"{"conditions":["timeout","503"]}"#, json!(["timeout", "503"])),
+        (
+            r#"{"provider":5,"conditions":[]}"#,
+            json!(["all_providers_failed"]),
+        ),
+        ("{}", json!(["all_providers_failed"])),
+    ] {
+        let fallback: Value = serde_json::from_str(fallback).unwrap();
+        let policy = parsed(json!({"weights": {"a": 1.0}, "fallback": fallback}));
+        let [rule] = &*policy.fallbacks else {
+            panic!("{fallback}")
+        };
+        assert_eq!((&rule.to, rule.retry, &policy.last_resort), (&None, 1, &None));
+        assert_eq!(
+            Value::Object(rule.when.to_json()),
+            json!({"status": when}),
+            "{fallback}"
+        );
+    }
+    for none in ["5", "[]"] {
+        let none: Value = serde_json::from_str(none).unwrap();
+        let policy = parsed(json!({"weights": {"a": 1.0}, "fallback": none}));
+        assert!(policy.fallbacks.is_empty() && policy.last_resort.is_none());
+    }
+}
+
+#[test]
 fn what_is_odd_but_meant_is_a_warning() {
     for (document, expected) in [
         (
@@ -288,6 +332,14 @@ fn what_is_odd_but_meant_is_a_warning() {
         (
             r#"{"providers":[{"name":"a","weight":0}]}"#,
             "$.providers Total weight is 0: no provider is ever drawn",
+        ),
+        (
+            r#"{"providers":[{"name":"a","weight":-20},{"name":"b","weight":10}]}"#,
+            "$.providers Total weight is -0.1: no provider is ever drawn",
+        ),
+        (
+            r#"{"weights":{"a":1.0},"fallbacks":[{"when":{"status":["429",503]},"to":"b"}]}"#,
+            "$.fallbacks[0].when.status a status is a text, and 503 is none: it never matches one",
         ),
         (
             r#"{"providers":["x"]}"#,

@@ -68,7 +68,7 @@ fn judge_sum(providers: &[Provider], at: At<'_>, notes: &mut Notes) {
     } else if total <= 0.0 {
         notes.warn(
             at,
-            "Total weight is 0: no provider is ever drawn",
+            format_args!("Total weight is {total}: no provider is ever drawn"),
             "give one provider a weight, unless the fallbacks alone are to decide",
         );
     } else if (total - 1.0).abs() > CLOSE {

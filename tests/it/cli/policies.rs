@@ -323,6 +323,114 @@ fn a_difference_names_whom_it_moves() {
     );
 }
 
+#[test]
+fn a_difference_says_what_moves_with_the_same_seeds_and_what_must_at_least() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = |name: &str, weights: &str| write(dir.path(), name, &format!("{{\"weights\":{weights}}}"));
+    // The first fifth of all seeds goes from b to a new provider, and the last fifth of them from c to b.
+    let old = policy("old.json", "{\"b\":0.6,\"c\":0.4}");
+    let new = policy("new.json", "{\"a\":0.2,\"b\":0.6,\"c\":0.2}");
+    let (_, out, _) = run(&["diff", &old, &new, "--json", "--seeds", "20000"], "");
+    let report = parsed(&out);
+    let share = |key: &str| report[key].as_f64().unwrap();
+    assert!((share("moved_share") - 0.4).abs() < 0.02, "{out}");
+    assert!((share("least_moved_share") - 0.2).abs() < 0.02, "{out}");
+    let (_, out, _) = run(&["diff", &old, &new, "--seeds", "20000"], "");
+    let words = format!(
+        "With the same seeds {:.1} % of all decisions move; {:.1} % must at least.",
+        100.0 * share("moved_share"),
+        100.0 * share("least_moved_share")
+    );
+    assert!(out.contains(&words), "{out}");
+    // Names alone can move every decision, and no share.
+    let swapped = policy("swapped.json", "{\"b\":0.6,\"a\":0.4}");
+    let renamed = policy("renamed.json", "{\"a\":0.6,\"b\":0.4}");
+    let (code, out, _) = run(&["diff", &swapped, &renamed, "--json", "--fail-on-change"], "");
+    assert_eq!(code, 1, "{out}");
+}
+
+#[test]
+fn a_simulated_failure_that_no_rule_matches_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = write(
+        dir.path(),
+        "numbers.json",
+        "{\"weights\":{\"a\":1},\"fallbacks\":[{\"when\":{\"status\":[503,\"429\"]},\"to\":\"b\"}]}",
+    );
+    let simulate = |status: &str, json: &[&str]| {
+        let fail = format!("a={status}:100%");
+        let arguments = [
+            "simulate",
+            "--policy",
+            &policy,
+            "--requests",
+            "10",
+            "--fail",
+            &fail,
+        ];
+        run(&[&arguments[..], json].concat(), "")
+    };
+    let told = "--fail a=503: no fallback rule of the policy matches the status \"503\"";
+    let (code, _, err) = simulate("503", &[]);
+    assert_eq!(code, 0);
+    assert!(err.contains(told), "{err}");
+    assert_eq!(parsed(&simulate("503", &["--json"]).1)["warnings"], json!([told]));
+    assert_eq!(parsed(&simulate("429", &["--json"]).1)["warnings"], json!([]));
+    let (_, out, _) = run(&["check", &policy], "");
+    assert!(out.contains("a status is a text, and 503 is none"), "{out}");
+}
+
+#[test]
+fn what_is_unhealthy_is_left_out_with_breakers_and_else_said_to_have_no_effect() {
+    let dir = tempfile::tempdir().unwrap();
+    let memory = write(dir.path(), "memory.yaml", "unhealthy: [a]\nbreakers: {a: open}\n");
+    let explain = |name: &str, more: &str| {
+        let policy = format!("{{\"weights\":{{\"a\":0.9,\"b\":0.1}}{more}}}");
+        let policy = write(dir.path(), name, &policy);
+        let arguments = [
+            "explain",
+            "--policy",
+            &policy,
+            "--request",
+            "-",
+            "--memory",
+            &memory,
+        ];
+        run(&[&arguments[..], &["--seed", "1", "--json"]].concat(), "{}")
+    };
+    let (_, out, err) = explain("plain.json", "");
+    assert_eq!(parsed(&out)["explanation"]["provider_id"], "a");
+    for key in ["breakers", "unhealthy"] {
+        assert!(err.contains(&format!("{key} in --memory has no effect")), "{err}");
+    }
+    for (name, more) in [
+        ("breakers.json", ",\"circuit_breaker\":{\"enabled\":true}"),
+        ("checks.json", ",\"health_check\":{\"enabled\":true}"),
+    ] {
+        let (_, out, err) = explain(name, more);
+        assert_eq!(parsed(&out)["explanation"]["provider_id"], "b", "{name}");
+        assert!(!err.contains("unhealthy in --memory"), "{err}");
+    }
+    let only = write(dir.path(), "only.yaml", "unhealthy: [a]\n");
+    let policy = dir.path().join("breakers.json");
+    let arguments = [
+        "explain",
+        "--policy",
+        policy.to_str().unwrap(),
+        "--request",
+        "-",
+        "--memory",
+        &only,
+        "--json",
+    ];
+    let (_, out, err) = run(&arguments, "{}");
+    assert_eq!(
+        parsed(&out)["explanation"]["evidence"]["candidates"][0]["removed_by"],
+        "unhealthy"
+    );
+    assert!(err.is_empty(), "{err}");
+}
+
 /// Every command of the page with its output: readers follow it step by step.
 #[test]
 fn the_page_for_authors_shows_what_the_commands_print() {
