@@ -3,6 +3,7 @@
 mod conformance;
 mod golden;
 mod hostile;
+pub(crate) mod model;
 mod policy_files;
 mod properties;
 mod requests;

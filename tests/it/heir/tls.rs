@@ -4,7 +4,11 @@
     reason = "helpers of tests fail the test that called them"
 )]
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use beamline_sidecar::{app::ConfigSource, store::Level};
 use http::StatusCode;
@@ -15,12 +19,13 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{Fault, Faulty, Heir, Process, Sidecar, eventually};
+use crate::support::{Client, Fault, Faulty, Heir, Process, Sidecar, eventually};
 
 /// An authority that signs for both sides.
 struct Authority {
@@ -50,13 +55,84 @@ impl Authority {
     }
 }
 
+/// What a peer does in place of a handshake.
+#[derive(Debug, Clone)]
+enum Ill {
+    /// It reads the ClientHello and says nothing.
+    Silent,
+    /// These bytes, again and again, in place of a ServerHello, and it waits for the end.
+    Says(&'static [u8]),
+    /// These bytes, one at a time, as slowly as keeps a connection alive.
+    Drips(&'static [u8]),
+    /// A chain without a way to an authority, and with very many ways to look for one.
+    HeavyChain(Arc<ServerConfig>),
+}
+
+/// What ill peers have seen.
+#[derive(Debug, Default)]
+struct Seen {
+    client_hellos: Vec<Vec<u8>>,
+    /// Connections that their client has ended.
+    ended: usize,
+}
+
 /// Ends TLS in front of a server, and lets in only who has a certificate of the authority.
 struct Terminator {
     address: SocketAddr,
+    ill: Arc<Mutex<Option<Ill>>>,
+    seen: Arc<Mutex<Seen>>,
     running: JoinHandle<()>,
 }
 
+/// Plays the ill peer on one connection, until the client ends it.
+async fn play(mut stream: TcpStream, ill: Ill, seen: Arc<Mutex<Seen>>) {
+    if let Ill::HeavyChain(config) = ill {
+        let _refused = TlsAcceptor::from(config).accept(stream).await;
+        seen.lock().unwrap().ended += 1;
+        return;
+    }
+    let mut hello = vec![0; 5];
+    if stream.read_exact(&mut hello).await.is_err() {
+        return;
+    }
+    let length = usize::from(u16::from_be_bytes([hello[3], hello[4]]));
+    hello.resize(5 + length, 0);
+    if stream.read_exact(&mut hello[5..]).await.is_err() {
+        return;
+    }
+    seen.lock().unwrap().client_hellos.push(hello);
+    let (mut reads, mut writes) = stream.split();
+    let saying = async {
+        match ill {
+            Ill::Says(bytes) => while writes.write_all(bytes).await.is_ok() {},
+            Ill::Drips(bytes) => {
+                for byte in bytes.iter().cycle() {
+                    if writes.write_all(&[*byte]).await.is_err() {
+                        break;
+                    }
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                }
+            }
+            Ill::Silent | Ill::HeavyChain(_) => {}
+        }
+        std::future::pending::<()>().await;
+    };
+    let ending = async {
+        let mut bytes = [0; 1_024];
+        while matches!(reads.read(&mut bytes).await, Ok(1..)) {}
+    };
+    tokio::select! {
+        () = saying => {}
+        () = ending => seen.lock().unwrap().ended += 1,
+    }
+}
+
 impl Terminator {
+    fn turns(&self, ill: Option<Ill>) {
+        *self.ill.lock().unwrap() = ill;
+        *self.seen.lock().unwrap() = Seen::default();
+    }
+
     async fn start(authority: &Authority, behind: SocketAddr) -> Self {
         let (certificate, key) = authority.sign(ExtendedKeyUsagePurpose::ServerAuth);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -79,8 +155,14 @@ impl Terminator {
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let (ill, seen) = <(Arc<Mutex<Option<Ill>>>, Arc<Mutex<Seen>>)>::default();
+        let (wanted, record) = (ill.clone(), seen.clone());
         let running = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                if let Some(ill) = wanted.lock().unwrap().clone() {
+                    tokio::spawn(play(stream, ill, record.clone()));
+                    continue;
+                }
                 let acceptor = acceptor.clone();
                 tokio::spawn(async move {
                     // A client that is refused is what some tests are about.
@@ -94,7 +176,12 @@ impl Terminator {
                 });
             }
         });
-        Self { address, running }
+        Self {
+            address,
+            ill,
+            seen,
+            running,
+        }
     }
 
     fn url(&self) -> String {
@@ -337,7 +424,7 @@ async fn hostile_41_the_token_is_in_no_log() {
             ("BEAMLINE_LOG_FILTER", "trace"),
         ],
     );
-    let admin = crate::support::Client::new(sidecar.admin.unwrap());
+    let admin = Client::new(sidecar.admin.unwrap());
     eventually("live", || async {
         admin.get("/ready").await.json()["state"] == "live"
     })
@@ -362,4 +449,137 @@ async fn hostile_41_the_token_is_in_no_log() {
     );
     let telling: Vec<_> = log.iter().filter(|line| line.contains("s3cret")).collect();
     assert!(telling.is_empty(), "{telling:?}");
+}
+
+/// Sixty certificates of one name, each signed by the one before, and a leaf of the last: whoever looks for the issuer
+/// of one finds all others.
+fn heavy_chain() -> Arc<ServerConfig> {
+    let mut name = rcgen::DistinguishedName::new();
+    name.push(rcgen::DnType::CommonName, "one of many");
+    let authority = |name: &rcgen::DistinguishedName| {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name = name.clone();
+        params
+    };
+    let mut key = KeyPair::generate().unwrap();
+    let mut chain = vec![authority(&name).self_signed(&key).unwrap()];
+    for _ in 0..60 {
+        let next = KeyPair::generate().unwrap();
+        let issuer = Issuer::new(authority(&name), key);
+        chain.push(authority(&name).signed_by(&next, &issuer).unwrap());
+        key = next;
+    }
+    let (leaf_key, issuer) = (KeyPair::generate().unwrap(), Issuer::new(authority(&name), key));
+    let leaf = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
+    chain.push(leaf.signed_by(&leaf_key, &issuer).unwrap());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            chain
+                .iter()
+                .rev()
+                .map(|certificate| certificate.der().clone())
+                .collect(),
+            PrivateKeyDer::from_pem_slice(leaf_key.serialize_pem().as_bytes()).unwrap(),
+        )
+        .unwrap();
+    Arc::new(config)
+}
+
+/// The extensions of a ClientHello by their numbers (RFC 8446, 4.1.2).
+fn extensions(hello: &[u8]) -> Vec<(u16, Vec<u8>)> {
+    fn take<'b>(bytes: &mut &'b [u8], count: usize) -> &'b [u8] {
+        let (taken, rest) = bytes.split_at(count);
+        *bytes = rest;
+        taken
+    }
+    let number = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .fold(0_usize, |number, byte| number << 8 | usize::from(*byte))
+    };
+    // Record, handshake header, version, random.
+    let rest = &mut &hello[5 + 4 + 2 + 32..];
+    for width in [1, 2, 1] {
+        let length = number(take(rest, width));
+        take(rest, length);
+    }
+    take(rest, 2);
+    let mut found = Vec::new();
+    while !rest.is_empty() {
+        let kind = u16::try_from(number(take(rest, 2))).unwrap();
+        let length = number(take(rest, 2));
+        found.push((kind, take(rest, length).to_vec()));
+    }
+    found
+}
+
+#[tokio::test]
+async fn hostile_17_a_tls_peer_that_means_ill_costs_an_attempt_and_nothing_else() {
+    let authority = Authority::new();
+    let heir = Heir::start(Level::Changes).await;
+    heir.client().put_policy("acme/a", "{\"v\":0}").await;
+    let tls = Terminator::start(&authority, heir.address()).await;
+    let files = client_files(&authority);
+    let yaml =
+        yaml(&tls.url(), files.path()).replace("open_ms: 100", "open_ms: 100, failure_threshold: 1000");
+    let sidecar = Sidecar::try_start(&yaml).unwrap();
+    sidecar.wait_for("live").await;
+    // A certificate of 16 MiB is announced; nothing is wrong with the header before it.
+    const HUGE: &[u8] = &[0x16, 3, 3, 0, 4, 11, 0xff, 0xff, 0xff];
+    const CLOSE_NOTIFY: &[u8] = &[0x15, 3, 3, 0, 2, 1, 0];
+    // A warning that a peer may send as often as it likes.
+    const WARNING: &[u8] = &[0x15, 3, 3, 0, 2, 1, 112];
+    const EMPTY: &[u8] = &[0x16, 3, 3, 0, 0];
+    for (version, ill) in (1..).zip([
+        Ill::Silent,
+        Ill::Says(CLOSE_NOTIFY),
+        Ill::Says(WARNING),
+        Ill::Says(EMPTY),
+        Ill::Says(HUGE),
+        Ill::Drips(CLOSE_NOTIFY),
+        Ill::Drips(HUGE),
+        Ill::HeavyChain(heavy_chain()),
+    ]) {
+        let what = format!("{ill:?}").chars().take(40).collect::<String>();
+        let brings_a_hello = !matches!(ill, Ill::HeavyChain(_));
+        tls.turns(Some(ill));
+        // Connections to the good one are ended, so that the next attempt meets the ill one.
+        eventually(&what, || async { tls.seen.lock().unwrap().ended >= 2 }).await;
+        assert_eq!(
+            sidecar.client().policy("acme/a").await.text(),
+            format!("{{\"v\":{}}}", version - 1),
+            "{what}"
+        );
+        assert_eq!(
+            sidecar.admin().get("/live").await.status,
+            StatusCode::OK,
+            "{what}"
+        );
+        let page = sidecar.admin().get("/admin/snapshot").await.json();
+        assert!(page["refresh"]["last_error"].is_string(), "{what}: {page}");
+        if brings_a_hello {
+            let hello = tls.seen.lock().unwrap().client_hellos[0].clone();
+            let extensions = extensions(&hello);
+            let compression = extensions.iter().find(|(kind, _)| *kind == 27);
+            assert_eq!(compression, None, "no compressed certificate is asked for");
+            let protocols = extensions.iter().find(|(kind, _)| *kind == 16);
+            assert!(
+                protocols.is_none_or(|(_, names)| names.ends_with(b"\x08http/1.1") && names.len() == 11),
+                "{protocols:?}"
+            );
+        }
+        tls.turns(None);
+        let text = format!("{{\"v\":{version}}}");
+        heir.client().put_policy("acme/a", text.clone()).await;
+        eventually("the good one is met again", || async {
+            sidecar.client().policy("acme/a").await.text() == text
+        })
+        .await;
+    }
+    sidecar.stop().await;
 }

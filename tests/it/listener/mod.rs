@@ -1,5 +1,6 @@
 //! What clients send that is not meant well. A test is named after its row in the list of hostile inputs.
 mod framing;
+mod http2;
 mod limits;
 mod log;
 mod paths;
