@@ -375,14 +375,15 @@ impl Case {
         for (name, weight) in candidates {
             let before = reached;
             reached += weight;
+            if *weight <= 0.0 {
+                continue;
+            }
+            last = Some(name.clone());
             // At the very border rounding may decide.
-            let leads_here = point <= reached && (point >= before || last.is_none());
             let at_border = (point - reached).abs() < 1e-9 || (point - before).abs() < 1e-9;
-            if *weight > 0.0 {
-                last = Some(name.clone());
-                if got == name && (leads_here || at_border) || leads_here && !at_border {
-                    return name.clone();
-                }
+            let leads_here = if at_border { got == name } else { point <= reached };
+            if leads_here {
+                return name.clone();
             }
         }
         last.unwrap()
