@@ -15,7 +15,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::support::{Heir, QUICK, Say, Scripted, Sidecar, eventually, raw};
+use crate::support::{Heir, QUICK, Say, Scripted, Sidecar, eventually, raw, send};
 
 #[tokio::test]
 async fn a_request_and_its_answer_cross_unchanged_but_for_what_is_of_one_hop() {
@@ -297,13 +297,6 @@ async fn is_left_alone(sidecar: &Sidecar) -> bool {
     sidecar.metric("beamline_sidecar_heir_breaker_state").await != 0.0
 }
 
-/// Sends this and does not read.
-async fn say(to: SocketAddr, bytes: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(to).await.unwrap();
-    stream.write_all(bytes.as_bytes()).await.unwrap();
-    stream
-}
-
 #[tokio::test]
 async fn no_client_can_open_the_breaker_of_heir_by_breaking_off_or_dribbling_its_upload() {
     let heir = Heir::start(Level::Changes).await;
@@ -319,12 +312,12 @@ async fn no_client_can_open_the_breaker_of_heir_by_breaking_off_or_dribbling_its
         let mut dribbling = Vec::new();
         for (head, beginning) in [(&told, "{\"id\":"), (&chunked, "5\r\n{\"id\"\r\n")] {
             for _ in 0..6 {
-                let mut stream = say(sidecar.data, head).await;
+                let mut stream = send(sidecar.data, head).await;
                 // The body is asked for, so it is being read when it breaks off.
                 stream.read_exact(&mut [0; 25]).await.unwrap();
                 stream.write_all(beginning.as_bytes()).await.unwrap();
             }
-            dribbling.push(say(sidecar.data, &format!("{head}{beginning}")).await);
+            dribbling.push(send(sidecar.data, &format!("{head}{beginning}")).await);
         }
         for mut stream in dribbling {
             let mut answer = String::new();
@@ -421,7 +414,7 @@ async fn clients_that_do_not_read_leave_heirs_connections_to_others() {
     .unwrap();
     let mut readers = Vec::new();
     for _ in 0..12 {
-        readers.push(say(sidecar.data, "GET /endless HTTP/1.1\r\nhost: a\r\n\r\n").await);
+        readers.push(send(sidecar.data, "GET /endless HTTP/1.1\r\nhost: a\r\n\r\n").await);
     }
     eventually("the rest are refused", || async {
         sidecar

@@ -6,7 +6,7 @@ use tokio::{
 };
 
 use super::{GOOD, get, start, statuses};
-use crate::support::{Say, Scripted, Sidecar, converse, raw};
+use crate::support::{Say, Scripted, Sidecar, chunked, converse, raw};
 
 #[tokio::test]
 async fn hostile_07_a_request_whose_length_is_in_doubt_ends_the_connection() {
@@ -163,18 +163,6 @@ async fn hostile_10_a_body_nobody_reads_is_never_taken_for_a_request() {
         0.0
     );
     sidecar.stop().await;
-}
-
-/// A request with a body in chunks of so many bytes.
-fn chunked(method: &str, path: &str, more: &str, body: &str, size: usize) -> String {
-    let mut request =
-        format!("{method} {path} HTTP/1.1\r\nhost: a\r\n{more}transfer-encoding: chunked\r\n\r\n");
-    for chunk in body.as_bytes().chunks(size) {
-        let chunk = std::str::from_utf8(chunk).unwrap();
-        request.push_str(&format!("{:x};ignored=1\r\n{chunk}\r\n", chunk.len()));
-    }
-    request.push_str("0\r\nx-trailer: 1\r\n\r\n");
-    request
 }
 
 #[tokio::test]

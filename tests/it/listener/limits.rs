@@ -5,10 +5,12 @@ use beamline_sidecar::store::Level;
 use http::StatusCode;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream, UnixStream},
+    net::{TcpStream, UnixStream},
 };
 
-use crate::support::{Heir, QUICK, Say, Scripted, Sidecar, eventually, until_closed};
+use crate::support::{
+    Heir, QUICK, Say, Scripted, Sidecar, connect_from, eventually, read_until, send, until_closed,
+};
 
 /// What comes until the server closes. A reset ends a connection as well as an end does.
 async fn answer(address: std::net::SocketAddr, bytes: &str) -> String {
@@ -138,22 +140,6 @@ async fn connections_beyond_the_limit_wait_for_one_that_ends() {
     sidecar.stop().await;
 }
 
-/// Sends this and leaves the connection open.
-async fn send(to: std::net::SocketAddr, bytes: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(to).await.unwrap();
-    stream.write_all(bytes.as_bytes()).await.unwrap();
-    stream
-}
-
-/// Reads until this has come.
-async fn read_until(stream: &mut TcpStream, end: &str) -> String {
-    let mut read = Vec::new();
-    while !String::from_utf8_lossy(&read).contains(end) {
-        assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0, "{end} is missing");
-    }
-    String::from_utf8(read).unwrap()
-}
-
 #[tokio::test]
 async fn where_all_connections_are_taken_the_idlest_makes_room() {
     let heir = Heir::start(Level::Changes).await;
@@ -241,14 +227,6 @@ async fn bodies_that_are_on_their_way_hold_no_place_of_others() {
     assert_eq!(client.get("/api/v1/extensions").await.status, StatusCode::OK);
     drop(slow);
     sidecar.stop().await;
-}
-
-/// A connection from this address of the machine, whose own buffer is small.
-async fn connect_from(address: &str, to: std::net::SocketAddr) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4_096).unwrap();
-    socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
-    socket.connect(to).await.unwrap()
 }
 
 const BUFFERED: &str = "beamline_sidecar_buffered_bytes";

@@ -17,6 +17,7 @@ mod heir;
 mod process;
 mod processes;
 mod proxy;
+mod rough;
 mod scripted;
 mod sidecar;
 
@@ -31,6 +32,7 @@ pub(crate) use heir::Heir;
 pub(crate) use process::{Ended, Process, program};
 pub(crate) use processes::{Copy, SidecarProcess, StoreProcess};
 pub(crate) use proxy::Proxy;
+pub(crate) use rough::{chunked, connect_from, read_until, send};
 pub(crate) use scripted::{Say, Scripted};
 pub(crate) use sidecar::{QUICK, Sidecar};
 
