@@ -53,7 +53,7 @@ impl Default for LimitsConfig {
 /// What one listener grants its clients.
 #[derive(Debug, Clone)]
 pub struct ConnectionLimits {
-    /// Open connections; further clients wait in the kernel's backlog.
+    /// Open connections; a further client takes the place of the idlest, or waits where none is idle.
     pub max_connections: usize,
     /// Bytes of one request's head; a longer one is answered 431.
     pub max_header_bytes: usize,

@@ -48,17 +48,23 @@ impl Refresher {
             admission: Admission::Breaker,
             ..Pass::OWN
         };
-        let refresh = to_the_end(async move {
+        let refresh = async move {
+            // What waits here ends when its caller gives up. Only a refresh whose turn has come goes on without it.
             let level = this.detected.lock().await.level;
             match level {
-                None | Some(Level::Changes | Level::Snapshot) => this.refresh_in_turn(pass).await,
+                None | Some(Level::Changes | Level::Snapshot) => {
+                    to_the_end(async move { this.refresh_in_turn(pass).await }).await
+                }
                 Some(Level::List) => {
-                    let mut detected = this.detected.lock().await;
-                    this.refresh_tenant(&mut detected, &tenant, pass).await
+                    to_the_end(async move {
+                        let mut detected = this.detected.lock().await;
+                        this.refresh_tenant(&mut detected, &tenant, pass).await
+                    })
+                    .await
                 }
                 Some(Level::Single) => Ok(Outcome::Unchanged),
             }
-        });
+        };
         // Another refresh may be at it, with a HEIR that sends slowly; memory is there now.
         let elapsed = |_elapsed| HeirError::Timeout { after: timeout };
         tokio::time::timeout(timeout, refresh).await.map_err(elapsed)?
