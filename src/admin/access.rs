@@ -305,7 +305,6 @@ mod tests {
             "Bearer s3crett",
             "bearer",
             "bearers3cret",
-            "Bearer  s3cret",
             "s3cret",
             "Basic s3cret",
             "",
