@@ -2,11 +2,12 @@
 
 use std::fmt;
 
+use crate::{policy::errors, snapshot::BrokenPolicy};
+
 /// A policy's newest version that a write would refuse.
 #[derive(Debug)]
 pub(super) struct BrokenVersion {
-    /// Its first mistake, with its path, and how many more there are.
-    pub(super) problem: String,
+    pub(super) broken: BrokenPolicy,
     /// Whether the last good version decides in its place.
     pub(super) is_replaced: bool,
 }
@@ -18,6 +19,15 @@ impl fmt::Display for BrokenVersion {
         } else {
             "it decides by what can be read of it"
         };
-        write!(f, "the policy is broken, {decides}: {}", self.problem)
+        write!(f, "the policy is broken, {decides}")?;
+        let problems = self.broken.problems();
+        let mut errors = errors(&problems);
+        if let Some(first) = errors.next() {
+            write!(f, ": {first}")?;
+        }
+        match errors.count() {
+            0 => Ok(()),
+            more => write!(f, " (and {more} more)"),
+        }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     failure::{ErrorCode, Failure},
     policy::{PolicyId, TenantId},
     refresh::FetchOutcome,
-    snapshot::{Age, BrokenPolicies, Key, Lookup, Policy, Snapshot, Source},
+    snapshot::{Age, BrokenPolicies, Key, Lookup, Policy, Snapshot, Source, Tenant},
 };
 
 /// Bytes from which a document takes longer to read than another request may wait.
@@ -97,7 +97,7 @@ impl Intake {
         tenant: &TenantId,
         policy_id: &PolicyId,
     ) -> Result<Option<Found>, Failure> {
-        let Lookup::Found(found) = snapshot.lookup(tenant.as_str(), policy_id.as_str()).0 else {
+        let (Lookup::Found(found), Some(known)) = snapshot.lookup(tenant.as_str(), policy_id.as_str()) else {
             return Ok(None);
         };
         let (age_ms, age) =
@@ -107,7 +107,7 @@ impl Intake {
         if self.store.freshness().refuses(age) {
             return Err(expired(age_ms));
         }
-        let (policy, broken) = self.version(snapshot, tenant, policy_id, found.policy);
+        let (policy, broken) = self.version(known, policy_id, found.policy);
         Ok(Some(Found {
             policy,
             broken,
@@ -125,30 +125,20 @@ impl Intake {
     /// The version that decides: the last good one where the newest is broken, if there is one and it is wanted.
     fn version(
         &self,
-        snapshot: &Snapshot,
-        tenant: &TenantId,
+        tenant: &Tenant,
         policy_id: &PolicyId,
         newest: &Arc<Policy>,
     ) -> (Arc<Policy>, Option<BrokenVersion>) {
-        let broken = snapshot.broken();
-        if broken.is_empty() {
-            return (newest.clone(), None);
-        }
-        let key = (tenant.clone(), policy_id.clone());
-        let Some(errors) = broken.errors(&key) else {
+        let Some(broken) = tenant.broken(policy_id.as_str(), newest) else {
             return (newest.clone(), None);
         };
-        let mut problem = errors.first().map(ToString::to_string).unwrap_or_default();
-        if errors.len() > 1 {
-            problem = format!("{problem} (and {} more)", errors.len() - 1);
-        }
         let last_good = match self.store.broken_policies() {
-            BrokenPolicies::LastGood => broken.last_good(&key),
+            BrokenPolicies::LastGood => broken.last_good().cloned(),
             BrokenPolicies::Take => None,
         };
         let is_replaced = last_good.is_some();
-        let broken = BrokenVersion { problem, is_replaced };
-        (last_good.unwrap_or(newest).clone(), Some(broken))
+        let broken = BrokenVersion { broken, is_replaced };
+        (last_good.unwrap_or_else(|| newest.clone()), Some(broken))
     }
 
     /// Whether HEIR may have a policy that memory does not have.

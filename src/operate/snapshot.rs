@@ -101,12 +101,6 @@ impl Operator {
         let count = |of: fn(&crate::snapshot::Tenant) -> usize| -> usize {
             snapshot.tenants().map(|(_, tenant)| of(tenant)).sum()
         };
-        let problems = snapshot.problems().iter().chain(snapshot.broken().problems());
-        let problems = problems.map(|((tenant, policy), problems)| PolicyProblems {
-            tenant_id: tenant.clone(),
-            policy_id: policy.clone(),
-            problems: problems.clone(),
-        });
         SnapshotStatus {
             coordinates: self.coordinates(&snapshot),
             policies: count(|tenant| tenant.size),
@@ -121,8 +115,8 @@ impl Operator {
                 up: client.is_up(),
                 breaker: client.breaker_state().as_str(),
             }),
-            problems: problems.take(MAX_LISTED).collect(),
-            problem_count: snapshot.problems().len() + snapshot.broken().problems().len(),
+            problems: problems(&snapshot),
+            problem_count: snapshot.problems().len() + snapshot.broken_count(),
             warnings: warnings(&snapshot),
             warning_count: count(|tenant| tenant.noted),
             bad_files: self
@@ -152,11 +146,29 @@ impl Operator {
     }
 }
 
+fn problems(snapshot: &Snapshot) -> Vec<PolicyProblems> {
+    let refused = snapshot.problems().iter();
+    let refused = refused.map(|((tenant, policy), problems)| PolicyProblems {
+        tenant_id: tenant.clone(),
+        policy_id: policy.clone(),
+        problems: problems.clone(),
+    });
+    let broken = snapshot.tenants().flat_map(|(id, tenant)| {
+        let broken = tenant.all_broken().into_iter();
+        broken.map(move |(policy_id, broken)| PolicyProblems {
+            tenant_id: id.clone(),
+            policy_id: policy_id.clone(),
+            problems: broken.problems(),
+        })
+    });
+    refused.chain(broken).take(MAX_LISTED).collect()
+}
+
 fn warnings(snapshot: &Snapshot) -> Vec<PolicyProblems> {
     let noted = snapshot.tenants().filter(|(_, tenant)| tenant.noted > 0);
     let noted = noted.flat_map(|(id, tenant)| {
         let policies = tenant.sorted().into_iter();
-        let policies = policies.filter(|(_, found)| found.policy.is_noted() && !found.policy.is_broken());
+        let policies = policies.filter(|(_, found)| found.policy.is_noted() && found.policy.errors() == 0);
         policies.map(move |(policy_id, found)| PolicyProblems {
             tenant_id: id.clone(),
             policy_id: policy_id.clone(),

@@ -264,7 +264,7 @@ fn each_piece(snapshot: &Snapshot, mut piece: impl FnMut(&[u8]) -> io::Result<()
             }
         }
     }
-    for ((tenant, id), policy) in snapshot.broken().all_last_good() {
+    for (tenant, id, policy) in snapshot.last_good() {
         piece_of(tenant, id, policy, &mut piece)?;
     }
     Ok(())
@@ -316,7 +316,7 @@ fn write(snapshot: &Snapshot, mut out: impl Write) -> io::Result<()> {
             .filter(|(_, t)| t.listed)
             .map(|(id, _)| id.clone())
             .collect(),
-        last_good: snapshot.broken().all_last_good().len(),
+        last_good: snapshot.last_good().count(),
     };
     let about = serde_json::value::to_raw_value(&about)?;
     let mut digest = Sha256::new_with_prefix(about.get());

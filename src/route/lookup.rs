@@ -15,7 +15,7 @@ use crate::{
     policy::{PolicyId, TenantId},
     refresh::FetchOutcome,
     respond::{Body, JSON, Response},
-    snapshot::{Age, Found, Key, Lookup, Snapshot},
+    snapshot::{Age, Found, Key, Lookup, Policy, Snapshot, Tenant},
 };
 
 /// Whether a lookup can be answered from memory.
@@ -35,9 +35,7 @@ impl Router {
                 metrics.hits.inc();
                 let age = self.store.freshness().of_policy(started, tenant, policy);
                 let mut response = self.found(&snapshot, found, headers, age);
-                if !snapshot.broken().is_empty() {
-                    name_problems(&snapshot, tenant, policy, &mut response);
-                }
+                name_problems(known, policy, found.policy, &mut response);
                 response
             }
             Lookup::Unknown if self.must_ask(tenant, policy) => return Answer::AskHeir,
@@ -92,12 +90,13 @@ impl Router {
             .map_or_else(|| self.store.metrics().other_tenant(), |t| t.metrics());
         metrics.misses.inc();
         metrics.latency_ms.observe(started.elapsed().as_secs_f64() * 1e3);
-        match (snapshot.lookup(key.0.as_str(), key.1.as_str()).0, outcome) {
+        let (lookup, known) = snapshot.lookup(key.0.as_str(), key.1.as_str());
+        match (lookup, outcome) {
             (Lookup::Found(found), _) => {
                 let (tenant, policy) = (key.0.as_str(), key.1.as_str());
                 let age = self.store.freshness().of_policy(Instant::now(), tenant, policy);
                 let mut response = self.found(&snapshot, found, headers, age);
-                name_problems(&snapshot, tenant, policy, &mut response);
+                name_problems(known, policy, found.policy, &mut response);
                 Ok(response)
             }
             (_, FetchOutcome::Failed(failure)) => Err(failure),
@@ -159,13 +158,12 @@ impl Router {
 }
 
 /// Says so if the policy that is answered with is broken.
-fn name_problems(snapshot: &Snapshot, tenant: &str, policy: &str, response: &mut Response) {
-    if let (Ok(tenant), Ok(policy)) = (TenantId::parse(tenant), PolicyId::parse(policy))
-        && let Some(errors) = snapshot.broken().errors(&(tenant, policy))
-    {
+fn name_problems(tenant: Option<&Tenant>, id: &str, policy: &Policy, response: &mut Response) {
+    let errors = tenant.map_or(0, |tenant| tenant.errors_of(id, policy));
+    if errors > 0 {
         response
             .headers_mut()
-            .insert(POLICY_PROBLEMS, HeaderValue::from(errors.len()));
+            .insert(POLICY_PROBLEMS, HeaderValue::from(errors));
     }
 }
 

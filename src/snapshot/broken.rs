@@ -4,15 +4,11 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    key::{Key, Problems},
-    policy::Policy,
-};
-use crate::policy::{Problem, errors};
+use super::policy::Policy;
+use crate::policy::Problem;
 
 /// What decisions are made by where a policy is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -24,43 +20,43 @@ pub enum BrokenPolicies {
     Take,
 }
 
-/// The broken policies of a snapshot.
-#[derive(Debug, Default)]
-pub struct Broken {
-    problems: Problems,
-    last_good: HashMap<Key, Arc<Policy>>,
+/// What is known of a broken policy besides its own mistakes, which are found again on demand.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Broken {
+    /// What the extensions that it names have against their configurations. Warnings may be among it.
+    pub(crate) of_extensions: Vec<Problem>,
+    /// The last version that was not broken, where there was one.
+    pub(crate) last_good: Option<Arc<Policy>>,
 }
 
 impl Broken {
-    pub(super) fn new(problems: Problems, last_good: HashMap<Key, Arc<Policy>>) -> Self {
-        Self { problems, last_good }
+    /// Nothing that would have to be kept.
+    pub(super) fn is_empty(&self) -> bool {
+        self.of_extensions.is_empty() && self.last_good.is_none()
+    }
+}
+
+/// A policy as it was found, and why a write of it would be refused.
+#[derive(Debug, Clone)]
+pub struct BrokenPolicy {
+    policy: Arc<Policy>,
+    known: Broken,
+}
+
+impl BrokenPolicy {
+    pub(super) fn new(policy: Arc<Policy>, known: Broken) -> Self {
+        Self { policy, known }
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.problems.is_empty()
+    /// The last version that was not broken.
+    pub fn last_good(&self) -> Option<&Arc<Policy>> {
+        self.known.last_good.as_ref()
     }
 
-    /// What is wrong with each: against the policy language, or in the eyes of the extensions that it names. Warnings
-    /// may be among it.
-    pub fn problems(&self) -> &Problems {
-        &self.problems
-    }
-
-    /// The last version of each that was not broken, where there was one.
-    pub fn all_last_good(&self) -> &HashMap<Key, Arc<Policy>> {
-        &self.last_good
-    }
-
-    /// The last good version of a policy.
-    pub fn last_good(&self, key: &Key) -> Option<&Arc<Policy>> {
-        self.last_good.get(key)
-    }
-
-    /// The errors of a policy. `None`: it is not broken.
-    pub fn errors(&self, key: &Key) -> Option<Vec<&Problem>> {
-        let problems = self.problems.get(key)?;
-        let errors: Vec<_> = errors(problems).collect();
-        (!errors.is_empty()).then_some(errors)
+    /// Everything that is wrong with it, and odd about it.
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut problems = self.policy.notes();
+        problems.extend_from_slice(&self.known.of_extensions);
+        problems
     }
 }

@@ -1,12 +1,15 @@
 //! The next snapshot while it is being made from the current one.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use hashbrown::HashMap;
 use http::HeaderValue;
 
 use super::{
-    broken::Broken,
+    broken::{Broken, BrokenPolicy},
     key::{Key, Problems},
     metrics::SnapshotMetrics,
     policy::{Entry, Policy, Queued},
@@ -31,37 +34,46 @@ pub struct Draft<'a> {
     last_good: Option<HashMap<Key, Arc<Policy>>>,
 }
 
-/// What is wrong with a policy: its own mistakes, and what the extensions that it names have against their
-/// configurations. Empty also where there are only warnings of the language, which are found again on demand.
-fn problems_of(policy: &Policy, registry: &Registry, host: Option<&ExtensionHost>) -> Vec<Problem> {
-    let mut problems = if policy.is_broken() {
-        policy.notes()
-    } else {
-        Vec::new()
+/// What the extensions that a policy names have against their configurations there.
+fn problems_of_extensions(
+    policy: &Policy,
+    registry: &Registry,
+    host: Option<&ExtensionHost>,
+) -> Vec<Problem> {
+    let Some(host) = host.filter(|_| policy.has_extensions()) else {
+        return Vec::new();
     };
-    if let Some(host) = host.filter(|_| policy.has_extensions()) {
-        let (routing, _) = crate::policy::read(policy.document.bytes());
-        if let Some(pipeline) = &routing.pipeline {
-            problems.extend(host.check_pipeline(registry, pipeline));
-        }
-    }
-    problems
+    let (routing, _) = crate::policy::read(policy.document.bytes());
+    let pipeline = routing.pipeline.as_deref();
+    pipeline.map_or_else(Vec::new, |pipeline| host.check_pipeline(registry, pipeline))
 }
 
-/// One line for each policy that has become broken, or is so in another way, as far as they are few.
-fn log_broken(before: &Snapshot, problems: &Problems, last_good: &HashMap<Key, Arc<Policy>>) {
-    let is_news =
-        |(key, problems): &(&Key, &Vec<Problem>)| before.broken.problems().get(*key) != Some(*problems);
-    for (key, problems) in problems.iter().filter(is_news).take(LOGGED) {
-        let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        tracing::warn!(
-            tenant = key.0.as_str(),
-            policy = key.1.as_str(),
-            problems = text.join("; "),
-            has_last_good = last_good.contains_key(key),
-            "A policy is broken: lookups get it as it is, decisions its last good version."
-        );
-    }
+/// Whether a version that was found in a tenant was broken there.
+fn was_broken(tenant: &Tenant, id: &PolicyId, policy: &Policy) -> bool {
+    tenant.errors_of(id.as_str(), policy) > 0
+}
+
+/// Whether a policy was not broken before, or in another way.
+fn is_news(before: &Snapshot, tenant: &TenantId, id: &PolicyId, now: &Arc<Policy>, known: &Broken) -> bool {
+    let Some(tenant) = before.tenants.get(tenant) else {
+        return true;
+    };
+    let was = tenant.policies.get(id).and_then(|entry| entry.found());
+    let is_same = was.is_some_and(|was| Arc::ptr_eq(was.policy, now));
+    let of_extensions = tenant.broken.get(id).map_or(&[][..], |was| &was.of_extensions);
+    !is_same || of_extensions != known.of_extensions
+}
+
+fn log_broken(tenant: &TenantId, id: &PolicyId, policy: &Arc<Policy>, known: &Broken) {
+    let problems = BrokenPolicy::new(policy.clone(), known.clone()).problems();
+    let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    tracing::warn!(
+        tenant = tenant.as_str(),
+        policy = id.as_str(),
+        problems = text.join("; "),
+        has_last_good = known.last_good.is_some(),
+        "A policy is broken: lookups get it as it is, decisions its last good version."
+    );
 }
 
 impl<'a> Draft<'a> {
@@ -75,7 +87,6 @@ impl<'a> Draft<'a> {
             extensions: base.extensions.clone(),
             problems: base.problems.clone(),
             registry: base.registry.clone(),
-            broken: base.broken.clone(),
             generation: base.generation + 1,
         };
         Self {
@@ -104,6 +115,8 @@ impl<'a> Draft<'a> {
                 size: 0,
                 bytes: 0,
                 noted: 0,
+                broken: BTreeMap::new(),
+                broken_count: 0,
                 metrics: metrics.tenant(tenant),
             })
         });
@@ -250,7 +263,7 @@ impl<'a> Draft<'a> {
                 .into_iter()
                 .flat_map(|tenant| tenant.found());
             for (policy_id, found) in policies {
-                let is_news = found.policy.is_noted() && !found.policy.is_broken();
+                let is_news = found.policy.is_noted() && found.policy.errors() == 0;
                 if !is_news || is_known(policy_id, found.policy) {
                     continue;
                 }
@@ -276,56 +289,67 @@ impl<'a> Draft<'a> {
             anew = !Arc::ptr_eq(&registry, &before.registry);
             self.next.registry = registry;
         }
-        let registry = &self.next.registry;
+        let registry = self.next.registry.clone();
         let host = host.filter(|_| !registry.is_empty() || !registry.problems().is_empty());
-        let tenants: Vec<&TenantId> = if anew {
-            self.next.tenants.keys().collect()
+        let tenants: Vec<TenantId> = if anew {
+            self.next.tenants.keys().cloned().collect()
         } else {
-            self.touched.iter().collect()
+            self.touched.iter().cloned().collect()
         };
-        let mut problems: Problems = if anew {
-            Problems::new()
-        } else {
-            let kept = before.broken.problems().iter();
-            let kept = kept.filter(|((tenant, _), _)| !self.touched.contains(tenant));
-            kept.map(|(key, problems)| (key.clone(), problems.clone()))
-                .collect()
-        };
+        let mut lines = LOGGED;
         for id in tenants {
-            let tenant = self.next.tenants.get(id).into_iter();
-            for (policy_id, of) in tenant.flat_map(|tenant| tenant.found()) {
-                let found = problems_of(of.policy, registry, host);
-                if !found.is_empty() {
-                    problems.insert((id.clone(), policy_id.clone()), found);
+            let Some(tenant) = self.next.tenants.get(&id) else {
+                continue;
+            };
+            let (mut broken, mut count) = (BTreeMap::new(), 0);
+            for (policy_id, found) in tenant.found() {
+                let of_extensions = problems_of_extensions(found.policy, &registry, host);
+                let is_broken = found.policy.errors() > 0 || errors(&of_extensions).next().is_some();
+                count += usize::from(is_broken);
+                let known = Broken {
+                    last_good: if is_broken {
+                        self.last_good_of(before, &id, policy_id, found.policy)
+                    } else {
+                        None
+                    },
+                    of_extensions,
+                };
+                if is_broken && lines > 0 && is_news(before, &id, policy_id, found.policy, &known) {
+                    lines -= 1;
+                    log_broken(&id, policy_id, found.policy, &known);
+                }
+                if !known.is_empty() {
+                    broken.insert(policy_id.clone(), known);
                 }
             }
+            if (&tenant.broken, tenant.broken_count) != (&broken, count) {
+                let tenant = self.tenant(&id);
+                (tenant.broken, tenant.broken_count) = (broken, count);
+            }
         }
-        if problems.is_empty() && before.broken.is_empty() {
-            return;
-        }
-        let last_good = problems
-            .iter()
-            .filter(|(_, problems)| errors(problems).next().is_some())
-            .filter_map(|(key, _)| Some((key.clone(), self.last_good_of(before, key)?)))
-            .collect();
-        log_broken(before, &problems, &last_good);
-        self.next.broken = Arc::new(Broken::new(problems, last_good));
     }
 
     /// The version that decisions keep of a policy that is broken now.
-    fn last_good_of(&self, before: &Snapshot, key: &Key) -> Option<Arc<Policy>> {
-        let found = |snapshot: &Snapshot| {
-            let tenant = snapshot.tenants.get(&key.0)?;
-            Some(tenant.policies.get(&key.1)?.found()?.policy.clone())
-        };
-        let from_disk = self.last_good.as_ref().and_then(|good| good.get(key));
-        let good = match from_disk.or_else(|| before.broken.last_good(key)) {
-            Some(good) => good.clone(),
-            None if before.broken.errors(key).is_none() => found(before)?,
-            None => return None,
-        };
+    fn last_good_of(
+        &self,
+        before: &Snapshot,
+        tenant: &TenantId,
+        id: &PolicyId,
+        now: &Arc<Policy>,
+    ) -> Option<Arc<Policy>> {
+        let key = (tenant.clone(), id.clone());
+        let from_disk = self.last_good.as_ref().and_then(|good| good.get(&key));
+        let good = from_disk.cloned().or_else(|| {
+            let tenant = before.tenants.get(tenant)?;
+            let found = tenant.policies.get(id)?.found()?.policy;
+            if was_broken(tenant, id, found) {
+                tenant.broken.get(id)?.last_good.clone()
+            } else {
+                Some(found.clone())
+            }
+        })?;
         // An extension that refuses today what it accepted yesterday leaves no other version.
-        (!found(&self.next).is_some_and(|now| Arc::ptr_eq(&now, &good))).then_some(good)
+        (!Arc::ptr_eq(now, &good)).then_some(good)
     }
 
     pub(super) fn finish(mut self) -> Snapshot {
@@ -337,7 +361,7 @@ impl<'a> Draft<'a> {
                 for policy in found {
                     size += 1;
                     bytes += policy.document.bytes().len();
-                    noted += usize::from(policy.is_noted() && !policy.is_broken());
+                    noted += usize::from(policy.is_noted() && policy.errors() == 0);
                 }
                 (tenant.size, tenant.bytes, tenant.noted) = (size, bytes, noted);
             }

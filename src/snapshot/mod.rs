@@ -27,7 +27,7 @@ mod state;
 mod store;
 mod tenant;
 
-pub use broken::{Broken, BrokenPolicies};
+pub use broken::{BrokenPolicies, BrokenPolicy};
 pub use draft::Draft;
 pub use freshness::{Age, Freshness, Unconfirmed, WhenExpired};
 pub use gone::Gone;

@@ -16,7 +16,7 @@ pub struct Policy {
     /// HEIR's revision of this version, where HEIR has revisions.
     pub revision: Option<u64>,
     is_noted: bool,
-    is_broken: bool,
+    errors: u16,
     has_health_check: bool,
     has_extensions: bool,
     routing: OnceLock<Box<RoutingPolicy>>,
@@ -33,7 +33,7 @@ impl Policy {
             document,
             revision,
             is_noted: !notes.is_empty(),
-            is_broken: errors(&notes).next().is_some(),
+            errors: u16::try_from(errors(&notes).count()).unwrap_or(u16::MAX),
             has_health_check,
             has_extensions: routing.pipeline.is_some(),
             routing: OnceLock::new(),
@@ -45,9 +45,9 @@ impl Policy {
         self.is_noted
     }
 
-    /// Whether a write of this document would be refused.
-    pub fn is_broken(&self) -> bool {
-        self.is_broken
+    /// For how many mistakes a write of this document would be refused, as far as they are counted.
+    pub fn errors(&self) -> usize {
+        self.errors.into()
     }
 
     /// What that is, read once more.

@@ -6,7 +6,6 @@ use hashbrown::HashMap;
 use http::HeaderValue;
 
 use super::{
-    broken::Broken,
     key::Problems,
     policy::{Found, Policy, Queued},
     provenance::{Coverage, Origin, Position},
@@ -14,7 +13,7 @@ use super::{
 };
 use crate::{
     extensions::{ExtensionRecords, Registry},
-    policy::TenantId,
+    policy::{PolicyId, TenantId},
 };
 
 /// The outcome of looking for a policy.
@@ -40,8 +39,6 @@ pub struct Snapshot {
     pub(crate) problems: Arc<Problems>,
     /// What the records, and those of the local directory, have become.
     pub(crate) registry: Arc<Registry>,
-    /// Policies that are broken, and their last good versions.
-    pub(crate) broken: Arc<Broken>,
     /// Counts publications of this process; never goes back.
     pub(crate) generation: u64,
 }
@@ -58,7 +55,6 @@ impl Snapshot {
             extensions: Arc::default(),
             problems: Arc::default(),
             registry: Arc::default(),
-            broken: Arc::default(),
             generation: 0,
         }
     }
@@ -167,8 +163,16 @@ impl Snapshot {
         &self.registry
     }
 
-    /// Policies that were taken although a write of them would be refused.
-    pub fn broken(&self) -> &Broken {
-        &self.broken
+    /// How many policies were taken although a write of them would be refused.
+    pub fn broken_count(&self) -> usize {
+        self.tenants.values().map(|tenant| tenant.broken_count).sum()
+    }
+
+    /// The last good versions of broken policies.
+    pub(crate) fn last_good(&self) -> impl Iterator<Item = (&TenantId, &PolicyId, &Arc<Policy>)> {
+        self.tenants.iter().flat_map(|(tenant, t)| {
+            let broken = t.broken.iter();
+            broken.filter_map(move |(id, broken)| Some((tenant, id, broken.last_good.as_ref()?)))
+        })
     }
 }

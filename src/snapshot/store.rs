@@ -156,7 +156,7 @@ impl SnapshotStore {
             .set(i64::try_from(noted).unwrap_or(i64::MAX));
         self.metrics
             .problems
-            .set(i64::try_from(next.problems.len() + next.broken.problems().len()).unwrap_or(i64::MAX));
+            .set(i64::try_from(next.problems.len() + next.broken_count()).unwrap_or(i64::MAX));
         self.metrics.revision.set(
             next.position
                 .revision

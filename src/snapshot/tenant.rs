@@ -1,14 +1,15 @@
 //! One tenant of a snapshot.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use hashbrown::HashMap;
 
 use super::{
+    broken::{Broken, BrokenPolicy},
     metrics::TenantMetrics,
-    policy::{Entry, Found},
+    policy::{Entry, Found, Policy},
 };
-use crate::policy::PolicyId;
+use crate::policy::{PolicyId, errors};
 
 /// One tenant's policies.
 #[derive(Debug, Clone)]
@@ -21,6 +22,10 @@ pub struct Tenant {
     pub(crate) bytes: usize,
     /// Policies among them that were taken with notes.
     pub(crate) noted: usize,
+    /// What is known of policies that are broken.
+    pub(crate) broken: BTreeMap<PolicyId, Broken>,
+    /// How many policies are broken.
+    pub(crate) broken_count: usize,
     pub(crate) metrics: Arc<TenantMetrics>,
 }
 
@@ -30,6 +35,36 @@ impl Tenant {
         self.policies
             .iter()
             .filter_map(|(id, entry)| Some((id, entry.found()?)))
+    }
+
+    /// For how many mistakes a write of this policy, which was found here, would be refused.
+    pub fn errors_of(&self, id: &str, policy: &Policy) -> usize {
+        if self.broken_count == 0 {
+            return 0;
+        }
+        let of_extensions = self
+            .broken
+            .get(id)
+            .map_or(0, |broken| errors(&broken.of_extensions).count());
+        policy.errors() + of_extensions
+    }
+
+    /// This policy, which was found here, if it is broken.
+    pub fn broken(&self, id: &str, policy: &Arc<Policy>) -> Option<BrokenPolicy> {
+        (self.errors_of(id, policy) > 0).then(|| {
+            let known = self.broken.get(id).cloned().unwrap_or_default();
+            BrokenPolicy::new(policy.clone(), known)
+        })
+    }
+
+    /// All policies that are broken, by the bytes of their ids.
+    pub fn all_broken(&self) -> Vec<(&PolicyId, BrokenPolicy)> {
+        if self.broken_count == 0 {
+            return Vec::new();
+        }
+        let policies = self.sorted().into_iter();
+        let broken = policies.filter_map(|(id, found)| Some((id, self.broken(id.as_str(), found.policy)?)));
+        broken.collect()
     }
 
     /// The policies that a lookup finds, by the bytes of their ids.
