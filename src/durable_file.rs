@@ -7,8 +7,9 @@
 
 use std::{
     fmt,
-    fs::File,
+    fs::{DirBuilder, File},
     io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -142,10 +143,36 @@ pub fn remove(path: &Path) -> io::Result<()> {
     Ok(sync_directory_of(path)?)
 }
 
-fn sync_directory_of(path: &Path) -> Result<(), ReplaceError> {
-    let dir = directory_of(path);
+/// Makes a directory and those above it that are missing, for their owner only, and waits until all of them are on the
+/// disk: a directory is where the one above it says it is. Returns those that were made, the topmost first.
+///
+/// # Errors
+/// When one cannot be made, or the one above it not be synced.
+pub fn create_dir_all(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let above = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty());
+    let mut made: Vec<PathBuf> = above
+        .take_while(|dir| !dir.is_dir())
+        .map(Path::to_owned)
+        .collect();
+    made.reverse();
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    for dir in &made {
+        sync_directory_of(dir)?;
+    }
+    Ok(made)
+}
+
+/// Waits until what was created, renamed or removed in a directory is on the disk.
+///
+/// # Errors
+/// When the directory cannot be opened or synced.
+pub fn sync_directory(dir: &Path) -> Result<(), ReplaceError> {
     let synced = File::open(dir).and_then(|dir| dir.sync_all());
     synced.map_err(ReplaceError::at(Step::SyncDirectory, dir))
+}
+
+fn sync_directory_of(path: &Path) -> Result<(), ReplaceError> {
+    sync_directory(directory_of(path))
 }
 
 fn directory_of(path: &Path) -> &Path {
@@ -239,6 +266,20 @@ mod tests {
         assert_eq!((error.step, &error.path), (Step::Create, &refused));
         fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
         assert_eq!(fs::read(closed.join("state")).unwrap(), b"old");
+    }
+
+    #[test]
+    fn a_directory_is_made_with_all_above_it_and_each_is_synced_into_the_one_above() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("state/journal");
+        let made = create_dir_all(&deep).unwrap();
+        assert_eq!(made, [dir.path().join("state"), deep.clone()]);
+        for made in &made {
+            assert_eq!(fs::metadata(made).unwrap().mode() & 0o7777, 0o700);
+        }
+        assert!(create_dir_all(&deep).unwrap().is_empty());
+        fs::write(dir.path().join("file"), "").unwrap();
+        create_dir_all(&dir.path().join("file/below")).unwrap_err();
     }
 
     #[test]

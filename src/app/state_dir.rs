@@ -3,13 +3,18 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use super::{error::BuildError, tasks::Task};
-use crate::{config::Config, refresh::DiskSnapshot, snapshot::SnapshotStore, write::Journal};
+use crate::{
+    config::Config,
+    durable_file,
+    refresh::DiskSnapshot,
+    snapshot::SnapshotStore,
+    write::{Amounts, Journal},
+};
 
 /// The directory, this process's alone.
 #[derive(Debug)]
@@ -55,11 +60,7 @@ fn lock(dir: &Path) -> Result<File, BuildError> {
         path: dir.to_owned(),
         source,
     };
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(failed)?;
+    durable_file::create_dir_all(dir).map_err(failed)?;
     let lock = match File::create(dir.join("lock")) {
         Ok(lock) => lock,
         // A disk that is read-only or full can still be read; the directory itself can be locked as well.
@@ -101,7 +102,9 @@ fn open_journal(dir: &Path) -> Result<Journal, BuildError> {
     for reason in refused {
         tracing::error!(reason, "A write in the journal cannot be read.");
     }
-    let (queued, conflicts) = journal.counts();
+    let Amounts {
+        queued, conflicts, ..
+    } = journal.amounts();
     if queued + conflicts > 0 {
         tracing::warn!(queued, conflicts, "The journal holds writes of an earlier run.");
     }

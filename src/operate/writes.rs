@@ -19,6 +19,8 @@ pub struct Journal {
     pub queued: usize,
     /// Writes that wait for an operator.
     pub conflicts: usize,
+    /// Bytes of both on the disk; `writes.max_queued_bytes` limits them.
+    pub bytes: u64,
     /// Every write in the journal.
     pub writes: Vec<WriteEntry>,
 }
@@ -44,6 +46,11 @@ pub struct WriteEntry {
     pub queued_unix_ms: u64,
     /// Queued, or in conflict and why.
     pub status: write::State,
+    /// Attempts that HEIR failed on or refused, though it was there, since the start of this process;
+    /// `writes.max_attempts` limits them.
+    pub attempts: u32,
+    /// What went wrong at the last attempt.
+    pub last_error: Option<String>,
 }
 
 /// What is to be done in HEIR.
@@ -69,11 +76,12 @@ impl Operator {
     /// Everything that is in the journal.
     pub fn writes(&self) -> Journal {
         let journal = self.writer.journal();
-        let (queued, conflicts) = journal.counts();
+        let amounts = journal.amounts();
         Journal {
             durable: journal.is_durable(),
-            queued,
-            conflicts,
+            queued: amounts.queued,
+            conflicts: amounts.conflicts,
+            bytes: amounts.bytes,
             writes: journal.entries().iter().map(WriteEntry::of).collect(),
         }
     }
@@ -89,7 +97,7 @@ impl Operator {
     /// Puts a conflicting write back into the queue, to be made over whatever HEIR has.
     ///
     /// # Errors
-    /// As [`discard_write`](Self::discard_write), and `conflict`: it is queued already.
+    /// As [`discard_write`](Self::discard_write), and `conflict`: it is queued already, or its document is lost.
     pub async fn retry_write(&self, id: EntryId) -> Result<Settled, Failure> {
         settled(self.writer.retry(id).await)
     }
@@ -102,7 +110,7 @@ fn settled(settled: Result<Entry, JournalError>) -> Result<Settled, Failure> {
             write: WriteEntry::of(&entry),
         }),
         Err(error @ JournalError::NotFound(_)) => Err(Failure::new(ErrorCode::NotFound, error.to_string())),
-        Err(error @ JournalError::StillQueued(_)) => {
+        Err(error @ (JournalError::StillQueued(_) | JournalError::Damaged { .. })) => {
             Err(Failure::new(ErrorCode::Conflict, error.to_string()))
         }
         Err(error) => {
@@ -114,8 +122,8 @@ fn settled(settled: Result<Entry, JournalError>) -> Result<Settled, Failure> {
 
 impl WriteEntry {
     fn of(entry: &Entry) -> Self {
-        let (op, document) = match &entry.operation {
-            Operation::Put(document) => (WriteOperation::Put, Some(document)),
+        let (op, stored) = match &entry.operation {
+            Operation::Put(stored) => (WriteOperation::Put, Some(stored)),
             Operation::Delete => (WriteOperation::Delete, None),
         };
         Self {
@@ -123,11 +131,13 @@ impl WriteEntry {
             tenant_id: entry.key.0.clone(),
             policy_id: entry.key.1.clone(),
             op,
-            etag: document.map(|document| document.etag().clone()),
-            bytes: document.map(|document| document.bytes().len()),
+            etag: stored.map(|stored| stored.etag.clone()),
+            bytes: stored.map(|stored| stored.bytes),
             base: entry.base.clone(),
             queued_unix_ms: entry.queued_unix_ms,
             status: entry.state.clone(),
+            attempts: entry.attempts(),
+            last_error: entry.trouble.as_ref().map(|trouble| trouble.error.clone()),
         }
     }
 }

@@ -94,6 +94,11 @@ impl Snapshot {
         self.tenants.get(tenant)?.policies.get(policy)?.heir.as_ref()
     }
 
+    /// The write that waits for HEIR, if lookups see one.
+    pub(crate) fn queued(&self, tenant: &str, policy: &str) -> Option<&Queued> {
+        self.tenants.get(tenant)?.policies.get(policy)?.queued.as_ref()
+    }
+
     /// The version that HEIR has once the waiting writes are made, and whether it then has one, as far as is known.
     /// A local file is none of HEIR's.
     pub(crate) fn in_heir(&self, tenant: &str, policy: &str) -> (Option<Arc<Policy>>, Option<bool>) {

@@ -201,7 +201,6 @@ impl SnapshotStore {
     fn put_write(&self, pins: &mut Pins, key: &Key, policy: Option<Arc<Policy>>, revision: Option<u64>) {
         pins.pin(key, revision);
         let mut draft = Draft::of(&self.current.load(), &self.metrics);
-        draft.set_queued(key, None);
         draft.set_heir(key, policy);
         self.publish(draft);
     }

@@ -22,6 +22,13 @@ pub struct WritesConfig {
     /// Most writes that wait for HEIR or for an operator; further ones are refused with 503 `journal_unavailable`.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_queued: usize,
+    /// Most bytes on the disk of the writes that wait; further ones are refused with 503 `journal_unavailable`.
+    #[schemars(range(min = 65_536, max = 1_099_511_627_776_u64))]
+    pub max_queued_bytes: u64,
+    /// Attempts of one write that HEIR fails on while it is healthy, or refuses for reasons that pass (such as 401, 403,
+    /// 404, 408), before the write is left to an operator. The pauses between them grow to a minute.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_attempts: u32,
     /// What a policy is held to when it is written.
     pub validate: Validate,
 }
@@ -41,6 +48,8 @@ impl Default for WritesConfig {
         Self {
             when_heir_down: None,
             max_queued: 10_000,
+            max_queued_bytes: 256 << 20,
+            max_attempts: 60,
             validate: Validate::Strict,
         }
     }

@@ -15,33 +15,45 @@ use crate::{
 /// The header that names a write, so that HEIR makes it once however often it is sent.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// What HEIR answers a read of a policy with: the document and its headers, or that there is none.
-pub(super) async fn read(client: &HeirClient, key: &Key) -> Result<Option<(Bytes, HeaderMap)>, HeirError> {
+/// What HEIR answers a read of a policy with.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// It is the version that was named.
+    AsNamed,
+    /// It is this document.
+    Document(Bytes, HeaderMap),
+    /// 404.
+    NotFound,
+}
+
+/// Reads a policy; the document is left out if it is the version that is named.
+pub(super) async fn read(client: &HeirClient, key: &Key, named: Option<&ETag>) -> Result<Answer, HeirError> {
     let (path, limit) = (wire::policy_path(&key.0, &key.1), client.max_answer_bytes());
+    let named = named.map(ETag::header);
     match client
         .fetch_once(
             HeirCall::Get,
             Admission::Breaker,
             &path,
-            None,
+            named.as_ref(),
             limit,
             client.timeout(),
         )
         .await
     {
-        Ok(Fetched::Changed { body, headers }) => Ok(Some((body, headers))),
-        Ok(Fetched::NotModified)
-        | Err(HeirError::Status {
+        Ok(Fetched::Changed { body, headers }) => Ok(Answer::Document(body, headers)),
+        Ok(Fetched::NotModified) => Ok(Answer::AsNamed),
+        Err(HeirError::Status {
             status: StatusCode::NOT_FOUND,
             ..
-        }) => Ok(None),
+        }) => Ok(Answer::NotFound),
         Err(error) => Err(error),
     }
 }
 
 /// The version of a policy that HEIR has at this moment.
 pub(super) async fn version(client: &HeirClient, key: &Key) -> Result<Option<Arc<Policy>>, HeirError> {
-    let Some((body, headers)) = read(client, key).await? else {
+    let Answer::Document(body, headers) = read(client, key, None).await? else {
         return Ok(None);
     };
     let document = PolicyDocument::parse_tagged(body, Fetched::etag(&headers))

@@ -3,188 +3,92 @@
 //! One file per write, named by its number: written to another name, synced, renamed, directory synced, and only
 //! then acknowledged. So a process that is killed at any point leaves each write whole or not at all, and a file
 //! that was damaged costs that one write, which is moved aside and reported.
+//!
+//! Documents stay on the disk. Memory has what is needed to order the writes, and it is what counts while the process
+//! lives: where the disk refuses a change, as when it is full, memory goes on and the disk follows once it can. A start
+//! that finds the disk behind tries again what was done, which HEIR's version then shows.
 
 use std::{
-    collections::{BTreeMap, HashSet},
-    fs, io,
-    path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    collections::{BTreeSet, HashMap},
+    io,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-
-use crate::{
-    clock::now,
-    durable_file,
-    policy::{ETag, PolicyDocument},
-    snapshot::Key,
+use super::{
+    config::WritesConfig,
+    entry::{
+        Base, Entry, EntryId, JournalError, Left, Operation, Reason, State, Stored, Trouble, Unreadable,
+    },
+    journal_files,
+    pending::{Amounts, Pending},
 };
-
-const FORMAT: u32 = 1;
-
-/// A write's number; later writes have higher ones, also over restarts.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
-)]
-#[serde(transparent)]
-#[schemars(rename = "WriteId")]
-pub struct EntryId(pub u64);
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Operation {
-    /// Store this document.
-    Put(PolicyDocument),
-    /// Delete the policy.
-    Delete,
-}
-
-/// What the writer believed HEIR to have.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(rename = "WriteBase")]
-pub enum Base {
-    /// This version.
-    Document(ETag),
-    /// The result of an earlier write that waits as well.
-    Entry(EntryId),
-    /// Nothing.
-    Absent,
-    /// It was not known.
-    Unknown,
-    /// Whatever it has: an operator said so.
-    Any,
-}
-
-/// Why a write waits for an operator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(rename = "ConflictReason")]
-pub enum Reason {
-    /// Another writer changed the policy in HEIR in the meantime; HEIR's version is kept.
-    ChangedInHeir,
-    /// HEIR does not take it.
-    RefusedByHeir,
-    /// HEIR had acknowledged it and lost it when it was restored from a backup.
-    LostInRestore,
-}
-
-/// Where a write stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case", tag = "state")]
-#[schemars(rename = "WriteState")]
-pub enum State {
-    /// It waits for HEIR.
-    Queued,
-    /// It waits for an operator; `detail` is for a person.
-    Conflict {
-        /// Why it waits.
-        reason: Reason,
-        /// A sentence for a person.
-        detail: String,
-    },
-}
-
-/// One write.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// Its number.
-    pub id: EntryId,
-    /// The policy.
-    pub key: Key,
-    /// What is to be done.
-    pub operation: Operation,
-    /// What the writer believed HEIR to have.
-    pub base: Base,
-    /// Sent with every attempt, so that HEIR makes the write once.
-    pub idempotency_key: String,
-    /// When it was queued.
-    pub queued_unix_ms: u64,
-    /// Where it stands.
-    pub state: State,
-}
-
-/// Why the journal cannot do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum JournalError {
-    /// There is no such write.
-    #[error("there is no write with the id {}", .0.0)]
-    NotFound(EntryId),
-    /// The write is no conflict.
-    #[error("the write {} still waits for HEIR", .0.0)]
-    StillQueued(EntryId),
-    /// There are as many writes as the configuration allows.
-    #[error("the journal has reached its limit of {0} writes")]
-    Full(usize),
-    /// The disk refused.
-    #[error("the journal cannot be written")]
-    Write(#[source] io::Error),
-    /// The directory cannot be read at the start.
-    #[error("the journal in {path} cannot be read")]
-    Open {
-        /// The directory.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl JournalError {
-    /// The error and its cause in one line.
-    pub fn chain(&self) -> String {
-        crate::telemetry::chain(self)
-    }
-}
-
-/// A file's first line; what a PUT stores follows it.
-#[derive(Debug, Serialize, Deserialize)]
-struct Header {
-    format: u32,
-    /// Of the JSON of `write` and the document, in hex.
-    sha256: String,
-    write: Box<serde_json::value::RawValue>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Write {
-    id: EntryId,
-    tenant_id: crate::policy::TenantId,
-    policy_id: crate::policy::PolicyId,
-    op: Op,
-    etag: Option<ETag>,
-    base: Base,
-    idempotency_key: String,
-    queued_unix_ms: u64,
-    state: State,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Op {
-    Put,
-    /// Delete the policy.
-    Delete,
-}
+use crate::{clock::now, durable_file, policy::PolicyDocument, snapshot::Key};
 
 /// All writes that are not done.
 #[derive(Debug)]
 pub struct Journal {
     /// `None`: nothing outlives the process, so nothing may be acknowledged as queued.
     dir: Option<Arc<Path>>,
-    limit: AtomicUsize,
     inner: Mutex<Inner>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
-    entries: BTreeMap<EntryId, Entry>,
+    pending: Pending,
     last: u64,
+    /// Writes that are being written, and their bytes.
+    coming: usize,
+    coming_bytes: u64,
+    most: usize,
+    most_bytes: u64,
+    /// Writes that no file has yet, with their documents.
+    unwritten: HashMap<EntryId, Option<PolicyDocument>>,
+    /// Writes that the disk does not have as memory has them.
+    unsaved: BTreeSet<EntryId>,
+    /// Writes that are done and whose files could not be removed.
+    unremoved: BTreeSet<EntryId>,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        let config = WritesConfig::default();
+        Self {
+            pending: Pending::default(),
+            last: 0,
+            coming: 0,
+            coming_bytes: 0,
+            most: config.max_queued,
+            most_bytes: config.max_queued_bytes,
+            unwritten: HashMap::new(),
+            unsaved: BTreeSet::new(),
+            unremoved: BTreeSet::new(),
+        }
+    }
+}
+
+impl Inner {
+    fn take(&mut self, id: EntryId) -> Option<Entry> {
+        self.unwritten.remove(&id);
+        self.unsaved.remove(&id);
+        self.pending.take(id)
+    }
+}
+
+/// A write that HEIR has not seen.
+#[derive(Debug)]
+pub(super) struct NewWrite {
+    pub(super) key: Key,
+    /// `None`: a deletion.
+    pub(super) document: Option<PolicyDocument>,
+    /// What HEIR is believed to have where no other write of the policy waits.
+    pub(super) base: Base,
+    pub(super) idempotency_key: String,
+    /// Whether it can take the place of the write before it: it was accepted whatever that one had made.
+    pub(super) replaces: bool,
+    /// It was sent, and what came of it is not known.
+    pub(super) may_be_in_heir: bool,
 }
 
 impl Journal {
@@ -192,72 +96,39 @@ impl Journal {
     pub fn in_memory() -> Self {
         Self {
             dir: None,
-            limit: AtomicUsize::new(10_000),
             inner: Mutex::default(),
         }
     }
 
     /// Opens the journal of a state directory. Damaged files are moved aside; what they were is said in sentences.
+    ///
+    /// # Errors
+    /// When the directory is there and cannot be read.
     pub fn open(state_dir: &Path) -> Result<(Self, Vec<String>), JournalError> {
         let dir = state_dir.join("journal");
-        let failed = |source| JournalError::Open {
-            path: dir.clone(),
-            source,
-        };
-        if let Err(error) = fs::create_dir_all(&dir) {
+        if let Err(error) = durable_file::create_dir_all(&dir) {
             // Nothing can be kept, so nothing is taken; lookups go on.
             return Ok((
                 Self::in_memory(),
                 vec![format!("{} cannot be made: {error}", dir.display())],
             ));
         }
-        let (mut inner, mut refused) = (Inner::default(), Vec::new());
-        for file in fs::read_dir(&dir).map_err(failed)? {
-            let path = file.map_err(failed)?.path();
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            if name.starts_with('.') {
-                // Left over from a write that was never acknowledged.
-                if let Err(error) = fs::remove_file(&path) {
-                    refused.push(format!("{} cannot be removed: {error}", path.display()));
-                }
-                continue;
-            }
-            let Some((number, kind)) = name
-                .split_once('.')
-                .and_then(|(number, kind)| Some((number.parse::<u64>().ok()?, kind)))
-            else {
-                continue;
-            };
-            // A number is not used again even if its file is damaged, or was when an earlier run found it.
-            inner.last = inner.last.max(number);
-            if kind != "write" {
-                continue;
-            }
-            match read(&path) {
-                Ok(entry) => {
-                    inner.entries.insert(entry.id, entry);
-                }
-                Err(reason) => {
-                    let aside = path.with_extension("damaged");
-                    let moved = fs::rename(&path, &aside);
-                    let moved = moved.map_or_else(
-                        |error| error.to_string(),
-                        |()| format!("moved to {}", aside.display()),
-                    );
-                    refused.push(format!("{} is damaged ({reason}); {moved}", path.display()));
-                }
-            }
+        let found = journal_files::open(&dir).map_err(|source| JournalError::Open {
+            path: dir.clone(),
+            source,
+        })?;
+        let mut inner = Inner {
+            last: found.last,
+            ..Inner::default()
+        };
+        for entry in found.entries.into_values() {
+            inner.pending.insert(entry);
         }
         let journal = Self {
             dir: Some(dir.into()),
-            limit: AtomicUsize::new(10_000),
             inner: Mutex::new(inner),
         };
-        Ok((journal, refused))
+        Ok((journal, found.refused))
     }
 
     /// Whether what it takes outlives the process.
@@ -265,8 +136,9 @@ impl Journal {
         self.dir.is_some()
     }
 
-    pub(super) fn set_limit(&self, limit: usize) {
-        self.limit.store(limit, Relaxed);
+    pub(super) fn set_limits(&self, writes: usize, bytes: u64) {
+        let mut inner = self.lock();
+        (inner.most, inner.most_bytes) = (writes, bytes);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -275,61 +147,34 @@ impl Journal {
 
     /// All writes, oldest first.
     pub fn entries(&self) -> Vec<Entry> {
-        self.lock().entries.values().cloned().collect()
+        self.lock().pending.all().cloned().collect()
     }
 
-    /// The writes that wait for HEIR, oldest first.
-    pub fn queued(&self) -> Vec<Entry> {
-        self.lock()
-            .entries
-            .values()
-            .filter(|entry| entry.state == State::Queued)
-            .cloned()
-            .collect()
+    /// How many wait for HEIR, how many for an operator, and how much they take.
+    pub fn amounts(&self) -> Amounts {
+        self.lock().pending.amounts()
     }
 
-    /// How many wait for HEIR, and how many for an operator.
-    pub fn counts(&self) -> (usize, usize) {
+    /// The newest waiting write of each policy.
+    pub(super) fn newest_of_each(&self) -> Vec<Entry> {
+        self.lock().pending.newest_of_each().cloned().collect()
+    }
+
+    /// The write to try now: none that rests, nor one behind it for the same policy. The oldest that has had no trouble,
+    /// or else one that has had the least, so that all have their turn. Without one, when the first rest ends.
+    pub(super) fn next_queued(&self, now: Instant) -> (Option<Entry>, Option<Instant>) {
         let inner = self.lock();
-        let queued = inner
-            .entries
-            .values()
-            .filter(|entry| entry.state == State::Queued)
-            .count();
-        (queued, inner.entries.len() - queued)
-    }
-
-    /// The oldest write that may be tried: none that rests, nor one behind it for the same policy.
-    pub(super) fn next_queued(&self, rests: impl Fn(EntryId) -> bool) -> Option<Entry> {
-        let inner = self.lock();
-        let mut behind = HashSet::new();
-        let queued = inner
-            .entries
-            .values()
-            .filter(|entry| entry.state == State::Queued);
-        for entry in queued {
-            if rests(entry.id) {
-                behind.insert(&entry.key);
-            } else if !behind.contains(&entry.key) {
-                return Some(entry.clone());
-            }
-        }
-        None
+        let (entry, first_end) = inner.pending.next(now);
+        (entry.cloned(), first_end)
     }
 
     pub(super) fn has_queued(&self, key: &Key) -> bool {
-        self.last_queued(key).is_some()
+        self.lock().pending.newest(key).is_some()
     }
 
     /// The newest write that waits for this policy.
-    pub(super) fn last_queued(&self, key: &Key) -> Option<EntryId> {
-        let inner = self.lock();
-        inner
-            .entries
-            .values()
-            .rev()
-            .find(|entry| entry.state == State::Queued && entry.key == *key)
-            .map(|entry| entry.id)
+    pub(super) fn newest_queued(&self, key: &Key) -> Option<Entry> {
+        self.lock().pending.newest(key).cloned()
     }
 
     /// A write by its number.
@@ -338,83 +183,149 @@ impl Journal {
     /// When there is none.
     pub fn find(&self, id: EntryId) -> Result<Entry, JournalError> {
         self.lock()
-            .entries
-            .get(&id)
+            .pending
+            .get(id)
             .cloned()
             .ok_or(JournalError::NotFound(id))
     }
 
-    /// Takes a write that HEIR has not seen. When this returns, it outlives the process.
-    pub(super) async fn append(
-        &self,
-        key: Key,
-        operation: Operation,
-        base: Base,
-        idempotency_key: String,
-    ) -> Result<Entry, JournalError> {
-        self.add(key, operation, base, idempotency_key, State::Queued)
-            .await
+    /// The document of a PUT, from the disk.
+    pub(super) fn read_document(&self, id: EntryId) -> Result<PolicyDocument, Unreadable> {
+        match &self.dir {
+            Some(dir) => journal_files::read_document(dir, id),
+            None => Err(Unreadable::Lost("it was not kept".into())),
+        }
     }
 
-    /// Takes a write that HEIR has lost, for the operator.
+    /// As [`read_document`](Self::read_document), without holding up other tasks.
+    pub(super) async fn document(&self, id: EntryId) -> Result<PolicyDocument, Unreadable> {
+        if let Some(Some(document)) = self.lock().unwritten.get(&id) {
+            return Ok(document.clone());
+        }
+        let Some(dir) = self.dir.clone() else {
+            return Err(Unreadable::Lost("it was not kept".into()));
+        };
+        match tokio::task::spawn_blocking(move || journal_files::read_document(&dir, id)).await {
+            Ok(read) => read,
+            Err(error) => Err(io::Error::other(error).into()),
+        }
+    }
+
+    /// Takes a write that HEIR has not seen. When this returns, it outlives the process. The caller holds the policy's
+    /// lock, so that no write of the policy is under way.
+    pub(super) async fn append(&self, new: NewWrite) -> Result<Entry, JournalError> {
+        let document = new.document;
+        let (mut entry, replaced) = {
+            let mut inner = self.lock();
+            inner.last += 1;
+            let id = EntryId(inner.last);
+            let before = inner.pending.newest(&new.key);
+            let replaced = before
+                .filter(|before| new.replaces && !before.may_be_in_heir && before.base != Base::Any)
+                .cloned();
+            let (base, on_top_of, replaces_from) = match (&replaced, before) {
+                (Some(replaced), _) => (
+                    replaced.base.clone(),
+                    replaced.on_top_of.clone(),
+                    replaced.replaces_from,
+                ),
+                (None, Some(before)) => (Base::Entry(before.id), Some(Left::by(&before.operation)), id),
+                (None, None) => (new.base, None, id),
+            };
+            let entry = Entry {
+                id,
+                key: new.key,
+                operation: operation(document.as_ref()),
+                base,
+                on_top_of,
+                replaces_from,
+                idempotency_key: new.idempotency_key,
+                queued_unix_ms: now().unix_ms,
+                state: State::Queued,
+                file_bytes: 0,
+                may_be_in_heir: new.may_be_in_heir,
+                trouble: None,
+            };
+            (entry, replaced)
+        };
+        let bytes = document.map_or_else(Default::default, |document| document.bytes().clone());
+        let line = journal_files::first_line(&entry, &bytes).map_err(JournalError::Write)?;
+        entry.file_bytes = (line.len() + bytes.len()) as u64;
+        self.reserve(&entry, replaced.as_ref())?;
+        let id = entry.id;
+        let written = self
+            .on_disk(move |dir| journal_files::write(dir, id, &line, &bytes))
+            .await;
+        {
+            let mut inner = self.lock();
+            inner.coming -= 1;
+            inner.coming_bytes -= entry.file_bytes;
+            written?;
+            inner.pending.insert(entry.clone());
+            if let Some(replaced) = &replaced {
+                inner.take(replaced.id);
+            }
+        }
+        if let Some(replaced) = replaced {
+            self.remove_files(replaced.id).await;
+        }
+        Ok(entry)
+    }
+
+    /// Counts a write that is about to be written, if there is room for it.
+    fn reserve(&self, entry: &Entry, replaced: Option<&Entry>) -> Result<(), JournalError> {
+        let mut inner = self.lock();
+        let count = inner.pending.len() + inner.coming - usize::from(replaced.is_some());
+        if count >= inner.most {
+            return Err(JournalError::Full(inner.most));
+        }
+        let freed = replaced.map_or(0, |replaced| replaced.file_bytes);
+        let bytes = inner.pending.bytes() + inner.coming_bytes - freed;
+        if bytes + entry.file_bytes > inner.most_bytes {
+            return Err(JournalError::FullOfBytes(inner.most_bytes));
+        }
+        inner.coming += 1;
+        inner.coming_bytes += entry.file_bytes;
+        Ok(())
+    }
+
+    /// Takes a write that HEIR has lost, for the operator. A write that was acknowledged can only be kept: what limits
+    /// refuse is to acknowledge another, and where the disk refuses, memory keeps it until the disk can.
     pub(super) async fn append_lost(
         &self,
         key: Key,
-        operation: Operation,
+        document: Option<PolicyDocument>,
         detail: String,
-    ) -> Result<Entry, JournalError> {
-        let state = State::Conflict {
-            reason: Reason::LostInRestore,
-            detail,
-        };
-        self.add(
-            key,
-            operation,
-            Base::Unknown,
-            format!("{:032x}", fastrand::u128(..)),
-            state,
-        )
-        .await
-    }
-
-    async fn add(
-        &self,
-        key: Key,
-        operation: Operation,
-        base: Base,
-        idempotency_key: String,
-        state: State,
-    ) -> Result<Entry, JournalError> {
-        let id = {
+    ) -> Entry {
+        let entry = {
             let mut inner = self.lock();
-            let limit = self.limit.load(Relaxed);
-            // A write that was acknowledged can only be kept; what is refused is to acknowledge another.
-            if state == State::Queued && inner.entries.len() >= limit {
-                return Err(JournalError::Full(limit));
-            }
             inner.last += 1;
-            EntryId(inner.last)
+            let id = EntryId(inner.last);
+            let entry = Entry {
+                id,
+                key,
+                operation: operation(document.as_ref()),
+                base: Base::Unknown,
+                on_top_of: None,
+                replaces_from: id,
+                idempotency_key: new_idempotency_key(),
+                queued_unix_ms: now().unix_ms,
+                state: State::Conflict {
+                    reason: Reason::LostInRestore,
+                    detail,
+                },
+                file_bytes: document
+                    .as_ref()
+                    .map_or(0, |document| document.bytes().len() as u64),
+                may_be_in_heir: false,
+                trouble: None,
+            };
+            inner.unwritten.insert(id, document);
+            inner.pending.insert(entry.clone());
+            entry
         };
-        let entry = Entry {
-            id,
-            key,
-            operation,
-            base,
-            idempotency_key,
-            queued_unix_ms: now().unix_ms,
-            state,
-        };
-        self.keep(entry).await
-    }
-
-    async fn keep(&self, entry: Entry) -> Result<Entry, JournalError> {
-        self.on_disk({
-            let entry = entry.clone();
-            move |dir| write(dir, &entry)
-        })
-        .await?;
-        self.lock().entries.insert(entry.id, entry.clone());
-        Ok(entry)
+        self.save(entry.id).await;
+        entry
     }
 
     async fn on_disk(
@@ -430,137 +341,202 @@ impl Journal {
         }
     }
 
-    /// Forgets a write that is done, or given up.
-    pub(super) async fn remove(&self, id: EntryId) -> Result<Entry, JournalError> {
-        let entry = self.find(id)?;
-        self.on_disk(move |dir| durable_file::remove(&path_of(dir, id)))
-            .await?;
-        self.lock().entries.remove(&id);
+    /// Writes what is new about a write.
+    async fn persist(&self, entry: Entry) -> Result<(), JournalError> {
+        let unwritten = self.lock().unwritten.get(&entry.id).cloned();
+        let id = entry.id;
+        self.on_disk(move |dir| match unwritten {
+            None => journal_files::write_state(dir, &entry),
+            Some(document) => {
+                let bytes = document.map_or_else(Default::default, |document| document.bytes().clone());
+                let line = journal_files::first_line(&entry, &bytes)?;
+                journal_files::write(dir, entry.id, &line, &bytes)
+            }
+        })
+        .await?;
+        if self.dir.is_some() {
+            self.lock().unwritten.remove(&id);
+        }
+        Ok(())
+    }
+
+    /// Brings the disk to what memory has of a write; at the next occasion if it cannot be done now.
+    async fn save(&self, id: EntryId) {
+        let Ok(entry) = self.find(id) else { return };
+        let saved = self.persist(entry).await;
+        let mut inner = self.lock();
+        match saved {
+            Ok(()) => {
+                inner.unsaved.remove(&id);
+            }
+            Err(error) => {
+                if inner.pending.get(id).is_some() && inner.unsaved.insert(id) {
+                    tracing::error!(
+                        error = error.chain(),
+                        id = id.0,
+                        "The journal cannot be written; memory goes on, and the disk follows once it can."
+                    );
+                }
+            }
+        }
+    }
+
+    /// Removes the files of a write that is done; at the next occasion if it cannot be done now.
+    async fn remove_files(&self, id: EntryId) {
+        let removed = self.on_disk(move |dir| journal_files::remove(dir, id)).await;
+        let mut inner = self.lock();
+        match removed {
+            Ok(()) => {
+                inner.unremoved.remove(&id);
+            }
+            Err(error) => {
+                if inner.unremoved.insert(id) {
+                    tracing::error!(
+                        error = error.chain(),
+                        id = id.0,
+                        "The file of a write that is done cannot be removed yet."
+                    );
+                }
+            }
+        }
+    }
+
+    /// Whether the disk is behind.
+    pub(super) fn is_behind(&self) -> bool {
+        let inner = self.lock();
+        !inner.unsaved.is_empty() || !inner.unremoved.is_empty()
+    }
+
+    /// Does on the disk what could not be done before.
+    pub(super) async fn catch_up(&self) {
+        let (unremoved, unsaved) = {
+            let inner = self.lock();
+            (inner.unremoved.clone(), inner.unsaved.clone())
+        };
+        for id in unremoved {
+            self.remove_files(id).await;
+        }
+        for id in unsaved {
+            self.save(id).await;
+        }
+    }
+
+    /// Forgets a write that is done. Those that were made on top of it now stand on `base`.
+    pub(super) async fn done(&self, id: EntryId, base: Base) {
+        let dependents = {
+            let mut inner = self.lock();
+            match inner.take(id) {
+                Some(taken) => inner.pending.stand_on(&taken, &base, None),
+                None => Vec::new(),
+            }
+        };
+        // Room first: what comes then may need it.
+        self.remove_files(id).await;
+        for dependent in dependents {
+            self.save(dependent).await;
+        }
+    }
+
+    /// Gives a write up. Those that were made on top of it now stand on what it stood on.
+    pub(super) async fn discard(&self, id: EntryId) -> Result<Entry, JournalError> {
+        self.find(id)?;
+        self.on_disk(move |dir| journal_files::remove(dir, id)).await?;
+        let (entry, dependents) = {
+            let mut inner = self.lock();
+            let entry = inner.take(id).ok_or(JournalError::NotFound(id))?;
+            let dependents = inner
+                .pending
+                .stand_on(&entry, &entry.base, entry.on_top_of.as_ref());
+            (entry, dependents)
+        };
+        for dependent in dependents {
+            self.save(dependent).await;
+        }
         Ok(entry)
     }
 
     /// Leaves a write to the operator.
-    pub(super) async fn set_conflict(
-        &self,
-        id: EntryId,
-        reason: Reason,
-        detail: String,
-    ) -> Result<Entry, JournalError> {
-        let entry = self.find(id)?;
-        self.keep(Entry {
-            state: State::Conflict { reason, detail },
-            ..entry
-        })
-        .await
+    pub(super) async fn set_conflict(&self, id: EntryId, reason: Reason, detail: String) {
+        let changed = self
+            .lock()
+            .pending
+            .change(id, |entry| entry.state = State::Conflict { reason, detail });
+        if changed.is_some() {
+            self.save(id).await;
+        }
     }
 
     /// Puts a conflict back into the queue, to be made over whatever HEIR has.
     pub(super) async fn requeue(&self, id: EntryId) -> Result<Entry, JournalError> {
-        let entry = self.find(id)?;
-        if entry.state == State::Queued {
+        let before = self.find(id)?;
+        if before.state == State::Queued {
             return Err(JournalError::StillQueued(id));
         }
-        // HEIR may have answered the old key with its refusal.
-        let idempotency_key = format!("{:032x}", fastrand::u128(..));
-        self.keep(Entry {
+        if matches!(before.operation, Operation::Put(_)) {
+            self.document(id).await.map_err(|reason| JournalError::Damaged {
+                id,
+                reason: reason.to_string(),
+            })?;
+        }
+        let after = Entry {
             state: State::Queued,
             base: Base::Any,
-            idempotency_key,
-            ..entry
-        })
-        .await
+            on_top_of: None,
+            // HEIR may have answered the old key with its refusal.
+            idempotency_key: new_idempotency_key(),
+            trouble: None,
+            ..before
+        };
+        self.persist(after.clone()).await?;
+        self.lock()
+            .pending
+            .change(id, |entry| *entry = after)
+            .ok_or(JournalError::NotFound(id))
     }
 
-    /// A write that others were based on has been made: HEIR now has this version.
-    pub(super) async fn rebase(&self, done: EntryId, base: Base) -> Result<(), JournalError> {
-        let dependents: Vec<Entry> = self
-            .lock()
-            .entries
-            .values()
-            .filter(|entry| entry.base == Base::Entry(done))
-            .cloned()
-            .collect();
-        for entry in dependents {
-            self.keep(Entry {
-                base: base.clone(),
-                ..entry
-            })
-            .await?;
+    /// Notes on the disk which version of HEIR's a write whose base is [`Base::Any`] is about to replace, so that a
+    /// start after a crash does not take it for permission to replace a later one.
+    pub(super) async fn pin(&self, id: EntryId, base: Base) {
+        let Ok(entry) = self.find(id) else { return };
+        if let Err(error) = self.persist(Entry { base, ..entry }).await {
+            tracing::error!(error = error.chain(), id = id.0, "The journal cannot be written.");
         }
-        Ok(())
+    }
+
+    /// HEIR may have a write from here on, whatever is heard of it.
+    pub(super) fn note_sent(&self, id: EntryId) {
+        // One that is gone needs no note.
+        let _gone = self
+            .lock()
+            .pending
+            .change(id, |entry| entry.may_be_in_heir = true);
+    }
+
+    /// An attempt has failed.
+    pub(super) fn note_trouble(&self, id: EntryId, trouble: Trouble) {
+        let _gone = self
+            .lock()
+            .pending
+            .change(id, |entry| entry.trouble = Some(trouble));
+    }
+
+    /// HEIR takes writes again: none rests any longer for what it said before.
+    pub(super) fn end_rests(&self) {
+        self.lock().pending.end_rests();
     }
 }
 
-fn path_of(dir: &Path, id: EntryId) -> PathBuf {
-    dir.join(format!("{:020}.write", id.0))
-}
-
-fn write(dir: &Path, entry: &Entry) -> io::Result<()> {
-    use io::Write as _;
-    let (op, etag, document) = match &entry.operation {
-        Operation::Put(document) => (Op::Put, Some(document.etag().clone()), document.bytes().clone()),
-        Operation::Delete => (Op::Delete, None, Bytes::new()),
-    };
-    let write = Write {
-        id: entry.id,
-        tenant_id: entry.key.0.clone(),
-        policy_id: entry.key.1.clone(),
-        op,
-        etag,
-        base: entry.base.clone(),
-        idempotency_key: entry.idempotency_key.clone(),
-        queued_unix_ms: entry.queued_unix_ms,
-        state: entry.state.clone(),
-    };
-    let write = serde_json::value::to_raw_value(&write)?;
-    let header = Header {
-        format: FORMAT,
-        sha256: checksum(write.get(), &document),
-        write,
-    };
-    durable_file::replace(&path_of(dir, entry.id), ".write", |file| {
-        serde_json::to_writer(&mut *file, &header)?;
-        file.write_all(b"\n")?;
-        file.write_all(&document)
-    })?;
-    Ok(())
-}
-
-fn checksum(write: &str, document: &[u8]) -> String {
-    let mut digest = Sha256::new();
-    digest.update(write.as_bytes());
-    digest.update(document);
-    hex::encode(digest.finalize())
-}
-
-fn read(path: &Path) -> Result<Entry, String> {
-    let content = Bytes::from(fs::read(path).map_err(|error| error.to_string())?);
-    let end = content
-        .iter()
-        .position(|byte| *byte == b'\n')
-        .ok_or("it has no header")?;
-    let header: Header = serde_json::from_slice(&content[..end]).map_err(|error| error.to_string())?;
-    if header.format != FORMAT {
-        return Err(format!("format {} is not known", header.format));
-    }
-    let document = content.slice(end + 1..);
-    if checksum(header.write.get(), &document) != header.sha256 {
-        return Err("its checksum is not that of its content".into());
-    }
-    let write: Write = serde_json::from_str(header.write.get()).map_err(|error| error.to_string())?;
-    let operation = match write.op {
-        Op::Put => Operation::Put(PolicyDocument::trusted(document, write.etag)),
-        Op::Delete => Operation::Delete,
-    };
-    Ok(Entry {
-        id: write.id,
-        key: (write.tenant_id, write.policy_id),
-        operation,
-        base: write.base,
-        idempotency_key: write.idempotency_key,
-        queued_unix_ms: write.queued_unix_ms,
-        state: write.state,
+fn operation(document: Option<&PolicyDocument>) -> Operation {
+    document.map_or(Operation::Delete, |document| {
+        Operation::Put(Stored {
+            etag: document.etag().clone(),
+            bytes: document.bytes().len(),
+        })
     })
+}
+
+pub(super) fn new_idempotency_key() -> String {
+    format!("{:032x}", fastrand::u128(..))
 }
 
 #[cfg(test)]

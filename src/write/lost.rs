@@ -1,6 +1,6 @@
 //! The writes that HEIR had acknowledged and has lost, because it was restored from a backup.
 
-use super::{journal::Operation, writer::Writer};
+use super::writer::Writer;
 use crate::refresh::Restored;
 
 impl Writer {
@@ -14,29 +14,20 @@ impl Writer {
                 continue;
             }
             let known = restored.before.heir(lost.key.0.as_str(), lost.key.1.as_str());
-            let operation = match known {
-                Some(policy) if lost.effect.is_some() => Operation::Put(policy.document.clone()),
-                _ => Operation::Delete,
-            };
+            let document = known
+                .filter(|_| lost.effect.is_some())
+                .map(|policy| policy.document.clone());
             let detail = "HEIR was restored from a backup that is older than this write".to_owned();
-            match self
-                .journal
-                .append_lost(lost.key.clone(), operation, detail)
-                .await
-            {
-                Ok(entry) => {
-                    self.ledger.forget(&lost);
-                    self.metrics.write("conflict");
-                    let (tenant, policy) = (lost.key.0.as_str(), lost.key.1.as_str());
-                    tracing::error!(
-                        id = entry.id.0,
-                        tenant,
-                        policy,
-                        "HEIR has lost a write that it had acknowledged; see /admin/writes."
-                    );
-                }
-                Err(error) => tracing::error!(error = error.chain(), "A lost write cannot be kept."),
-            }
+            let entry = self.journal.append_lost(lost.key.clone(), document, detail).await;
+            self.ledger.forget(&lost);
+            self.metrics.write("conflict");
+            let (tenant, policy) = (lost.key.0.as_str(), lost.key.1.as_str());
+            tracing::error!(
+                id = entry.id.0,
+                tenant,
+                policy,
+                "HEIR has lost a write that it had acknowledged; see /admin/writes."
+            );
         }
         self.count();
         tracing::warn!(

@@ -12,6 +12,8 @@ pub struct WriteMetrics {
     pub journal_depth: IntGauge,
     /// Writes that wait for an operator.
     pub journal_conflicts: IntGauge,
+    /// Bytes of all that waits.
+    pub journal_bytes: IntGauge,
 }
 
 impl WriteMetrics {
@@ -32,6 +34,11 @@ impl WriteMetrics {
                 r,
                 "beamline_sidecar_journal_conflicts",
                 "Writes that wait for an operator.",
+            )?,
+            journal_bytes: gauge(
+                r,
+                "beamline_sidecar_journal_bytes",
+                "Bytes on the disk of the writes that wait.",
             )?,
         })
     }

@@ -9,13 +9,17 @@
 //!  journal ─► replay ─► HEIR        settle: the operator's part        lost: what a restored HEIR has forgotten
 //! ```
 
+mod absence;
 mod check;
 mod config;
+mod entry;
 mod heir_policy;
 mod journal;
+mod journal_files;
 mod ledger;
 mod lost;
 mod metrics;
+mod pending;
 mod replay;
 mod request;
 mod settle;
@@ -23,9 +27,11 @@ mod writer;
 
 pub use check::invalid_policy;
 pub use config::{Validate, WhenHeirDown, WritesConfig};
+pub use entry::{Base, Entry, EntryId, JournalError, Operation, Reason, State, Stored, Trouble};
 pub use heir_policy::IDEMPOTENCY_KEY;
-pub use journal::{Base, Entry, EntryId, Journal, JournalError, Operation, Reason, State};
+pub use journal::Journal;
 pub use ledger::Ledger;
 pub use metrics::WriteMetrics;
+pub use pending::Amounts;
 pub use request::{Change, Effect, Made, Precondition, Versions, WriteOutcome, WriteRequest};
 pub use writer::Writer;

@@ -1,7 +1,7 @@
 //! What an operator may do with a write that is stuck.
 
 use super::{
-    journal::{Entry, EntryId, JournalError},
+    entry::{Entry, EntryId, JournalError},
     writer::Writer,
 };
 
@@ -13,10 +13,8 @@ impl Writer {
     pub async fn discard(&self, id: EntryId) -> Result<Entry, JournalError> {
         let entry = self.journal.find(id)?;
         let _one_at_a_time = self.lock(&entry.key).lock().await;
-        let entry = self.journal.remove(id).await?;
-        // What was queued on top of it now stands on what it stood on.
-        self.journal.rebase(id, entry.base.clone()).await?;
-        self.show_newest(&entry.key);
+        let entry = self.journal.discard(id).await?;
+        self.show_newest(&entry.key).await;
         self.metrics.write("discarded");
         self.count();
         tracing::info!(
@@ -36,7 +34,7 @@ impl Writer {
         let entry = self.journal.find(id)?;
         let _one_at_a_time = self.lock(&entry.key).lock().await;
         let entry = self.journal.requeue(id).await?;
-        self.show_newest(&entry.key);
+        self.show_newest(&entry.key).await;
         self.count();
         self.replay_wanted.notify_one();
         Ok(entry)

@@ -4,7 +4,7 @@ use std::{
     hash::BuildHasher,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
 };
 
@@ -12,12 +12,15 @@ use http::{HeaderMap, StatusCode, header};
 use tokio::{sync::Notify, task::JoinError};
 
 use super::{
+    absence,
     check::{check, check_extensions},
     config::{Validate, WhenHeirDown, WritesConfig},
+    entry::{Base, Entry, Operation, Unreadable},
     heir_policy,
-    journal::{Base, Entry, Journal, Operation},
+    journal::{Journal, NewWrite, new_idempotency_key},
     ledger::Ledger,
     metrics::WriteMetrics,
+    pending::Amounts,
     request::{Change, Effect, Made, Precondition, WriteOutcome, WriteRequest},
 };
 use crate::{
@@ -40,6 +43,8 @@ pub struct Writer {
     queues: AtomicBool,
     /// Whether new policies must be valid in the policy language.
     strict: AtomicBool,
+    /// Attempts after which a write is left to an operator.
+    pub(super) max_attempts: AtomicU32,
     locks: Vec<tokio::sync::Mutex<()>>,
     pub(super) replay_wanted: Notify,
     pub(super) metrics: Arc<WriteMetrics>,
@@ -62,12 +67,17 @@ impl Writer {
             ledger: Ledger::default(),
             queues: AtomicBool::new(false),
             strict: AtomicBool::new(true),
+            max_attempts: AtomicU32::new(WritesConfig::default().max_attempts),
             locks: (0..64).map(|_| tokio::sync::Mutex::default()).collect(),
             replay_wanted: Notify::new(),
             metrics,
         };
-        for entry in writer.journal.queued() {
-            writer.show(&entry.key, Some(&entry));
+        for entry in writer.journal.newest_of_each() {
+            let queued = match &entry.operation {
+                Operation::Delete => Some(Queued::Delete),
+                Operation::Put(_) => put_of(&entry, writer.journal.read_document(entry.id)),
+            };
+            writer.show(&entry.key, queued);
         }
         writer.count();
         writer
@@ -83,7 +93,9 @@ impl Writer {
         let queue =
             config.when_heir_down.unwrap_or(default) == WhenHeirDown::Queue && self.journal.is_durable();
         self.queues.store(queue, Relaxed);
-        self.journal.set_limit(config.max_queued);
+        self.journal
+            .set_limits(config.max_queued, config.max_queued_bytes);
+        self.max_attempts.store(config.max_attempts, Relaxed);
         self.strict.store(config.validate == Validate::Strict, Relaxed);
     }
 
@@ -134,7 +146,7 @@ impl Writer {
         let _one_at_a_time = self.lock(&key).lock().await;
         // A write behind one that still waits would overtake it.
         if self.journal.has_queued(&key) {
-            return self.queue(request, document, idempotency_key).await;
+            return self.queue(request, document, idempotency_key, false).await;
         }
         let headers = headers_for_heir(&request, &idempotency_key);
         match self.forward(client, &key, document.as_ref(), headers).await {
@@ -149,7 +161,11 @@ impl Writer {
                     error = error.chain(),
                     "HEIR is away: a write is kept in the journal."
                 );
-                self.queue(request, document, idempotency_key).await
+                let sent = !matches!(
+                    error,
+                    HeirError::Paused { .. } | HeirError::Connect(_) | HeirError::PoolExhausted
+                );
+                self.queue(request, document, idempotency_key, sent).await
             }
             Err(error) => {
                 self.metrics.write("rejected");
@@ -178,10 +194,12 @@ impl Writer {
             (Some(_), StatusCode::OK | StatusCode::NO_CONTENT) => WriteOutcome::Replaced,
             (None, StatusCode::OK | StatusCode::NO_CONTENT) => WriteOutcome::Deleted,
             (None, StatusCode::NOT_FOUND) => {
-                // Already gone is what was asked for, and is to stay so.
-                self.ledger.deleted(key);
-                self.show_made(client, key, None, wire::revision(&reply.headers))
-                    .await;
+                // Already gone is what was asked for, and is to stay so; but only if HEIR speaks of this policy.
+                if let Ok(true) = absence::is_of_this_policy(client, &self.store, key).await {
+                    self.ledger.deleted(key);
+                    self.show_made(client, key, None, wire::revision(&reply.headers))
+                        .await;
+                }
                 return Ok(WriteOutcome::Declined(reply));
             }
             _ => return Ok(WriteOutcome::Declined(reply)),
@@ -246,12 +264,13 @@ impl Writer {
         }
     }
 
-    /// Keeps a write in the journal and applies it here.
+    /// Keeps a write in the journal and applies it here. `sent`: HEIR may have it, although it did not say so.
     async fn queue(
         &self,
         request: WriteRequest,
         document: Option<PolicyDocument>,
         idempotency_key: String,
+        sent: bool,
     ) -> Result<WriteOutcome, Failure> {
         let key = &request.key;
         if !self.queues.load(Relaxed) {
@@ -274,23 +293,28 @@ impl Writer {
             }
             (None, _) => Effect::Deleted,
         };
-        let base = match (self.journal.last_queued(key), &known, exists) {
-            (Some(before), _, _) => Base::Entry(before),
-            (None, Some(policy), _) => Base::Document(policy.document.etag().clone()),
-            (None, None, Some(false)) => Base::Absent,
-            (None, None, _) => Base::Unknown,
+        let base = match (&known, exists) {
+            (Some(policy), _) => Base::Document(policy.document.etag().clone()),
+            (None, Some(false)) => Base::Absent,
+            (None, _) => Base::Unknown,
         };
-        let operation = document.map_or(Operation::Delete, Operation::Put);
-        let entry = self
-            .journal
-            .append(key.clone(), operation, base, idempotency_key)
-            .await
-            .map_err(|error| {
-                self.metrics.write("rejected");
-                tracing::error!(error = error.chain(), "The journal cannot take a write.");
-                Failure::new(ErrorCode::JournalUnavailable, error.to_string()).retry_after_seconds(1)
-            })?;
-        self.show(key, Some(&entry));
+        let new = NewWrite {
+            key: key.clone(),
+            document: document.clone(),
+            base,
+            idempotency_key,
+            replaces: request.preconditions.is_empty(),
+            may_be_in_heir: sent,
+        };
+        self.journal.append(new).await.map_err(|error| {
+            self.metrics.write("rejected");
+            tracing::error!(error = error.chain(), "The journal cannot take a write.");
+            Failure::new(ErrorCode::JournalUnavailable, error.to_string()).retry_after_seconds(1)
+        })?;
+        let queued = document.map_or(Queued::Delete, |document| {
+            Queued::Put(Arc::new(Policy::new(document, None)))
+        });
+        self.show(key, Some(queued));
         self.metrics.write("queued");
         self.count();
         if let Some(fetcher) = &self.fetcher {
@@ -301,32 +325,62 @@ impl Writer {
     }
 
     /// Makes lookups see a waiting write, or what is below it.
-    pub(super) fn show(&self, key: &Key, entry: Option<&Entry>) {
-        let queued = entry.map(|entry| match &entry.operation {
-            Operation::Put(document) => Queued::Put(Arc::new(Policy::new(document.clone(), None))),
-            Operation::Delete => Queued::Delete,
-        });
+    fn show(&self, key: &Key, queued: Option<Queued>) {
         self.store.edit(|draft| draft.set_queued(key, queued));
     }
 
     /// Counts for the metrics.
     pub(super) fn count(&self) {
-        let (queued, conflicts) = self.journal.counts();
+        let Amounts {
+            queued,
+            conflicts,
+            bytes,
+        } = self.journal.amounts();
         self.metrics
             .journal_depth
             .set(i64::try_from(queued).unwrap_or(i64::MAX));
         self.metrics
             .journal_conflicts
             .set(i64::try_from(conflicts).unwrap_or(i64::MAX));
+        self.metrics
+            .journal_bytes
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Shows the newest write that still waits for this policy, or what is below.
-    pub(super) fn show_newest(&self, key: &Key) {
-        let newest = self
-            .journal
-            .last_queued(key)
-            .and_then(|id| self.journal.find(id).ok());
-        self.show(key, newest.as_ref());
+    pub(super) async fn show_newest(&self, key: &Key) {
+        let Some(newest) = self.journal.newest_queued(key) else {
+            self.show(key, None);
+            return;
+        };
+        let queued = match &newest.operation {
+            Operation::Delete => Some(Queued::Delete),
+            Operation::Put(_) => put_of(&newest, self.document(&newest).await),
+        };
+        self.show(key, queued);
+    }
+
+    /// The document of a waiting write: the one that lookups see, or that of the journal. The error is a sentence.
+    pub(super) async fn document(&self, entry: &Entry) -> Result<PolicyDocument, Unreadable> {
+        let (key, snapshot) = (&entry.key, self.store.load_full());
+        if let (Operation::Put(stored), Some(Queued::Put(policy))) =
+            (&entry.operation, snapshot.queued(key.0.as_str(), key.1.as_str()))
+            && policy.document.etag() == &stored.etag
+        {
+            return Ok(policy.document.clone());
+        }
+        drop(snapshot);
+        self.journal.document(entry.id).await
+    }
+}
+
+fn put_of(entry: &Entry, document: Result<PolicyDocument, Unreadable>) -> Option<Queued> {
+    match document {
+        Ok(document) => Some(Queued::Put(Arc::new(Policy::new(document, None)))),
+        Err(error) => {
+            tracing::error!(%error, id = entry.id.0, "The document of a waiting write cannot be read.");
+            None
+        }
     }
 }
 
@@ -344,7 +398,7 @@ fn headers_for_heir(request: &WriteRequest, idempotency_key: &str) -> HeaderMap 
 fn valid_idempotency_key(given: Option<String>) -> String {
     given
         .filter(|key| (1..=128).contains(&key.len()))
-        .unwrap_or_else(|| format!("{:032x}", fastrand::u128(..)))
+        .unwrap_or_else(new_idempotency_key)
 }
 
 /// Evaluates the preconditions of a write against the version that exists, as HEIR would.

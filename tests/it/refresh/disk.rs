@@ -1,7 +1,6 @@
 //! A disk that is full, read-only or damaged, and starts of all kinds.
 #![expect(
     clippy::unwrap_used,
-    clippy::print_stderr,
     reason = "helpers of tests fail the test that called them"
 )]
 
@@ -14,7 +13,7 @@ use std::{
 use beamline_sidecar::store::Level;
 use http::StatusCode;
 
-use crate::support::{Heir, Sidecar, eventually};
+use crate::support::{Heir, Sidecar, SmallDisk, eventually};
 
 const NOBODY: &str = "http://127.0.0.1:9";
 
@@ -117,96 +116,67 @@ async fn hostile_34_a_process_killed_between_two_renames_left_the_one_before() {
     sidecar.stop().await;
 }
 
-/// A small file system of its own; `None` where this process may not mount one.
-struct Mounted(tempfile::TempDir);
-
-impl Mounted {
-    fn tmpfs(size: &str) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let mounted = Self::mount(&[
-            "-t",
-            "tmpfs",
-            "-o",
-            &format!("size={size}"),
-            "tmpfs",
-            dir.path().to_str().unwrap(),
-        ]);
-        mounted.then_some(Self(dir))
-    }
-
-    fn mount(arguments: &[&str]) -> bool {
-        std::process::Command::new("mount")
-            .args(arguments)
-            .status()
-            .is_ok_and(|status| status.success())
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn make_read_only(&self) {
-        assert!(Self::mount(&["-o", "remount,ro", self.path().to_str().unwrap()]));
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ended = std::process::Command::new("umount")
-            .arg("-l")
-            .arg(self.0.path())
-            .status();
-    }
-}
-
 #[tokio::test]
 async fn hostile_34_a_full_disk_costs_newer_generations_and_queued_writes_only() {
-    let Some(disk) = Mounted::tmpfs("256k") else {
-        eprintln!("not tried: only root may mount a small file system");
+    let Some(disk) = SmallDisk::mount("256k") else {
         return;
     };
     let mut heir = Heir::start(Level::Changes).await;
-    heir.client().put_policy("acme/a", "{\"v\":1}").await;
+    for id in ["a", "b"] {
+        heir.client().put_policy(&format!("acme/{id}"), "{\"v\":1}").await;
+    }
     let sidecar = Sidecar::start(&heir.url(), &state(disk.path()));
     sidecar.wait_for("live").await;
     eventually("a first generation is on disk", || async {
         disk.path().join("snapshot").exists()
     })
     .await;
-    fs::write(disk.path().join("ballast"), vec![0; 256 << 10]).unwrap_err();
+    heir.gone().await;
+    let queued = sidecar.client().put_policy("acme/b", "{\"v\":2}").await;
+    assert_eq!(queued.header("x-beamline-write"), "queued");
+    disk.fill();
+    let long = format!("{{\"text\":\"{}\"}}", "x".repeat(50_000));
+    let refused = sidecar.client().put_policy("acme/a", long.clone()).await;
+    assert_eq!(
+        (refused.status, refused.code()),
+        (StatusCode::SERVICE_UNAVAILABLE, "journal_unavailable".into())
+    );
+    assert_eq!(sidecar.client().policy("acme/a").await.text(), "{\"v\":1}");
+    assert_eq!(sidecar.client().policy("acme/b").await.text(), "{\"v\":2}");
+    sidecar.stop().await;
+    // What was written whole is still there, also the write that was acknowledged.
+    let sidecar = Sidecar::start(&heir.url(), &state(disk.path()));
+    assert_eq!(sidecar.client().policy("acme/a").await.text(), "{\"v\":1}");
+    assert_eq!(sidecar.client().policy("acme/b").await.text(), "{\"v\":2}");
+    heir.back().await;
+    sidecar.wait_for("live").await;
+    eventually("the write is made and done with", || async {
+        sidecar.admin().get("/admin/writes").await.json()["writes"] == serde_json::json!([])
+    })
+    .await;
+    assert_eq!(heir.client().policy("acme/b").await.text(), "{\"v\":2}");
     for id in 0..10 {
         heir.client()
-            .put_policy(
-                &format!("acme/{id}"),
-                format!("{{\"text\":\"{}\"}}", "x".repeat(50_000)),
-            )
+            .put_policy(&format!("acme/{id}"), long.clone())
             .await;
     }
     eventually("memory goes on", || async {
         sidecar.client().policy("acme/9").await.status == StatusCode::OK
     })
     .await;
-    heir.gone().await;
-    let refused = sidecar
-        .client()
-        .put_policy("acme/a", format!("{{\"text\":\"{}\"}}", "x".repeat(50_000)))
-        .await;
-    assert_eq!(
-        (refused.status, refused.code()),
-        (StatusCode::SERVICE_UNAVAILABLE, "journal_unavailable".into())
-    );
-    assert_eq!(sidecar.client().policy("acme/a").await.text(), "{\"v\":1}");
     sidecar.stop().await;
-    // What was written whole is still there.
     let sidecar = Sidecar::start(NOBODY, &state(disk.path()));
     assert_eq!(sidecar.client().policy("acme/a").await.text(), "{\"v\":1}");
+    assert_eq!(
+        sidecar.admin().get("/admin/writes").await.json()["writes"],
+        serde_json::json!([])
+    );
     sidecar.stop().await;
 }
 
 #[tokio::test]
 async fn hostile_34_a_read_only_disk_is_still_read() {
-    let Some(disk) = Mounted::tmpfs("4m") else {
-        eprintln!("not tried: only root may mount a file system");
+    let Some(disk) = SmallDisk::mount("4m") else {
         return;
     };
     let mut heir = Heir::start(Level::Changes).await;

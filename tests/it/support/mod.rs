@@ -12,6 +12,7 @@
 )]
 
 mod client;
+mod disk;
 mod faulty;
 mod heir;
 mod process;
@@ -27,6 +28,7 @@ use std::{
 };
 
 pub(crate) use client::{Answer, Client, converse, raw, until_closed};
+pub(crate) use disk::SmallDisk;
 pub(crate) use faulty::{Fault, Faulty, Seen};
 pub(crate) use heir::Heir;
 pub(crate) use process::{Ended, Process, program};

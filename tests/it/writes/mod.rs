@@ -1,7 +1,12 @@
 //! Writing policies through the sidecar.
 
+mod attacked;
+mod bounds;
+mod full_disk;
 mod killed;
 mod overtaken;
+mod passing;
+mod plainer;
 mod put_delete;
 mod replay;
 mod validation;

@@ -161,12 +161,13 @@ async fn a_conflict_keeps_heirs_version_and_waits_for_an_operator() {
 
 #[tokio::test]
 async fn a_write_that_heir_fails_on_does_not_block_those_behind_it() {
-    for (status, reason) in [(500, "given up after 12 attempts"), (403, "HEIR answered 403")] {
+    for (status, reason) in [(500, "given up after 5 attempts"), (422, "HEIR answered 422")] {
         let heir = Heir::start(Level::Changes).await;
         heir.client().put_policy("acme/a", "{\"v\":1}").await;
         let faulty = Faulty::start(heir.address()).await;
         let state = tempfile::tempdir().unwrap();
-        let sidecar = Sidecar::start(&faulty.url(), &with_state(state.path()));
+        let yaml = format!("writes: {{max_attempts: 5}}\n{}", with_state(state.path()));
+        let sidecar = Sidecar::start(&faulty.url(), &yaml);
         sidecar.wait_for("live").await;
         faulty.rule(|_| Fault::Refuse);
         for name in ["acme/a", "acme/b"] {
@@ -255,7 +256,8 @@ async fn queued_writes_survive_kill_9() {
         "journal"
     );
     assert!(is_queued(&client.delete_policy("acme/b").await));
-    assert_eq!(admin.get("/admin/writes").await.json()["queued"], 5);
+    // Those to acme/a have taken each other's place; acme/b's first may have been sent by the run that was killed.
+    assert_eq!(admin.get("/admin/writes").await.json()["queued"], 3);
     second.kill();
     // One write's file is damaged meanwhile: it costs that write, and says so.
     let mut files: Vec<_> = std::fs::read_dir(state.path().join("journal"))
@@ -263,9 +265,9 @@ async fn queued_writes_survive_kill_9() {
         .map(|file| file.unwrap().path())
         .collect();
     files.sort();
-    assert_eq!(files.len(), 5);
-    let damaged = std::fs::read(&files[3]).unwrap();
-    std::fs::write(&files[3], &damaged[..damaged.len() / 2]).unwrap();
+    assert_eq!(files.len(), 3);
+    let damaged = std::fs::read(&files[1]).unwrap();
+    std::fs::write(&files[1], &damaged[..damaged.len() / 2]).unwrap();
 
     let (third, client, admin) = process(&heir.url(), state.path());
     eventually("it is reported", || async {
@@ -274,8 +276,8 @@ async fn queued_writes_survive_kill_9() {
         })
     })
     .await;
-    assert!(!files[3].exists());
-    assert!(files[3].with_extension("damaged").exists());
+    assert!(!files[1].exists());
+    assert!(files[1].with_extension("damaged").exists());
     heir.back().await;
     eventually("nothing waits", || async {
         admin.get("/admin/writes").await.json()["queued"] == 0

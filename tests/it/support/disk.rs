@@ -1,0 +1,93 @@
+//! A file system of its own that is soon full, or read-only.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+/// A small file system, gone when dropped.
+pub(crate) struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// Mounts one of this size, such as `256k`.
+    ///
+    /// Where this process may not mount, the test runs once more in a namespace in which it may, which is `None`: then
+    /// all of it has been done, and the test has nothing left to do. Where there are no such namespaces the test fails,
+    /// because it proves nothing.
+    pub(crate) fn mount(size: &str) -> Option<Self> {
+        const INSIDE: &str = "BEAMLINE_TEST_IN_A_NAMESPACE";
+        let dir = tempfile::tempdir().unwrap();
+        let options = format!("size={size}");
+        let mounted = mount(&[
+            "-t",
+            "tmpfs",
+            "-o",
+            &options,
+            "tmpfs",
+            dir.path().to_str().unwrap(),
+        ]);
+        if mounted.status.success() {
+            return Some(Self(dir));
+        }
+        let said = String::from_utf8_lossy(&mounted.stderr).into_owned();
+        assert!(
+            std::env::var_os(INSIDE).is_none(),
+            "a small file system cannot be mounted: {said}"
+        );
+        let name = std::thread::current().name().unwrap().to_owned();
+        assert!(name.contains("::"), "{name} is not the name of a test");
+        let again = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", &name, "--nocapture"])
+            .env(INSIDE, "1")
+            .status();
+        assert!(
+            again.is_ok_and(|status| status.success()),
+            "failed in a namespace of its own, or there are none and only root may mount: {said}"
+        );
+        None
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Takes all the room that is left.
+    pub(crate) fn fill(&self) {
+        use std::io::Write as _;
+        let mut ballast = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.ballast())
+            .unwrap();
+        for piece in [1 << 16, 1 << 12, 1] {
+            while ballast.write_all(&vec![0; piece]).is_ok() {}
+        }
+    }
+
+    /// Gives it back.
+    pub(crate) fn free(&self) {
+        fs::remove_file(self.ballast()).unwrap();
+    }
+
+    fn ballast(&self) -> std::path::PathBuf {
+        self.path().join("ballast")
+    }
+
+    pub(crate) fn make_read_only(&self) {
+        let remounted = mount(&["-o", "remount,ro", self.path().to_str().unwrap()]);
+        assert!(remounted.status.success());
+    }
+}
+
+fn mount(arguments: &[&str]) -> Output {
+    Command::new("mount").args(arguments).output().unwrap()
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ended = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
