@@ -28,7 +28,7 @@ use crate::{
     route::Router,
     snapshot::SnapshotStore,
     telemetry::Logs,
-    write::{Journal, Writer},
+    write::{Journal, Ledger, Writer},
 };
 
 /// A sidecar that is ready to run: its state read, its sockets bound.
@@ -77,12 +77,14 @@ impl App {
         );
         store.set_broken_policies(refresh.broken_policies);
         let mut tasks = Vec::new();
-        let journal = match &state {
+        let evictions = metrics.write.ledger_evictions.clone();
+        let (journal, ledger) = match &state {
             Some(state) => {
-                tasks.push(state.restore_snapshot(&store));
-                state.open_journal()?
+                let ledger = Arc::new(state.open_ledger(evictions));
+                tasks.push(state.restore_snapshot(&store, &ledger));
+                (state.open_journal()?, ledger)
             }
-            None => Journal::in_memory(),
+            None => (Journal::in_memory(), Arc::new(Ledger::in_memory(evictions))),
         };
         let work_runtime = OwnRuntime::work().map_err(BuildError::Thread)?;
         let live = Arc::new(ArcSwap::from_pointee(refresh.clone()));
@@ -100,6 +102,7 @@ impl App {
             store.clone(),
             fetcher.clone(),
             journal,
+            ledger,
             metrics.write.clone(),
         ));
         writer.configure(&config.writes);

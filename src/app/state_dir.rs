@@ -7,13 +7,15 @@ use std::{
     sync::Arc,
 };
 
+use prometheus::IntCounter;
+
 use super::{error::BuildError, tasks::Task};
 use crate::{
     config::Config,
     durable_file,
     refresh::DiskSnapshot,
-    snapshot::SnapshotStore,
-    write::{Amounts, Journal},
+    snapshot::{Snapshot, SnapshotStore},
+    write::{Amounts, Journal, Ledger},
 };
 
 /// The directory, this process's alone.
@@ -42,10 +44,23 @@ impl StateDir {
     }
 
     /// Publishes the snapshot that an earlier run left, and returns the task that writes the later ones.
-    pub(super) fn restore_snapshot(&self, store: &Arc<SnapshotStore>) -> Task {
+    pub(super) fn restore_snapshot(&self, store: &Arc<SnapshotStore>, ledger: &Arc<Ledger>) -> Task {
         load_disk(&self.path, store);
-        let (disk, store) = (DiskSnapshot::new(&self.path), store.clone());
-        Task::new("disk", |stop| disk.run(store, stop))
+        let (disk, store, ledger) = (DiskSnapshot::new(&self.path), store.clone(), ledger.clone());
+        let compact = move |saved: &Snapshot| ledger.compact(saved);
+        Task::new("disk", |stop| disk.run(store, compact, stop))
+    }
+
+    /// The writes that HEIR had acknowledged to earlier runs.
+    pub(super) fn open_ledger(&self, evictions: IntCounter) -> Ledger {
+        let (ledger, refused) = Ledger::open(&self.path, evictions);
+        if let Some(reason) = refused {
+            tracing::error!(
+                reason,
+                "A part of the ledger of acknowledged writes cannot be read."
+            );
+        }
+        ledger
     }
 
     /// The journal, with the writes that an earlier run left in it.

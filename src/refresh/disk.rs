@@ -182,9 +182,14 @@ impl DiskSnapshot {
             .set_modified(confirmed)
     }
 
-    /// Keeps the file like the snapshot until told to stop, and once more then.
-    pub async fn run(self, store: Arc<SnapshotStore>, stop: CancellationToken) {
-        let this = Arc::new(self);
+    /// Keeps the file like the snapshot until told to stop, and once more then. `on_saved` hears of each that is on the disk.
+    pub async fn run(
+        self,
+        store: Arc<SnapshotStore>,
+        on_saved: impl Fn(&Snapshot) + Send + Sync + 'static,
+        stop: CancellationToken,
+    ) {
+        let (this, on_saved) = (Arc::new(self), Arc::new(on_saved));
         let mut published = store.published();
         let mut saved = *published.borrow_and_update();
         let mut pause = Duration::from_secs(1);
@@ -193,7 +198,7 @@ impl DiskSnapshot {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {
-                    this.clone().keep(&store, &mut saved, &mut touched).await;
+                    this.clone().keep(&store, &on_saved, &mut saved, &mut touched).await;
                     return;
                 }
                 // A change wakes; otherwise only the time of the last confirmation has to be noted.
@@ -201,7 +206,9 @@ impl DiskSnapshot {
                 () = tokio::time::sleep(Duration::from_secs(60)) => {}
             }
             let began = Instant::now();
-            this.clone().keep(&store, &mut saved, &mut touched).await;
+            this.clone()
+                .keep(&store, &on_saved, &mut saved, &mut touched)
+                .await;
             // Writing must not be most of what this process does, however fast policies change.
             pause = (began.elapsed() * 10)
                 .clamp(Duration::from_millis(500), Duration::from_secs(60))
@@ -213,7 +220,13 @@ impl DiskSnapshot {
         }
     }
 
-    async fn keep(self: Arc<Self>, store: &Arc<SnapshotStore>, saved: &mut u64, touched: &mut Instant) {
+    async fn keep(
+        self: Arc<Self>,
+        store: &Arc<SnapshotStore>,
+        on_saved: &Arc<impl Fn(&Snapshot) + Send + Sync + 'static>,
+        saved: &mut u64,
+        touched: &mut Instant,
+    ) {
         let snapshot = store.load_full();
         let generation = snapshot.generation();
         let (age_ms, _) = store.freshness().at(Instant::now());
@@ -232,7 +245,13 @@ impl DiskSnapshot {
             }
             return;
         }
-        match tokio::task::spawn_blocking(move || self.save(&snapshot, confirmed)).await {
+        let on_saved = on_saved.clone();
+        let save = move || {
+            self.save(&snapshot, confirmed)?;
+            on_saved(&snapshot);
+            Ok::<_, DiskError>(())
+        };
+        match tokio::task::spawn_blocking(save).await {
             Ok(Ok(())) => {
                 *saved = generation;
                 *touched = Instant::now();

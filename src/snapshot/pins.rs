@@ -24,6 +24,8 @@ struct Pin {
     number: u64,
     /// HEIR's revision that the write made, where HEIR has revisions.
     revision: Option<u64>,
+    /// Memory has what it made. It does not of a write of an earlier run, which only a HEIR without it has to miss.
+    is_in_memory: bool,
 }
 
 /// The writes that a refresh may not have seen.
@@ -44,8 +46,23 @@ impl Pins {
     /// Pins a policy for a write.
     pub(super) fn pin(&mut self, key: &Key, revision: Option<u64>) {
         self.writes += 1;
-        let number = self.writes;
-        self.pins.insert(key.clone(), Pin { number, revision });
+        let pin = Pin {
+            number: self.writes,
+            revision,
+            is_in_memory: true,
+        };
+        self.pins.insert(key.clone(), pin);
+    }
+
+    /// Expects of HEIR's history a write that an earlier run made, and that memory does not have.
+    pub(super) fn expect(&mut self, key: &Key, revision: u64) {
+        self.writes += 1;
+        let pin = Pin {
+            number: self.writes,
+            revision: Some(revision),
+            is_in_memory: false,
+        };
+        self.pins.insert(key.clone(), pin);
     }
 
     /// The last write cannot be compared with what memory knows: only everything, taken anew, settles what is true.
@@ -78,7 +95,7 @@ impl Pins {
     pub(super) fn covers(&self, key: &Key, revision: Option<u64>) -> bool {
         self.pins
             .get(key)
-            .is_some_and(|pin| reaches(pin.revision, revision))
+            .is_some_and(|pin| pin.is_in_memory && reaches(pin.revision, revision))
     }
 
     /// The snapshot has come to this revision: only writes beyond it stay pinned.

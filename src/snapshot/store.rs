@@ -205,6 +205,12 @@ impl SnapshotStore {
         self.publish(draft);
     }
 
+    /// A write that HEIR had acknowledged to an earlier run, after the snapshot that this one began with: a HEIR without it
+    /// was restored from a backup.
+    pub fn expect_write(&self, key: &Key, revision: u64) {
+        self.writer_state().pins.expect(key, revision);
+    }
+
     /// All policies of the local directory, in place of those it had before.
     pub fn set_files(&self, files: hashbrown::HashMap<Key, Arc<Policy>>) {
         for (tenant, id) in files.keys() {

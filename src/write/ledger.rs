@@ -1,27 +1,55 @@
-//! Writes that HEIR has acknowledged to this process, to find those that it loses again.
+//! Writes that HEIR has acknowledged, to find those that it loses again.
 //!
-//! A HEIR that is restored from a backup has forgotten what it acknowledged after the backup was made. Memory has
-//! not: the ledger says which versions were written through here, the snapshot from before the restore has their
-//! bytes.
+//! A HEIR that is restored from a backup has forgotten what it acknowledged after the backup was made. The sidecar has
+//! not: the ledger says which versions were written through here, and their bytes are in the snapshot from before the
+//! restore, or in the ledger's file until a disk snapshot has them. With a state directory all of that outlives the
+//! process, and a disk snapshot that was written is the occasion to drop what is not needed any more.
 
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use prometheus::IntCounter;
+
+use super::ledger_file::{LedgerFile, Located, Place, Record};
 use crate::{
-    clock::now,
-    decide::memory::table::Table,
-    policy::ETag,
-    snapshot::{Key, Snapshot},
+    policy::{ETag, PolicyDocument},
+    snapshot::{Key, Policy, Snapshot},
 };
 
 /// Most policies whose last write is remembered; beyond them the oldest write is forgotten.
-const MAX_POLICIES: usize = 100_000;
+const MOST_POLICIES: usize = 100_000;
 
-/// The last acknowledged write of each policy; `None`: it was deleted.
+/// The last acknowledged write of each policy.
 #[derive(Debug)]
-pub struct Ledger(Table<Key, Option<ETag>>);
+pub struct Ledger {
+    writes: Arc<Mutex<Writes>>,
+    /// `None`: nothing outlives the process. Locked before `writes`, where both are.
+    file: Arc<Mutex<Option<LedgerFile>>>,
+    evictions: IntCounter,
+}
 
-impl Default for Ledger {
-    fn default() -> Self {
-        Self(Table::new(MAX_POLICIES))
-    }
+#[derive(Debug, Default)]
+struct Writes {
+    by_key: HashMap<Key, Noted>,
+    /// The policies by the number of their write, oldest first.
+    order: BTreeMap<u64, Key>,
+    last: u64,
+    most: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Noted {
+    number: u64,
+    /// What it left; `None`: it deleted the policy.
+    effect: Option<ETag>,
+    /// HEIR's revision that it made, where HEIR has revisions.
+    revision: Option<u64>,
+    /// Where the file has the document; no disk snapshot has it yet.
+    document: Option<Place>,
 }
 
 /// A write that HEIR has forgotten.
@@ -30,73 +58,241 @@ pub(super) struct Lost {
     pub(super) key: Key,
     /// What it had left; `None`: it had deleted the policy, which was restored with the rest.
     pub(super) effect: Option<ETag>,
+    number: u64,
+    document: Option<Place>,
+}
+
+impl Writes {
+    /// Notes a write as the latest of all; how many were forgotten for it.
+    fn note(&mut self, key: &Key, noted: Noted) -> u64 {
+        self.last = self.last.max(noted.number);
+        self.order.insert(noted.number, key.clone());
+        if let Some(before) = self.by_key.insert(key.clone(), noted) {
+            self.order.remove(&before.number);
+        }
+        let mut forgotten = 0;
+        while self.order.len() > self.most {
+            let Some((_, oldest)) = self.order.pop_first() else {
+                break;
+            };
+            self.by_key.remove(&oldest);
+            forgotten += 1;
+        }
+        forgotten
+    }
+
+    fn remove(&mut self, key: &Key, number: u64) {
+        if self.by_key.get(key).is_some_and(|noted| noted.number == number) {
+            self.by_key.remove(key);
+            self.order.remove(&number);
+        }
+    }
 }
 
 impl Ledger {
-    pub(super) fn stored(&self, key: &Key, etag: &ETag) {
-        self.note(key, Some(etag.clone()));
+    /// A ledger that is gone with the process.
+    pub fn in_memory(evictions: IntCounter) -> Self {
+        Self::with(MOST_POLICIES, evictions)
     }
 
-    pub(super) fn deleted(&self, key: &Key) {
-        self.note(key, None);
+    fn with(most: usize, evictions: IntCounter) -> Self {
+        Self {
+            writes: Arc::new(Mutex::new(Writes {
+                most,
+                ..Writes::default()
+            })),
+            file: Arc::default(),
+            evictions,
+        }
     }
 
-    fn note(&self, key: &Key, effect: Option<ETag>) {
-        self.0
-            .change_or_make(key, now(), || (key.clone(), None), |kept| *kept = effect);
+    /// Opens the ledger of a state directory. What of it cannot be used is said in a sentence; the rest is.
+    pub fn open(state_dir: &Path, evictions: IntCounter) -> (Self, Option<String>) {
+        Self::open_with(state_dir, MOST_POLICIES, evictions)
+    }
+
+    fn open_with(state_dir: &Path, most: usize, evictions: IntCounter) -> (Self, Option<String>) {
+        let ledger = Self::with(most, evictions);
+        let (file, records, refused) = LedgerFile::open(state_dir);
+        for (record, document) in records {
+            let noted = Noted {
+                number: record.number,
+                effect: record.etag,
+                revision: record.revision,
+                document,
+            };
+            let forgotten = ledger.writes().note(&(record.tenant_id, record.policy_id), noted);
+            ledger.evictions.inc_by(forgotten);
+        }
+        *lock(&ledger.file) = Some(file);
+        (ledger, refused)
+    }
+
+    fn writes(&self) -> MutexGuard<'_, Writes> {
+        lock(&self.writes)
+    }
+
+    /// HEIR has acknowledged a write: it has this version now, or none. When this returns, a killed process has left word
+    /// of it.
+    pub(super) async fn note(&self, key: &Key, policy: Option<&Policy>, revision: Option<u64>) {
+        let effect = policy.map(|policy| policy.document.etag().clone());
+        let number = {
+            let mut writes = self.writes();
+            let number = writes.last + 1;
+            let noted = Noted {
+                number,
+                effect: effect.clone(),
+                revision,
+                document: None,
+            };
+            let forgotten = writes.note(key, noted);
+            self.evictions.inc_by(forgotten);
+            number
+        };
+        let record = Record {
+            number,
+            tenant_id: key.0.clone(),
+            policy_id: key.1.clone(),
+            etag: effect,
+            revision,
+            bytes: 0,
+        };
+        // Without revisions no restore is ever noticed, so the document would never be asked for.
+        let document = policy
+            .filter(|_| revision.is_some())
+            .map(|policy| policy.document.clone());
+        let (file, writes, key) = (self.file.clone(), self.writes.clone(), key.clone());
+        let append = move || {
+            // Held until the place is noted, since a file that is rewritten has other places.
+            let mut file = lock(&file);
+            let Some(file) = file.as_mut() else { return };
+            let place = file.append(record, document);
+            if let Some(noted) = lock(&writes).by_key.get_mut(&key)
+                && noted.number == number
+            {
+                noted.document = place;
+            }
+        };
+        if let Err(error) = tokio::task::spawn_blocking(append).await {
+            tracing::error!(%error, "The ledger of acknowledged writes failed.");
+        }
     }
 
     /// Forgets a write that the operator is now told of, unless there has been another one since.
     pub(super) fn forget(&self, lost: &Lost) {
-        self.0.remove_if(&lost.key, |effect| *effect == lost.effect);
+        self.writes().remove(&lost.key, lost.number);
     }
 
     /// The writes that were in force before a restore and are not after it. One that another writer had overwritten
     /// before is not among them.
     pub(super) fn lost(&self, before: &Snapshot, after: &Snapshot) -> Vec<Lost> {
-        let heir = |snapshot: &Snapshot, key: &Key| {
-            snapshot
-                .heir(key.0.as_str(), key.1.as_str())
-                .map(|policy| policy.document.etag().clone())
-        };
-        let mut lost = Vec::new();
-        self.0.each(|key, effect| {
-            if heir(before, key) == *effect && heir(after, key) != *effect {
-                lost.push(Lost {
-                    key: key.clone(),
-                    effect: effect.clone(),
-                });
-            }
+        let writes = self.writes();
+        let lost = writes.by_key.iter().filter(|(key, noted)| {
+            let was_in_force =
+                in_heir(before, key) == noted.effect || noted.revision > before.position().revision;
+            was_in_force && in_heir(after, key) != noted.effect
         });
+        let mut lost: Vec<Lost> = lost
+            .map(|(key, noted)| Lost {
+                key: key.clone(),
+                effect: noted.effect.clone(),
+                number: noted.number,
+                document: noted.document,
+            })
+            .collect();
+        lost.sort_unstable_by_key(|lost| lost.number);
         lost
     }
+
+    /// The document that a lost write had stored, as the file has it.
+    pub(super) async fn document(&self, lost: &Lost) -> Option<PolicyDocument> {
+        let (place, etag) = (lost.document?, lost.effect.clone());
+        let file = self.file.clone();
+        let read = tokio::task::spawn_blocking(move || lock(&file).as_ref()?.read(place).ok());
+        let bytes = read.await.ok()??;
+        Some(PolicyDocument::trusted(bytes, etag))
+    }
+
+    /// Writes with revisions that a snapshot cannot have: they came after it.
+    pub(super) fn beyond(&self, snapshot: &Snapshot) -> Vec<(Key, u64)> {
+        let writes = self.writes();
+        let beyond = writes.by_key.iter().filter_map(|(key, noted)| {
+            let revision = noted.revision?;
+            (Some(revision) > snapshot.position().revision).then(|| (key.clone(), revision))
+        });
+        beyond.collect()
+    }
+
+    /// A snapshot is on the disk: documents that it has need not be kept here as well, and writes that it shows to be
+    /// overwritten not at all. Rewrites the file if most of it is not needed any more.
+    pub fn compact(&self, saved: &Snapshot) {
+        let mut file = lock(&self.file);
+        let Some(file) = file.as_mut() else { return };
+        let records: Vec<Located> = {
+            let mut writes = self.writes();
+            let Writes { by_key, order, .. } = &mut *writes;
+            by_key.retain(|key, noted| {
+                let is_in_force = in_heir(saved, key) == noted.effect;
+                let is_reached = noted.revision.is_some() && noted.revision <= saved.position().revision;
+                if is_in_force {
+                    noted.document = None;
+                } else if is_reached {
+                    order.remove(&noted.number);
+                    return false;
+                }
+                true
+            });
+            if !file.is_worth_rewriting(by_key.len()) {
+                drop(writes);
+                file.sync();
+                return;
+            }
+            let ordered = order.values().filter_map(|key| Some((key, by_key.get(key)?)));
+            ordered
+                .map(|(key, noted)| (record(key, noted), noted.document))
+                .collect()
+        };
+        match file.rewrite(records) {
+            Ok(places) => {
+                let mut writes = self.writes();
+                for (key, number, place) in places {
+                    if let Some(noted) = writes.by_key.get_mut(&key)
+                        && noted.number == number
+                    {
+                        noted.document = place;
+                    }
+                }
+            }
+            Err(error) => log_failure(&error),
+        }
+    }
+}
+
+fn log_failure(error: &io::Error) {
+    tracing::warn!(%error, "The ledger of acknowledged writes cannot be written; memory has them.");
+}
+
+fn record(key: &Key, noted: &Noted) -> Record {
+    Record {
+        number: noted.number,
+        tenant_id: key.0.clone(),
+        policy_id: key.1.clone(),
+        etag: noted.effect.clone(),
+        revision: noted.revision,
+        bytes: 0,
+    }
+}
+
+fn in_heir(snapshot: &Snapshot, key: &Key) -> Option<ETag> {
+    snapshot
+        .heir(key.0.as_str(), key.1.as_str())
+        .map(|policy| policy.document.etag().clone())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::{PolicyId, TenantId};
-
-    impl Ledger {
-        fn effect(&self, key: &Key) -> Option<Option<ETag>> {
-            self.0.read(key, Clone::clone)
-        }
-    }
-
-    #[test]
-    fn a_write_made_since_is_not_forgotten_with_the_lost_one() {
-        let ledger = Ledger::default();
-        let key = (TenantId::parse("acme").unwrap(), PolicyId::parse("chat").unwrap());
-        let lost = Lost {
-            key: key.clone(),
-            effect: Some(ETag::of_bytes(b"1")),
-        };
-        ledger.stored(&key, &ETag::of_bytes(b"1"));
-        ledger.stored(&key, &ETag::of_bytes(b"2"));
-        ledger.forget(&lost);
-        assert_eq!(ledger.effect(&key), Some(Some(ETag::of_bytes(b"2"))));
-        ledger.stored(&key, &ETag::of_bytes(b"1"));
-        ledger.forget(&lost);
-        assert_eq!(ledger.effect(&key), None);
-    }
-}
+#[path = "ledger_tests.rs"]
+mod tests;

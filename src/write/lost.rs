@@ -1,7 +1,7 @@
 //! The writes that HEIR had acknowledged and has lost, because it was restored from a backup.
 
 use super::writer::Writer;
-use crate::refresh::Restored;
+use crate::{policy::ETag, refresh::Restored};
 
 impl Writer {
     /// Keeps, for the operator, the writes that HEIR had acknowledged and has lost.
@@ -14,9 +14,27 @@ impl Writer {
                 continue;
             }
             let known = restored.before.heir(lost.key.0.as_str(), lost.key.1.as_str());
-            let document = known
-                .filter(|_| lost.effect.is_some())
-                .map(|policy| policy.document.clone());
+            let document = match known {
+                _ if lost.effect.is_none() => None,
+                Some(policy) if Some(policy.document.etag()) == lost.effect.as_ref() => {
+                    Some(policy.document.clone())
+                }
+                _ => match self.ledger.document(&lost).await {
+                    Some(document) => Some(document),
+                    None => {
+                        let (tenant, policy) = (lost.key.0.as_str(), lost.key.1.as_str());
+                        let etag = lost.effect.as_ref().map(ETag::as_str);
+                        tracing::error!(
+                            tenant,
+                            policy,
+                            etag,
+                            "HEIR has lost a write that it had acknowledged, and nothing here has its document."
+                        );
+                        self.ledger.forget(&lost);
+                        continue;
+                    }
+                },
+            };
             let detail = "HEIR was restored from a backup that is older than this write".to_owned();
             let entry = self.journal.append_lost(lost.key.clone(), document, detail).await;
             self.ledger.forget(&lost);

@@ -1,8 +1,8 @@
 //! Metrics of writes.
 
-use prometheus::{IntCounterVec, IntGauge, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
 
-use crate::telemetry::registry::{counters, gauge};
+use crate::telemetry::registry::{counter, counters, gauge};
 
 /// Metrics of writes.
 #[derive(Debug)]
@@ -14,6 +14,8 @@ pub struct WriteMetrics {
     pub journal_conflicts: IntGauge,
     /// Bytes of all that waits.
     pub journal_bytes: IntGauge,
+    /// Acknowledged writes that are not remembered any longer, for lack of room.
+    pub ledger_evictions: IntCounter,
 }
 
 impl WriteMetrics {
@@ -39,6 +41,11 @@ impl WriteMetrics {
                 r,
                 "beamline_sidecar_journal_bytes",
                 "Bytes on the disk of the writes that wait.",
+            )?,
+            ledger_evictions: counter(
+                r,
+                "beamline_sidecar_ledger_evictions_total",
+                "Acknowledged writes forgotten for lack of room.",
             )?,
         })
     }

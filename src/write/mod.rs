@@ -17,6 +17,7 @@ mod heir_policy;
 mod journal;
 mod journal_files;
 mod ledger;
+mod ledger_file;
 mod lost;
 mod metrics;
 mod pending;

@@ -153,11 +153,8 @@ impl Writer {
             }
             Attempt::Found(policy) => {
                 let etag = policy.as_ref().map(|policy| policy.document.etag().clone());
-                match &etag {
-                    Some(etag) => self.ledger.stored(&entry.key, etag),
-                    None => self.ledger.deleted(&entry.key),
-                }
                 let revision = policy.as_ref().and_then(|policy| policy.revision);
+                self.ledger.note(&entry.key, policy.as_deref(), revision).await;
                 self.show_made(client, &entry.key, policy, revision).await;
                 let base = etag.map_or(Base::Absent, Base::Document);
                 self.note_done(&entry, base, refusals).await;

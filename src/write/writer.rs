@@ -39,7 +39,7 @@ pub struct Writer {
     pub(super) store: Arc<SnapshotStore>,
     fetcher: Option<Arc<Fetcher>>,
     pub(super) journal: Journal,
-    pub(super) ledger: Ledger,
+    pub(super) ledger: Arc<Ledger>,
     queues: AtomicBool,
     /// Whether new policies must be valid in the policy language.
     strict: AtomicBool,
@@ -57,6 +57,7 @@ impl Writer {
         store: Arc<SnapshotStore>,
         fetcher: Option<Arc<Fetcher>>,
         journal: Journal,
+        ledger: Arc<Ledger>,
         metrics: Arc<WriteMetrics>,
     ) -> Self {
         let writer = Self {
@@ -64,7 +65,7 @@ impl Writer {
             store,
             fetcher,
             journal,
-            ledger: Ledger::default(),
+            ledger,
             queues: AtomicBool::new(false),
             strict: AtomicBool::new(true),
             max_attempts: AtomicU32::new(WritesConfig::default().max_attempts),
@@ -78,6 +79,10 @@ impl Writer {
                 Operation::Put(_) => put_of(&entry, writer.journal.read_document(entry.id)),
             };
             writer.show(&entry.key, queued);
+        }
+        // A HEIR that does not have these was restored while no sidecar was there.
+        for (key, revision) in writer.ledger.beyond(&writer.store.load()) {
+            writer.store.expect_write(&key, revision);
         }
         writer.count();
         writer
@@ -196,9 +201,9 @@ impl Writer {
             (None, StatusCode::NOT_FOUND) => {
                 // Already gone is what was asked for, and is to stay so; but only if HEIR speaks of this policy.
                 if let Ok(true) = absence::is_of_this_policy(client, &self.store, key).await {
-                    self.ledger.deleted(key);
-                    self.show_made(client, key, None, wire::revision(&reply.headers))
-                        .await;
+                    let revision = wire::revision(&reply.headers);
+                    self.ledger.note(key, None, revision).await;
+                    self.show_made(client, key, None, revision).await;
                 }
                 return Ok(WriteOutcome::Declined(reply));
             }
@@ -231,10 +236,7 @@ impl Writer {
             made = stored;
         }
         let etag = made.as_ref().map(|policy| policy.document.etag().clone());
-        match &etag {
-            Some(etag) => self.ledger.stored(key, etag),
-            None => self.ledger.deleted(key),
-        }
+        self.ledger.note(key, made.as_deref(), revision).await;
         self.show_made(client, key, made, revision).await;
         if let Some(fetcher) = &self.fetcher {
             fetcher.forget_absence(key);
@@ -288,7 +290,7 @@ impl Writer {
             (Some(_), Some(false)) => Effect::Created,
             (Some(_), _) => Effect::Replaced,
             (None, Some(false)) => {
-                self.ledger.deleted(key);
+                self.ledger.note(key, None, None).await;
                 return Err(Failure::new(ErrorCode::NotFound, "there is no such policy"));
             }
             (None, _) => Effect::Deleted,

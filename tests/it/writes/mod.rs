@@ -4,6 +4,7 @@ mod attacked;
 mod bounds;
 mod full_disk;
 mod killed;
+mod ledger;
 mod overtaken;
 mod passing;
 mod plainer;
