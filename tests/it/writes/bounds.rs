@@ -10,7 +10,7 @@ use beamline_sidecar::store::Level;
 use http::{Method, StatusCode};
 
 use crate::{
-    support::{Client, Heir, Proxy, Sidecar, SidecarProcess, within},
+    support::{Client, Heir, Proxy, Sidecar, SidecarProcess, eventually, within},
     writes::put_delete::{is_queued, replayed, with_state, writes},
 };
 
@@ -69,8 +69,10 @@ async fn the_bytes_that_wait_are_bounded_and_reported() {
     heir.back().await;
     replayed(&sidecar).await;
     assert_eq!(writes(&sidecar).await["bytes"], 0);
-    assert_eq!(sidecar.metric("beamline_sidecar_journal_bytes").await, 0.0);
-    assert_eq!(bytes_on_disk(state.path()), 0);
+    eventually("the metric and the disk follow", || async {
+        sidecar.metric("beamline_sidecar_journal_bytes").await == 0.0 && bytes_on_disk(state.path()) == 0
+    })
+    .await;
     assert_eq!(heir.client().policy("acme/a").await.text(), of_length(50_000, 1));
     sidecar.stop().await;
 }
