@@ -66,7 +66,7 @@ impl Refresher {
             }
         }
         if !partly.any_confirmed() {
-            partly.into_error()?;
+            partly.take_error()?;
             // Not one of them was listed.
             if !pass.confirm || !detected.lists {
                 let policies = self.store.load().tenants().map(|(_, tenant)| tenant.size).sum();

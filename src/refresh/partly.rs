@@ -74,7 +74,7 @@ impl Partly {
     }
 
     /// The first failure, where nothing succeeded.
-    pub(super) fn into_error(&mut self) -> Result<(), RefreshError> {
+    pub(super) fn take_error(&mut self) -> Result<(), RefreshError> {
         self.first_error.take().map_or(Ok(()), Err)
     }
 }

@@ -52,7 +52,7 @@ impl Refresher {
             }
         }
         if !partly.any_confirmed() {
-            partly.into_error()?;
+            partly.take_error()?;
             if !gone.is_empty() && !pass.confirm {
                 return Err(HeirError::NothingKnown { policies: asked }.into());
             }

@@ -128,11 +128,15 @@ async fn hostile_16_what_is_no_sound_json_sinks_itself_and_nothing_else() {
     ] {
         let body = stream(
             2,
-            &[("chat", document), ("other", "{\"new\":1}"), ("third", document)],
+            &[
+                ("chat", document),
+                ("other", "{\"weights\":{\"b\":1.0}}"),
+                ("third", document),
+            ],
         );
         heir.on(SNAPSHOT, json_answer(body));
         eventually(&format!("the others are taken: {message}"), || async {
-            sidecar.client().policy("acme/other").await.text() == "{\"new\":1}"
+            sidecar.client().policy("acme/other").await.text() == "{\"weights\":{\"b\":1.0}}"
         })
         .await;
         let page = snapshot_page(&sidecar).await;
@@ -153,14 +157,20 @@ async fn hostile_16_what_is_no_sound_json_sinks_itself_and_nothing_else() {
         let kept = sidecar.client().policy("acme/chat").await;
         assert_eq!(
             (kept.status, kept.text()),
-            (StatusCode::OK, "{\"good\":1}"),
+            (StatusCode::OK, "{\"weights\":{\"a\":1.0}}"),
             "{message}"
         );
         let never = sidecar.client().policy("acme/third").await;
         assert_eq!(never.status, StatusCode::NOT_FOUND, "{message}");
         heir.on(
             SNAPSHOT,
-            json_answer(stream(3, &[("chat", "{\"good\":1}"), ("other", "{}")])),
+            json_answer(stream(
+                3,
+                &[
+                    ("chat", "{\"weights\":{\"a\":1.0}}"),
+                    ("other", "{\"weights\":{\"a\":1.0}}"),
+                ],
+            )),
         );
         eventually("the problems are gone", || async {
             snapshot_page(&sidecar).await["problem_count"] == 0

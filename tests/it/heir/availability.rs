@@ -1,8 +1,4 @@
 //! When HEIR is asked, and what is said about it: a HEIR that comes late, that asks for a pause, that refuses the token.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests fail the test that called them"
-)]
 
 use std::time::{Duration, Instant};
 

@@ -46,7 +46,13 @@ async fn start() -> (Scripted, Sidecar) {
     heir.on("GET /health", json_answer("{}".into()));
     heir.on(
         SNAPSHOT,
-        json_answer(stream(1, &[("chat", "{\"good\":1}"), ("other", "{}")])),
+        json_answer(stream(
+            1,
+            &[
+                ("chat", "{\"weights\":{\"a\":1.0}}"),
+                ("other", "{\"weights\":{\"a\":1.0}}"),
+            ],
+        )),
     );
     let sidecar = Sidecar::try_start(&format!(
         "{QUICK}heir: {{url: '{}', timeout_ms: 5000, health_interval_ms: 100, max_answer_bytes: 1048576, breaker: {{failure_threshold: 1000}}, retry: {{max_attempts: 1}}}}
@@ -82,13 +88,19 @@ async fn refused_whole(heir: &Scripted, sidecar: &Sidecar, say: Say, reason: &st
     let kept = sidecar.client().policy("acme/chat").await;
     assert_eq!(
         (kept.status, kept.text()),
-        (StatusCode::OK, "{\"good\":1}"),
+        (StatusCode::OK, "{\"weights\":{\"a\":1.0}}"),
         "{reason}"
     );
     assert_eq!(sidecar.admin().get("/ready").await.json()["state"], "degraded");
     heir.on(
         SNAPSHOT,
-        json_answer(stream(1, &[("chat", "{\"good\":1}"), ("other", "{}")])),
+        json_answer(stream(
+            1,
+            &[
+                ("chat", "{\"weights\":{\"a\":1.0}}"),
+                ("other", "{\"weights\":{\"a\":1.0}}"),
+            ],
+        )),
     );
     sidecar.wait_for("live").await;
 }

@@ -104,13 +104,16 @@ async fn hostile_37_a_stream_that_stops_without_ending_times_out_and_is_recovere
         sidecar.admin().get("/ready").await.status,
         StatusCode::SERVICE_UNAVAILABLE
     );
-    half_open.heal(stream(3, &[("chat", "{}")]));
+    half_open.heal(stream(3, &[("chat", "{\"weights\":{\"a\":1.0}}")]));
     sidecar.wait_for("live").await;
     assert_eq!(sidecar.client().policy("acme/chat").await.status, StatusCode::OK);
     half_open.relapse();
     sidecar.wait_for("degraded").await;
     assert_eq!(snapshot_page(&sidecar).await["refresh"]["state"], "interrupted");
-    assert_eq!(sidecar.client().policy("acme/chat").await.text(), "{}");
+    assert_eq!(
+        sidecar.client().policy("acme/chat").await.text(),
+        "{\"weights\":{\"a\":1.0}}"
+    );
     half_open.heal(stream(4, &[("chat", "{\"back\":1}")]));
     eventually("it recovers", || async {
         sidecar.client().policy("acme/chat").await.text() == "{\"back\":1}"
@@ -123,7 +126,10 @@ async fn hostile_37_a_stream_that_stops_without_ending_times_out_and_is_recovere
 async fn hostile_37_a_long_poll_that_is_never_answered_is_given_up() {
     let heir = Scripted::start().await;
     heir.on("GET /health", json_answer("{}".into()));
-    heir.on(SNAPSHOT, json_answer(stream(1, &[("chat", "{}")])));
+    heir.on(
+        SNAPSHOT,
+        json_answer(stream(1, &[("chat", "{\"weights\":{\"a\":1.0}}")])),
+    );
     heir.on("GET /api/v1/changes", Say::Silence);
     let sidecar = Sidecar::try_start(&format!(
         "{QUICK}heir: {{url: '{}', timeout_ms: 200, breaker: {{failure_threshold: 1000}}}}\nrefresh: {{interval_ms: 50, long_poll_timeout_ms: 100}}",
@@ -135,7 +141,10 @@ async fn hostile_37_a_long_poll_that_is_never_answered_is_given_up() {
     assert_eq!(page["refresh"]["state"], "interrupted");
     let error = page["refresh"]["last_error"].as_str().unwrap();
     assert!(error.starts_with("HEIR did not answer within"), "{error}");
-    assert_eq!(sidecar.client().policy("acme/chat").await.text(), "{}");
+    assert_eq!(
+        sidecar.client().policy("acme/chat").await.text(),
+        "{\"weights\":{\"a\":1.0}}"
+    );
     let changes = "{\"from\":1,\"to\":2,\"changes\":[{\"op\":\"put\",\"kind\":\"policy\",\"tenant_id\":\"acme\",\
                    \"policy_id\":\"chat\",\"revision\":2,\"policy\":{\"new\":1}}]}";
     heir.on("GET /api/v1/changes?since=1", json_answer(changes.into()));
@@ -155,7 +164,7 @@ async fn hostile_37_a_snapshot_that_comes_drop_by_drop_keeps_no_caller_waiting()
         stream(2, &[]).lines().next().unwrap()
     );
     let half_open = HalfOpen::start_dripping(begun).await;
-    half_open.heal(stream(1, &[("chat", "{}")]));
+    half_open.heal(stream(1, &[("chat", "{\"weights\":{\"a\":1.0}}")]));
     let sidecar = Sidecar::try_start(&format!(
         "{QUICK}heir: {{url: 'http://{}', timeout_ms: 300}}\nrefresh: {{interval_ms: 50, stale_after_ms: 500}}",
         half_open.address

@@ -50,14 +50,20 @@ async fn hostile_31_one_bad_policy_in_ten_thousand_spoils_only_itself() {
     heir.on("GET /health", Say::Json(200, "", "{}".into()));
     heir.on(
         "GET /api/v1/snapshot",
-        Say::Json(200, "", stream(1, 10_000, |_| Some("{\"v\":1}".into()))),
+        Say::Json(
+            200,
+            "",
+            stream(1, 10_000, |_| {
+                Some("{\"weights\":{\"a\":1.0},\"timeout_ms\":1}".into())
+            }),
+        ),
     );
     let sidecar = Sidecar::start(&heir.url(), "refresh: {interval_ms: 200}");
     sidecar.wait_for("live").await;
     let second = stream(2, 10_001, |id| {
         Some(match id {
             4_711 | 10_000 => "[\"no policy\"]".into(),
-            _ => format!("{{\"v\":2,\"id\":{id}}}"),
+            _ => format!("{{\"weights\":{{\"a\":1.0}},\"timeout_ms\":2,\"id\":{id}}}"),
         })
     });
     heir.on("GET /api/v1/snapshot", Say::Json(200, "", second));
@@ -68,7 +74,7 @@ async fn hostile_31_one_bad_policy_in_ten_thousand_spoils_only_itself() {
     let client = sidecar.client();
     assert_eq!(
         client.policy("t/4711").await.text(),
-        "{\"v\":1}",
+        "{\"weights\":{\"a\":1.0},\"timeout_ms\":1}",
         "its last good version"
     );
     assert_eq!(
@@ -79,7 +85,7 @@ async fn hostile_31_one_bad_policy_in_ten_thousand_spoils_only_itself() {
     for id in [0, 4_710, 4_712, 9_999] {
         assert_eq!(
             client.policy(&format!("t/{id}")).await.text(),
-            format!("{{\"v\":2,\"id\":{id}}}")
+            format!("{{\"weights\":{{\"a\":1.0}},\"timeout_ms\":2,\"id\":{id}}}")
         );
     }
     let page = admin(&sidecar).await;
@@ -103,13 +109,22 @@ async fn hostile_31_one_bad_policy_in_ten_thousand_spoils_only_itself() {
 
     heir.on(
         "GET /api/v1/snapshot",
-        Say::Json(200, "", stream(3, 10_000, |_| Some("{\"v\":3}".into()))),
+        Say::Json(
+            200,
+            "",
+            stream(3, 10_000, |_| {
+                Some("{\"weights\":{\"a\":1.0},\"timeout_ms\":3}".into())
+            }),
+        ),
     );
     eventually("it is mended", || async {
         admin(&sidecar).await["problem_count"] == 0
     })
     .await;
-    assert_eq!(client.policy("t/4711").await.text(), "{\"v\":3}");
+    assert_eq!(
+        client.policy("t/4711").await.text(),
+        "{\"weights\":{\"a\":1.0},\"timeout_ms\":3}"
+    );
     sidecar.stop().await;
 }
 

@@ -34,13 +34,25 @@ async fn every_level_is_detected_and_keeps_memory_like_heir() {
         (Level::Changes, "changes", "whole"),
     ] {
         let heir = Heir::start(level).await;
-        heir.client().put_policy("acme/a", "{\"v\":1}").await;
-        heir.client().put_policy("acme/b", "{\"v\":1}").await;
+        heir.client()
+            .put_policy("acme/a", "{\"v\":1,\"weights\":{\"a\":1.0}}")
+            .await;
+        heir.client()
+            .put_policy("acme/b", "{\"v\":1,\"weights\":{\"a\":1.0}}")
+            .await;
         let sidecar = Sidecar::start(&heir.url(), SOON);
         sidecar.wait_for("live").await;
         let client = sidecar.client();
-        assert_eq!(client.policy("acme/a").await.text(), "{\"v\":1}", "{name}");
-        assert_eq!(client.policy("acme/b").await.text(), "{\"v\":1}", "{name}");
+        assert_eq!(
+            client.policy("acme/a").await.text(),
+            "{\"v\":1,\"weights\":{\"a\":1.0}}",
+            "{name}"
+        );
+        assert_eq!(
+            client.policy("acme/b").await.text(),
+            "{\"v\":1,\"weights\":{\"a\":1.0}}",
+            "{name}"
+        );
         eventually(&format!("the level is {name}"), || async {
             let page = admin(&sidecar).await;
             page["level"] == name && page["coverage"] == coverage
@@ -61,17 +73,24 @@ async fn every_level_is_detected_and_keeps_memory_like_heir() {
         };
         assert_eq!(page["revision"], revision, "{name}");
 
-        heir.client().put_policy("acme/a", "{\"v\":2}").await;
-        waits_for(&client, "acme/a", Some("{\"v\":2}")).await;
-        heir.client().put_policy("acme/c", "{\"v\":3}").await;
-        waits_for(&client, "acme/c", Some("{\"v\":3}")).await;
+        heir.client()
+            .put_policy("acme/a", "{\"v\":2,\"weights\":{\"a\":1.0}}")
+            .await;
+        waits_for(&client, "acme/a", Some("{\"v\":2,\"weights\":{\"a\":1.0}}")).await;
+        heir.client()
+            .put_policy("acme/c", "{\"v\":3,\"weights\":{\"a\":1.0}}")
+            .await;
+        waits_for(&client, "acme/c", Some("{\"v\":3,\"weights\":{\"a\":1.0}}")).await;
         heir.client().delete_policy("acme/b").await;
         waits_for(&client, "acme/b", None).await;
         let list = client.get("/api/v1/policies/acme").await;
         assert_eq!(list.status, StatusCode::OK);
         assert_eq!(
             list.json(),
-            json!({"policies": [{"policy_id": "a", "v": 2}, {"policy_id": "c", "v": 3}]}),
+            json!({"policies": [
+                {"policy_id": "a", "v": 2, "weights": {"a": 1.0}},
+                {"policy_id": "c", "v": 3, "weights": {"a": 1.0}},
+            ]}),
             "{name}"
         );
         sidecar.stop().await;

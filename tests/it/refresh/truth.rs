@@ -1,9 +1,5 @@
 //! What HEIR says is not always what HEIR has: an ingress that answers for it, a level that went, a tenant or a policy
 //! that cannot be read. Memory loses nothing by it, and says how old it really is.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests fail the test that called them"
-)]
 
 use std::{
     sync::{
@@ -20,6 +16,8 @@ use serde_json::{Value, json};
 use crate::support::{Fault, Faulty, Heir, Seen, Sidecar, eventually};
 
 const LEVELS: [Level; 4] = [Level::Single, Level::List, Level::Snapshot, Level::Changes];
+const GOOD: &str = r#"{"weights":{"a":1.0}}"#;
+const BETTER: &str = r#"{"weights":{"b":1.0}}"#;
 const SOON: &str = "refresh: {interval_ms: 50, long_poll_timeout_ms: 200, jitter_seed: 1}";
 
 async fn admin(sidecar: &Sidecar) -> Value {
@@ -42,7 +40,7 @@ async fn known(level: Level, tenants: usize, policies: usize, yaml: &str) -> (He
         for policy in 0..policies {
             let put = heir
                 .client()
-                .put_policy(&format!("t{tenant}/p{policy}"), "{}")
+                .put_policy(&format!("t{tenant}/p{policy}"), GOOD)
                 .await;
             assert_eq!(put.status, StatusCode::CREATED);
         }
@@ -284,9 +282,9 @@ async fn a_policy_that_is_too_long_is_named_and_holds_up_no_other() {
         let (heir, _faulty, sidecar) = known(level, 3, 3, &yaml).await;
         let long = json!({"metadata": {"text": "x".repeat(3_000)}}).to_string();
         heir.client().put_policy("t1/p1", long).await;
-        heir.client().put_policy("t2/p2", r#"{"v":2}"#).await;
+        heir.client().put_policy("t2/p2", BETTER).await;
         eventually(&format!("{level}: another one is refreshed"), || async {
-            sidecar.client().policy("t2/p2").await.text() == r#"{"v":2}"#
+            sidecar.client().policy("t2/p2").await.text() == BETTER
         })
         .await;
         eventually(&format!("{level}: it is named"), || async {

@@ -6,6 +6,7 @@
 //! one; the order of what is done is the seed's, the moment is the machine's.
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::print_stdout,
     reason = "a test fails by panicking, and says what it did"
 )]
