@@ -23,7 +23,8 @@ cargo nextest run --workspace --locked --no-run
 (cd wasm-extensions && cargo test --workspace --locked --no-run --quiet)
 build=$((SECONDS - from)) from=$SECONDS
 
-run cargo nextest run --workspace --locked --no-fail-fast --color "$colour"
+# Many tests wait for something most of the time.
+run cargo nextest run --workspace --locked --no-fail-fast --color "$colour" --test-threads "$(($(nproc) * 3 / 2))"
 run cargo test --workspace --locked --no-fail-fast --doc
 cd wasm-extensions
 run cargo test --workspace --locked --no-fail-fast --quiet

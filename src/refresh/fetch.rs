@@ -20,7 +20,7 @@ use crate::{
     failure::{ErrorCode, Failure},
     heir::{Admission, Fetched, HeirCall, HeirClient, HeirError, wire},
     policy::Problem,
-    snapshot::{Gone, Key, Snapshot, SnapshotStore, check},
+    snapshot::{Gone, Key, Lookup, Snapshot, SnapshotStore, check},
 };
 
 /// Most "no"s that are remembered; beyond them the oldest is forgotten, and HEIR asked again.
@@ -108,6 +108,11 @@ impl Fetcher {
         let mut running = self.running();
         if let Some(waiting) = running.get(key) {
             return waiting.clone();
+        }
+        // The answer to others may have come since the caller looked.
+        let lookup = self.store.load();
+        if let (Lookup::Found(_), _) = lookup.lookup(key.0.as_str(), key.1.as_str()) {
+            return watch::channel(Some(FetchOutcome::Stored)).1;
         }
         let (answer, waiting) = watch::channel(None);
         running.insert(key.clone(), waiting.clone());

@@ -175,7 +175,10 @@ async fn hostile_37_a_snapshot_that_comes_drop_by_drop_keeps_no_caller_waiting()
     // Its age shows that the refresh makes no progress.
     sidecar.wait_for("degraded").await;
     let list = sidecar.client().get("/api/v1/policies/acme").await;
-    assert_eq!(list.text(), "{\"policies\":[{\"policy_id\":\"chat\"}]}");
+    assert_eq!(
+        list.text(),
+        "{\"policies\":[{\"policy_id\":\"chat\",\"weights\":{\"a\":1.0}}]}"
+    );
     assert_eq!(list.header("x-beamline-stale"), "true");
     assert_eq!(
         sidecar

@@ -205,7 +205,7 @@ async fn the_snapshot_page_shows_where_everything_stands() {
     assert_eq!(
         admin.get("/admin/policies?tenant=acme").await.json(),
         json!({"tenant_id": "acme", "policies": [
-            {"policy_id": "chat", "etag": etag, "revision": 1, "bytes": 7, "source": "heir"}
+            {"policy_id": "chat", "etag": etag, "revision": 1, "bytes": 21, "source": "heir"}
         ]})
     );
     let nobody = admin.get("/admin/policies?tenant=nobody").await;

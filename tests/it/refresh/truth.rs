@@ -296,7 +296,7 @@ async fn a_policy_that_is_too_long_is_named_and_holds_up_no_other() {
         .await;
         assert_eq!(
             sidecar.client().policy("t1/p1").await.text(),
-            "{}",
+            GOOD,
             "its last good version"
         );
         sidecar.wait_for("live").await;
