@@ -47,7 +47,7 @@ pub(crate) fn guest_path(name: &str) -> PathBuf {
 pub(crate) fn compiler() -> Compiler {
     Compiler {
         program: env!("CARGO_BIN_EXE_beamline-sidecar").into(),
-        timeout: Duration::from_secs(60),
+        timeout: Duration::from_secs(600),
         memory_bytes: 2 << 30,
     }
 }

@@ -55,6 +55,10 @@ impl Sidecar {
         if !yaml.contains("validate:") {
             environment.insert("BEAMLINE_WRITES_VALIDATE".into(), "lenient".into());
         }
+        // Compiling without optimisations, beside other tests, takes longer than a sidecar has.
+        if !yaml.contains("compile_timeout_ms:") {
+            environment.insert("BEAMLINE_EXTENSIONS_COMPILE_TIMEOUT_MS".into(), "600000".into());
+        }
         source.environment.extend(environment.clone());
         source.program = env!("CARGO_BIN_EXE_beamline-sidecar").into();
         let loaded = config::parse(yaml, "a test", &environment).map_err(|error| error.to_string())?;
