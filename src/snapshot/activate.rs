@@ -31,6 +31,7 @@ impl SnapshotStore {
         let mut state = self.writer_state();
         let current = self.current.load_full();
         keep_last_good(&current, &mut incoming);
+        keep_unlisted(&current, &mut incoming);
         let gone = removed_by(&current, &incoming);
         let (removed, fingerprint) = (gone.len(), fingerprint(gone));
         let scope = match &incoming.scope {
@@ -243,6 +244,20 @@ fn keep_last_good(current: &Snapshot, incoming: &mut Incoming) {
         .collect();
     for (key, policy) in kept {
         incoming.put(key, policy);
+    }
+}
+
+/// A list takes nothing away by itself: what it does not have may have been fetched since it was asked for. What is
+/// really gone is removed by its name.
+fn keep_unlisted(current: &Snapshot, incoming: &mut Incoming) {
+    let Scope::Tenant(tenant) = incoming.scope.clone() else {
+        return;
+    };
+    let known = current.tenants.get(&tenant).into_iter();
+    for (id, entry) in known.flat_map(|tenant| &tenant.policies) {
+        if let Some(policy) = entry.heir.as_ref().filter(|_| !incoming.mentions(&tenant, id)) {
+            incoming.put((tenant.clone(), id.clone()), policy.clone());
+        }
     }
 }
 
