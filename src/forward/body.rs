@@ -44,7 +44,7 @@ impl http_body::Body for Unstalled {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        // Asked first: while the client does not read, nobody asks, and what has come meanwhile is there at once.
+        // The body first: while the client does not read, this is not polled, and what has come meanwhile is there at once.
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
             this.pause.as_mut().reset(Instant::now() + this.limit);
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));

@@ -92,7 +92,7 @@ impl Intake {
             memory: &self.memory,
             provenance,
         };
-        // A dry run is made for its explanation: where nobody asks for less, it is whole.
+        // A dry run is made for its explanation: without a level in the request, it is whole.
         let (level, unknown_level) = match explain {
             Explain::At(level) => (level, None),
             Explain::IfContextAsks if !request.context.contains_key("detail_level") => {

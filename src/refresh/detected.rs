@@ -25,7 +25,7 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    /// One that nobody waits for: it finds out whether HEIR is back.
+    /// One of the refresh loop, for which no client waits: it finds out whether HEIR is back.
     pub(super) const OWN: Self = Self {
         confirm: false,
         admission: Admission::Always,

@@ -1,6 +1,6 @@
 //! Policies that a write would refuse and that came all the same: from HEIR itself, or from a file.
 //!
-//! Lookups get them as they are, for whoever asks judges for itself. Decisions keep the last good version.
+//! Lookups get them as they are, for the Router judges for itself. Decisions keep the last good version.
 
 use std::sync::Arc;
 

@@ -37,7 +37,7 @@ pub(super) async fn is_of_this_policy(
         match answer {
             Ok(_) => return Ok(true),
             Err(error) if error.is_away() => return Err(error),
-            // It may have gone as well, or be nobody's business here.
+            // This one may have gone as well, or may not be read with this token.
             Err(_) => {}
         }
     }

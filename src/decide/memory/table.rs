@@ -103,7 +103,7 @@ pub(crate) struct Table<K, V> {
 }
 
 impl<K: Hash + Eq, V> Table<K, V> {
-    /// A table for this many entries, at least one, that are nobody's.
+    /// A table for this many entries, at least one, that belong to no tenant.
     pub(crate) fn new(capacity: usize) -> Self {
         Self::of_tenants(capacity, |_| None, |_| false)
     }
