@@ -302,7 +302,26 @@ impl<'a> Draft<'a> {
                 continue;
             };
             let (mut broken, mut count) = (BTreeMap::new(), 0);
+            let was = before
+                .tenants
+                .get(&id)
+                .filter(|_| !anew && self.last_good.is_none());
             for (policy_id, found) in tenant.found() {
+                if found.policy.errors() == 0 && !found.policy.has_extensions() {
+                    continue;
+                }
+                // What has not changed is judged as before: one change must not cost all broken policies of its tenant.
+                let same = was.filter(|was| {
+                    let entry = was.policies.get(policy_id).and_then(|entry| entry.found());
+                    entry.is_some_and(|entry| Arc::ptr_eq(entry.policy, found.policy))
+                });
+                if let Some(was) = same {
+                    count += usize::from(was.errors_of(policy_id.as_str(), found.policy) > 0);
+                    if let Some(known) = was.broken.get(policy_id) {
+                        broken.insert(policy_id.clone(), known.clone());
+                    }
+                    continue;
+                }
                 let of_extensions = problems_of_extensions(found.policy, &registry, host);
                 let is_broken = found.policy.errors() > 0 || errors(&of_extensions).next().is_some();
                 count += usize::from(is_broken);
