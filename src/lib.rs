@@ -17,6 +17,7 @@
 //! | room | purpose |
 //! |---|---|
 //! | [`cli`] | the commands |
+//! | [`supervise`] | the small process that `run --supervised` puts above the sidecar, and restarts it |
 //! | [`app`] | builds the parts from a configuration, runs them, reloads them, shuts them down |
 //! | [`config`] | the configuration: the sections' own types, composed and checked |
 //! | [`testing`] | decision cases, for authors of policies |
@@ -25,7 +26,7 @@
 //! | [`route`] | the data plane over HTTP |
 //! | [`operate`] | everything that an operator can do or ask |
 //! | [`intake`] | the use cases of decisions, without a transport |
-//! | [`health_check`], [`readiness`] | active checks of providers; whether the sidecar is ready |
+//! | [`health_check`], [`readiness`], [`heartbeat`] | active checks of providers; whether the sidecar is ready, and its threads run |
 //! | [`write`] | writes of policies: HEIR, the journal, replay |
 //! | [`refresh`] | keeps the snapshot equal to HEIR |
 //! | [`forward`] | passes all other requests to HEIR |
@@ -35,7 +36,7 @@
 //! | [`decide`] | the decision, and what decisions remember |
 //! | [`telemetry`] | logs and the registry of metrics |
 //! | [`listener`], [`respond`] | connections; answers over HTTP |
-//! | [`policy`], [`failure`], [`clock`], [`yaml`] … | leaves |
+//! | [`policy`], [`failure`], [`clock`], [`parent`], [`yaml`] … | leaves |
 
 pub mod admin;
 pub mod app;
@@ -48,10 +49,12 @@ pub mod extensions;
 pub mod failure;
 pub mod forward;
 pub mod health_check;
+pub mod heartbeat;
 pub mod heir;
 pub mod intake;
 pub mod listener;
 pub mod operate;
+pub mod parent;
 pub mod policy;
 pub mod readiness;
 pub mod refresh;
@@ -60,6 +63,7 @@ pub mod route;
 pub mod snapshot;
 mod split_mix;
 pub mod store;
+pub mod supervise;
 pub mod telemetry;
 pub mod testing;
 mod thread_priority;

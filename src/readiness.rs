@@ -11,6 +11,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
+    heartbeat::Heartbeat,
     refresh::{RefreshState, Refresher},
     snapshot::{Age, Origin, SnapshotStore},
 };
@@ -54,16 +55,22 @@ pub enum Health {
 pub struct Readiness {
     store: Arc<SnapshotStore>,
     refresher: Option<Arc<Refresher>>,
+    heartbeat: Arc<Heartbeat>,
     has_files: AtomicBool,
     stopping: AtomicBool,
 }
 
 impl Readiness {
     /// `refresher` is `None` where there is no HEIR.
-    pub fn new(store: Arc<SnapshotStore>, refresher: Option<Arc<Refresher>>) -> Self {
+    pub fn new(
+        store: Arc<SnapshotStore>,
+        refresher: Option<Arc<Refresher>>,
+        heartbeat: Arc<Heartbeat>,
+    ) -> Self {
         Self {
             store,
             refresher,
+            heartbeat,
             has_files: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         }
@@ -93,6 +100,9 @@ impl Readiness {
     fn state(&self) -> (State, &'static str) {
         if self.stopping.load(Relaxed) {
             return (State::NotReady, "the sidecar is stopping");
+        }
+        if self.heartbeat.is_stuck() {
+            return (State::NotReady, "a thread that answers the Router is stuck");
         }
         let Some(refresher) = &self.refresher else {
             return (State::Live, "there is no HEIR; policies_dir is served");

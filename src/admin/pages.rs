@@ -21,7 +21,7 @@ use crate::{
     failure::{ErrorCode, Failure},
     operate::{
         BreakerChange, BreakerChanged, EstimateForgotten, ExtensionChange, ExtensionChanged, ExtensionList,
-        ExtensionView, ExtensionsReloaded, Journal, Limit, Liveness, LogFilter, Operator, PolicyDetail,
+        ExtensionView, ExtensionsReloaded, Journal, Limit, LivenessState, LogFilter, Operator, PolicyDetail,
         PolicyList, ProviderList, RateLimitList, RateLimitReset, RateLimitScope, Refreshed, SessionList,
         SessionsForgotten, Settled, SnapshotStatus,
     },
@@ -117,8 +117,13 @@ pub(super) struct ExtensionsQuery {
     kind: Option<String>,
 }
 
-pub(super) async fn live() -> Json<Liveness> {
-    Json(Liveness::LIVE)
+pub(super) async fn live(State(operator): Asked) -> Response {
+    let liveness = operator.liveness();
+    let code = match liveness.status {
+        LivenessState::Live => StatusCode::OK,
+        LivenessState::Stuck => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (code, Json(liveness)).into_response()
 }
 
 /// 200 while lookups can be answered, with how well and why; 503 otherwise.

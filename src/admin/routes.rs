@@ -20,7 +20,10 @@ use super::{
     pages::{self, MakeDocument},
     reply::{Json, Refused},
 };
-use crate::{operate::Operator, readiness::ReadinessStatus};
+use crate::{
+    operate::{Liveness, Operator},
+    readiness::ReadinessStatus,
+};
 
 /// The routes, ready to answer. The document is made anew each time it is asked for.
 pub(super) fn serving(operator: Arc<Operator>, document: fn() -> Value) -> Router {
@@ -44,15 +47,18 @@ type Op<'t> = TransformOperation<'t>;
 
 fn probes() -> ApiRouter<Arc<Operator>> {
     ApiRouter::new()
-        .api_route(
-            "/live",
-            get_with(pages::live, |op| op.summary("The process answers")),
-        )
+        .api_route("/live", get_with(pages::live, live))
         .api_route("/ready", get_with(pages::ready, ready))
         .api_route(
             "/metrics",
             get_with(pages::metrics, |op| op.summary("Prometheus text format 0.0.4")),
         )
+}
+
+fn live(op: Op<'_>) -> Op<'_> {
+    op.summary("Whether the threads that answer the Router run")
+        .response_with::<200, Json<Liveness>, _>(|answer| answer.description("live"))
+        .response_with::<503, Json<Liveness>, _>(|answer| answer.description("stuck: a restart helps"))
 }
 
 fn ready(op: Op<'_>) -> Op<'_> {

@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 
-use prometheus::{IntCounterVec, Registry};
+use prometheus::{Gauge, IntCounterVec, Registry};
 
 use crate::{
     extensions::ExtensionMetrics,
     health_check::HealthCheckMetrics,
+    heartbeat,
     heir::HeirMetrics,
     intake::IntakeMetrics,
     listener::ListenersMetrics,
     refresh::RefreshMetrics,
     route::RouteMetrics,
     snapshot::SnapshotMetrics,
-    telemetry::registry::{counters, gauges},
+    telemetry::{
+        LogMetrics,
+        registry::{counters, gauges},
+    },
     write::WriteMetrics,
 };
 
@@ -21,6 +25,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Metrics {
     pub(super) registry: Registry,
+    pub(super) logs: Arc<LogMetrics>,
     pub(super) listeners: ListenersMetrics,
     pub(super) route: Arc<RouteMetrics>,
     pub(super) intake: Arc<IntakeMetrics>,
@@ -30,7 +35,9 @@ pub(super) struct Metrics {
     pub(super) heir: Arc<HeirMetrics>,
     pub(super) health_check: Arc<HealthCheckMetrics>,
     pub(super) extensions: Arc<ExtensionMetrics>,
+    pub(super) silence_seconds: Gauge,
     config_reloads: IntCounterVec,
+    worker_restarts: IntCounterVec,
 }
 
 impl Metrics {
@@ -46,7 +53,17 @@ impl Metrics {
         build
             .with_label_values(&[env!("CARGO_PKG_VERSION"), env!("BEAMLINE_COMMIT")])
             .set(1);
+        let worker_restarts = counters(
+            &r,
+            "beamline_sidecar_worker_restarts_total",
+            "Workers of `run --supervised` that were replaced, by cause: signal, exit, hung.",
+            &["cause"],
+        )?;
+        for cause in ["signal", "exit", "hung"] {
+            worker_restarts.with_label_values(&[cause]);
+        }
         Ok(Self {
+            logs: Arc::new(LogMetrics::register(&r)?),
             listeners: ListenersMetrics::register(&r)?,
             route: Arc::new(RouteMetrics::register(&r)?),
             intake: Arc::new(IntakeMetrics::register(&r)?),
@@ -56,14 +73,21 @@ impl Metrics {
             heir: Arc::new(HeirMetrics::register(&r)?),
             health_check: Arc::new(HealthCheckMetrics::register(&r)?),
             extensions: Arc::new(ExtensionMetrics::register(&r)?),
+            silence_seconds: heartbeat::silence_seconds(&r)?,
             config_reloads: counters(
                 &r,
                 "beamline_sidecar_config_reloads_total",
                 "Reloads of the configuration by outcome: applied, refused.",
                 &["outcome"],
             )?,
+            worker_restarts,
             registry: r,
         })
+    }
+
+    /// Notes how often workers were replaced for a cause, before this process was started.
+    pub(super) fn worker_restarts(&self, cause: &str, count: u64) {
+        self.worker_restarts.with_label_values(&[cause]).inc_by(count);
     }
 
     /// Counts a reload of the configuration: `applied` or `refused`.

@@ -6,12 +6,14 @@
 //!  serving: the listeners      reload, watch: changes of files      upkeep: sweeping, missing modules
 //! ```
 
+mod descriptors;
 mod directories;
 mod error;
 mod memory;
 mod metrics;
 mod own_runtime;
 mod reload;
+mod report;
 mod serving;
 mod sidecar;
 mod state_dir;
@@ -20,6 +22,8 @@ mod upkeep;
 mod upstream;
 mod watch;
 
+pub(crate) use descriptors::raise_limit;
 pub use error::BuildError;
 pub use reload::ConfigSource;
+pub use serving::Handover;
 pub use sidecar::{App, Shutdown};

@@ -1,14 +1,16 @@
 //! The listeners: bound while the sidecar is built, served until it stops.
 
-use std::{sync::Arc, time::Duration};
+use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::{error::BuildError, metrics::Metrics, own_runtime::OwnRuntime};
+use super::{descriptors, error::BuildError, metrics::Metrics, own_runtime::OwnRuntime};
 use crate::{
     admin::Admin,
     config::Config,
-    listener::{Address, Bound, ConnectionLimits, ListenerMetrics, Stop, serve},
+    listener::{Address, Bound, ConnectionLimits, InheritedSockets, ListenerMetrics, Stop, serve},
+    parent::Parent,
     route::Router,
 };
 
@@ -19,7 +21,16 @@ const MAX_ADMIN_CONNECTIONS: usize = 256;
 const ADMIN_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the last answers of probes are waited for.
-const LAST_PROBES: Duration = Duration::from_millis(200);
+pub(super) const LAST_PROBES: Duration = Duration::from_millis(200);
+
+/// What the process that started this one hands over.
+#[derive(Debug, Default)]
+pub struct Handover {
+    /// That process itself.
+    pub parent: Arc<Parent>,
+    /// Sockets that listen already.
+    pub sockets: InheritedSockets,
+}
 
 /// Sockets that are bound.
 #[derive(Debug)]
@@ -43,25 +54,42 @@ pub(super) struct Serving {
 
 impl Listeners {
     /// Binds every socket.
-    pub(super) fn bind(config: &Config, metrics: &Metrics) -> Result<Self, BuildError> {
-        let data_runtime = OwnRuntime::data(config.runtime.workers).map_err(BuildError::Thread)?;
+    pub(super) fn bind(
+        data_runtime: OwnRuntime,
+        config: &Config,
+        metrics: &Metrics,
+        Handover { parent, sockets }: Handover,
+    ) -> Result<Self, BuildError> {
+        let mut binding = Binding {
+            config,
+            parent: &parent,
+            sockets,
+        };
         let data = data_runtime.within(|| {
             let addresses = config.listen_addresses();
-            let bind = |address: &Address| {
-                let name = match address {
-                    Address::Tcp(_) => "data",
-                    Address::Unix(_) => "data_unix",
+            let bind = |(number, address): (usize, &Address)| {
+                let (name, label) = match address {
+                    Address::Tcp(_) => (format!("data-{number}"), "data"),
+                    Address::Unix(path) => (format!("unix{}", path.display()), "data_unix"),
                 };
-                Ok::<_, BuildError>((bind(config, address)?, metrics.listeners.listener(name)))
+                Ok::<_, BuildError>((binding.bind(&name, address)?, metrics.listeners.listener(label)))
             };
-            addresses.iter().map(bind).collect::<Result<Vec<_>, _>>()
+            addresses
+                .iter()
+                .enumerate()
+                .map(bind)
+                .collect::<Result<Vec<_>, _>>()
         })?;
-        let admin = bind(config, &config.admin.listen.parse()?)?;
+        let mut limits = config.limits.connection();
+        limits.max_connections =
+            descriptors::connections(limits.max_connections, data.len(), MAX_ADMIN_CONNECTIONS);
+        let admin = binding.bind("admin", &config.admin.listen.parse()?)?;
+        binding.finish();
         Ok(Self {
             data_runtime,
             data,
             admin: (admin, metrics.listeners.listener("admin")),
-            limits: config.limits.connection(),
+            limits,
         })
     }
 
@@ -116,11 +144,41 @@ impl Listeners {
     }
 }
 
-fn bind(config: &Config, address: &Address) -> Result<Bound, BuildError> {
-    Bound::bind(address, config.unix_mode_bits(), config.reuse_port).map_err(|source| BuildError::Listen {
-        address: address.clone(),
-        source,
-    })
+struct Binding<'a> {
+    config: &'a Config,
+    parent: &'a Parent,
+    sockets: InheritedSockets,
+}
+
+impl Binding<'_> {
+    /// Takes the socket that the parent has for this address, or binds one and lets the parent keep it.
+    fn bind(&mut self, name: &str, address: &Address) -> Result<Bound, BuildError> {
+        let failed = |source| BuildError::Listen {
+            address: address.clone(),
+            source,
+        };
+        if let Some(bound) = Bound::inherit(&mut self.sockets, name, address).map_err(failed)? {
+            return Ok(bound);
+        }
+        let config = self.config;
+        let mut bound = Bound::bind(address, config.unix_mode_bits(), config.reuse_port).map_err(failed)?;
+        if self.parent.is_supervisor() {
+            self.parent.keep(name, bound.as_fd());
+            bound.leave_file();
+        }
+        Ok(bound)
+    }
+
+    /// Gives up the sockets that the configuration does not name any more.
+    fn finish(self) {
+        for name in self.sockets.close_others() {
+            tracing::warn!(
+                name,
+                "An inherited socket is at no address of the configuration; it is closed."
+            );
+            self.parent.forget(&name);
+        }
+    }
 }
 
 impl Serving {
@@ -130,10 +188,10 @@ impl Serving {
     }
 
     /// Accepts no more data connections, and waits for the answers under way.
-    pub(super) async fn close(&self, timeout: Duration) {
+    pub(super) async fn close(&self, deadline: Instant) {
         self.stop.closing.cancel();
         self.connections.close();
-        if tokio::time::timeout(timeout, self.connections.wait())
+        if tokio::time::timeout_at(deadline, self.connections.wait())
             .await
             .is_err()
         {

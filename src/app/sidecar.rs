@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -13,7 +13,8 @@ use super::{
     metrics::Metrics,
     own_runtime::OwnRuntime,
     reload::{ConfigSource, Reloader, Targets},
-    serving::Listeners,
+    report::report,
+    serving::{Handover, LAST_PROBES, Listeners},
     state_dir::StateDir,
     tasks::{Task, Tasks},
     upkeep, upstream,
@@ -21,15 +22,20 @@ use super::{
 use crate::{
     admin::{Access, Admin},
     config::{Config, ShutdownConfig},
+    heartbeat::Heartbeat,
     intake::{BufferedBytes, Intake, WaitingRequests},
     listener::Address,
     operate::Operator,
+    parent::Parent,
     readiness::Readiness,
     route::Router,
     snapshot::SnapshotStore,
     telemetry::Logs,
     write::{Journal, Ledger, Writer},
 };
+
+/// What background tasks get to save what they have, where clients took all the time that stopping may take.
+const LAST_SAVES: Duration = Duration::from_millis(500);
 
 /// A sidecar that is ready to run: its state read, its sockets bound.
 #[derive(Debug)]
@@ -45,6 +51,9 @@ pub struct App {
     tasks: Vec<Task>,
     /// Ends with the value.
     work_runtime: OwnRuntime,
+    parent: Arc<Parent>,
+    heartbeat: Arc<Heartbeat>,
+    stuck_after: Duration,
 }
 
 /// How a process tells the sidecar to stop.
@@ -61,9 +70,18 @@ impl App {
     ///
     /// # Errors
     /// Everything that can keep a sidecar from starting; nothing of it can happen later.
-    pub fn build(config: Config, source: ConfigSource, logs: Logs) -> Result<Self, BuildError> {
+    pub fn build(
+        config: Config,
+        source: ConfigSource,
+        logs: Logs,
+        handover: Handover,
+    ) -> Result<Self, BuildError> {
+        let parent = handover.parent.clone();
         let metrics = Arc::new(Metrics::register(config.metrics.max_tenant_labels)?);
-        let state = StateDir::take(&config)?;
+        for (cause, count) in parent.restarts() {
+            metrics.worker_restarts(cause, *count);
+        }
+        let state = StateDir::take(&config, &parent)?;
         let state_path = state.as_ref().map(StateDir::path);
         let host = extension_host(&config, state_path, &source, &metrics.extensions)?;
         let store = SnapshotStore::start_with(metrics.snapshot.clone(), Some(host.clone()))
@@ -112,7 +130,20 @@ impl App {
                 writer.run(restored, stop).await;
             }));
         }
-        let readiness = Arc::new(Readiness::new(store.clone(), refresher.clone()));
+        let data_runtime = OwnRuntime::data(config.runtime.workers).map_err(BuildError::Thread)?;
+        let stuck_after = Duration::from_millis(config.runtime.stuck_after_ms);
+        let heartbeat = Heartbeat::start(
+            data_runtime.handle(),
+            stuck_after,
+            metrics.silence_seconds.clone(),
+        );
+        let watched = heartbeat.clone();
+        tasks.push(Task::new("heartbeat", move |stop| watched.watch(stop)));
+        let readiness = Arc::new(Readiness::new(
+            store.clone(),
+            refresher.clone(),
+            heartbeat.clone(),
+        ));
         let directory = load_directory(&config, &store, &readiness)?;
         let (memory, memory_tasks) = memory::build(&config, state.as_ref(), &store, &metrics)?;
         tasks.extend(memory_tasks);
@@ -155,15 +186,17 @@ impl App {
             refresher: refresher.clone(),
             writer: writer.clone(),
             readiness: readiness.clone(),
+            heartbeat: heartbeat.clone(),
             registry: metrics.registry.clone(),
             intake_metrics: metrics.intake.clone(),
             extension_metrics: metrics.extensions.clone(),
+            log_metrics: metrics.logs.clone(),
             logs: logs.clone(),
             directory: directory.clone(),
             memory,
         };
         let admin = Arc::new(Admin::new(access, operator));
-        let listeners = Listeners::bind(&config, &metrics)?;
+        let listeners = Listeners::bind(data_runtime, &config, &metrics, handover)?;
         let targets = Targets {
             store,
             client,
@@ -185,6 +218,9 @@ impl App {
             reloader: (reloader, targets),
             tasks,
             work_runtime,
+            parent,
+            heartbeat,
+            stuck_after,
         })
     }
 
@@ -198,6 +234,15 @@ impl App {
         self.listeners.admin_address()
     }
 
+    /// How long a graceful stop takes at most.
+    pub fn longest_stop(&self) -> Duration {
+        let ShutdownConfig {
+            lame_duck_ms,
+            drain_timeout_ms,
+        } = self.shutdown;
+        Duration::from_millis(lame_duck_ms + drain_timeout_ms) + LAST_SAVES + LAST_PROBES
+    }
+
     /// Serves until told to stop. `reload` wakes a re-read of the configuration, besides changes of the files.
     pub async fn run(self, shutdown: Shutdown, reload: mpsc::Receiver<()>) {
         let _work_runtime = self.work_runtime;
@@ -208,16 +253,24 @@ impl App {
             reloader.run(targets, reload, stop)
         }));
         let tasks = Tasks::start(tasks);
+        // Not one of the tasks: it goes on to the very end.
+        let _reporting = tokio::spawn(report(
+            self.parent.clone(),
+            self.heartbeat,
+            self.readiness.clone(),
+            self.stuck_after,
+        ));
 
         shutdown.gracefully.cancelled().await;
         let graceful = async {
             tracing::info!("Stopping: clients are told to go elsewhere.");
+            self.parent.tell("STOPPING=1");
             self.readiness.stop();
             serving.drain();
             tokio::time::sleep(Duration::from_millis(self.shutdown.lame_duck_ms)).await;
-            let drain = Duration::from_millis(self.shutdown.drain_timeout_ms);
-            serving.close(drain).await;
-            tasks.stop(drain).await;
+            let deadline = Instant::now() + Duration::from_millis(self.shutdown.drain_timeout_ms);
+            serving.close(deadline).await;
+            tasks.stop(deadline.max(Instant::now() + LAST_SAVES)).await;
             serving.close_admin().await;
             tracing::info!("Stopped.");
         };

@@ -13,6 +13,7 @@ use super::{error::BuildError, tasks::Task};
 use crate::{
     config::Config,
     durable_file,
+    parent::{Parent, STANDBY},
     refresh::DiskSnapshot,
     snapshot::{Snapshot, SnapshotStore},
     write::{Amounts, Journal, Ledger},
@@ -28,13 +29,13 @@ pub(super) struct StateDir {
 
 impl StateDir {
     /// Takes the directory; `None` where none is configured.
-    pub(super) fn take(config: &Config) -> Result<Option<Self>, BuildError> {
+    pub(super) fn take(config: &Config, parent: &Parent) -> Result<Option<Self>, BuildError> {
         let path = &config.state_dir;
         if path.as_os_str().is_empty() {
             return Ok(None);
         }
         Ok(Some(Self {
-            _lock: lock(path)?,
+            _lock: lock(path, parent)?,
             path: path.clone(),
         }))
     }
@@ -70,7 +71,7 @@ impl StateDir {
 }
 
 /// The directory is private, and one process's at a time.
-fn lock(dir: &Path) -> Result<File, BuildError> {
+fn lock(dir: &Path, parent: &Parent) -> Result<File, BuildError> {
     let failed = |source| BuildError::StateDir {
         path: dir.to_owned(),
         source,
@@ -87,6 +88,12 @@ fn lock(dir: &Path) -> Result<File, BuildError> {
     };
     match lock.try_lock() {
         Ok(()) => Ok(lock),
+        // The process that has it is to finish once it hears that this one waits.
+        Err(fs::TryLockError::WouldBlock) if parent.is_successor() => {
+            parent.tell(STANDBY);
+            lock.lock().map_err(failed)?;
+            Ok(lock)
+        }
         Err(fs::TryLockError::WouldBlock) => Err(BuildError::StateDirInUse { path: dir.to_owned() }),
         Err(fs::TryLockError::Error(source)) => Err(failed(source)),
     }

@@ -1,7 +1,8 @@
 //! Background tasks, by name, so that one that dies is missed.
 
-use std::{fmt, future::Future, pin::Pin, time::Duration};
+use std::{fmt, future::Future, pin::Pin};
 
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 type Start = Box<dyn FnOnce(CancellationToken) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
@@ -64,10 +65,13 @@ impl Tasks {
     }
 
     /// Tells all of them to stop, and waits for them.
-    pub(super) async fn stop(&self, timeout: Duration) {
+    pub(super) async fn stop(&self, deadline: Instant) {
         self.stop.cancel();
         self.tracker.close();
-        if tokio::time::timeout(timeout, self.tracker.wait()).await.is_err() {
+        if tokio::time::timeout_at(deadline, self.tracker.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!(
                 tasks = self.tracker.len(),
                 "Some background tasks did not finish in time."

@@ -13,6 +13,7 @@ mod policy_files;
 mod probe;
 mod run;
 mod schema;
+mod signals;
 mod simulate;
 mod store;
 mod test;

@@ -1,17 +1,20 @@
 //! `beamline-sidecar run`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::Args;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
-};
+use rustix::process::{Signal, set_parent_process_death_signal};
 
-use super::output::{EXIT_USAGE, print_err};
+use super::{
+    output::{EXIT_USAGE, print_err},
+    signals::Signals,
+};
 use crate::{
-    app::{App, ConfigSource, Shutdown},
+    app::{App, ConfigSource, Handover, raise_limit},
     config,
+    listener::InheritedSockets,
+    parent::Parent,
+    supervise,
     telemetry::{Logs, chain},
 };
 
@@ -29,9 +32,25 @@ pub(super) struct RunArgs {
     /// The configuration, in YAML; all keys are in docs/configuration.md.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Run below a small process that keeps the sockets, and starts the sidecar again at once if it dies or hangs.
+    /// SIGUSR2 replaces a running sidecar by the program as it is now, without a failed request.
+    #[arg(long)]
+    supervised: bool,
 }
 
 pub(super) fn run(args: &RunArgs) -> ExitCode {
+    if args.supervised {
+        return supervised();
+    }
+    let parent = Arc::new(Parent::from_env());
+    let handover = Handover {
+        parent: parent.clone(),
+        sockets: InheritedSockets::from_env(),
+    };
+    if parent.is_supervisor() {
+        // Two sidecars could not listen at the same addresses.
+        let _impossible = set_parent_process_death_signal(Some(Signal::TERM));
+    }
     let environment = config::environment();
     let loaded = match config::load(args.config.as_deref(), &environment) {
         Ok(loaded) => loaded,
@@ -48,6 +67,13 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         }
     };
     log_panics();
+    raise_limit();
+    if let Some(cause) = parent.restart_cause() {
+        tracing::warn!(
+            cause,
+            "The worker before this one ended; this one takes its place."
+        );
+    }
     for warning in &loaded.warnings {
         tracing::warn!(warning, "The configuration is unusual.");
     }
@@ -56,33 +82,51 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         environment,
         program: std::path::PathBuf::new(),
     };
-    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(control) => control.block_on(serve(loaded.config, source, logs)),
+    let ended = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(control) => {
+            let ended = control.block_on(serve(loaded.config, source, logs.clone(), handover));
+            // A resolver or a disk may still block a thread; nothing waits for it.
+            control.shutdown_background();
+            ended
+        }
         Err(error) => {
             tracing::error!(%error, "The runtime cannot be started.");
+            ExitCode::FAILURE
+        }
+    };
+    logs.finish();
+    ended
+}
+
+/// Runs this command line below a supervisor.
+fn supervised() -> ExitCode {
+    let arguments = std::env::args_os().skip(1);
+    match supervise::run(arguments.filter(|argument| argument != "--supervised").collect()) {
+        Ok(code) => code,
+        Err(error) => {
+            print_err(&format!("The sidecar cannot be supervised: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
-async fn serve(config: config::Config, source: ConfigSource, logs: Logs) -> ExitCode {
-    // First of all: without a handler this signal ends the process, and a start may take a while.
-    let hangup = match Signals::catch_hangup() {
-        Ok(hangup) => hangup,
-        Err(error) => return without_signals(&error),
+async fn serve(config: config::Config, source: ConfigSource, logs: Logs, handover: Handover) -> ExitCode {
+    // First of all: without handlers SIGHUP ends the process, and a start may take a while.
+    let (signals, reloads) = match Signals::receive(logs.clone()) {
+        Ok(received) => received,
+        Err(error) => {
+            tracing::error!(%error, "Signals cannot be received.");
+            return ExitCode::FAILURE;
+        }
     };
-    let app = match App::build(config, source, logs) {
+    let app = match App::build(config, source, logs, handover) {
         Ok(app) => app,
         Err(error) => {
             tracing::error!(error = chain(&error), "The sidecar cannot start.");
             return ExitCode::FAILURE;
         }
     };
-    let shutdown = Shutdown::default();
-    let (reload, reloads) = mpsc::channel(1);
-    if let Err(error) = Signals::pass_on(&shutdown, reload, hangup) {
-        return without_signals(&error);
-    }
+    let shutdown = signals.serving(app.longest_stop());
     let addresses: Vec<String> = app.addresses().iter().map(ToString::to_string).collect();
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(listen = addresses.join(","), admin = %app.admin_address(), version, "The sidecar listens.");
@@ -92,58 +136,6 @@ async fn serve(config: config::Config, source: ConfigSource, logs: Logs) -> Exit
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
-}
-
-fn without_signals(error: &std::io::Error) -> ExitCode {
-    tracing::error!(%error, "Signals cannot be received.");
-    ExitCode::FAILURE
-}
-
-/// The signals that control the process.
-pub(super) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    pub(super) fn catch_hangup() -> std::io::Result<Signal> {
-        signal(SignalKind::hangup())
-    }
-
-    /// Starts to receive the signals.
-    pub(super) fn pass_on(
-        shutdown: &Shutdown,
-        reload: mpsc::Sender<()>,
-        hangup: Signal,
-    ) -> std::io::Result<()> {
-        let signals = Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup,
-        };
-        tokio::spawn(signals.receive(shutdown.clone(), reload));
-        Ok(())
-    }
-
-    /// The first signal to stop is graceful, the second immediate.
-    async fn receive(mut self, shutdown: Shutdown, reload: mpsc::Sender<()>) {
-        loop {
-            let stop = tokio::select! {
-                _ = self.terminate.recv() => true,
-                _ = self.interrupt.recv() => true,
-                _ = self.hangup.recv() => false,
-            };
-            if !stop {
-                // Full: a reload is pending already.
-                let _pending = reload.try_send(());
-            } else if shutdown.gracefully.is_cancelled() {
-                shutdown.at_once.cancel();
-            } else {
-                shutdown.gracefully.cancel();
-            }
-        }
-    }
 }
 
 /// Logs every panic: one ends a connection or a task, and must not go unnoticed.

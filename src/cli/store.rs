@@ -4,14 +4,13 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use secrecy::SecretString;
-use tokio::sync::mpsc;
 
 use super::{
     output::{EXIT_USAGE, print_err},
-    run::Signals,
+    signals::Signals,
 };
 use crate::{
-    app::Shutdown,
+    app::raise_limit,
     listener::Address,
     store::{Level, Store, StoreConfig},
     telemetry::{LogConfig, LogFormat, Logs, chain},
@@ -50,14 +49,18 @@ pub(super) fn run(args: &StoreArgs) -> ExitCode {
     } else {
         LogFormat::Json
     };
-    if let Err(error) = Logs::start(&LogConfig {
+    let logs = match Logs::start(&LogConfig {
         format,
         ..LogConfig::default()
     }) {
-        print_err(&format!("The log cannot be started: {error}"));
-        return ExitCode::FAILURE;
-    }
+        Ok(logs) => logs,
+        Err(error) => {
+            print_err(&format!("The log cannot be started: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
     super::run::log_panics();
+    raise_limit();
     let token = match args.token_file.as_deref().map(read_token).transpose() {
         Ok(token) => token,
         Err(reason) => {
@@ -73,13 +76,20 @@ pub(super) fn run(args: &StoreArgs) -> ExitCode {
         token,
         ..StoreConfig::default()
     };
-    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(serve(config)),
+    let ended = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            let ended = runtime.block_on(serve(config, logs.clone()));
+            // A database or a disk may still block a thread; nothing waits for it.
+            runtime.shutdown_background();
+            ended
+        }
         Err(error) => {
             tracing::error!(%error, "The runtime cannot be started.");
             ExitCode::FAILURE
         }
-    }
+    };
+    logs.finish();
+    ended
 }
 
 fn read_token(file: &std::path::Path) -> Result<SecretString, String> {
@@ -93,8 +103,15 @@ fn read_token(file: &std::path::Path) -> Result<SecretString, String> {
     }
 }
 
-async fn serve(config: StoreConfig) -> ExitCode {
-    let level = config.level;
+async fn serve(config: StoreConfig, logs: Logs) -> ExitCode {
+    let (signals, _reloads) = match Signals::receive(logs) {
+        Ok(received) => received,
+        Err(error) => {
+            tracing::error!(%error, "Signals cannot be received.");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (level, longest_stop) = (config.level, config.drain);
     let store = match Store::build(config).await {
         Ok(store) => store,
         Err(error) => {
@@ -116,13 +133,7 @@ async fn serve(config: StoreConfig) -> ExitCode {
             "Policies were imported."
         );
     }
-    let shutdown = Shutdown::default();
-    let (reload, _reloads) = mpsc::channel(1);
-    if let Err(error) = Signals::catch_hangup().and_then(|hangup| Signals::pass_on(&shutdown, reload, hangup))
-    {
-        tracing::error!(%error, "Signals cannot be received.");
-        return ExitCode::FAILURE;
-    }
+    let shutdown = signals.serving(longest_stop);
     tracing::info!(listen = %store.address(), level = level.as_str(), "The store listens.");
     tokio::select! {
         () = store.run(shutdown.gracefully.clone()) => ExitCode::SUCCESS,

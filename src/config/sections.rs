@@ -126,11 +126,17 @@ pub struct RuntimeConfig {
     /// is busy for more than a third of its time.
     #[schemars(range(min = 1, max = 64))]
     pub workers: usize,
+    /// A thread that answers the Router and has not run for this long is stuck: `/live` and `/ready` fail.
+    #[schemars(range(min = 1_000, max = 600_000))]
+    pub stuck_after_ms: u64,
 }
 
 impl Default for RuntimeConfig {
     fn default() -> Self {
-        Self { workers: 1 }
+        Self {
+            workers: 1,
+            stuck_after_ms: 5_000,
+        }
     }
 }
 

@@ -4,7 +4,11 @@
 //! share: connections are counted, the protocol closes one that stops talking, and where there are as many as there may
 //! be, the one that has been idle for longest makes room for the next client.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
@@ -17,6 +21,9 @@ use super::{
 /// Pause after a failed accept: a full file table fails at once and again, and without a pause this would spin. Also the
 /// time in which a connection that is to make room does so, or another one becomes idle.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Time between two lines about failed accepts.
+const SAID: Duration = Duration::from_secs(1);
 
 /// Accepts until `stop.closing`, at most `max_connections` at a time. `serve` speaks the protocol on one connection; it
 /// runs on `tasks`, so that their owner can wait for the last.
@@ -33,6 +40,7 @@ pub(super) async fn accept<F>(
     let permits = Arc::new(Semaphore::new(max_connections));
     let open = OpenConnections::default();
     let mut waiting = None;
+    let (mut said, mut failures) = (None, 0_u32);
     loop {
         let accepting = async {
             if waiting.is_none() {
@@ -62,7 +70,11 @@ pub(super) async fn accept<F>(
             (Ok(_), None) => {}
             (Err(error), _) => {
                 metrics.accept_errors.inc();
-                tracing::warn!(%error, address = %bound, "Could not accept a connection.");
+                failures += 1;
+                if said.is_none_or(|said: Instant| said.elapsed() >= SAID) {
+                    tracing::warn!(%error, address = %bound, failures, "Could not accept a connection.");
+                    (said, failures) = (Some(Instant::now()), 0);
+                }
                 tokio::time::sleep(PAUSE).await;
             }
         }

@@ -151,9 +151,10 @@ impl ConnectionTimeouts {
             return Verdict::Keep;
         }
         self.quiet_ticks = self.quiet_ticks.saturating_add(1);
-        // The first quiet tick may have come right after the first byte of a head; the second is a full period.
-        if self.quiet_ticks > self.idle_ticks + 1 || (activity.partial.load(Relaxed) && self.quiet_ticks > 1)
-        {
+        // A client that has begun a head and does not go on, or has never said anything. The first quiet tick may have
+        // come right after the first byte; the second is a full period.
+        let is_silent = activity.partial.load(Relaxed) || requests == 0;
+        if self.quiet_ticks > self.idle_ticks + 1 || (is_silent && self.quiet_ticks > 1) {
             Verdict::Drop
         } else if self.quiet_ticks >= self.idle_ticks {
             Verdict::Finish

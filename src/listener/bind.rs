@@ -3,7 +3,7 @@
 use std::{
     fmt, fs, io,
     os::{
-        fd::AsFd,
+        fd::{AsFd, BorrowedFd},
         unix::fs::{MetadataExt, PermissionsExt},
     },
     path::PathBuf,
@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use super::{
     address::{Address, Peer},
+    inherited::{Inherited, InheritedSockets},
     stream::Stream,
 };
 
@@ -29,8 +30,9 @@ pub struct Bound {
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpListener),
-    /// With the inode of the socket file: a successor may have put its own in the same place.
-    Unix(UnixListener, u64),
+    /// With the inode of the socket file, where it is removed in the end: a successor may have put its own in the same
+    /// place.
+    Unix(UnixListener, Option<u64>),
 }
 
 impl Bound {
@@ -69,7 +71,7 @@ impl Bound {
                 }
                 let listener = UnixListener::bind(&temporary)?;
                 fs::set_permissions(&temporary, fs::Permissions::from_mode(unix_mode))?;
-                let inode = fs::metadata(&temporary)?.ino();
+                let inode = Some(fs::metadata(&temporary)?.ino());
                 fs::rename(&temporary, path)?;
                 Ok(Self {
                     socket: Socket::Unix(listener, inode),
@@ -79,9 +81,47 @@ impl Bound {
         }
     }
 
+    /// The process that started this one keeps the socket, and so its file.
+    pub fn leave_file(&mut self) {
+        if let Socket::Unix(_, inode) = &mut self.socket {
+            *inode = None;
+        }
+    }
+
     /// Where this socket really listens: port 0 has become the port that the kernel chose.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Takes a socket that the process that started this one listens at under this name, if there is one for the address.
+    ///
+    /// # Errors
+    /// When the runtime cannot take it.
+    pub fn inherit(
+        inherited: &mut InheritedSockets,
+        name: &str,
+        address: &Address,
+    ) -> io::Result<Option<Self>> {
+        let Some(socket) = inherited.take(name, address) else {
+            return Ok(None);
+        };
+        Ok(Some(match socket {
+            Inherited::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                let address = Address::Tcp(listener.local_addr()?);
+                Self {
+                    socket: Socket::Tcp(TcpListener::from_std(listener)?),
+                    address,
+                }
+            }
+            Inherited::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                Self {
+                    socket: Socket::Unix(UnixListener::from_std(listener)?, None),
+                    address: address.clone(),
+                }
+            }
+        }))
     }
 
     pub(super) async fn accept(&self) -> io::Result<(Stream, Peer)> {
@@ -128,10 +168,19 @@ impl Bound {
     /// Closes the socket and removes its file, unless a successor has put its own there.
     pub(super) fn remove(self) {
         if let (Address::Unix(path), Socket::Unix(_, inode)) = (&self.address, &self.socket)
-            && fs::metadata(path).is_ok_and(|found| found.ino() == *inode)
+            && inode.is_some_and(|inode| fs::metadata(path).is_ok_and(|found| found.ino() == inode))
             && let Err(error) = fs::remove_file(path)
         {
             tracing::warn!(%error, path = %path.display(), "Could not remove the socket file.");
+        }
+    }
+}
+
+impl AsFd for Bound {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            Socket::Tcp(listener) => listener.as_fd(),
+            Socket::Unix(listener, _) => listener.as_fd(),
         }
     }
 }

@@ -22,7 +22,7 @@ pub use extensions::{ExtensionChange, ExtensionChanged, ExtensionsReloaded};
 pub use log_filter::LogFilter;
 pub use operator::{Limit, MAX_LISTED, Operator};
 pub use policies::{PolicyDetail, PolicyEntry, PolicyList, TenantEntry, TenantList, TenantPolicies};
-pub use probes::Liveness;
+pub use probes::{Liveness, LivenessState};
 pub use providers::{
     BreakerChange, BreakerChanged, BreakerReport, EstimateForgotten, ProviderEntry, ProviderList,
 };

@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 use crate::{
     decide::memory::Memory,
     extensions::ExtensionMetrics,
+    heartbeat::Heartbeat,
     heir::HeirClient,
     intake::IntakeMetrics,
     readiness::Readiness,
     refresh::{Directory, Refresher},
     snapshot::SnapshotStore,
-    telemetry::Logs,
+    telemetry::{LogMetrics, Logs},
     write::Writer,
 };
 
@@ -31,14 +32,18 @@ pub struct Operator {
     pub writer: Arc<Writer>,
     /// Whether lookups can be answered.
     pub readiness: Arc<Readiness>,
+    /// Whether the threads that answer the Router run.
+    pub heartbeat: Arc<Heartbeat>,
     /// What is scraped.
     pub registry: prometheus::Registry,
     /// The sizes of decisions' tables are brought up to date when metrics are scraped.
     pub intake_metrics: Arc<IntakeMetrics>,
     /// Counts of running instances are brought up to date when metrics are scraped.
     pub extension_metrics: Arc<ExtensionMetrics>,
-    /// The log filter.
+    /// The log: its filter, and what it lost.
     pub logs: Logs,
+    /// Counts of lost lines are brought up to date when metrics are scraped.
+    pub log_metrics: Arc<LogMetrics>,
     /// `policies_dir`, where one is configured.
     pub directory: Option<Arc<Directory>>,
     /// Sessions, breakers, estimates, health and buckets.

@@ -12,19 +12,41 @@ use crate::{
     telemetry::registry::scrape,
 };
 
-/// The process runs and answers; nothing more, so that an outage elsewhere restarts no sidecar.
+/// The process answers, and its threads run; nothing more, so that an outage elsewhere restarts no sidecar.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub struct Liveness {
-    /// `live`.
-    pub status: &'static str,
+    /// What a restart depends on.
+    pub status: LivenessState,
+    /// For how long the thread that is stuck has not run, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub silence_ms: Option<u64>,
 }
 
-impl Liveness {
-    /// Of a process that can be asked.
-    pub const LIVE: Self = Self { status: "live" };
+/// Whether a restart would help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LivenessState {
+    /// The threads that answer the Router run.
+    Live,
+    /// One of them has not run for `runtime.stuck_after_ms`.
+    Stuck,
 }
 
 impl Operator {
+    /// Whether the threads that answer the Router run.
+    pub fn liveness(&self) -> Liveness {
+        if !self.heartbeat.is_stuck() {
+            return Liveness {
+                status: LivenessState::Live,
+                silence_ms: None,
+            };
+        }
+        Liveness {
+            status: LivenessState::Stuck,
+            silence_ms: u64::try_from(self.heartbeat.silence().as_millis()).ok(),
+        }
+    }
+
     /// How well lookups can be answered, and why.
     pub fn readiness(&self) -> ReadinessStatus {
         self.readiness.status()
@@ -37,6 +59,8 @@ impl Operator {
     pub fn scrape(&self) -> Result<Vec<u8>, Failure> {
         let (age_ms, _) = self.store.freshness().at(Instant::now());
         self.store.metrics().age_seconds.set(age_ms as f64 / 1e3);
+        self.heartbeat.update_metric();
+        self.log_metrics.update(&self.logs);
         let memory = &self.memory;
         self.intake_metrics.memory(
             memory.sticky.len(),

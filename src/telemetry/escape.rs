@@ -4,35 +4,10 @@
 //! viewers break lines at, and the control characters from U+007F to U+009F, one of which begins a terminal's
 //! escape sequences. Inside a JSON text they can only be in a string, where an escape means the same.
 
-use std::io;
-
-use tracing_subscriber::fmt::MakeWriter;
-
-/// Standard error, with such characters escaped.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct EscapedStderr;
-
-impl<'a> MakeWriter<'a> for EscapedStderr {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        *self
-    }
-}
-
-impl io::Write for EscapedStderr {
-    /// Writes all of it: a line comes in one piece and must go out in one.
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match std::str::from_utf8(line) {
-            Ok(text) if text.contains(is_hidden) => io::stderr().write_all(escape(text).as_bytes())?,
-            _ => io::stderr().write_all(line)?,
-        }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
-    }
+/// The line with such characters escaped, where it has any.
+pub(super) fn escaped(line: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(line).ok()?;
+    text.contains(is_hidden).then(|| escape(text))
 }
 
 fn is_hidden(c: char) -> bool {

@@ -1,5 +1,9 @@
 //! A sidecar's life: configuration and files that change, an orderly stop, one sidecar that replaces another.
 
+mod descriptors;
 mod reload;
 mod rolling;
 mod stop;
+mod stuck;
+mod supervised;
+mod unread_log;

@@ -5,7 +5,11 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::SeqCst},
+        mpsc,
+    },
     time::Duration,
 };
 
@@ -58,6 +62,8 @@ impl Ended {
 pub(crate) struct Process {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+    /// Nothing is read of the log.
+    unread: Arc<AtomicBool>,
     /// Addresses named in the line that says what it listens at.
     pub(crate) listen: Vec<String>,
     pub(crate) admin: Option<SocketAddr>,
@@ -72,12 +78,28 @@ impl Process {
     /// Starts it in a directory, which relative paths of its configuration are in.
     pub(crate) fn start_in(dir: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = program();
+        command.args(arguments).current_dir(dir);
+        Self::spawn(command, environment)
+    }
+
+    /// As [`start`](Self::start), with a hard limit of open files.
+    pub(crate) fn start_with_open_files(
+        limit: u32,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")])
+            .arg(program().get_program())
+            .args(arguments);
+        Self::spawn(command, environment)
+    }
+
+    fn spawn(mut command: Command, environment: &[(&str, &str)]) -> Self {
         // Most tests are about bytes that arrive as they were sent, whatever they mean.
         command.env("BEAMLINE_WRITES_VALIDATE", "lenient");
-        command
-            .args(arguments)
-            .envs(environment.iter().copied())
-            .current_dir(dir);
+        command.envs(environment.iter().copied());
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -87,10 +109,14 @@ impl Process {
         let stderr = child.stderr.take().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (listening, heard) = mpsc::channel();
-        let lines = log.clone();
+        let unread = Arc::new(AtomicBool::new(false));
+        let (lines, waits) = (log.clone(), unread.clone());
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 let parsed: Value = serde_json::from_str(&line).unwrap_or_default();
+                while waits.load(SeqCst) {
+                    std::thread::park_timeout(Duration::from_millis(5));
+                }
                 lines.lock().unwrap().push(line);
                 if let Some(listen) = parsed["listen"].as_str() {
                     let admin = parsed["admin"].as_str().and_then(|admin| admin.parse().ok());
@@ -102,6 +128,7 @@ impl Process {
         let mut process = Self {
             child,
             log,
+            unread,
             listen: Vec::new(),
             admin: None,
         };
@@ -110,6 +137,11 @@ impl Process {
         };
         (process.listen, process.admin) = (listen, admin);
         process
+    }
+
+    /// Whether its log is read, as it is from the start; some lines may be on their way here.
+    pub(crate) fn read_log(&self, read: bool) {
+        self.unread.store(!read, SeqCst);
     }
 
     pub(crate) fn pid(&self) -> Pid {

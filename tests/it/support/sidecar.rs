@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use beamline_sidecar::{
-    app::{App, ConfigSource, Shutdown},
+    app::{App, ConfigSource, Handover, Shutdown},
     config::{self, Environment},
     listener::Address,
     telemetry::Logs,
@@ -62,8 +62,8 @@ impl Sidecar {
         source.environment.extend(environment.clone());
         source.program = env!("CARGO_BIN_EXE_beamline-sidecar").into();
         let loaded = config::parse(yaml, "a test", &environment).map_err(|error| error.to_string())?;
-        let app =
-            App::build(loaded.config, source, Logs::detached()).map_err(|error| format!("{error:?}"))?;
+        let app = App::build(loaded.config, source, Logs::detached(), Handover::default())
+            .map_err(|error| format!("{error:?}"))?;
         let data = app.addresses().iter().find_map(|address| match address {
             Address::Tcp(address) => Some(*address),
             Address::Unix(_) => None,
