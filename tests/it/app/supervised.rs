@@ -255,3 +255,43 @@ async fn a_program_is_replaced_by_the_next_without_a_failed_request_or_a_strande
     process.signal(Signal::TERM);
     assert_eq!(process.wait(), Some(0));
 }
+
+#[tokio::test]
+async fn without_a_supervisor_it_is_as_good_a_service_of_systemd() {
+    let dir = tempfile::tempdir().unwrap();
+    let manager = tokio::net::UnixDatagram::bind(dir.path().join("notify")).unwrap();
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap().to_string();
+    let mut process = Process::start_with_socket(
+        socket.try_clone().unwrap().into(),
+        &["run"],
+        &[
+            ("BEAMLINE_LISTEN", &address),
+            ("BEAMLINE_ADMIN_LISTEN", "127.0.0.1:0"),
+            ("BEAMLINE_HEIR_POLICY_STORE_ENABLED", "false"),
+            ("BEAMLINE_POLICIES_DIR", dir.path().to_str().unwrap()),
+            ("BEAMLINE_SHUTDOWN_LAME_DUCK_MS", "0"),
+            ("NOTIFY_SOCKET", dir.path().join("notify").to_str().unwrap()),
+        ],
+    );
+    let heard = async |what: &str| {
+        let mut bytes = [0; 256];
+        loop {
+            let length = manager.recv(&mut bytes).await.unwrap();
+            if &bytes[..length] == what.as_bytes() {
+                return;
+            }
+        }
+    };
+    heard("READY=1").await;
+    heard("WATCHDOG=1").await;
+    // This test holds the same socket, so that nobody else could have bound the address.
+    assert_eq!(process.listen[0], address);
+    assert_eq!(
+        Client::new(&address).policy("t/1").await.status,
+        StatusCode::NOT_FOUND
+    );
+    process.signal(Signal::TERM);
+    heard("STOPPING=1").await;
+    assert_eq!(process.wait(), Some(0));
+}

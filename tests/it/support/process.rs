@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Write},
     net::SocketAddr,
+    os::fd::OwnedFd,
     path::Path,
     process::{Child, Command, Stdio},
     sync::{
@@ -13,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use command_fds::{CommandFdExt, FdMapping};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -93,6 +95,25 @@ impl Process {
             .args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")])
             .arg(program().get_program())
             .args(arguments);
+        Self::spawn(command, environment)
+    }
+
+    /// As [`start`](Self::start), with a socket that listens already, as systemd hands it over.
+    pub(crate) fn start_with_socket(
+        socket: OwnedFd,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let mut command = program();
+        let mapping = FdMapping {
+            parent_fd: socket,
+            child_fd: 3,
+        };
+        command
+            .args(arguments)
+            .env("LISTEN_FDS", "1")
+            .fd_mappings(vec![mapping])
+            .unwrap();
         Self::spawn(command, environment)
     }
 
