@@ -192,3 +192,41 @@ async fn hostile_48_told_to_stop_during_an_activation_it_ends_in_order() {
     }
     churning.abort();
 }
+
+#[tokio::test]
+async fn a_resolver_that_hangs_keeps_no_process_from_ending() {
+    // Takes every question and answers none.
+    let resolver = tokio::net::UdpSocket::bind("127.0.0.99:53").await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("resolv.conf");
+    std::fs::write(&file, "nameserver 127.0.0.99\noptions timeout:30 attempts:5\n").unwrap();
+    for signals in [1, 2] {
+        let mut process = Process::start_with_file(
+            &file,
+            "/etc/resolv.conf",
+            &["run"],
+            &[
+                ("BEAMLINE_LISTEN", "127.0.0.1:0"),
+                ("BEAMLINE_ADMIN_LISTEN", "127.0.0.1:0"),
+                ("BEAMLINE_HEIR_URL", "http://heir.beamline.test:8080"),
+                ("BEAMLINE_SHUTDOWN_LAME_DUCK_MS", "0"),
+                ("BEAMLINE_SHUTDOWN_DRAIN_TIMEOUT_MS", "1000"),
+            ],
+        );
+        let mut question = [0; 512];
+        resolver.recv(&mut question).await.unwrap();
+        for _ in 0..signals {
+            process.signal(Signal::TERM);
+        }
+        let ended = tokio::task::spawn_blocking(move || process.wait());
+        // The resolver alone would take two and a half minutes.
+        let code = tokio::time::timeout(Duration::from_secs(30), ended)
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(code.is_some(), "it ended by itself");
+        if signals == 1 {
+            assert_eq!(code, Some(0));
+        }
+    }
+}

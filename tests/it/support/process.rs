@@ -98,6 +98,23 @@ impl Process {
         Self::spawn(command, environment)
     }
 
+    /// As [`start`](Self::start), with this file in the place of another one that the process sees.
+    pub(crate) fn start_with_file(
+        file: &Path,
+        in_place_of: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "sh", "-c"])
+            .arg("mount --bind \"$0\" \"$1\" && shift && exec \"$@\"")
+            .args([file.as_os_str(), in_place_of.as_ref()])
+            .arg(program().get_program())
+            .args(arguments);
+        Self::spawn(command, environment)
+    }
+
     /// As [`start`](Self::start), with a socket that listens already, as systemd hands it over.
     pub(crate) fn start_with_socket(
         socket: OwnedFd,
