@@ -21,11 +21,12 @@ use crate::{
     durable_file::{NewFile, ReplaceError, SyncedFile},
     extensions::ExtensionRecords,
     policy::{ETag, PolicyDocument, PolicyId, TenantId},
-    snapshot::{Coverage, Incoming, Origin, Policy, Position, Scope, Snapshot, SnapshotStore},
+    snapshot::{Coverage, Incoming, Judgement, Origin, Policy, Position, Scope, Snapshot, SnapshotStore},
 };
 
-/// The second format has the last good versions of broken policies, too.
-const FORMAT: u32 = 2;
+/// The second format has the last good versions of broken policies, too; the third, what reading each document said.
+const FORMAT: u32 = 3;
+const FIRST_JUDGED_FORMAT: u32 = 3;
 const OLDEST_FORMAT: u32 = 1;
 const CURRENT: &str = "snapshot";
 const PREVIOUS: &str = "snapshot.previous";
@@ -91,7 +92,13 @@ struct About {
     /// How many last good versions of broken policies follow the policies.
     #[serde(default)]
     last_good: usize,
+    /// The program that judged the documents: another one may judge otherwise.
+    #[serde(default)]
+    program: String,
 }
+
+/// This program.
+const PROGRAM: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("BEAMLINE_COMMIT"));
 
 /// A snapshot as an earlier run left it.
 #[derive(Debug)]
@@ -273,8 +280,8 @@ fn move_aside(path: &Path) -> String {
     }
 }
 
-/// Hands out the bytes after the header: a policy is a length of each part, its revision plus one (zero: none), and
-/// the parts. Called to measure the content, to name it, and to write it, so that it need never be in memory twice.
+/// Hands out the bytes after the header: a policy is a length of each part, its revision plus one (zero: none), what
+/// reading it said, and the parts. Called to measure the content, to name it, and to write it, so that it need never be in memory twice.
 fn each_piece(snapshot: &Snapshot, mut piece: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     for (tenant, t) in snapshot.tenants() {
         for (id, entry) in &t.policies {
@@ -307,6 +314,7 @@ fn piece_of(
         piece(&length.to_le_bytes())?;
     }
     piece(&policy.revision.map_or(0, |revision| revision + 1).to_le_bytes())?;
+    piece(&policy.judgement().to_bytes())?;
     for part in parts {
         piece(part)?;
     }
@@ -336,6 +344,7 @@ fn write(snapshot: &Snapshot, mut out: impl Write) -> io::Result<()> {
             .map(|(id, _)| id.clone())
             .collect(),
         last_good: snapshot.last_good().count(),
+        program: PROGRAM.to_owned(),
     };
     let about = serde_json::value::to_raw_value(&about)?;
     let mut digest = Sha256::new_with_prefix(about.get());
@@ -392,6 +401,8 @@ fn read(path: &Path) -> Result<LoadedFromDisk, DiskError> {
         digest: Sha256::new_with_prefix(header.about.get()),
         left: about.bytes,
         tenant: None,
+        has_judgements: header.format >= FIRST_JUDGED_FORMAT,
+        believes_them: about.program == PROGRAM,
     };
     for _ in 0..about.policies {
         let (key, policy) = records.next().map_err(|error| damaged(&error.to_string()))?;
@@ -439,6 +450,8 @@ struct Records<R> {
     left: u64,
     /// Of the policy before: most policies are their predecessor's tenant's.
     tenant: Option<TenantId>,
+    has_judgements: bool,
+    believes_them: bool,
 }
 
 impl<R: Read> Records<R> {
@@ -448,6 +461,10 @@ impl<R: Read> Records<R> {
             *length = u64::from(u32::from_le_bytes(self.array()?));
         }
         let revision = u64::from_le_bytes(self.array()?).checked_sub(1);
+        let judgement = match self.has_judgements {
+            true => Some(Judgement::from_bytes(self.array()?)).filter(|_| self.believes_them),
+            false => None,
+        };
         let (tenant, id, etag) = (
             self.text(lengths[0])?,
             self.text(lengths[1])?,
@@ -463,7 +480,11 @@ impl<R: Read> Records<R> {
         };
         let id = PolicyId::parse(&id).map_err(io::Error::other)?;
         let document = PolicyDocument::trusted(document.into(), ETag::parse(&etag));
-        Ok(((tenant, id), Policy::new(document, revision)))
+        let policy = match judgement {
+            Some(judgement) => Policy::judged(document, revision, judgement),
+            None => Policy::new(document, revision),
+        };
+        Ok(((tenant, id), policy))
     }
 
     fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {

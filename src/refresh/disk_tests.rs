@@ -38,7 +38,7 @@ fn store(documents: &Documents) -> SnapshotStore {
 
 fn content(
     incoming: &Incoming,
-) -> std::collections::BTreeMap<(String, String), (Bytes, String, Option<u64>)> {
+) -> std::collections::BTreeMap<(String, String), (Bytes, String, Option<u64>, Judgement)> {
     let policies = incoming
         .policies
         .iter()
@@ -50,6 +50,7 @@ fn content(
                 document.bytes().clone(),
                 document.etag().as_str().to_owned(),
                 policy.revision,
+                policy.judgement(),
             );
             ((tenant.to_string(), id.to_string()), value)
         })
@@ -131,4 +132,64 @@ fn hostile_34_a_flip_in_the_header_is_noticed() {
             );
         }
     }
+}
+
+/// A file of the second format, or one of another program: made of one that was just written, with one policy.
+fn rewritten(whole: &[u8], format: u32, program: &str) -> Vec<u8> {
+    let end = whole.iter().position(|byte| *byte == b'\n').unwrap();
+    let header: Header = serde_json::from_slice(&whole[..end]).unwrap();
+    let mut about: About = serde_json::from_str(header.about.get()).unwrap();
+    let mut body = whole[end + 1..].to_vec();
+    // A judgement that is plainly wrong, or none.
+    let judgement = 24..28;
+    if format < FIRST_JUDGED_FORMAT {
+        body.drain(judgement);
+        about.bytes -= 4;
+    } else {
+        body[judgement].copy_from_slice(&[7, 0, 9, 0]);
+    }
+    program.clone_into(&mut about.program);
+    let about = serde_json::value::to_raw_value(&about).unwrap();
+    let mut digest = Sha256::new_with_prefix(about.get());
+    digest.update(&body);
+    let header = Header {
+        format,
+        sha256: hex::encode(digest.finalize()),
+        about,
+    };
+    let mut rewritten = serde_json::to_vec(&header).unwrap();
+    rewritten.push(b'\n');
+    rewritten.extend(body);
+    rewritten
+}
+
+#[test]
+fn what_another_program_made_of_a_document_is_found_again() {
+    let store = store(&vec![("t".into(), "p".into(), "hello".into(), Some(3))]);
+    let dir = tempfile::tempdir().unwrap();
+    DiskSnapshot::new(dir.path())
+        .save(&store.load(), SystemTime::now())
+        .unwrap();
+    let path = dir.path().join(CURRENT);
+    let whole = fs::read(&path).unwrap();
+    let judgement = |file: &[u8]| {
+        fs::write(&path, file).unwrap();
+        let loaded = read(&path).unwrap();
+        let mut policies = loaded.incoming.policies.values().flat_map(|p| p.values());
+        policies.next().unwrap().judgement()
+    };
+    let true_one = judgement(&whole);
+    assert_eq!(judgement(&rewritten(&whole, 2, "")), true_one);
+    assert_eq!(
+        judgement(&rewritten(&whole, FORMAT, "0.0.1 of somebody else")),
+        true_one
+    );
+    let wrong = Judgement::from_bytes([7, 0, 9, 0]);
+    assert_ne!(wrong, true_one);
+    assert_eq!(wrong.to_bytes(), [7, 0, 9, 0]);
+    assert_eq!(
+        judgement(&rewritten(&whole, FORMAT, PROGRAM)),
+        wrong,
+        "its own are believed"
+    );
 }

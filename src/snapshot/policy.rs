@@ -15,10 +15,7 @@ pub struct Policy {
     pub document: PolicyDocument,
     /// HEIR's revision of this version, where HEIR has revisions.
     pub revision: Option<u64>,
-    is_noted: bool,
-    errors: u16,
-    has_health_check: bool,
-    has_extensions: bool,
+    judgement: Judgement,
     routing: OnceLock<Box<RoutingPolicy>>,
 }
 
@@ -26,33 +23,38 @@ impl Policy {
     /// Takes a document, and notes whether a write of it would be refused or warned for. What exactly is found again
     /// on demand: the words take more room than the policy.
     pub fn new(document: PolicyDocument, revision: Option<u64>) -> Self {
-        let (routing, notes) = read(document.bytes());
-        let provider_has = || routing.providers.iter().any(|p| p.health_check.is_some());
-        let has_health_check = routing.health_check.is_some() || provider_has();
+        let judgement = Judgement::of(&document);
+        Self::judged(document, revision, judgement)
+    }
+
+    /// As [`new`](Self::new), of a document that this program has judged before.
+    pub fn judged(document: PolicyDocument, revision: Option<u64>, judgement: Judgement) -> Self {
         Self {
             document,
             revision,
-            is_noted: !notes.is_empty(),
-            errors: u16::try_from(errors(&notes).count()).unwrap_or(u16::MAX),
-            has_health_check,
-            has_extensions: routing.pipeline.is_some(),
+            judgement,
             routing: OnceLock::new(),
         }
     }
 
+    /// What reading the document said, without the words.
+    pub fn judgement(&self) -> Judgement {
+        self.judgement
+    }
+
     /// Whether anything is wrong or odd about a policy that was taken all the same.
     pub fn is_noted(&self) -> bool {
-        self.is_noted
+        self.judgement.is_noted
     }
 
     /// For how many mistakes a write of this document would be refused, as far as they are counted.
     pub fn errors(&self) -> usize {
-        self.errors.into()
+        self.judgement.errors.into()
     }
 
     /// What that is, read once more.
     pub fn notes(&self) -> Vec<Problem> {
-        if self.is_noted {
+        if self.is_noted() {
             read(self.document.bytes()).1
         } else {
             Vec::new()
@@ -61,12 +63,12 @@ impl Policy {
 
     /// Whether the document says anything about active checks; known without `routing`.
     pub fn has_health_check(&self) -> bool {
-        self.has_health_check
+        self.judgement.has_health_check
     }
 
     /// Whether the document names any extension; known without `routing`.
     pub fn has_extensions(&self) -> bool {
-        self.has_extensions
+        self.judgement.has_extensions
     }
 
     /// Whether `routing` is made.
@@ -79,6 +81,47 @@ impl Policy {
     pub fn routing(&self) -> &RoutingPolicy {
         self.routing
             .get_or_init(|| Box::new(read(self.document.bytes()).0))
+    }
+}
+
+/// What reading a document says about it. Reading is most of what a start from disk would cost, so the disk snapshot keeps
+/// this beside the document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Judgement {
+    is_noted: bool,
+    has_health_check: bool,
+    has_extensions: bool,
+    errors: u16,
+}
+
+impl Judgement {
+    fn of(document: &PolicyDocument) -> Self {
+        let (routing, notes) = read(document.bytes());
+        let provider_has = || routing.providers.iter().any(|p| p.health_check.is_some());
+        Self {
+            is_noted: !notes.is_empty(),
+            has_health_check: routing.health_check.is_some() || provider_has(),
+            has_extensions: routing.pipeline.is_some(),
+            errors: u16::try_from(errors(&notes).count()).unwrap_or(u16::MAX),
+        }
+    }
+
+    /// In four bytes: what it says, and the errors.
+    pub fn to_bytes(self) -> [u8; 4] {
+        let [low, high] = self.errors.to_le_bytes();
+        let says = [self.is_noted, self.has_health_check, self.has_extensions];
+        let says = (0..).zip(says).map(|(bit, says)| u8::from(says) << bit).sum();
+        [says, 0, low, high]
+    }
+
+    /// From such bytes.
+    pub fn from_bytes([says, _, low, high]: [u8; 4]) -> Self {
+        Self {
+            is_noted: says & 1 != 0,
+            has_health_check: says & 2 != 0,
+            has_extensions: says & 4 != 0,
+            errors: u16::from_le_bytes([low, high]),
+        }
     }
 }
 

@@ -54,7 +54,7 @@ async fn hostile_34_a_damaged_snapshot_is_moved_aside_and_the_one_before_is_used
     flipped[last] ^= 1;
     let old = String::from_utf8(whole.clone())
         .unwrap()
-        .replacen("\"format\":2", "\"format\":0", 1);
+        .replacen("\"format\":3", "\"format\":0", 1);
     assert_ne!(old.as_bytes(), whole);
     for (what, content) in [
         ("truncated", whole[..whole.len() / 2].to_vec()),
