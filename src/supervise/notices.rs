@@ -8,7 +8,6 @@ use std::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr, UnixDatagram},
     },
-    process,
     time::Duration,
 };
 
@@ -44,9 +43,10 @@ pub(super) enum Notice {
 }
 
 impl Notices {
-    /// Binds a name in the network namespace: it needs no file, so that the file system may be read-only.
+    /// Binds a name in the network namespace: it needs no file, so that the file system may be read-only. In the containers
+    /// of one pod, which share that namespace, every supervisor may be process 1.
     pub(super) fn bind() -> io::Result<Self> {
-        let name = format!("beamline-sidecar/supervisor/{}", process::id());
+        let name = format!("beamline-sidecar/supervisor/{:016x}", fastrand::u64(..));
         let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
         socket.set_nonblocking(true)?;
         // Whoever shares the network namespace can send here; only a worker is listened to.
