@@ -55,6 +55,7 @@ pub mod intake;
 pub mod listener;
 pub mod operate;
 pub mod parent;
+pub mod plain_file;
 pub mod policy;
 pub mod readiness;
 pub mod refresh;

@@ -1,6 +1,6 @@
 //! Who may see and change what the admin listener offers.
 
-use std::{fs, io, net::IpAddr, path::PathBuf};
+use std::{io, net::IpAddr, path::PathBuf};
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -12,6 +12,7 @@ use super::config::AdminConfig;
 use crate::{
     failure::{ErrorCode, Failure},
     listener::Peer,
+    plain_file,
 };
 
 /// The whole list of what is open to every client, for reading only. Paths are compared exactly, so that no path can
@@ -171,7 +172,7 @@ fn equal(token: &SecretSlice<u8>, given: &[u8]) -> bool {
 
 /// The digest of the token in a file.
 fn read(file: &PathBuf) -> io::Result<SecretSlice<u8>> {
-    let content = fs::read(file)?;
+    let content = plain_file::read(file)?;
     match content.trim_ascii() {
         [] => Err(io::Error::new(
             io::ErrorKind::InvalidData,
@@ -183,6 +184,8 @@ fn read(file: &PathBuf) -> io::Result<SecretSlice<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn ask(access: &Access, peer: &str, headers: &[(&str, &str)]) -> Option<&'static str> {

@@ -14,9 +14,10 @@ use super::metrics::Metrics;
 use super::watch::Watched;
 use crate::{
     admin::Admin,
-    config::{self, Config, Environment},
+    config::{self, Config, Environment, Mistakes},
     extensions::Wanted,
     heir::HeirClient,
+    plain_file,
     readiness::Readiness,
     refresh::{Directory, RefreshConfig, Refresher, reload_extensions},
     snapshot::SnapshotStore,
@@ -109,28 +110,52 @@ impl Reloader {
         let (changed, mut changes) = mpsc::channel(1);
         let watching = tokio::spawn(watched.run(changed));
         loop {
-            tokio::select! {
+            let asked = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 Some(()) = asked.recv() => {
                     self.refused = None;
-                    self.reload(&targets, true).await;
+                    true
                 }
-                Some(()) = changes.recv() => self.reload(&targets, false).await,
+                Some(()) = changes.recv() => false,
                 else => {
                     stop.cancelled().await;
                     break;
                 }
+            };
+            // A file system that hangs must not keep the process from ending.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = self.reload(&targets, asked) => {}
             }
         }
         watching.abort();
     }
 
+    /// Reads the files on a thread that may wait for them. `None`: the configuration cannot have changed.
+    async fn read_files(&self, targets: &Targets) -> Option<Result<Config, Mistakes>> {
+        let (client, admin, source) = (targets.client.clone(), targets.admin.clone(), self.source.clone());
+        let reading = tokio::task::spawn_blocking(move || {
+            if let Some(client) = client {
+                client.reread_files();
+            }
+            admin.access().reread();
+            // The environment cannot change, and without a file there is nothing else. One that was handed over was read.
+            let file = source
+                .file
+                .as_deref()
+                .filter(|file| !plain_file::is_handed_over(file))?;
+            Some(config::load(Some(file), &source.environment).map(|loaded| loaded.config))
+        });
+        reading.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "Reading the configuration failed.");
+            None
+        })
+    }
+
     async fn reload(&mut self, targets: &Targets, asked: bool) {
-        if let Some(client) = &targets.client {
-            client.reread_files();
-        }
-        targets.admin.access().reread();
+        let read = self.read_files(targets).await;
         // First, so that changes of extensions and of the policies that name them apply together.
         let (store, heir) = (&targets.store, targets.client.as_deref());
         if let Err(error) = reload_extensions(store, heir, Wanted::New).await {
@@ -138,7 +163,7 @@ impl Reloader {
         }
         if let Some(directory) = &targets.directory {
             let unreadable = reread_directory(directory, targets).await;
-            // A missing directory is checked every two seconds; only the first miss is logged.
+            // It may be read again and again; only the first miss is logged.
             if let Some(error) = &unreadable
                 && self.unreadable != unreadable
             {
@@ -147,12 +172,7 @@ impl Reloader {
             }
             self.unreadable = unreadable;
         }
-        let read = match &self.source.file {
-            Some(file) => config::load(Some(file), &self.source.environment).map(|loaded| loaded.config),
-            // The environment cannot change, and without a file there is nothing else.
-            None => Ok(self.current.clone()),
-        };
-        match read {
+        match read.unwrap_or_else(|| Ok(self.current.clone())) {
             Ok(config) => {
                 self.refused = None;
                 self.apply(config, targets, asked);

@@ -11,7 +11,7 @@ use super::{
     renamed,
     sections::Config,
 };
-use crate::{listener::Address, policy::TenantId, yaml};
+use crate::{listener::Address, plain_file, policy::TenantId, yaml};
 
 /// A configuration without a mistake.
 #[derive(Debug, Clone)]
@@ -22,13 +22,21 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
+/// The keys whose values are the environment's, and the variables that they are from.
+type Variables = std::collections::BTreeMap<String, String>;
+
 /// Reads and checks the configuration. Without a file the defaults and the environment are used.
 pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Loaded, Mistakes> {
     let Some(file) = file else {
         return parse("", "the environment", environment);
     };
     let origin = file.display().to_string();
-    match fs::read_to_string(file) {
+    let read = if plain_file::is_handed_over(file) {
+        fs::read_to_string(file)
+    } else {
+        plain_file::read_to_string(file)
+    };
+    match read {
         Ok(text) => parse(&text, &origin, environment),
         Err(error) => Err(Mistakes {
             origin,
@@ -49,6 +57,17 @@ pub fn parse(text: &str, origin: &str, environment: &Environment) -> Result<Load
             list,
         })
     };
+    // Who looks for a mistake in the file must be told where it is not.
+    let of_variables = |variables: &Variables, mut list: Vec<Mistake>| {
+        for mistake in &mut list {
+            if let Some(variable) = variables.get(&mistake.key)
+                && !mistake.message.contains(variable)
+            {
+                mistake.message.push_str(&format!(" (from {variable})"));
+            }
+        }
+        fail(list)
+    };
     let mut document = match read_yaml(text) {
         Ok(document) => document,
         Err(message) => {
@@ -62,10 +81,12 @@ pub fn parse(text: &str, origin: &str, environment: &Environment) -> Result<Load
     let keys = Keys::of::<Config>();
     let mut mistakes = renamed::in_file(&document);
     mistakes.extend(env::old_variables(environment, &keys));
-    env::overlay(&mut document, environment, &keys, &mut mistakes);
+    let overlaid = env::overlay(&mut document, environment, &keys);
+    mistakes.extend(overlaid.mistakes);
     mistakes.extend(keys.check(&document));
+    let variables = &overlaid.variables;
     if !mistakes.is_empty() {
-        return fail(mistakes);
+        return of_variables(variables, mistakes);
     }
     let config: Config = match serde_json::from_value(document) {
         Ok(config) => config,
@@ -77,12 +98,12 @@ pub fn parse(text: &str, origin: &str, environment: &Environment) -> Result<Load
             )]);
         }
     };
-    let mut warnings = Vec::new();
+    let mut warnings = overlaid.warnings;
     cross_check(&config, &mut mistakes, &mut warnings);
     if mistakes.is_empty() {
         Ok(Loaded { config, warnings })
     } else {
-        fail(mistakes)
+        of_variables(variables, mistakes)
     }
 }
 
@@ -274,7 +295,7 @@ fn check_files(config: &Config, mistakes: &mut Vec<Mistake>) {
         if file.as_os_str().is_empty() {
             continue;
         }
-        match fs::read(file) {
+        match plain_file::read(file) {
             Err(error) => mistakes.push(Mistake::new(
                 key,
                 format!("{} cannot be read: {error}", file.display()),

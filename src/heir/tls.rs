@@ -1,7 +1,7 @@
 //! TLS settings towards HEIR, built from files that may be exchanged while the process runs.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -13,6 +13,7 @@ use rustls::{
 use sha2::{Digest, Sha256};
 
 use super::config::TlsConfig;
+use crate::plain_file;
 
 /// Why the files make no TLS settings.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +42,7 @@ pub(super) fn content_digest(config: &TlsConfig) -> [u8; 32] {
         let content = if file.as_os_str().is_empty() {
             Vec::new()
         } else {
-            fs::read(file).unwrap_or_default()
+            plain_file::read(file).unwrap_or_default()
         };
         digest.update(content.len().to_be_bytes());
         digest.update(&content);
@@ -100,7 +101,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|source| TlsError::Read {
+    plain_file::read(path).map_err(|source| TlsError::Read {
         path: path.to_owned(),
         source,
     })

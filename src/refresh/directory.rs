@@ -13,6 +13,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 
 use crate::{
+    plain_file,
     policy::{PolicyDocument, PolicyId, Problem, TenantId},
     snapshot::{Key, Policy, SnapshotStore},
 };
@@ -119,7 +120,7 @@ impl Directory {
                 "shorten the policy, or raise the limit",
             )]);
         }
-        let bytes = Bytes::from(fs::read(file).map_err(unreadable)?);
+        let bytes = Bytes::from(plain_file::read(file).map_err(unreadable)?);
         PolicyDocument::parse(bytes).map(|document| (id, document))
     }
 

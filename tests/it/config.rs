@@ -101,6 +101,56 @@ heir: {pool: {max: 9}}
 }
 
 #[test]
+fn what_kubernetes_sets_for_a_service_of_that_name_is_no_setting() {
+    let yaml = "{heir_policy_store_enabled: true, heir_policy_store_host: heir}";
+    for link in ["tcp://10.0.0.1:8090", "udp://10.0.0.1:53", "sctp://[fd00::1]:1"] {
+        let loaded = parse(yaml, &[("BEAMLINE_HEIR_POLICY_STORE_PORT", link)]).unwrap();
+        assert_eq!(loaded.config.heir_url().as_deref(), Some("http://heir:8080"));
+        let [warning] = &loaded.warnings[..] else {
+            panic!("{:?}", loaded.warnings)
+        };
+        assert!(
+            warning.contains(link) && warning.contains("BEAMLINE_HEIR_POLICY_STORE_PORT"),
+            "{warning}"
+        );
+    }
+    // What only looks like it is a mistake, and so is the same in the file.
+    for port in ["tcp:8090", "http://10.0.0.1"] {
+        let found = mistakes(yaml, &[("BEAMLINE_HEIR_POLICY_STORE_PORT", port)]);
+        assert!(
+            found[0].contains("(from BEAMLINE_HEIR_POLICY_STORE_PORT)"),
+            "{found:?}"
+        );
+    }
+    assert_eq!(
+        mistakes("heir_policy_store_port: 'tcp://10.0.0.1:1'", &[]).len(),
+        1
+    );
+}
+
+#[test]
+fn a_mistake_in_a_variable_is_told_of_the_variable() {
+    let found = mistakes(
+        "refresh: {stale_after_ms: 4}",
+        &[
+            ("BEAMLINE_REFRESH_INTERVAL_MS", "5"),
+            ("BEAMLINE_POLICIES_DIR", "/nowhere/at/all"),
+        ],
+    );
+    assert_eq!(
+        found,
+        [
+            "refresh.interval_ms: 5 is less than the minimum of 10 (from BEAMLINE_REFRESH_INTERVAL_MS) | integer from 10 to 3600000"
+        ]
+    );
+    let found = mistakes("", &[("BEAMLINE_POLICIES_DIR", "/nowhere/at/all")]);
+    assert!(
+        found[0].contains("is not a directory (from BEAMLINE_POLICIES_DIR)"),
+        "{found:?}"
+    );
+}
+
+#[test]
 fn values_that_are_wrong_only_together_are_told_at_once_as_well() {
     let folder = tempfile::tempdir().unwrap();
     let empty = folder.path().join("empty");
@@ -327,9 +377,9 @@ fn variables_win_over_the_file_and_become_what_their_key_wants() {
              section a mapping in the file, or unset the variable",
             "heir: 5 is not of type \"object\" | a section with the keys breaker, health_interval_ms, \
              max_answer_bytes, pool, retry, tenants, timeout_ms, tls, token_file, url",
-            "refresh.interval_ms: \"soon\" is not of type \"integer\" | integer from 10 to 3600000",
-            "refresh.max_removed_percent: 1000 is greater than the maximum of 100 | integer from 0 to 100",
-            "reuse_port: \"yes\" is not of type \"boolean\" | boolean",
+            "refresh.interval_ms: \"soon\" is not of type \"integer\" (from BEAMLINE_REFRESH_INTERVAL_MS) | integer from 10 to 3600000",
+            "refresh.max_removed_percent: 1000 is greater than the maximum of 100 (from BEAMLINE_REFRESH_MAX_REMOVED_PERCENT) | integer from 0 to 100",
+            "reuse_port: \"yes\" is not of type \"boolean\" (from BEAMLINE_REUSE_PORT) | boolean",
         ]
     );
 }

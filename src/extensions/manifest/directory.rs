@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::types::{ExtensionRecords, Manifest};
-use crate::{extensions::revision::Revision, policy::Problem};
+use crate::{extensions::revision::Revision, plain_file, policy::Problem};
 
 /// The largest record.
 const MAX_RECORD_BYTES: u64 = 1 << 20;
@@ -157,7 +157,7 @@ impl Files {
 
 fn read_record(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    let mut file = fs::File::open(path)?.take(MAX_RECORD_BYTES + 1);
+    let mut file = plain_file::open(path)?.take(MAX_RECORD_BYTES + 1);
     file.read_to_string(&mut text)?;
     if text.len() as u64 > MAX_RECORD_BYTES {
         return Err(io::Error::other(format!(
