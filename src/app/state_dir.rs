@@ -100,8 +100,11 @@ fn lock(dir: &Path, parent: &Parent) -> Result<File, BuildError> {
 }
 
 fn cannot_write(error: &io::Error) -> bool {
-    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
-    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | StorageFull)
+    use io::ErrorKind::{FileTooLarge, PermissionDenied, ReadOnlyFilesystem, StorageFull};
+    matches!(
+        error.kind(),
+        FileTooLarge | PermissionDenied | ReadOnlyFilesystem | StorageFull
+    )
 }
 
 fn load_disk(dir: &Path, store: &SnapshotStore) {

@@ -2,10 +2,13 @@
 //!
 //! The directories that hold the files are watched, because editors and Kubernetes replace a file instead of
 //! writing to it: a mounted ConfigMap changes by the renaming of a symbolic link. The watches are set anew after
-//! every event, so a directory that was deleted and restored is watched again.
+//! every event, so a directory that was deleted and restored is watched again. A file system that is mounted over one, or
+//! taken off it, is no event; so it is looked at, too, whether each is still the directory that it was.
 
 use std::{
     collections::BTreeSet,
+    fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,8 +22,11 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// Checks anyway at this interval, in case the system has no watches left.
 const FALLBACK: Duration = Duration::from_secs(60);
 
-/// The interval where watching is not possible, or something watched is missing.
+/// The interval where watching is not possible.
 const BLIND: Duration = Duration::from_secs(2);
+
+/// How often it is looked at whether each directory is still the one that is watched.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Files and directories whose changes are reported.
 #[derive(Debug)]
@@ -65,11 +71,12 @@ impl Watched {
             return;
         }
         loop {
-            let pause = if armed.complete { FALLBACK } else { BLIND };
+            let pause = if armed.is_blind { BLIND } else { FALLBACK };
             tokio::select! {
                 () = changed.closed() => return,
                 // Without a watcher there are no events, and the pause decides.
                 Some(()) = armed.events.recv() => tokio::time::sleep(SETTLE).await,
+                () = self.replaced(&armed.identity) => {}
                 () = tokio::time::sleep(pause) => {}
             }
             // Set again before the change is reported, so that a further change during the reload is seen too.
@@ -80,9 +87,46 @@ impl Watched {
         }
     }
 
+    /// Returns once a directory is another one than it was, is gone, or is there again.
+    async fn replaced(&self, before: &Identity) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if self.identity() != *before {
+                return;
+            }
+        }
+    }
+
+    fn identity(&self) -> Identity {
+        let paths = || self.dirs.iter().chain(&self.trees);
+        let inode = |dir: &PathBuf| {
+            let known = fs::metadata(dir).ok()?;
+            Some((known.dev(), known.ino()))
+        };
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let trees: Vec<PathBuf> = self
+            .trees
+            .iter()
+            .filter_map(|tree| tree.canonicalize().ok())
+            .collect();
+        Identity {
+            inodes: paths().map(inode).collect(),
+            mounts: mounts
+                .lines()
+                .filter(|mount| {
+                    let point = mount.split(' ').nth(4).map(Path::new);
+                    point.is_some_and(|point| trees.iter().any(|tree| point.starts_with(tree)))
+                })
+                .map(str::to_owned)
+                .collect(),
+        }
+    }
+
     /// Sets the watches.
     fn arm(&self, complained: &mut bool) -> Armed {
         let (sender, events) = mpsc::channel(1);
+        // Before the watches: what is exchanged in between is seen as another one.
+        let identity = self.identity();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let read_only = event.as_ref().is_ok_and(|event| event.kind.is_access());
             if !read_only {
@@ -99,31 +143,45 @@ impl Watched {
                 return Armed {
                     _watcher: None,
                     events,
-                    complete: false,
+                    identity,
+                    is_blind: true,
                 };
             }
         };
-        let mut complete = true;
+        let mut is_blind = false;
         for (paths, mode) in [
             (&self.dirs, RecursiveMode::NonRecursive),
             (&self.trees, RecursiveMode::Recursive),
         ] {
             for path in paths {
-                complete &= watcher.watch(path, mode).is_ok();
+                // One that is missing is looked for; where it is there, the system has no watches left.
+                is_blind |= watcher.watch(path, mode).is_err() && path.exists();
             }
         }
         Armed {
             _watcher: Some(watcher),
             events,
-            complete,
+            identity,
+            is_blind,
         }
     }
+}
+
+/// Which directories they are.
+#[derive(PartialEq, Eq)]
+struct Identity {
+    /// The device and the number of each; `None`: there is none.
+    inodes: Vec<Option<(u64, u64)>>,
+    /// What is mounted somewhere in the trees, as the system lists it.
+    mounts: Vec<String>,
 }
 
 /// Watches that are set. Dropped, they are gone.
 struct Armed {
     _watcher: Option<RecommendedWatcher>,
     events: mpsc::Receiver<()>,
-    /// All could be set.
-    complete: bool,
+    /// What they were before they were watched.
+    identity: Identity,
+    /// Not all that is there could be watched.
+    is_blind: bool,
 }

@@ -51,6 +51,11 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
         };
+        // A file that reaches the limit of the process (`ulimit -f`) would end the process as well. With a handler, which
+        // stays although nothing is received here, writing fails as on a full disk.
+        drop(signal(SignalKind::from_raw(
+            rustix::process::Signal::XFSZ.as_raw(),
+        ))?);
         drop(entered);
         let (reload, reloads) = mpsc::channel(1);
         let (shutdown, limit) = (Shutdown::default(), Arc::new(OnceLock::new()));

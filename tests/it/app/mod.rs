@@ -6,4 +6,5 @@ mod rolling;
 mod stop;
 mod stuck;
 mod supervised;
+mod surroundings;
 mod unread_log;

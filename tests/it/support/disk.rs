@@ -50,6 +50,18 @@ impl SmallDisk {
         None
     }
 
+    /// Takes it off its place; what is below it is there again.
+    pub(crate) fn unmount(&self) {
+        let ended = Command::new("umount").arg("-l").arg(self.path()).status();
+        assert!(ended.unwrap().success());
+    }
+
+    /// Mounts another one over its place.
+    pub(crate) fn mount_another(&self) {
+        let mounted = mount(&["-t", "tmpfs", "tmpfs", self.path().to_str().unwrap()]);
+        assert!(mounted.status.success());
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
