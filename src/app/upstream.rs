@@ -101,10 +101,12 @@ fn connect(
     }))
 }
 
-/// Asks HEIR's health from time to time, and re-reads the files that it is reached with where they have changed.
+/// Asks HEIR's health from time to time, re-reads the files that it is reached with where they have changed, and follows
+/// its name to another address.
 async fn check_health(client: Arc<HeirClient>, interval: Duration, stop: CancellationToken) {
     loop {
         client.reread_files();
+        client.follow_name().await;
         if let Err(error) = client.check_health().await {
             tracing::debug!(error = error.chain(), "HEIR is not healthy.");
         }

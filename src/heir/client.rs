@@ -3,6 +3,7 @@
 //! Redirects are never followed, so every request goes to the authority that was configured.
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
@@ -13,12 +14,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Full};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
+use hyper_util::client::legacy::connect::HttpInfo;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time,
@@ -29,17 +28,35 @@ use super::{
     base_url::BaseUrl,
     body::{HeirBody, Permits},
     breaker::{Breaker, BreakerState, Refused},
-    config::HeirConfig,
+    config::{HeirConfig, RetryConfig},
+    connections::Connections,
     error::HeirError,
     metrics::{HeirCall, HeirMetrics},
+    resolver::Resolver,
     tls::{self, TlsError},
 };
-use crate::{policy::ETag, telemetry::chain};
-
-type Http = Client<hyper_rustls::HttpsConnector<HttpConnector>, Full<Bytes>>;
+use crate::{plain_file, policy::ETag, telemetry::chain};
 
 /// The longest pause that HEIR can ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Once a call of the refresher has waited for so long for a HEIR that had failed, HEIR is asked for its health beside it.
+const BESIDE_A_FAILURE: Duration = Duration::from_millis(500);
+
+/// The pauses between those questions: each is anything up to a bound that grows from the first to the last.
+const PROBE_PAUSES: RetryConfig = RetryConfig {
+    max_attempts: u32::MAX,
+    initial_ms: 500,
+    factor: 2.0,
+    max_ms: 1_500,
+};
+
+/// Questions for its health that wait for an answer at one time, and for how long one does.
+const MOST_PROBES: usize = 8;
+const LONGEST_PROBE: Duration = Duration::from_secs(5);
+
+/// A long poll whose answer is overdue for so long is asked again, on another connection.
+const OVERDUE: Duration = Duration::from_secs(1);
 
 /// What may keep a call from being made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +107,14 @@ pub struct HeirClient {
     base: BaseUrl,
     config: HeirConfig,
     timeout: Duration,
-    http: ArcSwap<Http>,
+    resolver: Resolver,
+    http: ArcSwap<Connections>,
+    /// Where the last answer came from.
+    remote: Mutex<Option<SocketAddr>>,
+    /// Counts what makes a call that waits for its answer worth another attempt: HEIR is back, or has moved.
+    news: watch::Sender<u64>,
+    /// HEIR has failed since it last answered.
+    has_failed: AtomicBool,
     /// Names the content of the TLS files that are in use, or that were last found unusable.
     tls_digest: Mutex<[u8; 32]>,
     authorization: ArcSwap<Option<HeaderValue>>,
@@ -131,10 +155,15 @@ impl HeirClient {
         metrics: Arc<HeirMetrics>,
     ) -> Result<Self, ConnectError> {
         let tls_digest = tls::content_digest(&config.tls);
-        let http = build_http(&config, &base, timeout)?;
+        let resolver = Resolver::of_the_system();
+        let http = Connections::build(&config, &base, timeout, resolver.clone())?;
         let authorization = read_authorization(&config)?;
         Ok(Self {
+            resolver,
             http: ArcSwap::from_pointee(http),
+            remote: Mutex::default(),
+            news: watch::Sender::new(0),
+            has_failed: AtomicBool::new(false),
             tls_digest: Mutex::new(tls_digest),
             authorization: ArcSwap::from_pointee(authorization),
             permits: Arc::new(Semaphore::new(config.pool.max_requests)),
@@ -196,12 +225,39 @@ impl HeirClient {
         *self.up.borrow()
     }
 
+    /// Changes when a call that waits for its answer is worth another attempt: HEIR is back, or has moved.
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    /// Looks HEIR's name up, and goes to its new address where it has left the one that answered last. What is under way
+    /// there ends there.
+    pub async fn follow_name(&self) {
+        let remote = *self.remote.lock().unwrap_or_else(PoisonError::into_inner);
+        let host = self.base.authority().host();
+        let is_address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
+        let Some(remote) = remote.filter(|_| !is_address) else {
+            return;
+        };
+        if self.resolver.has_left(host, remote.ip(), self.timeout).await {
+            tracing::info!(heir = %self.base, left = %remote.ip(), "HEIR's name has another address; HEIR is asked there.");
+            *self.remote.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            self.connect_anew();
+            self.news.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// From now on requests make connections of their own, and do not use those that were made before.
+    fn connect_anew(&self) {
+        self.http.rcu(|http| Arc::new(http.anew()));
+    }
+
     /// Applies token and TLS files whose content has changed. A file that cannot be used changes nothing.
     pub fn reread_files(&self) {
         let mut known = self.tls_digest.lock().unwrap_or_else(PoisonError::into_inner);
         let digest = tls::content_digest(&self.config.tls);
         if digest != *known {
-            match build_http(&self.config, &self.base, self.timeout) {
+            match Connections::build(&self.config, &self.base, self.timeout, self.resolver.clone()) {
                 Ok(http) => {
                     self.http.store(Arc::new(http));
                     tracing::info!("Applied the changed TLS files for HEIR.");
@@ -457,9 +513,19 @@ impl HeirClient {
         }
         let trial = matches!(admission, Admission::Breaker).then(|| Trial(&self.breaker));
         let started = Instant::now();
-        let result = self.exchange(call, method, path, headers, body, timeout).await;
+        let patience = self.patience(call, admission, timeout);
+        let result = match patience {
+            None => self.exchange(call, method, path, headers, body, timeout).await,
+            Some(patience) => {
+                // The refresher's calls are reads, without a body.
+                Box::pin(self.exchange_or_again(call, path, headers, timeout, patience)).await
+            }
+        };
         match &result {
             Ok(response) => {
+                if let Some(info) = response.extensions().get::<HttpInfo>() {
+                    *self.remote.lock().unwrap_or_else(PoisonError::into_inner) = Some(info.remote_addr());
+                }
                 let status = response.status();
                 // A long poll takes as long as it was asked to.
                 let seconds =
@@ -535,12 +601,84 @@ impl HeirClient {
         *request.uri_mut() = self.base.join(path).map_err(HeirError::Request)?;
         *request.headers_mut() = headers;
         let http = self.http.load_full();
-        match time::timeout(timeout, http.request(request)).await {
+        match time::timeout(timeout, http.client().request(request)).await {
             Ok(Ok(response)) => Ok(response.map(|body| HeirBody::new(body, permits))),
             Ok(Err(error)) if error.is_connect() => Err(HeirError::Connect(error)),
             Ok(Err(error)) => Err(HeirError::Interrupted(error.into())),
             Err(_elapsed) => Err(HeirError::Timeout { after: timeout }),
         }
+    }
+
+    /// How long a call waits for its answer before HEIR is asked for its health beside it. `None`: it only waits.
+    fn patience(&self, call: HeirCall, admission: Admission, timeout: Duration) -> Option<Duration> {
+        if admission != Admission::Always {
+            None
+        } else if self.has_failed.load(Relaxed) {
+            Some(BESIDE_A_FAILURE)
+        } else {
+            (call == HeirCall::Changes).then(|| timeout.saturating_sub(self.timeout) + OVERDUE)
+        }
+    }
+
+    /// As [`exchange`](Self::exchange), for a read of the refresher that may hang: a HEIR that answers others is asked once
+    /// more, on another connection. What comes first counts. A time-out alone would notice a HEIR that is back only when it
+    /// is over.
+    async fn exchange_or_again(
+        &self,
+        call: HeirCall,
+        path: &str,
+        headers: HeaderMap,
+        timeout: Duration,
+        patience: Duration,
+    ) -> Result<http::Response<HeirBody>, HeirError> {
+        let attempt = || self.exchange(call, Method::GET, path, headers.clone(), Bytes::new(), timeout);
+        let again = async {
+            time::sleep(patience).await;
+            self.until_healthy().await;
+            attempt().await
+        };
+        tokio::select! {
+            biased;
+            result = attempt() => result,
+            result = again => result,
+        }
+    }
+
+    /// Asks for HEIR's health until it has said that it is. Each question has a connection of its own: those before may lead
+    /// to nowhere.
+    async fn until_healthy(&self) {
+        let mut pauses = Backoff::new(PROBE_PAUSES, fastrand::u64(..));
+        let mut probes = FuturesUnordered::new();
+        loop {
+            let pause = time::sleep(pauses.next_pause());
+            tokio::select! {
+                Some(healthy) = probes.next() => if healthy { return },
+                () = pause, if probes.len() < MOST_PROBES => {
+                    self.connect_anew();
+                    probes.push(self.is_healthy());
+                }
+            }
+        }
+    }
+
+    async fn is_healthy(&self) -> bool {
+        let (call, timeout) = (HeirCall::Health, self.timeout.min(LONGEST_PROBE));
+        let answered = self
+            .exchange(
+                call,
+                Method::GET,
+                "/health",
+                HeaderMap::new(),
+                Bytes::new(),
+                timeout,
+            )
+            .await;
+        let outcome = match &answered {
+            Ok(response) => outcome_of(response.status()),
+            Err(error) => error.outcome(),
+        };
+        self.metrics.request(call, outcome, None);
+        answered.is_ok_and(|response| response.status() == StatusCode::OK)
     }
 
     async fn permits(&self, call: HeirCall, timeout: Duration) -> Result<Permits, HeirError> {
@@ -571,6 +709,10 @@ impl HeirClient {
             self.breaker.abandon();
             return;
         }
+        if matches!(error, HeirError::Timeout { .. }) {
+            // Other connections may lead to nowhere as well.
+            self.connect_anew();
+        }
         self.breaker.failure(Instant::now());
         self.note_state(false);
     }
@@ -589,6 +731,9 @@ impl HeirClient {
     fn note_state(&self, up: bool) {
         self.metrics.breaker_state.set(self.breaker_state().as_number());
         self.metrics.up.set(i64::from(up && !self.is_unauthorized()));
+        if self.has_failed.swap(!up, Relaxed) && up {
+            self.news.send_modify(|count| *count += 1);
+        }
         self.up.send_if_modified(|was| std::mem::replace(was, up) != up);
     }
 }
@@ -677,23 +822,6 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(LONGEST_PAUSE))
 }
 
-fn build_http(config: &HeirConfig, base: &BaseUrl, timeout: Duration) -> Result<Http, TlsError> {
-    let mut connector = HttpConnector::new();
-    connector.enforce_http(false);
-    connector.set_nodelay(true);
-    connector.set_connect_timeout(Some(timeout));
-    let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(tls::client_config(&config.tls, base.is_tls())?)
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(connector);
-    Ok(Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(Duration::from_secs(60))
-        .pool_max_idle_per_host(config.pool.max_idle)
-        .build(connector))
-}
-
 /// The header that the token file makes; printed as `Sensitive` by everything that prints headers.
 fn read_authorization(config: &HeirConfig) -> Result<Option<HeaderValue>, ConnectError> {
     let path = &config.token_file;
@@ -704,7 +832,7 @@ fn read_authorization(config: &HeirConfig) -> Result<Option<HeaderValue>, Connec
         path: path.clone(),
         reason,
     };
-    let content = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
+    let content = plain_file::read(path).map_err(|error| refuse(error.to_string()))?;
     let token = content.trim_ascii();
     if token.is_empty() {
         return Err(refuse("it is empty".into()));

@@ -9,10 +9,12 @@ mod body;
 mod breaker;
 mod client;
 mod config;
+mod connections;
 mod error;
 mod level;
 mod listed;
 mod metrics;
+mod resolver;
 pub(crate) mod tls;
 pub mod wire;
 

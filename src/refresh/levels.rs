@@ -108,17 +108,21 @@ impl Refresher {
         }
         let timeout = self.client.timeout() + wait;
         let asked = Instant::now();
-        let fetched = self
-            .client
-            .fetch_once(
-                HeirCall::Changes,
-                pass.admission,
-                &path,
-                None,
-                CHANGES_BYTES,
-                timeout,
-            )
-            .await;
+        let mut news = self.client.news();
+        let fetched = self.client.fetch_once(
+            HeirCall::Changes,
+            pass.admission,
+            &path,
+            None,
+            CHANGES_BYTES,
+            timeout,
+        );
+        let fetched = tokio::select! {
+            biased;
+            fetched = fetched => fetched,
+            // The HEIR that lets this wait may be another one, or have forgotten that anything waits.
+            _ = news.changed(), if !wait.is_zero() => return Ok(Outcome::Unchanged),
+        };
         let body = match fetched {
             Ok(Fetched::Changed { body, .. }) => body,
             Ok(Fetched::NotModified) => return Ok(Outcome::Unchanged),

@@ -81,6 +81,7 @@ impl Refresher {
         let mut backoff = self.backoff(seed);
         let mut away = Self::backoff_away(seed);
         loop {
+            let began = Instant::now();
             let (result, hasty) = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -102,8 +103,12 @@ impl Refresher {
                 // being filled from confirming its own half-empty state.
                 Err(RefreshError::Withheld(Withheld::Shrink { .. })) => Some(self.interval(&mut random)),
                 Err(RefreshError::Withheld(_)) => None,
-                // Whatever the breaker says: a HEIR that is back must not have to wait for it.
-                Err(error) if error.is_away() => Some(away.next_pause() + Duration::from_millis(10)),
+                // Whatever the breaker says: a HEIR that is back must not have to wait for it. From one question to the
+                // next, so that one that HEIR leaves unanswered is not followed by silence.
+                Err(error) if error.is_away() => {
+                    let pause = away.next_pause().saturating_sub(began.elapsed());
+                    Some(pause + Duration::from_millis(10))
+                }
                 Err(_) => Some(backoff.next_pause() + Duration::from_millis(10)),
             };
             let Some(pause) = pause else { continue };

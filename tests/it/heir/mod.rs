@@ -7,6 +7,8 @@
 
 mod answers;
 mod availability;
+pub(crate) mod coming_back;
+mod name;
 mod outage;
 mod streams;
 mod tls;

@@ -1,5 +1,6 @@
 //! Tests that `make soak` runs for longer than `make test` does.
 
 mod decisions;
+mod outages;
 mod reloads;
 mod truth;

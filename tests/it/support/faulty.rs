@@ -18,7 +18,11 @@ use http_body::Frame;
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 
 use super::{Answer, Client};
 
@@ -51,6 +55,8 @@ pub(crate) enum Fault {
     Lose,
     /// HEIR does not get it; the connection ends.
     Refuse,
+    /// HEIR does not get it, and nothing is answered, for as long as the connection lasts.
+    Silence,
     /// HEIR gets it at once; its answer arrives so much later.
     Late(Duration),
     /// HEIR does not get it; this is answered: a status, header lines, a body.
@@ -66,6 +72,7 @@ pub(crate) struct Faulty {
     seen: Arc<Mutex<Vec<Seen>>>,
     rule: Arc<Mutex<Rule>>,
     in_flight: Arc<AtomicUsize>,
+    ends: watch::Sender<()>,
     running: JoinHandle<()>,
 }
 
@@ -77,16 +84,21 @@ impl Faulty {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let rule: Arc<Mutex<Rule>> = Arc::new(Mutex::new(Box::new(|_| Fault::None)));
         let in_flight = Arc::new(AtomicUsize::new(0));
-        let (sees, rules, flies) = (seen.clone(), rule.clone(), in_flight.clone());
+        let ends = watch::Sender::new(());
+        let (sees, rules, flies, ended) = (seen.clone(), rule.clone(), in_flight.clone(), ends.clone());
         let running = tokio::spawn(async move {
             let client = Client::new(heir);
             while let Ok((stream, _)) = listener.accept().await {
                 let (sees, rules, client) = (sees.clone(), rules.clone(), client.clone());
-                let flies = flies.clone();
+                let (flies, ended) = (flies.clone(), ended.clone());
                 tokio::spawn(async move {
                     let service = service_fn(async |request| {
                         let _counted = InFlight::count(&flies);
-                        pass(request, &client, &sees, &rules).await
+                        let mut ended = ended.subscribe();
+                        tokio::select! {
+                            passed = pass(request, &client, &sees, &rules) => passed,
+                            _ = ended.changed() => Err(Ends),
+                        }
                     });
                     // Faults end connections in the middle of an answer.
                     let _ended = hyper::server::conn::http1::Builder::new()
@@ -100,6 +112,7 @@ impl Faulty {
             seen,
             rule,
             in_flight,
+            ends,
             running,
         }
     }
@@ -111,6 +124,11 @@ impl Faulty {
     /// From now on.
     pub(crate) fn rule(&self, rule: impl FnMut(&Seen) -> Fault + Send + 'static) {
         *self.rule.lock().unwrap() = Box::new(rule);
+    }
+
+    /// Ends the connections of all requests that are under way.
+    pub(crate) fn cut(&self) {
+        self.ends.send_replace(());
     }
 
     /// Whether every request so far has been answered.
@@ -182,6 +200,7 @@ async fn pass(
             Err(Ends)
         }
         Fault::Refuse => Err(Ends),
+        Fault::Silence => std::future::pending().await,
         Fault::Late(pause) => {
             let answer = forward(client, &seen).await?;
             tokio::time::sleep(pause).await;

@@ -22,9 +22,14 @@ pub(crate) struct Heir {
 impl Heir {
     /// Starts one with an empty database.
     pub(crate) async fn start(level: Level) -> Self {
+        Self::start_at(level, ([127, 0, 0, 1], 0).into()).await
+    }
+
+    /// As [`start`](Self::start), at this address.
+    pub(crate) async fn start_at(level: Level, address: SocketAddr) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut config = StoreConfig {
-            listen: Address::Tcp(([127, 0, 0, 1], 0).into()),
+            listen: Address::Tcp(address),
             database: folder.path().join("heir.db").to_str().unwrap().to_owned(),
             level,
             ..StoreConfig::default()
@@ -34,7 +39,7 @@ impl Heir {
             folder,
             config,
             running: None,
-            address: ([127, 0, 0, 1], 0).into(),
+            address,
         };
         heir.back().await;
         heir
