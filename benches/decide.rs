@@ -74,6 +74,7 @@ fn at(seed: u64) -> DecideContext<'static> {
         seed: Seed(seed),
         now: NOW,
         later: &|| NOW,
+        wall_ahead_ms: 0,
         effects: Effects::Remembered,
     }
 }

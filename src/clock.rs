@@ -1,11 +1,36 @@
-//! The time of day, as a value that is passed along: decisions take it as an argument, so that a test owns it.
+//! Time: one that only goes forward, for everything that waits, ages or expires, and the time of day.
+//!
+//! The system's clock may be set, by a second or by a day. So what decisions remember is counted in a time that begins as
+//! the system's when this process starts, and goes on by itself. The time of day is for what is shown, written down, or
+//! compared with what others say. Both are values that are passed along: decisions take them as arguments, so that a test
+//! owns them.
 
 use std::{
     str::FromStr,
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{
+        LazyLock,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use time::{Date, Month, OffsetDateTime};
+
+/// What the two times may differ by without a step: reading both takes a moment, and the system's is corrected now and then.
+const NO_STEP_MS: u64 = 500;
+
+/// When this process first asked for the time: by the clock that only goes forward, and by the system's.
+static START: LazyLock<(Instant, u64)> = LazyLock::new(|| (Instant::now(), wall().unix_ms));
+
+/// How far the system's clock is ahead of [`now`], as of the last look.
+static AHEAD_MS: AtomicI64 = AtomicI64::new(0);
+
+/// The latest time of day that was seen, and the time until which the clock is back behind it; zero: it is not.
+static LATEST_MS: AtomicU64 = AtomicU64::new(0);
+static BEHIND_UNTIL_MS: AtomicU64 = AtomicU64::new(0);
+
+/// What a test has set the time of day to differ by.
+static SHIFT_MS: AtomicI64 = AtomicI64::new(0);
 
 /// A point in time, in milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,17 +45,80 @@ impl Timestamp {
         Self { unix_ms }
     }
 
-    /// Milliseconds since an earlier time; zero if that one is later, as after a clock that was set back.
+    /// Milliseconds since an earlier time; zero if that one is later.
     pub const fn since(self, earlier: Self) -> u64 {
         self.unix_ms.saturating_sub(earlier.unix_ms)
     }
+
+    /// The point in time so many milliseconds later, or earlier.
+    pub const fn shifted(self, by_ms: i64) -> Self {
+        Self::from_unix_ms(self.unix_ms.saturating_add_signed(by_ms))
+    }
+
+    /// What the system's clock said at this time of [`now`], had it always stood as it does.
+    pub fn on_the_wall(self) -> Self {
+        notice_step();
+        self.shifted(ahead_ms())
+    }
 }
 
-/// The time now. The only place that reads the system's clock for decisions.
+/// The time now, for everything that waits, ages or expires: it never goes back, whatever becomes of the system's clock.
 pub fn now() -> Timestamp {
+    let (start, unix_ms) = *START;
+    let elapsed = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Timestamp::from_unix_ms(unix_ms.saturating_add(elapsed))
+}
+
+/// The time of day. The only place that reads the system's clock.
+pub fn wall() -> Timestamp {
     // A clock before 1970 is no clock; the first millisecond is as good.
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    let unix_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    Timestamp::from_unix_ms(unix_ms).shifted(SHIFT_MS.load(Relaxed))
+}
+
+/// As [`wall`], as files have it.
+pub fn wall_time() -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(wall().unix_ms)
+}
+
+/// How far the system's clock is ahead of [`now`], or behind it where this is negative, as of the last look.
+pub fn ahead_ms() -> i64 {
+    AHEAD_MS.load(Relaxed)
+}
+
+/// Looks at the system's clock. By how many milliseconds it was set since the last look, if it was.
+pub fn notice_step() -> Option<i64> {
+    // The start must not be later than the time it is compared with.
+    let now = now().unix_ms;
+    let wall = wall().unix_ms;
+    let latest = LATEST_MS.fetch_max(wall, Relaxed);
+    let is_behind = wall.saturating_add(NO_STEP_MS) < latest;
+    let behind_until = if is_behind {
+        latest.saturating_add(1_000)
+    } else {
+        0
+    };
+    BEHIND_UNTIL_MS.store(behind_until, Relaxed);
+    let ahead = i64::try_from(i128::from(wall) - i128::from(now)).unwrap_or_default();
+    let before = AHEAD_MS.load(Relaxed);
+    if ahead.abs_diff(before) < NO_STEP_MS {
+        return None;
+    }
+    AHEAD_MS.store(ahead, Relaxed);
+    Some(ahead.saturating_sub(before))
+}
+
+/// Whether the system's clock was set back, as of the last look, and has not come to where it was. Caches of the time of
+/// day that wait for a later one stand still meanwhile.
+pub fn is_behind() -> bool {
+    BEHIND_UNTIL_MS.load(Relaxed) != 0
+}
+
+/// Sets the time of day that this process sees, as setting the system's clock would. For tests of what that does.
+#[doc(hidden)]
+pub fn step_wall(by_ms: i64) {
+    SHIFT_MS.fetch_add(by_ms, Relaxed);
 }
 
 /// A text that is not a time.
@@ -107,6 +195,24 @@ mod tests {
 
     fn ms(text: &str) -> Option<u64> {
         text.parse().ok().map(|timestamp: Timestamp| timestamp.unix_ms)
+    }
+
+    #[test]
+    fn a_step_of_the_system_s_clock_is_no_step_of_what_waits() {
+        let began = now();
+        assert!(began.unix_ms.abs_diff(wall().unix_ms) < NO_STEP_MS);
+        assert_eq!((notice_step(), ahead_ms(), is_behind()), (None, 0, false));
+        for (step, behind) in [(-30_000, true), (86_400_000, false), (-86_370_000, true)] {
+            let before = now();
+            step_wall(step);
+            assert!(now().since(before) < 10_000 && now() >= before);
+            let noticed = notice_step().unwrap();
+            assert!(noticed.abs_diff(step) < NO_STEP_MS, "{noticed}");
+            assert_eq!((notice_step(), is_behind()), (None, behind));
+            let shown = now().on_the_wall();
+            assert!(shown.unix_ms.abs_diff(wall().unix_ms) < NO_STEP_MS);
+        }
+        assert!(now().since(began) < 10_000);
     }
 
     #[test]

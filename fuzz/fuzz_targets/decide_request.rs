@@ -63,6 +63,7 @@ fn answer(policy: &RoutingPolicy, body: &[u8], effects: Effects) -> Option<Resul
         seed: Seed(7),
         now,
         later: &|| now,
+        wall_ahead_ms: 0,
         effects,
     };
     let extensions = Scripted {

@@ -44,5 +44,6 @@ pub(super) fn build(
     }
     let (swept, store) = (memory.clone(), store.clone());
     tasks.push(Task::new("upkeep", move |stop| upkeep::run(store, swept, stop)));
+    tasks.push(Task::new("clock", upkeep::follow_the_clock));
     Ok((memory, tasks))
 }

@@ -38,6 +38,23 @@ pub(super) async fn fetch_modules(
     }
 }
 
+/// Looks at the system's clock once a second, so that what is shown or written down follows it when it is set.
+pub(super) async fn follow_the_clock(stop: CancellationToken) {
+    loop {
+        if let Some(by_ms) = clock::notice_step() {
+            tracing::warn!(
+                by_ms,
+                "The system's clock was set. Nothing waits for longer or shorter because of that."
+            );
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+}
+
 pub(super) async fn run(store: Arc<SnapshotStore>, memory: Arc<Memory>, stop: CancellationToken) {
     let mut seen = store.load().generation();
     loop {

@@ -151,6 +151,7 @@ fn explain(args: &ExplainArgs) -> io::Result<ExitCode> {
         seed: args.seed.unwrap_or_else(|| Seed(fastrand::u64(..))),
         now,
         later: &later,
+        wall_ahead_ms: 0,
         effects: Effects::Remembered,
     };
     let input = DecisionInput {

@@ -112,7 +112,7 @@ pub fn check_depth(pipeline: &Pipeline, limits: PipelineLimits) -> Result<(), Re
     }
 }
 
-/// Refuses a request whose `deadline`, in epoch milliseconds, has passed. Only integers are deadlines.
+/// Refuses a request whose `deadline`, in epoch milliseconds, has passed at this time of day. Only integers are deadlines.
 pub(super) fn check_deadline(context: &Context, now: Timestamp) -> Result<(), Refusal> {
     match context.get("deadline").and_then(serde_json::Value::as_i64) {
         Some(deadline_ms) if i128::from(deadline_ms) < i128::from(now.unix_ms) => {

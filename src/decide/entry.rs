@@ -119,6 +119,6 @@ fn admit(
     if let Some(pipeline) = &policy.pipeline {
         check_depth(pipeline, rules.pipeline)?;
     }
-    admit::check_deadline(input.context, at.now)?;
+    admit::check_deadline(input.context, at.on_the_wall(at.now))?;
     Ok(allowance)
 }

@@ -423,7 +423,7 @@ impl Explaining<'_> {
         let sticky = self.policy.sticky.as_deref().filter(|sticky| sticky.enabled);
         Evidence {
             seed: self.at.seed.to_string(),
-            at_ms: self.at.now.unix_ms,
+            at_ms: self.at.on_the_wall(self.at.now).unix_ms,
             policy_revision: self.provenance.policy_revision,
             snapshot_revision: self.provenance.snapshot_revision,
             candidates: weighted.chain(others).collect(),

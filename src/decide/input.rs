@@ -93,8 +93,17 @@ pub struct DecideContext<'a> {
     pub now: Timestamp,
     /// The time after an extension has run; `now` if time stands still.
     pub later: &'a (dyn Fn() -> Timestamp + Sync),
+    /// How far the time of day, which deadlines are told in, is ahead of those two.
+    pub wall_ahead_ms: i64,
     /// Whether the memory changes and extensions are called.
     pub effects: Effects,
+}
+
+impl DecideContext<'_> {
+    /// The time of day at a time of this decision.
+    pub fn on_the_wall(&self, at: Timestamp) -> Timestamp {
+        at.shifted(self.wall_ahead_ms)
+    }
 }
 
 impl fmt::Debug for DecideContext<'_> {
@@ -104,12 +113,14 @@ impl fmt::Debug for DecideContext<'_> {
             seed,
             now,
             later: _,
+            wall_ahead_ms,
             effects,
         } = self;
         f.debug_struct("DecideContext")
             .field("id", id)
             .field("seed", seed)
             .field("now", now)
+            .field("wall_ahead_ms", wall_ahead_ms)
             .field("effects", effects)
             .finish_non_exhaustive()
     }

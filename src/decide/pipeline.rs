@@ -48,11 +48,11 @@ impl<'a, E: Extensions> Run<'a, E> {
         for processor in &pipeline.pre {
             self.pre(processor).await?;
         }
-        check_deadline(self.around.context(), (self.at.later)())?;
+        check_deadline(self.around.context(), self.at.on_the_wall((self.at.later)()))?;
         for validator in &pipeline.validators {
             self.validate(validator).await?;
         }
-        check_deadline(self.around.context(), (self.at.later)())
+        check_deadline(self.around.context(), self.at.on_the_wall((self.at.later)()))
     }
 
     /// Weighs the candidates: a factor for each, in their order, where a scorer gave any.
@@ -80,7 +80,7 @@ impl<'a, E: Extensions> Run<'a, E> {
             });
         }
         if factors.is_some() {
-            check_deadline(self.around.context(), (self.at.later)())?;
+            check_deadline(self.around.context(), self.at.on_the_wall((self.at.later)()))?;
         }
         Ok(factors)
     }

@@ -106,6 +106,7 @@ impl Intake {
             seed: options.seed.unwrap_or_else(|| Seed(fastrand::u64(..))),
             now: clock::now(),
             later: &clock::now,
+            wall_ahead_ms: clock::ahead_ms(),
             effects: Effects::Remembered,
         };
         let policy = found.policy.routing();

@@ -79,6 +79,7 @@ impl Intake {
             seed: seed.unwrap_or_else(|| Seed(fastrand::u64(..))),
             now: clock::now(),
             later: &clock::now,
+            wall_ahead_ms: clock::ahead_ms(),
             effects: Effects::None,
         };
         let decision = decide_now(policy, input, &self.rules, &self.memory, &NoExtensions, at)

@@ -19,6 +19,7 @@ use super::{
     activity::{Activity, ConnectionTimeouts, Verdict, Watched},
     address::Peer,
     bind::Bound,
+    date,
     handler::{Handler, Reply},
     limits::ConnectionLimits,
     metrics::ListenerMetrics,
@@ -150,14 +151,14 @@ impl<H: Handler> Service<http::Request<Incoming>> for Requests<H> {
     }
 }
 
-/// Tells the client, while the listener drains, to send its next request elsewhere.
+/// Tells the client, while the listener drains, to send its next request elsewhere; and the time of day, should hyper not.
 fn say_goodbye(mut response: Response, draining: bool) -> Response {
     if draining {
         response
             .headers_mut()
             .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    response
+    date::correct(response)
 }
 
 /// A request that is being answered; stops counting however its answer ends.

@@ -8,6 +8,7 @@ mod accept;
 mod activity;
 mod address;
 mod bind;
+mod date;
 mod discard;
 mod handler;
 mod http1;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::operator::Operator;
 use crate::{
-    clock::now,
+    clock::{Timestamp, now},
     decide::memory::{BreakerStatus, Estimate, State},
     failure::{ErrorCode, Failure},
     policy::{ProviderId, TenantId},
@@ -191,7 +191,9 @@ impl BreakerReport {
         let settings = &status.settings;
         Self {
             state: status.state,
-            state_changed_at: status.state_changed_at,
+            state_changed_at: Timestamp::from_unix_ms(status.state_changed_at)
+                .on_the_wall()
+                .unix_ms,
             elapsed_ms: status.elapsed_ms,
             timeout_ms: status.timeout_ms,
             remaining_ms: status.remaining_ms,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::operator::{Limit, Operator};
 use crate::{
+    clock::Timestamp,
     decide::memory::{BucketKey, BucketStatus},
     failure::{ErrorCode, Failure},
     policy::{PolicyId, TenantId},
@@ -65,7 +66,7 @@ impl Operator {
                 BucketKey::Policy(_, policy_id) => Some(policy_id),
                 BucketKey::Tenant(_) | BucketKey::Global => None,
             },
-            status,
+            status: on_the_wall(status),
         };
         let list = tenant
             .as_ref()
@@ -73,7 +74,7 @@ impl Operator {
         RateLimitList {
             buckets: buckets.len(),
             evicted: buckets.evicted(),
-            global: buckets.status(&BucketKey::Global),
+            global: buckets.status(&BucketKey::Global).map(on_the_wall),
             tenant_id: tenant,
             list,
         }
@@ -92,6 +93,14 @@ impl Operator {
                 "there is no such bucket: no request has used it lately",
             ))
         }
+    }
+}
+
+/// With its time as the system's clock would have said it.
+fn on_the_wall(status: BucketStatus) -> BucketStatus {
+    BucketStatus {
+        last_refill: Timestamp::from_unix_ms(status.last_refill).on_the_wall().unix_ms,
+        ..status
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::operator::{Limit, Operator};
 use crate::{
+    clock::Timestamp,
     decide::memory::{Session, SessionView},
     policy::TenantId,
 };
@@ -41,7 +42,10 @@ impl Operator {
         SessionList {
             sessions: table.len(),
             evicted: table.evicted(),
-            list: tenant.as_ref().map(|tenant| table.list(tenant, limit.get())),
+            list: tenant.as_ref().map(|tenant| {
+                let sessions = table.list(tenant, limit.get()).into_iter();
+                sessions.map(on_the_wall).collect()
+            }),
             tenant_id: tenant,
         }
     }
@@ -62,5 +66,18 @@ impl Operator {
             "Sessions were forgotten on request."
         );
         SessionsForgotten { ok: true, forgotten }
+    }
+}
+
+/// With the times as the system's clock would have said them.
+fn on_the_wall(session: SessionView) -> SessionView {
+    let shown = |seconds: u64| {
+        let at = Timestamp::from_unix_ms(seconds.saturating_mul(1_000));
+        at.on_the_wall().unix_ms / 1_000
+    };
+    SessionView {
+        last_set: shown(session.last_set),
+        expires_at: shown(session.expires_at),
+        ..session
     }
 }

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clock::now,
+    clock::{wall, wall_time},
     durable_file::{NewFile, ReplaceError, SyncedFile},
     extensions::ExtensionRecords,
     policy::{ETag, PolicyDocument, PolicyId, TenantId},
@@ -237,13 +237,14 @@ impl DiskSnapshot {
         let snapshot = store.load_full();
         let generation = snapshot.generation();
         let (age_ms, _) = store.freshness().at(Instant::now());
-        let confirmed = SystemTime::now()
+        let confirmed = wall_time()
             .checked_sub(Duration::from_millis(age_ms))
             .unwrap_or(SystemTime::UNIX_EPOCH);
         if snapshot.origin() != Origin::Heir {
             return;
         }
-        if generation == *saved {
+        // A state directory that was taken away and came back is empty.
+        if generation == *saved && self.dir.join(CURRENT).exists() {
             if touched.elapsed() > Duration::from_secs(30) {
                 *touched = Instant::now();
                 if let Err(error) = self.touch(confirmed) {
@@ -273,7 +274,7 @@ impl DiskSnapshot {
 }
 
 fn move_aside(path: &Path) -> String {
-    let aside = path.with_extension(format!("damaged-{}", now().unix_ms));
+    let aside = path.with_extension(format!("damaged-{}", wall().unix_ms));
     match fs::rename(path, &aside) {
         Ok(()) => format!("it was moved to {}", aside.display()),
         Err(error) => format!("it could not be moved aside: {error}"),

@@ -15,7 +15,7 @@ use super::{
     outcome::{Outcome, RefreshError, RefreshState, Restored, Status},
 };
 use crate::{
-    clock::now,
+    clock::wall,
     heir::{HeirClient, HeirError, Level},
     policy::TenantId,
     snapshot::{Activation, FetchStart, Guarded, Incoming, Snapshot, SnapshotStore, Withheld},
@@ -135,7 +135,7 @@ impl Refresher {
     /// Notes what a refresh came to, for the status, the log and the metrics.
     pub(super) fn record(&self, result: &Result<Outcome, RefreshError>) {
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = now().unix_ms;
+        let now = wall().unix_ms;
         let partial = self.partial.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (state, label) = match result {
             Ok(outcome) => {

@@ -15,7 +15,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::key::Key;
-use crate::policy::{PolicyId, TenantId};
+use crate::{
+    clock::wall_time,
+    policy::{PolicyId, TenantId},
+};
 
 /// What lookups are answered with once the snapshot has expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -168,7 +171,7 @@ impl Freshness {
     /// The snapshot was last confirmed by an earlier run, at this time of the system's clock. A time that is still to
     /// come says nothing, and an unknown age is stale.
     pub fn confirmed_earlier(&self, at: SystemTime) {
-        let Ok(age) = SystemTime::now().duration_since(at) else {
+        let Ok(age) = wall_time().duration_since(at) else {
             return;
         };
         let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);

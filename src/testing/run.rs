@@ -302,6 +302,7 @@ impl<'c> Running<'c> {
             seed,
             now,
             later: &later,
+            wall_ahead_ms: 0,
             effects,
         };
         let Outcome { result, .. } = decide_now(

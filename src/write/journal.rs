@@ -24,7 +24,7 @@ use super::{
     journal_files,
     pending::{Amounts, Pending},
 };
-use crate::{clock::now, durable_file, policy::PolicyDocument, snapshot::Key};
+use crate::{clock::wall, durable_file, policy::PolicyDocument, snapshot::Key};
 
 /// All writes that are not done.
 #[derive(Debug)]
@@ -49,6 +49,8 @@ struct Inner {
     unsaved: BTreeSet<EntryId>,
     /// Writes that are done and whose files could not be removed.
     unremoved: BTreeSet<EntryId>,
+    /// The directory had to be made again: the files of the writes that wait are gone.
+    has_vanished: bool,
 }
 
 impl Default for Inner {
@@ -64,6 +66,7 @@ impl Default for Inner {
             unwritten: HashMap::new(),
             unsaved: BTreeSet::new(),
             unremoved: BTreeSet::new(),
+            has_vanished: false,
         }
     }
 }
@@ -240,7 +243,7 @@ impl Journal {
                 on_top_of,
                 replaces_from,
                 idempotency_key: new.idempotency_key,
-                queued_unix_ms: now().unix_ms,
+                queued_unix_ms: wall().unix_ms,
                 state: State::Queued,
                 file_bytes: 0,
                 may_be_in_heir: new.may_be_in_heir,
@@ -309,7 +312,7 @@ impl Journal {
                 on_top_of: None,
                 replaces_from: id,
                 idempotency_key: new_idempotency_key(),
-                queued_unix_ms: now().unix_ms,
+                queued_unix_ms: wall().unix_ms,
                 state: State::Conflict {
                     reason: Reason::LostInRestore,
                     detail,
@@ -335,10 +338,35 @@ impl Journal {
         let Some(dir) = self.dir.clone() else {
             return Ok(());
         };
-        match tokio::task::spawn_blocking(move || work(&dir)).await {
-            Ok(result) => result.map_err(JournalError::Write),
+        let in_dir = move || {
+            let made_again = journal_files::make_again(&dir)?;
+            Ok((made_again, work(&dir)))
+        };
+        match tokio::task::spawn_blocking(in_dir).await {
+            Ok(Ok((made_again, result))) => {
+                self.lock().has_vanished |= made_again;
+                result.map_err(JournalError::Write)
+            }
+            Ok(Err(error)) => Err(JournalError::Write(error)),
             Err(error) => Err(JournalError::Write(io::Error::other(error))),
         }
+    }
+
+    /// Makes the directory again where it has vanished. Whether the files of the writes that wait are gone, which is said
+    /// once.
+    pub(super) async fn has_vanished(&self) -> bool {
+        if self.dir.is_none() || self.lock().pending.len() == 0 {
+            return false;
+        }
+        // Where it cannot be made, there is another time.
+        let _not_now = self.on_disk(|_| Ok(())).await;
+        std::mem::take(&mut self.lock().has_vanished)
+    }
+
+    /// Writes the file of a write that waits anew, with what it stores.
+    pub(super) async fn write_again(&self, id: EntryId, document: Option<PolicyDocument>) {
+        self.lock().unwritten.insert(id, document);
+        self.save(id).await;
     }
 
     /// Writes what is new about a write.

@@ -228,6 +228,16 @@ fn line(about: &impl Serialize, document: &[u8]) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
+/// Makes the directory where it has vanished and the one above it is there: a state directory that was taken away and came
+/// back is empty. Whether it was made.
+pub(super) fn make_again(dir: &Path) -> io::Result<bool> {
+    let is_missing = !dir.is_dir() && dir.parent().is_some_and(Path::is_dir);
+    if is_missing {
+        durable_file::create_dir_all(dir)?;
+    }
+    Ok(is_missing)
+}
+
 /// Writes a write's file. When this returns it is on the disk.
 pub(super) fn write(dir: &Path, id: EntryId, first_line: &[u8], document: &[u8]) -> io::Result<()> {
     durable_file::replace(&path_of(dir, id, "write"), ".write", |file| {

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write as _},
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    clock::now,
+    clock::wall,
     durable_file,
     policy::{ETag, PolicyDocument, PolicyId, TenantId},
     snapshot::Key,
@@ -79,6 +79,8 @@ pub(super) struct LedgerFile {
     length: u64,
     synced: Instant,
     is_dirty: bool,
+    /// The path leads to another file by now, or to none: what is appended is lost with the process.
+    is_lost: bool,
 }
 
 impl LedgerFile {
@@ -91,6 +93,7 @@ impl LedgerFile {
             length: 0,
             synced: Instant::now(),
             is_dirty: false,
+            is_lost: false,
         };
         ledger.remove_leftovers(state_dir);
         let opened = File::options()
@@ -110,7 +113,7 @@ impl LedgerFile {
         };
         let (records, length, damage) = read_all(&file);
         let refused = damage.map(|reason| {
-            let aside = ledger.path.with_extension(format!("damaged-{}", now().unix_ms));
+            let aside = ledger.path.with_extension(format!("damaged-{}", wall().unix_ms));
             let kept = fs::copy(&ledger.path, &aside).map_or_else(
                 |error| error.to_string(),
                 |_| format!("a copy is {}", aside.display()),
@@ -180,6 +183,7 @@ impl LedgerFile {
             tracing::warn!(%error, "The ledger of acknowledged writes cannot be synced.");
         }
         (self.synced, self.is_dirty) = (Instant::now(), false);
+        self.is_lost = self.file.as_ref().is_some_and(|file| !is_at(file, &self.path));
     }
 
     /// A document that was appended.
@@ -193,7 +197,9 @@ impl LedgerFile {
 
     /// Whether most of the file is of no use for so many records.
     pub(super) fn is_worth_rewriting(&self, records: usize) -> bool {
-        self.file.is_none() || self.length > WORTH_REWRITING.max(2 * USUAL_RECORD * records as u64)
+        self.file.is_none()
+            || self.is_lost
+            || self.length > WORTH_REWRITING.max(2 * USUAL_RECORD * records as u64)
     }
 
     /// Replaces the file by these records; documents are taken from where they are now. Where they are then.
@@ -221,9 +227,17 @@ impl LedgerFile {
         })?;
         self.file = None;
         self.file = Some(File::options().read(true).append(true).open(&self.path)?);
-        (self.length, self.synced, self.is_dirty) = (length, Instant::now(), false);
+        (self.length, self.synced, self.is_dirty, self.is_lost) = (length, Instant::now(), false, false);
         Ok(places)
     }
+}
+
+/// Whether a path leads to this file.
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(found)) = (file.metadata(), fs::metadata(path)) else {
+        return false;
+    };
+    (open.dev(), open.ino()) == (found.dev(), found.ino())
 }
 
 fn line(record: &Record, document: &[u8]) -> io::Result<Vec<u8>> {

@@ -90,6 +90,9 @@ impl Writer {
             while let Ok(restored) = restored.try_recv() {
                 self.keep_lost(&restored).await;
             }
+            if self.journal.has_vanished().await {
+                self.write_journal_again().await;
+            }
             let is_behind = self.journal.is_behind();
             if is_behind && caught_up.elapsed() >= DISK_PAUSE {
                 self.journal.catch_up().await;
@@ -128,6 +131,23 @@ impl Writer {
                 () = self.replay_wanted.notified() => {}
                 _ = up.changed() => {}
                 () = tokio::time::sleep(waits.unwrap_or_default()), if waits.is_some() => {}
+            }
+        }
+    }
+
+    /// Writes what waits to the disk once more, after the files have vanished. What lookups do not see, because a later
+    /// write of the policy waits, was only there.
+    async fn write_journal_again(&self) {
+        tracing::error!("The journal had vanished from the disk; what waits is written once more.");
+        for entry in self.journal.entries() {
+            match entry.operation {
+                Operation::Delete => self.journal.write_again(entry.id, None).await,
+                Operation::Put(_) => match self.document(&entry).await {
+                    Ok(document) => self.journal.write_again(entry.id, Some(document)).await,
+                    Err(error) => {
+                        tracing::error!(%error, id = entry.id.0, "A waiting write has vanished from the disk.");
+                    }
+                },
             }
         }
     }

@@ -222,6 +222,7 @@ impl Decided {
             seed: Seed(seed),
             now: NOW,
             later: &|| NOW,
+            wall_ahead_ms: 0,
             effects: Effects::None,
         };
         let outcome = decide_now(policy, input, &rules, memory, &extensions, at);

@@ -204,6 +204,7 @@ impl<'a> World<'a> {
             seed: Seed(self.chance.u64(..)),
             now,
             later: &later,
+            wall_ahead_ms: 0,
             effects: Effects::Remembered,
         };
         let input = DecisionInput {

@@ -199,7 +199,7 @@ impl Breaker {
         }
     }
 
-    /// A clock that was set back must not keep a breaker open for as long.
+    /// A time that goes back must not keep a breaker open for as long.
     fn heed_clock(&mut self, now: Timestamp) {
         self.changed_at = self.changed_at.min(now);
         self.quiet_since = self.quiet_since.min(now);
@@ -383,10 +383,12 @@ impl Breakers {
         }
     }
 
-    /// What `admit` would say, changing nothing.
+    /// What `admit` would say, changing nothing that can be seen. A time before those that it knows is heeded: one that is
+    /// only peeked at would otherwise stay open until that time has come again.
     pub fn peek(&self, tenant: &TenantId, provider: &str, now: Timestamp) -> Admission {
         self.table
-            .read(&ProviderName::new(tenant, provider), |breaker| {
+            .change(&ProviderName::new(tenant, provider), None, |breaker| {
+                breaker.heed_clock(now);
                 breaker.admission(now)
             })
             .unwrap_or(Admission::Allowed)

@@ -349,6 +349,21 @@ fn a_clock_set_back_does_not_keep_it_open() {
 }
 
 #[test]
+fn a_clock_set_back_does_not_keep_one_open_that_is_only_looked_at() {
+    let mut one = One::new(enabled());
+    one.now = 1_000_000;
+    one.results("FFFFF");
+    let peek = |one: &One| one.all.peek(&tenant(), "openai", at(one.now));
+    assert_eq!(peek(&one), Admission::Denied);
+    one.now -= 500_000;
+    assert_eq!(peek(&one), Admission::Denied);
+    one.wait(59_999);
+    assert_eq!(peek(&one), Admission::Denied);
+    one.wait(1);
+    assert_eq!(peek(&one), Admission::Allowed);
+}
+
+#[test]
 fn a_full_table_forgets_closed_ones_first() {
     let all = Breakers::new(3);
     let provider = |index: u64| ProviderId::new(&format!("p{index}"));

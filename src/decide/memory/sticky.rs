@@ -184,6 +184,14 @@ struct Entry {
 }
 
 impl Entry {
+    /// A time that goes back must not prolong a session by as much.
+    fn heed_time(&mut self, now: Timestamp) {
+        let now = u32::try_from(seconds(now)).unwrap_or(u32::MAX);
+        if self.last_set > now {
+            self.last_set = now;
+        }
+    }
+
     fn expires_at(&self, ttl_seconds: u32) -> u64 {
         u64::from(self.last_set) + u64::from(self.ttl_seconds.min(ttl_seconds))
     }
@@ -406,6 +414,7 @@ impl StickyTable {
         let hash = self.hasher.hash_one(&name);
         let mut part = lock(self.part(hash));
         let at = part.find(hash, &name)?;
+        part.entries[at as usize].heed_time(now);
         let entry = &part.entries[at as usize];
         if ttl_seconds > 0 && entry.expires_at(ttl_seconds) > seconds(now) {
             let provider = part.providers.name(entry.provider).cloned();
@@ -422,8 +431,10 @@ impl StickyTable {
         let ttl_seconds = ttl(ttl_seconds)?;
         let name = Name::new(session);
         let hash = self.hasher.hash_one(&name);
-        let part = lock(self.part(hash));
-        let entry = &part.entries[part.find(hash, &name)? as usize];
+        let mut part = lock(self.part(hash));
+        let at = part.find(hash, &name)?;
+        part.entries[at as usize].heed_time(now);
+        let entry = &part.entries[at as usize];
         if entry.expires_at(ttl_seconds) > seconds(now) {
             part.providers.name(entry.provider).cloned()
         } else {
@@ -559,11 +570,15 @@ impl StickyTable {
     }
 
     /// Forgets sessions whose time is over under the time they were stored with, and says how many.
-    pub fn clear_expired(&self, now: Timestamp) -> usize {
-        let now = seconds(now);
+    pub fn clear_expired(&self, at: Timestamp) -> usize {
+        let now = seconds(at);
         let mut gone = 0;
         for part in &self.parts {
-            let removed = lock(part).remove_where(&self.hasher, |entry| entry.expires_at(u32::MAX) < now);
+            let mut part = lock(part);
+            for entry in &mut part.entries {
+                entry.heed_time(at);
+            }
+            let removed = part.remove_where(&self.hasher, |entry| entry.expires_at(u32::MAX) < now);
             self.len.fetch_sub(removed, Ordering::Relaxed);
             gone += removed;
         }
@@ -650,10 +665,13 @@ impl StickyTable {
         }
     }
 
-    /// Takes back what an earlier run had. A session whose time is over, or that is none, is passed over.
+    /// Takes back what an earlier run had. A session whose time is over, or that is none, is passed over; and so is one
+    /// that is still to be set, as nobody knows how old it is.
     pub fn restore(&self, record: &SessionRecord, now: Timestamp) {
         let now = seconds(now);
-        let alive = u64::from(record.last_set) + u64::from(record.ttl_seconds) > now;
+        // Whole seconds of two clocks may be one apart.
+        let alive = u64::from(record.last_set) + u64::from(record.ttl_seconds) > now
+            && u64::from(record.last_set) <= now + 1;
         let known_kind = matches!(record.key.as_bytes().first(), Some(b's' | b'j' | b'S' | b'J'));
         if alive && known_kind && record.key.len() <= 1 + LONGEST_VALUE {
             let last_set = record.last_set.min(u32::try_from(now).unwrap_or(u32::MAX));

@@ -41,6 +41,40 @@ fn a_session_whose_expiry_is_now_is_dead() {
 }
 
 #[test]
+fn a_clock_set_back_does_not_prolong_a_session() {
+    let table = StickyTable::new(10);
+    let (t, values) = (
+        tenant("t"),
+        [json!("looked at"), json!("peeked at"), json!("swept")],
+    );
+    for value in &values {
+        table.store(session(&t, value), &ProviderId::new("a"), 60, at(10_000));
+    }
+    assert!(table.lookup(session(&t, &values[0]), 60, at(5_000)).is_some());
+    assert!(table.peek(session(&t, &values[1]), 60, at(5_000)).is_some());
+    assert_eq!(table.clear_expired(at(5_000)), 0);
+    assert!(table.lookup(session(&t, &values[0]), 60, at(5_060)).is_none());
+    assert!(table.peek(session(&t, &values[1]), 60, at(5_060)).is_none());
+    assert_eq!(table.clear_expired(at(5_061)), 2);
+}
+
+#[test]
+fn a_session_that_an_earlier_run_set_at_a_time_to_come_is_not_taken_back() {
+    let table = StickyTable::new(10);
+    let record = |last_set| SessionRecord {
+        tenant: tenant("t"),
+        key: format!("s{last_set}").into(),
+        provider: ProviderId::new("a"),
+        last_set,
+        ttl_seconds: 60,
+    };
+    for (last_set, taken) in [(99, 1), (100, 2), (101, 3), (102, 3), (100_000, 3), (40, 3)] {
+        table.restore(&record(last_set), at(100));
+        assert_eq!(table.len(), taken, "{last_set}");
+    }
+}
+
+#[test]
 fn the_reader_s_time_bounds_the_age_as_well() {
     let table = StickyTable::new(10);
     let (t, v) = (tenant("t"), json!("s"));

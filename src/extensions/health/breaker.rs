@@ -119,7 +119,7 @@ impl Breaker {
         BreakerReport {
             extension_id: extension_id.to_owned(),
             state,
-            opened_at: opened.map(|timestamp| timestamp.unix_ms),
+            opened_at: opened.map(|timestamp| timestamp.on_the_wall().unix_ms),
             failure_count: self.failures_in_row,
             error_rate: self.window.error_rate(),
             quarantined,

@@ -155,7 +155,7 @@ impl Invoker {
             },
             terms: Terms {
                 env: CallEnv {
-                    now_ms: now.unix_ms,
+                    now_ms: call.at.on_the_wall(now).unix_ms,
                     seed,
                 },
                 now,
@@ -220,7 +220,7 @@ fn within_deadline(timeout_ms: u32, call: &Call<'_>, now: Timestamp) -> u32 {
 /// The time until the request's deadline, where it has one.
 fn left_ms(call: &Call<'_>, now: Timestamp) -> Option<u64> {
     let deadline = call.around.context().get("deadline")?.as_u64()?;
-    Some(deadline.saturating_sub(now.unix_ms))
+    Some(deadline.saturating_sub(call.at.on_the_wall(now).unix_ms))
 }
 
 /// A seed for one extension, made of the decision's.

@@ -1,5 +1,6 @@
 //! Decisions: over HTTP, from files of cases, and for every policy and request that can be generated.
 
+mod clock;
 mod conformance;
 mod golden;
 mod hostile;

@@ -78,6 +78,7 @@ fn answer(
         seed: Seed(asked.seed),
         now,
         later: &|| now,
+        wall_ahead_ms: 0,
         effects,
     };
     let extensions = Scripted {
@@ -339,6 +340,7 @@ fn first_requests_of_a_session_at_one_time_agree_on_its_provider() {
                             seed: Seed(session as u64 * THREADS + thread),
                             now,
                             later: &|| now,
+                            wall_ahead_ms: 0,
                             effects: Effects::Remembered,
                         };
                         start.wait();

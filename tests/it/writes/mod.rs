@@ -11,3 +11,4 @@ mod plainer;
 mod put_delete;
 mod replay;
 mod validation;
+mod vanished;

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::line::{Line, Loaded};
 use crate::{
-    clock::Timestamp,
+    clock::{self, Timestamp},
     decide::memory::Memory,
     durable_file::{NewFile, ReplaceError},
 };
@@ -97,7 +97,8 @@ pub(super) fn save_changed(
     let mut new = NewFile::create(dir, TEMPORARY).map_err(failed)?;
     let content = |file: &mut File| write(memory, BufWriter::with_capacity(1 << 18, file));
     let written = new.write(content).map_err(failed)?;
-    if known != Some(written) {
+    // A state directory that was taken away and came back is empty.
+    if known != Some(written) || !path.exists() {
         new.sync().and_then(|new| new.rename_to(&path)).map_err(failed)?;
     }
     Ok(written)
@@ -109,18 +110,21 @@ fn write(memory: &Memory, out: impl Write) -> io::Result<Written> {
         digest: Sha256::new(),
     };
     out.line(&Header { format: FORMAT })?;
+    // A file is read by another process, which begins with the system's clock as it stands then.
+    clock::notice_step();
+    let ahead_ms = clock::ahead_ms();
     let mut result = Ok(());
     memory.sticky.records(|record| {
         if result.is_ok() {
-            result = out.line(&Line::session(&record));
+            result = out.line(&Line::session(&record, ahead_ms));
         }
     });
     result?;
     for (tenant, provider, record) in memory.breakers.records() {
-        out.line(&Line::breaker(&tenant, &provider, &record))?;
+        out.line(&Line::breaker(&tenant, &provider, &record, ahead_ms))?;
     }
     for (key, record) in memory.buckets.records() {
-        out.line(&Line::bucket(&key, &record))?;
+        out.line(&Line::bucket(&key, &record, ahead_ms))?;
     }
     let written = Written(out.digest.clone().finalize().into());
     out.line(&Trailer {
@@ -152,11 +156,13 @@ pub fn load(memory: &Memory, dir: &Path, now: Timestamp) -> Result<Loaded, Persi
     verify(&mut lines, &path)?;
     lines.file.rewind().map_err(failed)?;
     let mut loaded = Loaded::default();
+    clock::notice_step();
+    let ahead_ms = clock::ahead_ms();
     let _header = lines.next().map_err(failed)?;
     while let Some(line) = lines.next().map_err(failed)? {
         // The last line is not an entry; any other line that is not one is skipped.
         if let Ok(line) = serde_json::from_slice::<Line<'_>>(line) {
-            line.restore(memory, now, &mut loaded);
+            line.restore(memory, (now, ahead_ms), &mut loaded);
         }
     }
     Ok(loaded)

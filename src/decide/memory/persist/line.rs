@@ -73,22 +73,27 @@ struct Settings {
 }
 
 impl<'a> Line<'a> {
-    pub(super) fn session(record: &'a SessionRecord) -> Self {
+    pub(super) fn session(record: &'a SessionRecord, ahead_ms: i64) -> Self {
         Self::Session {
             tenant: record.tenant.clone(),
             key: Cow::Borrowed(&record.key),
             provider: Cow::Borrowed(record.provider.as_str()),
-            last_set: record.last_set,
+            last_set: shifted_seconds(record.last_set, ahead_ms),
             ttl_seconds: record.ttl_seconds,
         }
     }
 
-    pub(super) fn breaker(tenant: &TenantId, provider: &'a ProviderId, record: &BreakerRecord) -> Self {
+    pub(super) fn breaker(
+        tenant: &TenantId,
+        provider: &'a ProviderId,
+        record: &BreakerRecord,
+        ahead_ms: i64,
+    ) -> Self {
         Self::Breaker {
             tenant: tenant.clone(),
             provider: Cow::Borrowed(provider.as_str()),
             state: record.state,
-            changed_at: record.changed_at.unix_ms,
+            changed_at: record.changed_at.shifted(ahead_ms).unix_ms,
             failure_count: record.failure_count,
             success_count: record.success_count,
             half_open_calls: record.half_open_calls,
@@ -96,7 +101,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    pub(super) fn bucket(key: &BucketKey, record: &BucketRecord) -> Self {
+    pub(super) fn bucket(key: &BucketKey, record: &BucketRecord, ahead_ms: i64) -> Self {
         let (tenant, policy) = match key {
             BucketKey::Global => (None, None),
             BucketKey::Tenant(tenant) => (Some(tenant), None),
@@ -106,7 +111,7 @@ impl<'a> Line<'a> {
             tenant: tenant.cloned(),
             policy: policy.cloned(),
             tokens: record.tokens,
-            last_tick: record.last_tick.unix_ms,
+            last_tick: record.last_tick.shifted(ahead_ms).unix_ms,
             requests_per_second: record.requests_per_second,
             burst: record.burst,
             window_seconds: record.window_seconds,
@@ -114,7 +119,7 @@ impl<'a> Line<'a> {
     }
 
     /// Takes the entry into memory.
-    pub(super) fn restore(self, memory: &Memory, now: Timestamp, loaded: &mut Loaded) {
+    pub(super) fn restore(self, memory: &Memory, (now, ahead_ms): (Timestamp, i64), loaded: &mut Loaded) {
         match self {
             Self::Session {
                 tenant,
@@ -127,7 +132,7 @@ impl<'a> Line<'a> {
                     tenant,
                     key: key.into(),
                     provider: ProviderId::new(&provider),
-                    last_set,
+                    last_set: shifted_seconds(last_set, -ahead_ms),
                     ttl_seconds,
                 };
                 memory.sticky.restore(&record, now);
@@ -145,7 +150,7 @@ impl<'a> Line<'a> {
             } => {
                 let record = BreakerRecord {
                     state,
-                    changed_at: Timestamp::from_unix_ms(changed_at),
+                    changed_at: Timestamp::from_unix_ms(changed_at).shifted(-ahead_ms),
                     settings,
                     failure_count,
                     success_count,
@@ -172,7 +177,7 @@ impl<'a> Line<'a> {
                 };
                 let record = BucketRecord {
                     tokens,
-                    last_tick: Timestamp::from_unix_ms(last_tick),
+                    last_tick: Timestamp::from_unix_ms(last_tick).shifted(-ahead_ms),
                     requests_per_second,
                     burst,
                     window_seconds,
@@ -182,4 +187,9 @@ impl<'a> Line<'a> {
             }
         }
     }
+}
+
+fn shifted_seconds(seconds: u32, by_ms: i64) -> u32 {
+    let shifted = i64::from(seconds).saturating_add(by_ms / 1_000);
+    u32::try_from(shifted.max(0)).unwrap_or(u32::MAX)
 }

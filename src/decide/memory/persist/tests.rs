@@ -10,7 +10,7 @@ use super::{
     *,
 };
 use crate::{
-    clock::Timestamp,
+    clock::{self, Timestamp},
     decide::memory::{BucketKey, CallResult, Memory, MemoryLimits, Session, State},
     policy::{BreakerSettings, LimitScope, PolicyId, ProviderId, RateLimit, TenantId},
 };
@@ -112,6 +112,45 @@ fn what_was_saved_is_there_after_a_restart() {
 }
 
 #[test]
+fn times_are_written_as_the_system_s_clock_says_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let began = clock::now();
+    let memory = empty();
+    let (value, openai) = (json!("ada"), ProviderId::new("openai"));
+    let session = Session {
+        tenant: &tenant(),
+        value: &value,
+    };
+    memory.sticky.store(session, &openai, 3_600, began);
+    for _ in 0..5 {
+        memory
+            .breakers
+            .record(&tenant(), &openai, CallResult::Failure, None, began);
+    }
+    clock::step_wall(-86_400_000);
+    save(&memory, dir.path()).unwrap();
+    // The next process begins with the clock as it stands, which is what this one has been told.
+    let written = fs::read_to_string(dir.path().join(NAME)).unwrap();
+    let field = |name: &str| -> u64 {
+        let line = written.lines().find(|line| line.contains(name)).unwrap();
+        let rest = line.split_once(&format!("\"{name}\":")).unwrap().1;
+        rest.split(|c: char| !c.is_ascii_digit())
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap()
+    };
+    let wall = clock::wall().unix_ms;
+    assert!((field("last_set") * 1_000).abs_diff(wall) < 60_000);
+    assert!(field("changed_at").abs_diff(wall) < 60_000);
+    let read = empty();
+    load(&read, dir.path(), clock::now()).unwrap();
+    assert_eq!(read.sticky.lookup(session, 3_600, clock::now()), Some(openai));
+    let status = read.breakers.status(&tenant(), "openai", clock::now()).unwrap();
+    assert!(status.elapsed_ms < 60_000, "{}", status.elapsed_ms);
+}
+
+#[test]
 fn a_damaged_file_or_a_later_one_brings_nothing() {
     let dir = tempfile::tempdir().unwrap();
     save(&filled(), dir.path()).unwrap();
@@ -160,9 +199,12 @@ fn what_did_not_change_is_not_written_again() {
     let memory = filled();
     let written = save(&memory, dir.path()).unwrap();
     let path = dir.path().join(NAME);
+    fs::write(&path, "kept").unwrap();
+    assert_eq!(save_changed(&memory, dir.path(), Some(written)).unwrap(), written);
+    assert_eq!(fs::read(&path).unwrap(), b"kept");
     fs::remove_file(&path).unwrap();
     assert_eq!(save_changed(&memory, dir.path(), Some(written)).unwrap(), written);
-    assert!(!path.exists());
+    assert!(path.exists(), "but where it has vanished");
     memory.buckets.take(&BucketKey::Global, &limit(), NOW).unwrap();
     assert_ne!(save_changed(&memory, dir.path(), Some(written)).unwrap(), written);
     assert!(path.exists());

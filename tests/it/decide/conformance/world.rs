@@ -127,6 +127,7 @@ impl World {
             seed: Seed(self.decided.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             now,
             later: &later,
+            wall_ahead_ms: 0,
             effects: Effects::Remembered,
         };
         let outcome = decide(

@@ -226,6 +226,7 @@ impl Case {
             seed: Seed(self.random.u64(..)),
             now,
             later: &|| now,
+            wall_ahead_ms: 0,
             effects: Effects::Remembered,
         };
         let extensions = Scripted {
