@@ -10,6 +10,7 @@ mod descriptors;
 mod directories;
 mod error;
 mod memory;
+mod memory_limit;
 mod metrics;
 mod own_runtime;
 mod reload;

@@ -10,6 +10,7 @@ use super::{
     directories::{extension_host, load_directory},
     error::BuildError,
     memory,
+    memory_limit::buffered_bytes,
     metrics::Metrics,
     own_runtime::OwnRuntime,
     reload::{ConfigSource, Reloader, Targets},
@@ -174,7 +175,7 @@ impl App {
             intake,
             waiting,
             buffered: Arc::new(BufferedBytes::new(
-                config.limits.max_buffered_bytes,
+                buffered_bytes(config.limits.max_buffered_bytes),
                 metrics.intake.buffered_bytes.clone(),
             )),
             work: work_runtime.handle().clone(),
