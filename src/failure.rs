@@ -25,6 +25,8 @@ pub enum ErrorCode {
     SnapshotRequired,
     /// The request did not arrive, or was not carried out, in time.
     RequestTimeout,
+    /// The client ended the connection before its request was there.
+    ClientClosedRequest,
     /// The body has no `Content-Length`.
     LengthRequired,
     /// `If-Match` or `If-None-Match` of a write is not satisfied.
@@ -142,6 +144,13 @@ impl ErrorCode {
             Self::Conflict => row("conflict", S::CONFLICT, G::InvalidArgument, Ack),
             Self::SnapshotRequired => row("snapshot_required", S::GONE, G::InvalidArgument, Ack),
             Self::RequestTimeout => row("request_timeout", S::REQUEST_TIMEOUT, G::Unavailable, Nak),
+            // Nobody is there to read it; the table wants a status.
+            Self::ClientClosedRequest => row(
+                "client_closed_request",
+                S::BAD_REQUEST,
+                G::InvalidArgument,
+                DeadLetter,
+            ),
             Self::LengthRequired => row(
                 "length_required",
                 S::LENGTH_REQUIRED,

@@ -1,6 +1,6 @@
 //! Bodies of requests: read whole, within limits of time and of memory, before anything else is done for the request.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -49,8 +49,7 @@ impl Router {
         // Most bodies come in one piece, which is then the body.
         let (mut first, mut all) = (Bytes::new(), BytesMut::new());
         while let Some(frame) = body.frame().await {
-            let frame =
-                frame.map_err(|_broken| Failure::new(ErrorCode::InvalidRequest, "the body broke off"))?;
+            let frame = frame.map_err(|error| broken(&error))?;
             let Ok(data) = frame.into_data() else {
                 continue;
             };
@@ -68,5 +67,19 @@ impl Router {
             }
         }
         Ok(if all.is_empty() { first } else { all.freeze() })
+    }
+}
+
+/// A body that the client did not send to its end, or that is not framed as HTTP has it.
+fn broken(error: &hyper::Error) -> Failure {
+    let causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
+    let mut kinds = causes.filter_map(|cause| cause.downcast_ref::<io::Error>().map(io::Error::kind));
+    if kinds.any(|kind| matches!(kind, io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)) {
+        Failure::new(
+            ErrorCode::InvalidRequest,
+            "the body is not framed as it should be",
+        )
+    } else {
+        Failure::new(ErrorCode::ClientClosedRequest, "the body broke off")
     }
 }

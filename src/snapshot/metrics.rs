@@ -197,7 +197,7 @@ impl SnapshotMetrics {
         }
     }
 
-    /// Counts policies that were taken into memory; `source` is `heir`, `disk` or `file`.
+    /// Counts policies that were taken into memory; `source` is `heir`, `write`, `disk` or `file`.
     pub fn policies_loaded(&self, tenant: &TenantId, source: &str, count: u64) {
         let label = self.tenant_label(tenant);
         self.policy_loads

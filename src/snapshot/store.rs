@@ -201,6 +201,10 @@ impl SnapshotStore {
     fn put_write(&self, pins: &mut Pins, key: &Key, policy: Option<Arc<Policy>>, revision: Option<u64>) {
         pins.pin(key, revision);
         let mut draft = Draft::of(&self.current.load(), &self.metrics);
+        if policy.is_some() {
+            self.metrics.tenant(&key.0);
+            self.metrics.policies_loaded(&key.0, "write", 1);
+        }
         draft.set_heir(key, policy);
         self.publish(draft);
     }

@@ -23,6 +23,8 @@ use crate::{
 
 /// Crashes that are kept for the operator.
 const MAX_TRAPS: usize = 10;
+/// How long nothing more is logged of an extension that moves from lane to lane. The metric counts each move.
+const QUIET_ABOUT_MOVES_MS: u64 = 600_000;
 /// Lines that an extension may log in one second.
 const MAX_LOG_LINES_PER_SECOND: usize = 50;
 
@@ -49,6 +51,8 @@ struct State {
     traps: VecDeque<LastTrap>,
     log_second: u64,
     logged: usize,
+    /// When its last move was logged.
+    told_of_move: Option<Timestamp>,
 }
 
 /// A call that counts as running.
@@ -132,6 +136,18 @@ impl ExtensionHealth {
         state.breaker.failed(&config.breaker, now, admitted.trial);
     }
 
+    /// Whether a move to another lane is news: one that is about as fast as a lane allows may move every few seconds.
+    pub(in crate::extensions) fn is_news_that_it_moved(&self, now: Timestamp) -> bool {
+        let mut state = self.state();
+        let is_news = state
+            .told_of_move
+            .is_none_or(|told| now.since(told) >= QUIET_ABOUT_MOVES_MS);
+        if is_news {
+            state.told_of_move = Some(now);
+        }
+        is_news
+    }
+
     /// How many of these lines may be logged in this second.
     pub(in crate::extensions) fn may_log(&self, now: Timestamp, lines: usize) -> usize {
         let mut state = self.state();
@@ -175,7 +191,7 @@ impl ExtensionHealth {
                     state.traps.pop_front();
                 }
                 state.traps.push_back(LastTrap {
-                    at_unix_ms: now.unix_ms,
+                    at_unix_ms: now.on_the_wall().unix_ms,
                     tenant_id: tenant_id.to_owned(),
                     policy_id: policy_id.to_owned(),
                     report: (*report).clone(),
@@ -214,7 +230,8 @@ impl ExtensionHealth {
             _ => "unhealthy",
         };
         let latency = state.latency.report(now);
-        let unix_ms = |timestamp: Option<Timestamp>| timestamp.map(|timestamp| timestamp.unix_ms);
+        let unix_ms =
+            |timestamp: Option<Timestamp>| timestamp.map(|timestamp| timestamp.on_the_wall().unix_ms);
         HealthReport {
             extension_id: id.to_owned(),
             status,

@@ -285,3 +285,13 @@ fn only_trials_count_as_trials() {
         Some(Change::BreakerClosed)
     );
 }
+
+#[test]
+fn moves_to_and_fro_are_news_once_in_ten_minutes() {
+    let health = ExtensionHealth::new(false);
+    let news = |ms| health.is_news_that_it_moved(at(ms));
+    assert!(news(0));
+    assert!((1..600).all(|second| !news(second * 1_000)));
+    assert!(news(600_000));
+    assert!(!news(600_001));
+}

@@ -75,7 +75,15 @@ impl Attempt<'_> {
         let Some(to) = to else { return };
         let (id, lane) = (&*self.extension.id, to.as_str());
         self.metrics.moved(id, lane, to != Place::Fast);
-        tracing::info!(extension_id = id, lane, "An extension changed lanes.");
+        if self.extension.health.is_news_that_it_moved(self.terms.now) {
+            tracing::info!(
+                extension_id = id,
+                lane,
+                "An extension changed lanes. Further changes are counted only, for ten minutes."
+            );
+        } else {
+            tracing::debug!(extension_id = id, lane, "An extension changed lanes.");
+        }
     }
 
     /// Writes what it logged, as far as its rate allows, and adds what it counted.

@@ -398,3 +398,43 @@ async fn a_unix_socket_is_a_listener_like_any_other() {
     sidecar.stop().await;
     assert!(!socket.exists());
 }
+
+#[tokio::test]
+async fn a_client_that_ends_its_connection_is_not_counted_as_one_that_sent_nonsense() {
+    let heir = Heir::start(Level::Changes).await;
+    let sidecar = Sidecar::start(&heir.url(), "");
+    sidecar.wait_for("live").await;
+    let counted = async |code: &str| {
+        sidecar
+            .metric(&format!("beamline_sidecar_errors_total{{code=\"{code}\"}}"))
+            .await
+    };
+    let head = "PUT /api/v1/policies/acme/chat HTTP/1.1\r\nhost: a\r\n";
+    for (turn, unfinished) in [
+        "content-length: 100\r\n\r\n{\"a\"",
+        "transfer-encoding: chunked\r\n\r\n5\r\n{\"a",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        drop(send(sidecar.data, &format!("{head}{unfinished}")).await);
+        eventually("it is counted", || async {
+            counted("client_closed_request").await == (turn + 1) as f64
+        })
+        .await;
+    }
+    assert_eq!(counted("invalid_request").await, 0.0);
+    // One that stays and does not frame its body as it should did send nonsense.
+    let answer = crate::support::raw(
+        sidecar.data,
+        format!("{head}transfer-encoding: chunked\r\n\r\nzz\r\n{{}}\r\n0\r\n\r\n"),
+    )
+    .await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    eventually("it is counted", || async {
+        counted("invalid_request").await == 1.0
+    })
+    .await;
+    assert_eq!(counted("client_closed_request").await, 2.0);
+    sidecar.stop().await;
+}

@@ -403,3 +403,19 @@ async fn a_full_journal_takes_no_more() {
     );
     sidecar.stop().await;
 }
+
+#[tokio::test]
+async fn what_is_written_through_the_sidecar_counts_as_taken_into_memory() {
+    let (heir, _state, sidecar) = pair(Level::Changes).await;
+    let written = "policy_loads_total{source=\"write\",tenant_id=\"acme\"}";
+    assert_eq!(sidecar.metric(written).await, 0.0);
+    let client = sidecar.client();
+    for version in 2..5 {
+        client.put_policy("acme/a", format!("{{\"v\":{version}}}")).await;
+    }
+    assert_eq!(sidecar.metric(written).await, 3.0);
+    client.delete_policy("acme/a").await;
+    assert_eq!(sidecar.metric(written).await, 3.0);
+    drop(heir);
+    sidecar.stop().await;
+}
