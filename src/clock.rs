@@ -72,14 +72,20 @@ pub fn now() -> Timestamp {
 /// The time of day. The only place that reads the system's clock.
 pub fn wall() -> Timestamp {
     // A clock before 1970 is no clock; the first millisecond is as good.
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let unix_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-    Timestamp::from_unix_ms(unix_ms).shifted(SHIFT_MS.load(Relaxed))
+    let since = wall_time().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// As [`wall`], as files have it.
 pub fn wall_time() -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(wall().unix_ms)
+    let (now, shift) = (SystemTime::now(), SHIFT_MS.load(Relaxed));
+    let by = Duration::from_millis(shift.unsigned_abs());
+    let shifted = if shift < 0 {
+        now.checked_sub(by)
+    } else {
+        now.checked_add(by)
+    };
+    shifted.unwrap_or(now)
 }
 
 /// How far the system's clock is ahead of [`now`], or behind it where this is negative, as of the last look.

@@ -1,6 +1,10 @@
 //! Who may see and change what the admin listener offers.
 
-use std::{io, net::IpAddr, path::PathBuf};
+use std::{
+    io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -171,7 +175,7 @@ fn equal(token: &SecretSlice<u8>, given: &[u8]) -> bool {
 }
 
 /// The digest of the token in a file.
-fn read(file: &PathBuf) -> io::Result<SecretSlice<u8>> {
+fn read(file: &Path) -> io::Result<SecretSlice<u8>> {
     let content = plain_file::read(file)?;
     match content.trim_ascii() {
         [] => Err(io::Error::new(

@@ -172,7 +172,7 @@ impl tower::Service<Name> for Resolver {
                 .addresses(name.as_str())
                 .await
                 .map_err(|reason| io::Error::other(&*reason))?;
-            Ok(found.to_vec().into_iter())
+            Ok(Vec::from(&*found).into_iter())
         })
     }
 }

@@ -1,4 +1,8 @@
 //! What a sidecar stands on is exchanged under it: mounts, a pipe in a file's place, limits of the process.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test that called them"
+)]
 
 use std::{fs, path::Path, process::Command};
 
@@ -6,7 +10,7 @@ use beamline_sidecar::store::Level;
 use http::StatusCode;
 use rustix::process::{Resource, Rlimit, Signal, prlimit};
 
-use crate::support::{Heir, Process, Sidecar, SidecarProcess, SmallDisk, eventually, within};
+use crate::support::{Heir, Sidecar, SidecarProcess, SmallDisk, eventually, within};
 
 fn put(dir: &Path, text: &str) {
     fs::create_dir_all(dir.join("acme")).unwrap();

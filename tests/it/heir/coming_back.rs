@@ -22,7 +22,7 @@ const SOON: Duration = Duration::from_millis(2_500);
 pub(crate) enum Outage {
     /// Connections end without an answer.
     Refused,
-    /// Nothing is answered while it lasts.
+    /// Nothing is answered while it lasts, and what was asked then is never answered.
     Hanging,
     /// 503 to everything, without a word on when to come back.
     Errors,
@@ -105,10 +105,6 @@ impl Fleet {
         let began = Instant::now();
         for (faulty, _) in &self.members {
             faulty.rule(|_| Fault::None);
-            if outage == Outage::Hanging {
-                // As a proxy does that is started again; a store that was stopped goes on with what it has.
-                faulty.cut();
-            }
         }
         let text = format!("{{\"v\":{}}}", fastrand::u64(..));
         self.heir.client().put_policy("t/a", text.clone()).await;
