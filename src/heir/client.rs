@@ -14,7 +14,6 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
-use futures_util::{StreamExt, stream::FuturesUnordered};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::connect::HttpInfo;
@@ -28,7 +27,7 @@ use super::{
     base_url::BaseUrl,
     body::{HeirBody, Permits},
     breaker::{Breaker, BreakerState, Refused},
-    config::{HeirConfig, RetryConfig},
+    config::HeirConfig,
     connections::Connections,
     error::HeirError,
     metrics::{HeirCall, HeirMetrics},
@@ -39,24 +38,6 @@ use crate::{plain_file, policy::ETag, telemetry::chain};
 
 /// The longest pause that HEIR can ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
-/// Once a call of the refresher has waited for so long for a HEIR that had failed, HEIR is asked for its health beside it.
-const BESIDE_A_FAILURE: Duration = Duration::from_millis(500);
-
-/// The pauses between those questions: each is anything up to a bound that grows from the first to the last.
-const PROBE_PAUSES: RetryConfig = RetryConfig {
-    max_attempts: u32::MAX,
-    initial_ms: 500,
-    factor: 2.0,
-    max_ms: 1_500,
-};
-
-/// Questions for its health that wait for an answer at one time, and for how long one does.
-const MOST_PROBES: usize = 8;
-const LONGEST_PROBE: Duration = Duration::from_secs(5);
-
-/// A long poll whose answer is overdue for so long is asked again, on another connection.
-const OVERDUE: Duration = Duration::from_secs(1);
 
 /// What may keep a call from being made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +87,7 @@ pub struct Replied {
 pub struct HeirClient {
     base: BaseUrl,
     config: HeirConfig,
-    timeout: Duration,
+    pub(super) timeout: Duration,
     resolver: Resolver,
     http: ArcSwap<Connections>,
     /// Where the last answer came from.
@@ -114,7 +95,7 @@ pub struct HeirClient {
     /// Counts what makes a call that waits for its answer worth another attempt: HEIR is back, or has moved.
     news: watch::Sender<u64>,
     /// HEIR has failed since it last answered.
-    has_failed: AtomicBool,
+    pub(super) has_failed: AtomicBool,
     /// Names the content of the TLS files that are in use, or that were last found unusable.
     tls_digest: Mutex<[u8; 32]>,
     authorization: ArcSwap<Option<HeaderValue>>,
@@ -127,7 +108,7 @@ pub struct HeirClient {
     unauthorized: AtomicBool,
     /// When the refresher asks again, whatever the breaker says.
     next_attempt: Mutex<Option<Instant>>,
-    metrics: Arc<HeirMetrics>,
+    pub(super) metrics: Arc<HeirMetrics>,
 }
 
 /// Why no client could be made.
@@ -248,7 +229,7 @@ impl HeirClient {
     }
 
     /// From now on requests make connections of their own, and do not use those that were made before.
-    fn connect_anew(&self) {
+    pub(super) fn connect_anew(&self) {
         self.http.rcu(|http| Arc::new(http.anew()));
     }
 
@@ -583,7 +564,8 @@ impl HeirClient {
         self.note_state(true);
     }
 
-    async fn exchange(
+    /// One request, and the head of its answer.
+    pub(super) async fn exchange(
         &self,
         call: HeirCall,
         method: Method,
@@ -607,78 +589,6 @@ impl HeirClient {
             Ok(Err(error)) => Err(HeirError::Interrupted(error.into())),
             Err(_elapsed) => Err(HeirError::Timeout { after: timeout }),
         }
-    }
-
-    /// How long a call waits for its answer before HEIR is asked for its health beside it. `None`: it only waits.
-    fn patience(&self, call: HeirCall, admission: Admission, timeout: Duration) -> Option<Duration> {
-        if admission != Admission::Always {
-            None
-        } else if self.has_failed.load(Relaxed) {
-            Some(BESIDE_A_FAILURE)
-        } else {
-            (call == HeirCall::Changes).then(|| timeout.saturating_sub(self.timeout) + OVERDUE)
-        }
-    }
-
-    /// As [`exchange`](Self::exchange), for a read of the refresher that may hang: a HEIR that answers others is asked once
-    /// more, on another connection. What comes first counts. A time-out alone would notice a HEIR that is back only when it
-    /// is over.
-    async fn exchange_or_again(
-        &self,
-        call: HeirCall,
-        path: &str,
-        headers: HeaderMap,
-        timeout: Duration,
-        patience: Duration,
-    ) -> Result<http::Response<HeirBody>, HeirError> {
-        let attempt = || self.exchange(call, Method::GET, path, headers.clone(), Bytes::new(), timeout);
-        let again = async {
-            time::sleep(patience).await;
-            self.until_healthy().await;
-            attempt().await
-        };
-        tokio::select! {
-            biased;
-            result = attempt() => result,
-            result = again => result,
-        }
-    }
-
-    /// Asks for HEIR's health until it has said that it is. Each question has a connection of its own: those before may lead
-    /// to nowhere.
-    async fn until_healthy(&self) {
-        let mut pauses = Backoff::new(PROBE_PAUSES, fastrand::u64(..));
-        let mut probes = FuturesUnordered::new();
-        loop {
-            let pause = time::sleep(pauses.next_pause());
-            tokio::select! {
-                Some(healthy) = probes.next() => if healthy { return },
-                () = pause, if probes.len() < MOST_PROBES => {
-                    self.connect_anew();
-                    probes.push(self.is_healthy());
-                }
-            }
-        }
-    }
-
-    async fn is_healthy(&self) -> bool {
-        let (call, timeout) = (HeirCall::Health, self.timeout.min(LONGEST_PROBE));
-        let answered = self
-            .exchange(
-                call,
-                Method::GET,
-                "/health",
-                HeaderMap::new(),
-                Bytes::new(),
-                timeout,
-            )
-            .await;
-        let outcome = match &answered {
-            Ok(response) => outcome_of(response.status()),
-            Err(error) => error.outcome(),
-        };
-        self.metrics.request(call, outcome, None);
-        answered.is_ok_and(|response| response.status() == StatusCode::OK)
     }
 
     async fn permits(&self, call: HeirCall, timeout: Duration) -> Result<Permits, HeirError> {
@@ -753,7 +663,7 @@ fn is_unauthorized(status: StatusCode) -> bool {
 }
 
 /// The class of an answer, for the `outcome` label of the metric.
-fn outcome_of(status: StatusCode) -> &'static str {
+pub(super) fn outcome_of(status: StatusCode) -> &'static str {
     match status {
         StatusCode::NOT_MODIFIED => "ok",
         StatusCode::NOT_FOUND => "not_found",

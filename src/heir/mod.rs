@@ -5,6 +5,7 @@
 
 mod backoff;
 mod base_url;
+mod beside;
 mod body;
 mod breaker;
 mod client;
