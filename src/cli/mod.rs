@@ -81,6 +81,10 @@ enum Command {
 
 /// Runs the command that the command line names.
 pub fn main() -> ExitCode {
+    // Before the command line is parsed, which would make the supervisor several times as large. Its worker parses it.
+    if run::is_supervised(std::env::args_os().skip(1)) {
+        return run::supervised();
+    }
     match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Store(args) => store::run(&args),

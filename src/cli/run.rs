@@ -1,6 +1,6 @@
 //! `beamline-sidecar run`.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::Args;
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -34,14 +34,14 @@ pub(super) struct RunArgs {
     config: Option<PathBuf>,
     /// Run below a small process that keeps the sockets, and starts the sidecar again at once if it dies or hangs.
     /// SIGUSR2 replaces a running sidecar by the program as it is now, without a failed request.
+    // Taken out before the command line is parsed.
     #[arg(long)]
     supervised: bool,
 }
 
+const SUPERVISED: &str = "--supervised";
+
 pub(super) fn run(args: &RunArgs) -> ExitCode {
-    if args.supervised {
-        return supervised();
-    }
     let parent = Arc::new(Parent::from_env());
     let handover = Handover {
         parent: parent.clone(),
@@ -98,10 +98,16 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
     ended
 }
 
+/// Whether this command line wants a supervisor.
+pub(super) fn is_supervised(mut arguments: impl Iterator<Item = OsString>) -> bool {
+    arguments.next().is_some_and(|command| command == "run")
+        && arguments.any(|argument| argument == SUPERVISED)
+}
+
 /// Runs this command line below a supervisor.
-fn supervised() -> ExitCode {
+pub(super) fn supervised() -> ExitCode {
     let arguments = std::env::args_os().skip(1);
-    match supervise::run(arguments.filter(|argument| argument != "--supervised").collect()) {
+    match supervise::run(arguments.filter(|argument| argument != SUPERVISED).collect()) {
         Ok(code) => code,
         Err(error) => {
             print_err(&format!("The sidecar cannot be supervised: {error}"));
