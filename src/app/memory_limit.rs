@@ -2,9 +2,9 @@
 
 use std::{fs, path::Path};
 
-/// Bodies may have this part of the memory. Besides them there are the program, the policies, and what becomes of a body
-/// while it is checked.
-const PART: u64 = 8;
+/// Bodies may have this part of the memory. Besides them there are the program and the policies, and while a body is checked
+/// and written it is there several times: as it came, as JSON, as a policy, as a file.
+const PART: u64 = 16;
 
 /// What bodies always may have: the least that can be configured.
 const LEAST: usize = 1 << 20;
@@ -20,7 +20,7 @@ pub(super) fn buffered_bytes(configured: usize) -> usize {
             bytes,
             configured,
             memory_limit = limit,
-            "Bodies have less memory than limits.max_buffered_bytes: an eighth of the memory limit."
+            "Bodies have less memory than limits.max_buffered_bytes: a sixteenth of the memory limit."
         );
     }
     bytes
@@ -95,9 +95,9 @@ mod tests {
     #[test]
     fn bodies_have_a_part_of_what_there_is() {
         for (limit_mib, configured_mib, bytes) in [
-            (40, 64, 5 << 20),
+            (40, 64, 5 << 19),
             (4, 64, 1 << 20),
-            (512, 64, 64 << 20),
+            (512, 64, 32 << 20),
             (4_096, 64, 64 << 20),
             (40, 2, 2 << 20),
         ] {

@@ -13,7 +13,7 @@ pub struct LimitsConfig {
     #[schemars(range(min = 1_024, max = 67_108_864))]
     pub max_body_bytes: usize,
     /// Bytes of request bodies and of lists in memory at one time, of all clients together; one client, which is one
-    /// address, may have half of them. No more than an eighth of the memory that the control group allows. What goes beyond is
+    /// address, may have half of them. No more than a sixteenth of the memory that the control group allows. What goes beyond is
     /// answered 503 `overloaded`. Bodies up to 8 KiB do not count.
     #[schemars(range(min = 1_048_576, max = 17_179_869_184_u64))]
     pub max_buffered_bytes: usize,

@@ -36,9 +36,9 @@ fn store(documents: &Documents) -> SnapshotStore {
     store
 }
 
-fn content(
-    incoming: &Incoming,
-) -> std::collections::BTreeMap<(String, String), (Bytes, String, Option<u64>, Judgement)> {
+type Content = (Bytes, String, Option<u64>, Judgement);
+
+fn content(incoming: &Incoming) -> std::collections::BTreeMap<(String, String), Content> {
     let policies = incoming
         .policies
         .iter()

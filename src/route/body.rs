@@ -3,6 +3,7 @@
 use std::{io, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
@@ -46,6 +47,11 @@ impl Router {
 
     async fn collect(&self, body: &mut Incoming, room: &mut Room) -> Result<Bytes, Failure> {
         let max_bytes = self.limits.max_body_bytes;
+        let announced = body
+            .size_hint()
+            .exact()
+            .and_then(|bytes| usize::try_from(bytes).ok());
+        let expected = announced.unwrap_or_default().min(max_bytes);
         // Most bodies come in one piece, which is then the body.
         let (mut first, mut all) = (Bytes::new(), BytesMut::new());
         while let Some(frame) = body.frame().await {
@@ -62,6 +68,9 @@ impl Router {
             if first.is_empty() && all.is_empty() {
                 first = data;
             } else {
+                // All at once, since what grows step by step ends with up to as much again that nothing is in. Memory that
+                // was not written to yet costs nothing.
+                all.reserve(expected.saturating_sub(all.len()));
                 all.extend_from_slice(&std::mem::take(&mut first));
                 all.extend_from_slice(&data);
             }

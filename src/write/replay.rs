@@ -81,7 +81,7 @@ impl Writer {
             max_ms: 5_000,
         };
         let mut backoff = Backoff::new(retry, fastrand::u64(..));
-        let (mut refusals, mut caught_up) = (0, Instant::now());
+        let (mut refusals, mut caught_up, mut looked) = (0, Instant::now(), Instant::now());
         loop {
             // However many writes are to be made, these do not wait for the last of them.
             if stop.is_cancelled() {
@@ -90,8 +90,11 @@ impl Writer {
             while let Ok(restored) = restored.try_recv() {
                 self.keep_lost(&restored).await;
             }
-            if self.journal.has_vanished().await {
-                self.write_journal_again().await;
+            if looked.elapsed() >= DISK_PAUSE {
+                if self.journal.has_vanished().await {
+                    self.write_journal_again().await;
+                }
+                looked = Instant::now();
             }
             let is_behind = self.journal.is_behind();
             if is_behind && caught_up.elapsed() >= DISK_PAUSE {
