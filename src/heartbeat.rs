@@ -36,7 +36,7 @@ pub struct Heartbeat {
 
 #[derive(Debug)]
 struct Seen {
-    /// When the threads were last looked at; whoever should have looked may have been stuck as well.
+    /// When the threads were last looked at; the thread that looks may have been stuck as well.
     at: Instant,
     workers: Vec<Worker>,
 }

@@ -21,12 +21,12 @@ use crate::{
     durable_file::{NewFile, ReplaceError, SyncedFile},
     extensions::ExtensionRecords,
     policy::{ETag, PolicyDocument, PolicyId, TenantId},
-    snapshot::{Coverage, Incoming, Judgement, Origin, Policy, Position, Scope, Snapshot, SnapshotStore},
+    snapshot::{Coverage, Incoming, Origin, Policy, PolicyFlags, Position, Scope, Snapshot, SnapshotStore},
 };
 
 /// The second format has the last good versions of broken policies, too; the third, what reading each document said.
 const FORMAT: u32 = 3;
-const FIRST_JUDGED_FORMAT: u32 = 3;
+const FIRST_FORMAT_WITH_FLAGS: u32 = 3;
 const OLDEST_FORMAT: u32 = 1;
 const CURRENT: &str = "snapshot";
 const PREVIOUS: &str = "snapshot.previous";
@@ -92,7 +92,7 @@ struct About {
     /// How many last good versions of broken policies follow the policies.
     #[serde(default)]
     last_good: usize,
-    /// The program that judged the documents: another one may judge otherwise.
+    /// The program that read the documents: another one may read them otherwise.
     #[serde(default)]
     program: String,
 }
@@ -315,7 +315,7 @@ fn piece_of(
         piece(&length.to_le_bytes())?;
     }
     piece(&policy.revision.map_or(0, |revision| revision + 1).to_le_bytes())?;
-    piece(&policy.judgement().to_bytes())?;
+    piece(&policy.flags().to_bytes())?;
     for part in parts {
         piece(part)?;
     }
@@ -402,8 +402,8 @@ fn read(path: &Path) -> Result<LoadedFromDisk, DiskError> {
         digest: Sha256::new_with_prefix(header.about.get()),
         left: about.bytes,
         tenant: None,
-        has_judgements: header.format >= FIRST_JUDGED_FORMAT,
-        believes_them: about.program == PROGRAM,
+        has_flags: header.format >= FIRST_FORMAT_WITH_FLAGS,
+        trusts_flags: about.program == PROGRAM,
     };
     for _ in 0..about.policies {
         let (key, policy) = records.next().map_err(|error| damaged(&error.to_string()))?;
@@ -451,8 +451,8 @@ struct Records<R> {
     left: u64,
     /// Of the policy before: most policies are their predecessor's tenant's.
     tenant: Option<TenantId>,
-    has_judgements: bool,
-    believes_them: bool,
+    has_flags: bool,
+    trusts_flags: bool,
 }
 
 impl<R: Read> Records<R> {
@@ -462,8 +462,8 @@ impl<R: Read> Records<R> {
             *length = u64::from(u32::from_le_bytes(self.array()?));
         }
         let revision = u64::from_le_bytes(self.array()?).checked_sub(1);
-        let judgement = match self.has_judgements {
-            true => Some(Judgement::from_bytes(self.array()?)).filter(|_| self.believes_them),
+        let flags = match self.has_flags {
+            true => Some(PolicyFlags::from_bytes(self.array()?)).filter(|_| self.trusts_flags),
             false => None,
         };
         let (tenant, id, etag) = (
@@ -481,8 +481,8 @@ impl<R: Read> Records<R> {
         };
         let id = PolicyId::parse(&id).map_err(io::Error::other)?;
         let document = PolicyDocument::trusted(document.into(), ETag::parse(&etag));
-        let policy = match judgement {
-            Some(judgement) => Policy::judged(document, revision, judgement),
+        let policy = match flags {
+            Some(flags) => Policy::with_flags(document, revision, flags),
             None => Policy::new(document, revision),
         };
         Ok(((tenant, id), policy))

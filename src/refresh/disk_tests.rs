@@ -36,7 +36,7 @@ fn store(documents: &Documents) -> SnapshotStore {
     store
 }
 
-type Content = (Bytes, String, Option<u64>, Judgement);
+type Content = (Bytes, String, Option<u64>, PolicyFlags);
 
 fn content(incoming: &Incoming) -> std::collections::BTreeMap<(String, String), Content> {
     let policies = incoming
@@ -50,7 +50,7 @@ fn content(incoming: &Incoming) -> std::collections::BTreeMap<(String, String), 
                 document.bytes().clone(),
                 document.etag().as_str().to_owned(),
                 policy.revision,
-                policy.judgement(),
+                policy.flags(),
             );
             ((tenant.to_string(), id.to_string()), value)
         })
@@ -140,13 +140,13 @@ fn rewritten(whole: &[u8], format: u32, program: &str) -> Vec<u8> {
     let header: Header = serde_json::from_slice(&whole[..end]).unwrap();
     let mut about: About = serde_json::from_str(header.about.get()).unwrap();
     let mut body = whole[end + 1..].to_vec();
-    // A judgement that is plainly wrong, or none.
-    let judgement = 24..28;
-    if format < FIRST_JUDGED_FORMAT {
-        body.drain(judgement);
+    // Flags that are plainly wrong, or none.
+    let flags = 24..28;
+    if format < FIRST_FORMAT_WITH_FLAGS {
+        body.drain(flags);
         about.bytes -= 4;
     } else {
-        body[judgement].copy_from_slice(&[7, 0, 9, 0]);
+        body[flags].copy_from_slice(&[7, 0, 9, 0]);
     }
     program.clone_into(&mut about.program);
     let about = serde_json::value::to_raw_value(&about).unwrap();
@@ -172,23 +172,23 @@ fn what_another_program_made_of_a_document_is_found_again() {
         .unwrap();
     let path = dir.path().join(CURRENT);
     let whole = fs::read(&path).unwrap();
-    let judgement = |file: &[u8]| {
+    let flags = |file: &[u8]| {
         fs::write(&path, file).unwrap();
         let loaded = read(&path).unwrap();
         let mut policies = loaded.incoming.policies.values().flat_map(|p| p.values());
-        policies.next().unwrap().judgement()
+        policies.next().unwrap().flags()
     };
-    let true_one = judgement(&whole);
-    assert_eq!(judgement(&rewritten(&whole, 2, "")), true_one);
+    let true_flags = flags(&whole);
+    assert_eq!(flags(&rewritten(&whole, 2, "")), true_flags);
     assert_eq!(
-        judgement(&rewritten(&whole, FORMAT, "0.0.1 of somebody else")),
-        true_one
+        flags(&rewritten(&whole, FORMAT, "0.0.1 of another commit")),
+        true_flags
     );
-    let wrong = Judgement::from_bytes([7, 0, 9, 0]);
-    assert_ne!(wrong, true_one);
+    let wrong = PolicyFlags::from_bytes([7, 0, 9, 0]);
+    assert_ne!(wrong, true_flags);
     assert_eq!(wrong.to_bytes(), [7, 0, 9, 0]);
     assert_eq!(
-        judgement(&rewritten(&whole, FORMAT, PROGRAM)),
+        flags(&rewritten(&whole, FORMAT, PROGRAM)),
         wrong,
         "its own are believed"
     );

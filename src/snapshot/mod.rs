@@ -37,7 +37,7 @@ pub use key::{Key, Problems};
 pub use metrics::{SnapshotMetrics, TenantMetrics};
 pub use outcome::{Activation, Withheld};
 pub use pins::FetchStart;
-pub use policy::{Entry, Found, Judgement, Policy, Queued, Source};
+pub use policy::{Entry, Found, Policy, PolicyFlags, Queued, Source};
 pub use provenance::{Coverage, Origin, Position};
 pub use state::{Lookup, Snapshot};
 pub use store::SnapshotStore;

@@ -15,7 +15,7 @@ pub struct Policy {
     pub document: PolicyDocument,
     /// HEIR's revision of this version, where HEIR has revisions.
     pub revision: Option<u64>,
-    judgement: Judgement,
+    flags: PolicyFlags,
     routing: OnceLock<Box<RoutingPolicy>>,
 }
 
@@ -23,33 +23,33 @@ impl Policy {
     /// Takes a document, and notes whether a write of it would be refused or warned for. What exactly is found again
     /// on demand: the words take more room than the policy.
     pub fn new(document: PolicyDocument, revision: Option<u64>) -> Self {
-        let judgement = Judgement::of(&document);
-        Self::judged(document, revision, judgement)
+        let flags = PolicyFlags::of(&document);
+        Self::with_flags(document, revision, flags)
     }
 
-    /// As [`new`](Self::new), of a document that this program has judged before.
-    pub fn judged(document: PolicyDocument, revision: Option<u64>, judgement: Judgement) -> Self {
+    /// As [`new`](Self::new), of a document whose flags are known.
+    pub fn with_flags(document: PolicyDocument, revision: Option<u64>, flags: PolicyFlags) -> Self {
         Self {
             document,
             revision,
-            judgement,
+            flags,
             routing: OnceLock::new(),
         }
     }
 
     /// What reading the document said, without the words.
-    pub fn judgement(&self) -> Judgement {
-        self.judgement
+    pub fn flags(&self) -> PolicyFlags {
+        self.flags
     }
 
     /// Whether anything is wrong or odd about a policy that was taken all the same.
     pub fn is_noted(&self) -> bool {
-        self.judgement.is_noted
+        self.flags.is_noted
     }
 
     /// For how many mistakes a write of this document would be refused, as far as they are counted.
     pub fn errors(&self) -> usize {
-        self.judgement.errors.into()
+        self.flags.errors.into()
     }
 
     /// What that is, read once more.
@@ -63,12 +63,12 @@ impl Policy {
 
     /// Whether the document says anything about active checks; known without `routing`.
     pub fn has_health_check(&self) -> bool {
-        self.judgement.has_health_check
+        self.flags.has_health_check
     }
 
     /// Whether the document names any extension; known without `routing`.
     pub fn has_extensions(&self) -> bool {
-        self.judgement.has_extensions
+        self.flags.has_extensions
     }
 
     /// Whether `routing` is made.
@@ -87,14 +87,14 @@ impl Policy {
 /// What reading a document says about it. Reading is most of what a start from disk would cost, so the disk snapshot keeps
 /// this beside the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Judgement {
+pub struct PolicyFlags {
     is_noted: bool,
     has_health_check: bool,
     has_extensions: bool,
     errors: u16,
 }
 
-impl Judgement {
+impl PolicyFlags {
     fn of(document: &PolicyDocument) -> Self {
         let (routing, notes) = read(document.bytes());
         let provider_has = || routing.providers.iter().any(|p| p.health_check.is_some());

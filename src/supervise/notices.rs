@@ -49,7 +49,7 @@ impl Notices {
         let name = format!("beamline-sidecar/supervisor/{:016x}", fastrand::u64(..));
         let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
         socket.set_nonblocking(true)?;
-        // Whoever shares the network namespace can send here; only a worker is listened to.
+        // Every process of the network namespace can send here; only the notices of workers count.
         sockopt::set_socket_passcred(&socket, true)?;
         Ok(Self { socket, name })
     }

@@ -1,6 +1,6 @@
 //! Between the threads that log and the log: a bounded queue, and one thread that writes.
 //!
-//! Whoever reads the log may be slow, or may have stopped. No request, probe, refresh or shutdown waits for it: lines
+//! The reader of the log may be slow, or may have stopped. No request, probe, refresh or shutdown waits for it: lines
 //! that find no room are dropped and counted, those of low levels first, and once lines flow again one of them says
 //! how many are missing. `tracing-appender` has such a queue, which counts lines whatever their length and knows no
 //! levels.
@@ -171,7 +171,7 @@ impl Shared {
                     infos,
                     debugs,
                     traces,
-                    "Log lines were dropped, by level, because nobody read them in time."
+                    "Log lines were dropped, by level, because they were not read in time."
                 );
             }
             lines.clear();
@@ -203,7 +203,7 @@ impl Shared {
     }
 }
 
-/// As `Write::write_all`, for a descriptor that may not block too: whoever started this process may have made it so.
+/// As `Write::write_all`, for a descriptor that may not block too: the process that started this one may have made it so.
 #[expect(
     clippy::disallowed_methods,
     reason = "the thread has nothing else to wait for"

@@ -49,7 +49,7 @@ pub fn parse_filter(filter: &str) -> Result<EnvFilter, String> {
         .map_err(|error| error.to_string())
 }
 
-/// How long the end of the process waits for the last lines to be written; where nobody reads them, in vain.
+/// How long the end of the process waits for the last lines to be written; where the log is not read, in vain.
 const LAST_LINES: Duration = Duration::from_millis(250);
 
 /// The handle to the running log.
@@ -153,7 +153,7 @@ impl LogMetrics {
         let dropped = counters(
             r,
             "beamline_sidecar_log_lines_dropped_total",
-            "Log lines that nobody read in time, by level.",
+            "Log lines that were not read in time, by level.",
             &["level"],
         )?;
         for (_, level) in LEVELS {
