@@ -7,14 +7,17 @@ use std::{
         unix::fs::{MetadataExt, PermissionsExt},
     },
     path::PathBuf,
+    sync::Arc,
 };
 
+use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio_rustls::TlsAcceptor;
 
 use super::{
     address::{Address, Peer},
     inherited::{Inherited, InheritedSockets},
-    stream::Stream,
+    stream::{Stream, TlsStream},
 };
 
 /// Kernel queue of connections not yet accepted.
@@ -25,7 +28,11 @@ const BACKLOG: u32 = 1024;
 pub struct Bound {
     socket: Socket,
     address: Address,
+    tls: Option<TlsSettings>,
 }
+
+/// The settings of TLS, which may be exchanged while connections are accepted.
+pub type TlsSettings = Arc<ArcSwap<rustls::ServerConfig>>;
 
 #[derive(Debug)]
 enum Socket {
@@ -54,6 +61,7 @@ impl Bound {
                 Ok(Self {
                     socket: Socket::Tcp(listener),
                     address,
+                    tls: None,
                 })
             }
             Address::Unix(path) => {
@@ -76,6 +84,7 @@ impl Bound {
                 Ok(Self {
                     socket: Socket::Unix(listener, inode),
                     address: Address::Unix(path.clone()),
+                    tls: None,
                 })
             }
         }
@@ -112,6 +121,7 @@ impl Bound {
                 Self {
                     socket: Socket::Tcp(TcpListener::from_std(listener)?),
                     address,
+                    tls: None,
                 }
             }
             Inherited::Unix(listener) => {
@@ -119,9 +129,29 @@ impl Bound {
                 Self {
                     socket: Socket::Unix(UnixListener::from_std(listener)?, None),
                     address: address.clone(),
+                    tls: None,
                 }
             }
         }))
+    }
+
+    /// Encrypts what comes over TCP from now on.
+    #[must_use]
+    pub fn with_tls(self, settings: TlsSettings) -> Self {
+        Self {
+            tls: Some(settings),
+            ..self
+        }
+    }
+
+    fn stream(&self, stream: TcpStream) -> Stream {
+        match &self.tls {
+            None => Stream::Tcp(stream),
+            Some(settings) => {
+                let acceptor = TlsAcceptor::from(settings.load_full());
+                Stream::Tls(Box::new(TlsStream::Handshake(acceptor.accept(stream))))
+            }
+        }
     }
 
     pub(super) async fn accept(&self) -> io::Result<(Stream, Peer)> {
@@ -129,7 +159,7 @@ impl Bound {
             Socket::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok((Stream::Tcp(stream), Peer::Tcp(address)))
+                Ok((self.stream(stream), Peer::Tcp(address)))
             }
             Socket::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
@@ -147,7 +177,7 @@ impl Bound {
                 listener.accept().and_then(|(stream, address)| {
                     stream.set_nonblocking(true)?;
                     stream.set_nodelay(true)?;
-                    Ok((Stream::Tcp(TcpStream::from_std(stream)?), Peer::Tcp(address)))
+                    Ok((self.stream(TcpStream::from_std(stream)?), Peer::Tcp(address)))
                 })
             }
             Socket::Unix(listener, _) => {

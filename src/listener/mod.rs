@@ -20,7 +20,7 @@ mod stop;
 mod stream;
 
 pub use address::{Address, InvalidAddress, Peer};
-pub use bind::Bound;
+pub use bind::{Bound, TlsSettings};
 pub use discard::{discard, drain};
 pub use handler::{Handler, Reply};
 pub use http1::serve;

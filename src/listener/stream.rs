@@ -1,9 +1,9 @@
-//! The bytes of a connection, whatever kind of socket they come over.
+//! The bytes of a connection, whatever kind of socket they come over, and whether they are encrypted.
 
 use std::{
-    io,
+    fmt, io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use tokio::{
@@ -16,6 +16,48 @@ use tokio::{
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<TlsStream>),
+}
+
+/// A connection that is encrypted from its first byte on. The handshake is done by whoever reads or writes first, so that
+/// it takes the time of this connection and of no other.
+pub(super) enum TlsStream {
+    Handshake(tokio_rustls::Accept<TcpStream>),
+    Open(tokio_rustls::server::TlsStream<TcpStream>),
+    Failed,
+}
+
+impl fmt::Debug for TlsStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Handshake(_) => "Handshake",
+            Self::Open(_) => "Open",
+            Self::Failed => "Failed",
+        })
+    }
+}
+
+impl TlsStream {
+    /// The stream after its handshake.
+    fn poll_open(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<Pin<&mut tokio_rustls::server::TlsStream<TcpStream>>>> {
+        if let Self::Handshake(accept) = self {
+            *self = match Pin::new(accept).poll(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(stream)) => Self::Open(stream),
+                Poll::Ready(Err(error)) => {
+                    *self = Self::Failed;
+                    return Poll::Ready(Err(error));
+                }
+            };
+        }
+        match self {
+            Self::Open(stream) => Poll::Ready(Ok(Pin::new(stream))),
+            Self::Handshake(_) | Self::Failed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
 }
 
 impl AsyncRead for Stream {
@@ -27,6 +69,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => ready!(stream.poll_open(context))?.poll_read(context, buffer),
         }
     }
 }
@@ -36,6 +79,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => ready!(stream.poll_open(context))?.poll_write(context, bytes),
         }
     }
 
@@ -43,6 +87,11 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
             Self::Unix(stream) => Pin::new(stream).poll_flush(context),
+            // Nothing is held back before the handshake is done, which whoever reads does.
+            Self::Tls(stream) => match &mut **stream {
+                TlsStream::Open(stream) => Pin::new(stream).poll_flush(context),
+                TlsStream::Handshake(_) | TlsStream::Failed => Poll::Ready(Ok(())),
+            },
         }
     }
 
@@ -50,6 +99,11 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+            // There is nothing to say goodbye to before the handshake.
+            Self::Tls(stream) => match &mut **stream {
+                TlsStream::Open(stream) => Pin::new(stream).poll_shutdown(context),
+                TlsStream::Handshake(_) | TlsStream::Failed => Poll::Ready(Ok(())),
+            },
         }
     }
 
@@ -61,6 +115,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Tls(stream) => ready!(stream.poll_open(context))?.poll_write_vectored(context, slices),
         }
     }
 
