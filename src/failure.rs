@@ -33,6 +33,8 @@ pub enum ErrorCode {
     PreconditionFailed,
     /// The body is larger than the limit.
     PayloadTooLarge,
+    /// The body has a `Content-Encoding`, which is not supported.
+    UnsupportedMediaType,
     /// The body is JSON and not a valid policy; `error.details` lists the problems.
     InvalidPolicy,
     /// A bug, or a failure of this machine; the log has the cause.
@@ -49,6 +51,10 @@ pub enum ErrorCode {
     Overloaded,
     /// The write journal is full or cannot be written.
     JournalUnavailable,
+    /// The embedded store's disk is full.
+    StorageFull,
+    /// The embedded store's disk, or its file, cannot be written.
+    StorageUnavailable,
     /// HEIR did not answer in time.
     HeirTimeout,
     /// A request for a decision that does not have the contract's form.
@@ -169,6 +175,12 @@ impl ErrorCode {
                 G::InvalidArgument,
                 DeadLetter,
             ),
+            Self::UnsupportedMediaType => row(
+                "unsupported_media_type",
+                S::UNSUPPORTED_MEDIA_TYPE,
+                G::InvalidArgument,
+                DeadLetter,
+            ),
             Self::InvalidPolicy => row(
                 "invalid_policy",
                 S::UNPROCESSABLE_ENTITY,
@@ -183,6 +195,10 @@ impl ErrorCode {
             Self::Overloaded => row("overloaded", S::SERVICE_UNAVAILABLE, G::Unavailable, Nak),
             Self::JournalUnavailable => {
                 row("journal_unavailable", S::SERVICE_UNAVAILABLE, G::Unavailable, Nak)
+            }
+            Self::StorageFull => row("storage_full", S::INSUFFICIENT_STORAGE, G::Unavailable, Nak),
+            Self::StorageUnavailable => {
+                row("storage_unavailable", S::SERVICE_UNAVAILABLE, G::Unavailable, Nak)
             }
             Self::HeirTimeout => row("heir_timeout", S::GATEWAY_TIMEOUT, G::Unavailable, Nak),
             Self::InvalidDecideRequest => {

@@ -1,9 +1,8 @@
 //! `beamline-sidecar store`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
-use secrecy::SecretString;
 
 use super::{
     output::{EXIT_USAGE, print_err},
@@ -12,7 +11,7 @@ use super::{
 use crate::{
     app::raise_limit,
     listener::Address,
-    store::{Level, Store, StoreConfig},
+    store::{Level, Store, StoreConfig, StoreError, TlsFiles},
     telemetry::{LogConfig, LogFormat, Logs, chain},
 };
 
@@ -35,9 +34,28 @@ pub(super) struct StoreArgs {
     /// A directory of TENANT/POLICY.json to import at the start.
     #[arg(long, value_name = "DIR")]
     import: Option<PathBuf>,
-    /// File with the bearer token that clients must send.
+    /// Store documents that every sidecar sets aside, as well; to try what sidecars do with them.
+    #[arg(long)]
+    allow_invalid: bool,
+    /// File with the bearer token that clients must send; read again when it changes.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Serve HTTPS with this certificate chain (PEM); read again when it changes, as the next two.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The key of the certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Admit only clients with a certificate of these authorities (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
+    /// Remove modules that no extension's record has named for so many days; 0 keeps them.
+    #[arg(long, value_name = "DAYS", default_value_t = 30)]
+    modules_kept_days: u32,
+    /// Bytes of bodies in memory at one time; one client may have half of them.
+    #[arg(long, value_name = "BYTES", default_value_t = StoreConfig::default().max_buffered_bytes,
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1_048_576..))]
+    max_buffered_bytes: usize,
     /// `json` for machines, `text` for people.
     #[arg(long, default_value = "json", value_parser = ["json", "text"])]
     log_format: String,
@@ -61,19 +79,25 @@ pub(super) fn run(args: &StoreArgs) -> ExitCode {
     };
     super::run::log_panics();
     raise_limit();
-    let token = match args.token_file.as_deref().map(read_token).transpose() {
-        Ok(token) => token,
-        Err(reason) => {
-            print_err(&reason);
-            return ExitCode::from(EXIT_USAGE);
-        }
+    let tls = match (&args.tls_cert, &args.tls_key) {
+        (Some(cert), Some(key)) => Some(TlsFiles {
+            cert: cert.clone(),
+            key: key.clone(),
+            client_ca: args.tls_client_ca.clone(),
+        }),
+        _ => None,
     };
     let config = StoreConfig {
         listen: args.listen.clone(),
         database: args.db.clone(),
         level: args.level,
         import: args.import.clone(),
-        token,
+        allow_invalid: args.allow_invalid,
+        token_file: args.token_file.clone(),
+        tls,
+        modules_kept: (args.modules_kept_days > 0)
+            .then(|| Duration::from_secs(u64::from(args.modules_kept_days) * 24 * 60 * 60)),
+        max_buffered_bytes: args.max_buffered_bytes,
         ..StoreConfig::default()
     };
     let ended = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -92,17 +116,6 @@ pub(super) fn run(args: &StoreArgs) -> ExitCode {
     ended
 }
 
-fn read_token(file: &std::path::Path) -> Result<SecretString, String> {
-    let token = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    match token.trim() {
-        "" => Err(format!(
-            "{} is empty: an empty token protects nothing",
-            file.display()
-        )),
-        token => Ok(SecretString::from(token)),
-    }
-}
-
 async fn serve(config: StoreConfig, logs: Logs) -> ExitCode {
     let (signals, _reloads) = match Signals::receive(logs) {
         Ok(received) => received,
@@ -114,6 +127,10 @@ async fn serve(config: StoreConfig, logs: Logs) -> ExitCode {
     let (level, longest_stop) = (config.level, config.drain);
     let store = match Store::build(config).await {
         Ok(store) => store,
+        Err(error @ (StoreError::Token(_) | StoreError::Tls(_))) => {
+            print_err(&error.to_string());
+            return ExitCode::from(EXIT_USAGE);
+        }
         Err(error) => {
             tracing::error!(error = chain(&error), "The store cannot start.");
             return ExitCode::FAILURE;

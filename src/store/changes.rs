@@ -8,22 +8,23 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    db::{self, Db, Head, bigint, number},
+    db::Db,
     error::{CallError, DbError, invalid},
+    receive::make_room,
+    rows::{self, Head, bigint, number},
     snapshot::{raw, text_of},
 };
 use crate::{
     failure::{ErrorCode, Failure},
     heir::wire::{Change, Changes, inline},
+    intake::Room,
 };
 
 /// Longest wait for a change.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// The most changes in one answer, and the most bytes of documents in it (exceeded by at most one document).
-const MOST_CHANGES: usize = 1000;
+const MOST_CHANGES: u64 = 1000;
 const MOST_BYTES: usize = 8 * 1024 * 1024;
-/// Changes read at a time.
-const PAGE: usize = 100;
 
 /// The parameters of the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,16 +82,19 @@ pub(super) async fn wait(
     db: &Arc<Db>,
     since: &Since,
     stopping: &CancellationToken,
-) -> Result<Bytes, CallError> {
+    room: Room,
+) -> Result<(Bytes, Room), CallError> {
     let deadline = Instant::now() + since.wait;
     let mut news = db.news.subscribe();
+    let mut room = room;
     loop {
         // Before the read, so that a write in between is noticed.
         news.mark_unchanged();
-        let (changes, body) = read(db, since).await?;
-        if changes > 0 || stopping.is_cancelled() || Instant::now() >= deadline {
-            return Ok(body);
+        let found = read(db, since, room).await?;
+        if found.changes > 0 || stopping.is_cancelled() || Instant::now() >= deadline {
+            return Ok((found.body, found.room));
         }
+        room = found.room;
         tokio::select! {
             // The sender lives as long as the database.
             _ = news.changed() => {}
@@ -100,13 +104,29 @@ pub(super) async fn wait(
     }
 }
 
-/// One read: the number of changes and the body with them.
-async fn read(db: &Db, since: &Since) -> Result<(usize, Bytes), CallError> {
-    let mut tx = db.read().await?;
-    let head = db::head(&mut tx).await?;
-    let from_chain = check(&mut tx, &head, since).await?;
-    let rows = rows_after(&mut tx, since.revision).await?;
-    tx.rollback().await?;
+/// What one read found.
+struct Found {
+    changes: usize,
+    body: Bytes,
+    room: Room,
+}
+
+async fn read(db: &Arc<Db>, since: &Since, mut room: Room) -> Result<Found, CallError> {
+    let wanted = since.clone();
+    let read = db.read(move |connection| {
+        Box::pin(async move {
+            let head = rows::head(connection).await?;
+            let from_chain = check(connection, &head, &wanted).await?;
+            let mut rows = Vec::new();
+            if wanted.revision < head.revision {
+                let (last, bytes) = extent(connection, wanted.revision).await?;
+                make_room(&mut room, bytes)?;
+                rows = rows_between(connection, wanted.revision, last).await?;
+            }
+            Ok((from_chain, rows, room))
+        })
+    });
+    let (from_chain, rows, room) = read.await?;
     let to = rows.last().map_or(since.revision, |row| row.revision);
     let to_chain = rows.last().map_or(&from_chain, |row| &row.chain);
     let mut inlined = Vec::with_capacity(rows.len());
@@ -142,7 +162,11 @@ async fn read(db: &Db, since: &Since) -> Result<(usize, Bytes), CallError> {
         changes,
     };
     let body = serde_json::to_vec(&answer).map_err(|_bad| DbError::Damaged("a document"))?;
-    Ok((rows.len(), body.into()))
+    Ok(Found {
+        changes: rows.len(),
+        body: body.into(),
+        room,
+    })
 }
 
 /// Checks that this store's history contains the client's position; the chain there.
@@ -214,31 +238,42 @@ impl ChangeRow {
     }
 }
 
-async fn rows_after(connection: &mut AnyConnection, since: u64) -> Result<Vec<ChangeRow>, DbError> {
-    let mut found: Vec<ChangeRow> = Vec::new();
-    let mut bytes = 0;
-    loop {
-        let after = found.last().map_or(since, |row| row.revision);
-        let page = sqlx::query(
-            "SELECT revision, op, kind, tenant_id, policy_id, id, etag, document, chain FROM changes
-             WHERE revision > $1 ORDER BY revision LIMIT $2",
-        )
-        .bind(bigint(after))
-        .bind(bigint(PAGE as u64))
-        .fetch_all(&mut *connection)
-        .await?;
-        for row in &page {
-            if found.len() >= MOST_CHANGES || bytes >= MOST_BYTES {
-                return Ok(found);
-            }
-            let row = ChangeRow::of(row)?;
-            bytes += row.document.as_ref().map_or(0, Vec::len);
-            found.push(row);
+/// The last of the changes after this one that go into one answer, and how many bytes their documents have.
+async fn extent(connection: &mut AnyConnection, since: u64) -> Result<(u64, usize), DbError> {
+    let rows = sqlx::query(
+        "SELECT revision, CAST(length(document) AS BIGINT) FROM changes
+         WHERE revision > $1 ORDER BY revision LIMIT $2",
+    )
+    .bind(bigint(since))
+    .bind(bigint(MOST_CHANGES))
+    .fetch_all(&mut *connection)
+    .await?;
+    let (mut last, mut bytes) = (since, 0);
+    for row in &rows {
+        if bytes >= MOST_BYTES {
+            break;
         }
-        if page.len() < PAGE {
-            return Ok(found);
-        }
+        let length = row.try_get::<Option<i64>, _>(1)?.unwrap_or(0);
+        bytes += usize::try_from(length).unwrap_or(0);
+        last = number(row, 0)?;
     }
+    Ok((last, bytes))
+}
+
+async fn rows_between(
+    connection: &mut AnyConnection,
+    since: u64,
+    last: u64,
+) -> Result<Vec<ChangeRow>, DbError> {
+    let rows = sqlx::query(
+        "SELECT revision, op, kind, tenant_id, policy_id, id, etag, document, chain FROM changes
+         WHERE revision > $1 AND revision <= $2 ORDER BY revision",
+    )
+    .bind(bigint(since))
+    .bind(bigint(last))
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(ChangeRow::of).collect()
 }
 
 #[cfg(test)]

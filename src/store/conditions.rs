@@ -19,6 +19,14 @@ impl Conditions {
         }
     }
 
+    /// The conditions as the client wrote them, if there are any.
+    pub(super) fn text(&self) -> Option<String> {
+        if self.if_match.is_empty() && self.if_none_match.is_empty() {
+            return None;
+        }
+        Some(format!("{:?} {:?}", self.if_match, self.if_none_match))
+    }
+
     /// Whether a write is allowed, given the tag of the current document.
     pub(super) fn allow_write(&self, current: Option<&ETag>) -> bool {
         let names = |lists: &[HeaderValue], weak| {

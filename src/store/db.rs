@@ -1,353 +1,299 @@
-//! The database: one SQLite file, memory, or a Postgres that several stores may share.
-//!
-//! Every query here and in [`write`](super::write) runs unchanged on both; what differs is how a connection is
-//! set up, how a transaction begins, and the types in the migrations.
+//! The database: one SQLite file, memory, or a Postgres that several stores may share; who may use it when, and for how
+//! long.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use sqlx::{
-    Any, AnyConnection, AnyPool, ConnectOptions, Row, SqlSafeStr, Transaction,
-    any::{AnyConnectOptions, AnyPoolOptions, AnyRow},
-    migrate::{Migration, MigrationType, Migrator},
+    Any, AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions, Connection,
+    any::{AnyConnectOptions, AnyPoolOptions},
+    pool::PoolConnection,
 };
-use tokio::sync::{Mutex, watch};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::{Instant, timeout_at},
+};
+use tokio_util::task::TaskTracker;
 
 use super::{
-    chain,
     error::DbError,
-    key::{Key, ModuleDigest},
+    opening::{connect, migrate, set_up},
+    place::{Dialect, Place},
+    storage::{DatabaseFile, Storage},
 };
-use crate::policy::ETag;
 
-/// Connections to one database. Reads in SQLite's WAL mode run beside each other and beside the one writer.
-const CONNECTIONS: u32 = 8;
-/// How long a request waits for a connection, and a connection for another's lock.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Where the data is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
-    Memory,
-    File(PathBuf),
-    /// With its URL, which may hold a password.
-    Postgres(String),
-}
-
-impl Place {
-    pub(super) fn parse(text: &str) -> Self {
-        if text == ":memory:" {
-            Self::Memory
-        } else if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            Self::Postgres(text.to_owned())
-        } else {
-            Self::File(text.into())
-        }
-    }
-
-    fn url(&self) -> std::io::Result<String> {
-        Ok(match self {
-            Self::Memory => "sqlite::memory:".to_owned(),
-            Self::Postgres(url) => url.clone(),
-            Self::File(path) => {
-                let path = std::path::absolute(path)?;
-                let mut url = "sqlite://".to_owned();
-                for &byte in path.as_os_str().as_encoded_bytes() {
-                    if byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'-' | b'_') {
-                        url.push(char::from(byte));
-                    } else {
-                        url.push_str(&format!("%{byte:02X}"));
-                    }
-                }
-                url + "?mode=rwc"
-            }
-        })
-    }
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Memory => f.write_str("in memory"),
-            Self::File(path) => path.display().fmt(f),
-            Self::Postgres(_) => f.write_str("Postgres"),
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Dialect {
-    Sqlite,
-    Postgres,
-}
+/// Transactions that read at one time. In SQLite's WAL mode they run beside each other and beside the one writer.
+const READERS: usize = 6;
+/// One for the writer, and one for health and for the look at other processes' writes, which must not wait behind lists.
+const OTHERS: usize = 2;
+/// How long a request waits in all: for its turn, for a connection, and for the locks of other processes.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a start waits for a database that comes up, or for other stores that start at the same time.
+const START: Duration = Duration::from_secs(10);
+/// How long a transaction may take on a server. One that takes longer is on a connection that leads nowhere: the server
+/// itself ends statements earlier.
+const LONG_LIMIT: Duration = Duration::from_secs(120);
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
 /// An open, migrated database.
 #[derive(Debug)]
 pub(super) struct Db {
     pool: AnyPool,
     dialect: Dialect,
-    /// Writers of this process queue here, in order, instead of polling for the database's own lock.
-    pub(super) writer: Arc<Mutex<()>>,
+    /// The places of those that read, of the one that writes, and of the watch. Requests of this process queue for them in
+    /// order, instead of polling for the database's own locks, and one that is given up while it waits has begun nothing.
+    readers: Arc<Semaphore>,
+    writer: Arc<Semaphore>,
+    watcher: Arc<Semaphore>,
+    /// Whether the only connection is the database itself.
+    is_memory: bool,
+    /// The transactions that run.
+    pub(super) tasks: TaskTracker,
     /// The newest revision that this process has seen; a signal to look again, not the truth.
     pub(super) news: watch::Sender<u64>,
+    /// Whether writes reach the disk.
+    pub(super) storage: Storage,
     /// How many changes are kept.
     pub(super) changes_kept: u64,
 }
 
-/// The newest revision of the store, and the revision from which its changes are kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Head {
-    pub(super) revision: u64,
-    pub(super) chain: String,
-    pub(super) floor_revision: u64,
-    pub(super) floor_chain: String,
+/// Who wants to use the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Several statements that see one state.
+    Reader,
+    /// One statement, which needs no transaction.
+    Asker,
+    /// Has the lock of all writers.
+    Writer,
+    /// Stores a module, which has no revision. That may take long over a slow line, and is in the way of no other where
+    /// several can write at a time.
+    Uploader,
+    /// Health, and the look at other processes' writes.
+    Watcher,
 }
 
-/// A stored document.
-#[derive(Debug, Clone)]
-pub(super) struct Stored {
-    pub(super) revision: u64,
-    pub(super) etag: ETag,
-    pub(super) document: Bytes,
+/// A place among those that may use the database now. Nothing has begun yet.
+#[derive(Debug)]
+pub(super) struct Turn {
+    role: Role,
+    deadline: Instant,
+    _permit: OwnedSemaphorePermit,
 }
 
-/// A statement with its bound values.
-pub(super) type Query = sqlx::query::Query<'static, Any, sqlx::any::AnyArguments>;
+/// A connection, mostly with a transaction on it. It goes back to the pool only if the transaction was ended properly; dropped
+/// before that, or after something failed on it, it is closed, and the transaction with it.
+#[derive(Debug)]
+pub(super) struct Session {
+    connection: PoolConnection<Any>,
+    is_memory: bool,
+    has_transaction: bool,
+    is_over: bool,
+}
 
 impl Db {
     /// Connects, migrates the tables and, for a new store, begins its chain.
     pub(super) async fn open(place: &Place, changes_kept: u64) -> Result<Self, DbError> {
         sqlx::any::install_default_drivers();
-        let dialect = match place {
-            Place::Memory | Place::File(_) => Dialect::Sqlite,
-            Place::Postgres(_) => Dialect::Postgres,
-        };
+        let dialect = place.dialect();
         let options = place
             .url()?
             .parse::<AnyConnectOptions>()?
             .disable_statement_logging();
-        let mut pool = AnyPoolOptions::new()
-            .acquire_timeout(LOCK_TIMEOUT)
+        let deadline = Instant::now() + START;
+        // The pool would say no more than that it waited in vain.
+        let first = match place {
+            Place::Memory => None,
+            Place::File(_) | Place::Postgres(_) => Some(connect(&options, dialect, deadline).await?),
+        };
+        let pool = AnyPoolOptions::new()
+            .acquire_timeout(PATIENCE)
             // A file is always there; a server may go away, and then the pool connects again.
             .test_before_acquire(dialect == Dialect::Postgres)
             .after_connect(move |connection, _| Box::pin(set_up(connection, dialect)));
-        pool = match place {
+        let pool = match place {
             // Each connection to memory is a separate database, which is lost when the connection closes.
             Place::Memory => pool
                 .max_connections(1)
                 .min_connections(1)
                 .idle_timeout(None)
                 .max_lifetime(None),
-            Place::File(_) | Place::Postgres(_) => pool.max_connections(CONNECTIONS),
+            // One stays open: to open the first of all again takes space on the disk, which may be full.
+            Place::File(_) => pool
+                .max_connections(u32::try_from(READERS + OTHERS).unwrap_or(u32::MAX))
+                .min_connections(1)
+                .idle_timeout(None)
+                .max_lifetime(None),
+            Place::Postgres(_) => pool.max_connections(u32::try_from(READERS + OTHERS).unwrap_or(u32::MAX)),
         };
         let pool = pool.connect_with(options).await?;
-        migrations(dialect).run(&pool).await?;
-        let db = Self {
+        migrate(&pool, dialect, deadline).await?;
+        if let Some(first) = first {
+            // Closed only now, so that a file's log is never without a connection.
+            first.close().await?;
+        }
+        let writer = Arc::new(Semaphore::new(1));
+        let (readers, watcher) = match place {
+            Place::Memory => (writer.clone(), writer.clone()),
+            Place::File(_) | Place::Postgres(_) => {
+                (Arc::new(Semaphore::new(READERS)), Arc::new(Semaphore::new(1)))
+            }
+        };
+        let file = match place {
+            Place::File(path) => Some(DatabaseFile::of(path)?),
+            Place::Memory | Place::Postgres(_) => None,
+        };
+        Ok(Self {
             pool,
             dialect,
-            writer: Arc::default(),
+            readers,
+            writer,
+            watcher,
+            is_memory: *place == Place::Memory,
+            tasks: TaskTracker::new(),
             news: watch::Sender::new(0),
+            storage: Storage::new(file),
             changes_kept,
+        })
+    }
+
+    /// Waits for a place. A caller that gives up here has begun nothing.
+    pub(super) async fn turn(&self, role: Role) -> Result<Turn, DbError> {
+        let deadline = Instant::now() + PATIENCE;
+        let places = match role {
+            Role::Reader | Role::Asker => &self.readers,
+            Role::Uploader if self.dialect == Dialect::Postgres => &self.readers,
+            Role::Writer | Role::Uploader => &self.writer,
+            Role::Watcher => &self.watcher,
         };
-        db.found().await?;
-        db.look_for_news().await?;
-        Ok(db)
+        let permit = timeout_at(deadline, places.clone().acquire_owned()).await;
+        Ok(Turn {
+            role,
+            deadline,
+            // Closed, were it ever, it would be as good as taken for good.
+            _permit: permit
+                .map_err(|_elapsed| DbError::Busy)?
+                .map_err(|_closed| DbError::Busy)?,
+        })
     }
 
-    /// Gives a new store its identity.
-    async fn found(&self) -> Result<(), DbError> {
-        let mut random = [0; 32];
-        rustls::crypto::ring::default_provider()
-            .secure_random
-            .fill(&mut random)
-            .map_err(|_no_details| DbError::Random)?;
-        let store_id = hex::encode(random);
-        sqlx::query(
-            "INSERT INTO head (id, store_id, revision, chain, floor_revision, floor_chain)
-             VALUES (1, $1, 0, $2, 0, $2) ON CONFLICT (id) DO NOTHING",
-        )
-        .bind(store_id.as_str())
-        .bind(chain::genesis(&store_id))
-        .execute(&self.pool)
-        .await?;
-        Ok(())
-    }
-
-    /// Begins a transaction that sees one consistent state of the store.
-    pub(super) async fn read(&self) -> Result<Transaction<'static, Any>, DbError> {
-        let begin = match self.dialect {
-            Dialect::Sqlite => "BEGIN",
-            Dialect::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+    /// Begins what the role needs.
+    pub(super) async fn begin(&self, turn: &Turn) -> Result<Session, DbError> {
+        let connection = timeout_at(turn.deadline, self.pool.acquire())
+            .await
+            .map_err(|_elapsed| DbError::Busy)??;
+        let mut session = Session {
+            connection,
+            is_memory: self.is_memory,
+            has_transaction: true,
+            is_over: false,
         };
-        Ok(self.pool.begin_with(begin).await?)
-    }
-
-    /// Begins a transaction that will write.
-    pub(super) async fn begin_write(&self) -> Result<Transaction<'static, Any>, DbError> {
-        let begin = match self.dialect {
+        let left = turn.deadline.saturating_duration_since(Instant::now());
+        let left = left.max(Duration::from_millis(1)).as_millis();
+        let begin = match (self.dialect, turn.role) {
             // A transaction that begins with a read could fail at its first write; this one waits for its turn.
-            Dialect::Sqlite => "BEGIN IMMEDIATE",
-            Dialect::Postgres => "BEGIN",
+            (Dialect::Sqlite, Role::Writer | Role::Uploader) => {
+                format!("PRAGMA busy_timeout = {left}; BEGIN IMMEDIATE")
+            }
+            (Dialect::Sqlite, Role::Reader) => format!("PRAGMA busy_timeout = {left}; BEGIN"),
+            (Dialect::Sqlite, Role::Asker | Role::Watcher) => {
+                session.has_transaction = false;
+                format!("PRAGMA busy_timeout = {left}")
+            }
+            // A store that stops in the middle holds the lock of all others: the server takes it away.
+            (Dialect::Postgres, Role::Writer) => format!(
+                "BEGIN; SET LOCAL lock_timeout = {left}; SET LOCAL statement_timeout = 5000; \
+                 SET LOCAL idle_in_transaction_session_timeout = 5000"
+            ),
+            (Dialect::Postgres, Role::Uploader) => "BEGIN".to_owned(),
+            (Dialect::Postgres, Role::Reader) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY".to_owned(),
+            (Dialect::Postgres, Role::Asker | Role::Watcher) => {
+                session.has_transaction = false;
+                return Ok(session);
+            }
         };
-        Ok(self.pool.begin_with(begin).await?)
+        let begun = sqlx::raw_sql(AssertSqlSafe(begin))
+            .execute(session.connection())
+            .await;
+        match begun {
+            Ok(_) => Ok(session),
+            Err(error) => Err(session.failed(error.into()).await),
+        }
     }
 
-    pub(super) async fn head(&self) -> Result<Head, DbError> {
-        head_of(&sqlx::query(HEAD).fetch_one(&self.pool).await?)
+    /// How long the transaction may take: on a server for ever would be possible, on a disk there is nothing to gain from
+    /// giving up.
+    pub(super) fn limit(&self, turn: &Turn) -> Option<Duration> {
+        match (self.dialect, turn.role) {
+            (Dialect::Sqlite, _) => None,
+            (Dialect::Postgres, Role::Writer) => Some(WRITE_LIMIT),
+            (Dialect::Postgres, Role::Reader | Role::Asker | Role::Uploader) => Some(LONG_LIMIT),
+            (Dialect::Postgres, Role::Watcher) => Some(PATIENCE),
+        }
     }
 
-    /// Checks whether another process wrote, and wakes the requests that wait for changes.
-    pub(super) async fn look_for_news(&self) -> Result<(), DbError> {
-        let revision = self.head().await?.revision;
+    /// Wakes the requests that wait for changes, if this revision is another than the one before.
+    pub(super) fn announce(&self, revision: u64) {
         self.news
             .send_if_modified(|known| std::mem::replace(known, revision) != revision);
-        Ok(())
     }
 
-    /// One record, if it exists.
-    pub(super) async fn fetch(&self, key: &Key) -> Result<Option<Stored>, DbError> {
-        let sql = match key {
-            Key::Policy { .. } => {
-                "SELECT revision, etag, document FROM policies WHERE tenant_id = $1 AND policy_id = $2"
-            }
-            Key::Extension(_) => "SELECT revision, etag, document FROM extensions WHERE id = $1",
-        };
-        let row = bind_key(sqlx::query(sql), key).fetch_optional(&self.pool).await?;
-        row.map(|row| stored_of(&row, 0)).transpose()
+    /// What writes something of no consequence, to see whether the disk takes it.
+    pub(super) fn trial(&self) -> &'static str {
+        match self.dialect {
+            // The row is the same and would not be written; a number that nothing else uses is.
+            Dialect::Sqlite => "PRAGMA user_version = 1; PRAGMA user_version = 0",
+            Dialect::Postgres => "UPDATE head SET revision = revision WHERE id = 1",
+        }
     }
 
-    /// A module's bytes.
-    pub(super) async fn module(&self, digest: &ModuleDigest) -> Result<Option<Bytes>, DbError> {
-        let row = sqlx::query("SELECT bytes FROM modules WHERE sha256 = $1")
-            .bind(digest.as_str())
-            .fetch_optional(&self.pool)
-            .await?;
-        row.map(|row| Ok(row.try_get::<Vec<u8>, _>(0)?.into()))
-            .transpose()
-    }
-
-    /// A module's size in bytes.
-    pub(super) async fn module_size(&self, digest: &ModuleDigest) -> Result<Option<u64>, DbError> {
-        let row = sqlx::query("SELECT CAST(length(bytes) AS BIGINT) FROM modules WHERE sha256 = $1")
-            .bind(digest.as_str())
-            .fetch_optional(&self.pool)
-            .await?;
-        row.map(|row| number(&row, 0)).transpose()
-    }
-
-    /// Stores a module; whether it is new.
-    pub(super) async fn put_module(&self, digest: &ModuleDigest, bytes: &[u8]) -> Result<bool, DbError> {
-        let _turn = self.writer.lock().await;
-        let done = sqlx::query(
-            "INSERT INTO modules (sha256, bytes) VALUES ($1, $2) ON CONFLICT (sha256) DO NOTHING",
-        )
-        .bind(digest.as_str())
-        .bind(bytes)
-        .execute(&self.pool)
-        .await?;
-        Ok(done.rows_affected() > 0)
-    }
-
-    /// Waits for running statements and closes the files.
+    /// Waits for the transactions that run, and closes the files.
     pub(super) async fn close(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
         self.pool.close().await;
     }
 }
 
-const HEAD: &str = "SELECT revision, chain, floor_revision, floor_chain FROM head WHERE id = 1";
+impl Session {
+    pub(super) fn connection(&mut self) -> &mut AnyConnection {
+        &mut self.connection
+    }
 
-/// The head as this transaction sees it.
-pub(super) async fn head(connection: &mut AnyConnection) -> Result<Head, DbError> {
-    head_of(&sqlx::query(HEAD).fetch_one(connection).await?)
-}
+    /// Makes what was written durable.
+    pub(super) async fn commit(mut self) -> Result<(), DbError> {
+        match sqlx::raw_sql("COMMIT").execute(self.connection()).await {
+            Ok(_) => {
+                self.is_over = true;
+                Ok(())
+            }
+            Err(error) => Err(self.failed(error.into()).await),
+        }
+    }
 
-pub(super) fn head_of(row: &AnyRow) -> Result<Head, DbError> {
-    Ok(Head {
-        revision: number(row, 0)?,
-        chain: row.try_get(1)?,
-        floor_revision: number(row, 2)?,
-        floor_chain: row.try_get(3)?,
-    })
-}
+    /// Ends the transaction without effect.
+    pub(super) async fn rollback(mut self) {
+        if !self.has_transaction {
+            self.is_over = true;
+            return;
+        }
+        self.is_over = sqlx::raw_sql("ROLLBACK").execute(self.connection()).await.is_ok();
+    }
 
-pub(super) fn stored_of(row: &AnyRow, first: usize) -> Result<Stored, DbError> {
-    Ok(Stored {
-        revision: number(row, first)?,
-        etag: tag(row.try_get(first + 1)?)?,
-        document: row.try_get::<Vec<u8>, _>(first + 2)?.into(),
-    })
-}
-
-pub(super) fn tag(text: &str) -> Result<ETag, DbError> {
-    ETag::parse(text).ok_or(DbError::Damaged("an entity tag"))
-}
-
-/// A column that counts something.
-pub(super) fn number(row: &AnyRow, column: usize) -> Result<u64, DbError> {
-    u64::try_from(row.try_get::<i64, _>(column)?).map_err(|_negative| DbError::Damaged("a negative number"))
-}
-
-/// A number for a column; one too large for any column counts as the largest.
-pub(super) fn bigint(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// Binds the ids of the key, with which every statement on its table begins.
-pub(super) fn bind_key(query: Query, key: &Key) -> Query {
-    match key {
-        Key::Policy { tenant, policy } => query
-            .bind(tenant.as_str().to_owned())
-            .bind(policy.as_str().to_owned()),
-        Key::Extension(id) => query.bind(id.as_str().to_owned()),
+    /// Ends the transaction after an error. A database may have ended it by itself, as SQLite does when the disk is full;
+    /// what is certain then is only that the connection is not to be used again.
+    pub(super) async fn failed(self, error: DbError) -> DbError {
+        if self.is_memory || error.spares_the_connection() {
+            self.rollback().await;
+        }
+        error
     }
 }
 
-async fn set_up(connection: &mut AnyConnection, dialect: Dialect) -> Result<(), sqlx::Error> {
-    let sql = match dialect {
-        // With synchronous=FULL a commit has reached the disk before it is acknowledged.
-        Dialect::Sqlite => {
-            "PRAGMA busy_timeout = 5000;
-             PRAGMA journal_mode = WAL;
-             PRAGMA synchronous = FULL;
-             PRAGMA foreign_keys = ON;
-             PRAGMA journal_size_limit = 67108864;"
+impl Drop for Session {
+    fn drop(&mut self) {
+        // The connection to memory is the database.
+        if !self.is_over && !self.is_memory {
+            self.connection.close_on_drop();
         }
-        Dialect::Postgres => {
-            "SET lock_timeout = '5s'; SET synchronous_commit = 'on'; SET client_encoding = 'UTF8';"
-        }
-    };
-    sqlx::raw_sql(sql).execute(connection).await?;
-    Ok(())
-}
-
-/// The numbered migrations. Each runs once, in a transaction together with the note that it ran.
-fn migrations(dialect: Dialect) -> Migrator {
-    let first = match dialect {
-        Dialect::Sqlite => include_str!("migrations/sqlite/0001_store.sql"),
-        Dialect::Postgres => include_str!("migrations/postgres/0001_store.sql"),
-    };
-    Migrator::with_migrations(vec![Migration::new(
-        1,
-        "store".into(),
-        MigrationType::Simple,
-        first.into_sql_str(),
-        false,
-    )])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_are_told_apart_and_any_file_name_survives_the_url() {
-        assert_eq!(Place::parse(":memory:"), Place::Memory);
-        let secret = Place::parse("postgres://me:secret@host/db");
-        assert!(matches!(secret, Place::Postgres(_)));
-        assert_eq!(secret.to_string(), "Postgres");
-        assert_eq!(
-            Place::parse("/a b/c?d#é.db").url().unwrap(),
-            "sqlite:///a%20b/c%3Fd%23%C3%A9.db?mode=rwc"
-        );
     }
 }

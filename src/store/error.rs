@@ -26,6 +26,12 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The token's file cannot be used.
+    #[error("the token cannot be read: {0}")]
+    Token(String),
+    /// The files of TLS cannot be used.
+    #[error("TLS cannot be used: {0}")]
+    Tls(String),
     /// The address is in use or not available.
     #[error("cannot listen at {address}")]
     Listen {
@@ -41,7 +47,10 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    pub(super) fn database(place: &impl std::fmt::Display, source: DbError) -> Self {
+    pub(super) fn database(
+        place: &impl std::fmt::Display,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
         Self::Database {
             place: place.to_string(),
             source: source.into(),
@@ -64,39 +73,147 @@ pub(super) enum DbError {
     Random,
     #[error("the work on the database was cancelled")]
     Ended(#[from] tokio::task::JoinError),
+    #[error("the database was busy for too long")]
+    Busy,
+    #[error("the database did not answer in time")]
+    TooSlow,
+    #[error("the caller has gone")]
+    GivenUp,
+    #[error("the database's file was removed or replaced")]
+    Replaced,
+}
+
+/// What an error means for those that send requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    /// The same request may succeed in a moment; the connection is as good as before.
+    Locked,
+    /// The same request may succeed in a moment, on another connection.
+    Passing,
+    /// What is to be written does not fit on the disk.
+    Full,
+    /// The disk, or the file on it, cannot be used.
+    Failing,
+    /// Nobody knows.
+    Other,
 }
 
 impl DbError {
+    fn meaning(&self) -> Meaning {
+        match self {
+            Self::Busy | Self::GivenUp => Meaning::Locked,
+            Self::TooSlow => Meaning::Passing,
+            Self::Replaced => Meaning::Failing,
+            Self::Sql(error) => meaning_of(error),
+            Self::Migrate(sqlx::migrate::MigrateError::Execute(error)) => meaning_of(error),
+            Self::Migrate(sqlx::migrate::MigrateError::ExecuteMigration(error, _)) => meaning_of(error),
+            _ => Meaning::Other,
+        }
+    }
+
     /// Whether the same request may succeed in a moment: a lock, a full pool, an unreachable server.
     pub(super) fn is_passing(&self) -> bool {
-        let Self::Sql(error) = self else { return false };
-        match error {
-            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => true,
-            sqlx::Error::Database(error) => error.code().is_some_and(|code| is_passing_code(&code)),
-            _ => false,
+        matches!(self.meaning(), Meaning::Locked | Meaning::Passing)
+    }
+
+    /// Whether the connection on which it happened is as good as before.
+    pub(super) fn spares_the_connection(&self) -> bool {
+        self.meaning() == Meaning::Locked || matches!(self, Self::Damaged(_))
+    }
+
+    /// What it says about the disk.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        match self.meaning() {
+            Meaning::Full => Some(Trouble::Full),
+            // A file that was replaced is looked at by itself.
+            Meaning::Failing if !matches!(self, Self::Replaced) => Some(Trouble::Failing),
+            _ => None,
         }
     }
 
     /// The error for the client, without the database's own message.
     pub(super) fn failure(&self) -> Failure {
-        if self.is_passing() {
-            Failure::new(ErrorCode::Overloaded, "the store is busy; try again").retry_after_seconds(1)
-        } else {
-            Failure::new(
+        match self.meaning() {
+            Meaning::Locked | Meaning::Passing => {
+                Failure::new(ErrorCode::Overloaded, "the store is busy; try again").retry_after_seconds(1)
+            }
+            Meaning::Full => Trouble::Full.failure(),
+            Meaning::Failing => Trouble::Failing.failure(),
+            Meaning::Other => Failure::new(
                 ErrorCode::InternalError,
                 "the store could not carry out the request",
-            )
+            ),
         }
     }
 }
 
-fn is_passing_code(code: &str) -> bool {
+/// Why the last write did not reach the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// There is no space left.
+    Full,
+    /// It cannot be written, or not read.
+    Failing,
+}
+
+impl Trouble {
+    /// The error for a client that wanted to write, or wants to know.
+    pub(super) fn failure(self) -> Failure {
+        let failure = match self {
+            Self::Full => Failure::new(
+                ErrorCode::StorageFull,
+                "the store's disk is full: documents can be read and not written",
+            ),
+            Self::Failing => Failure::new(
+                ErrorCode::StorageUnavailable,
+                "the store's disk or its file cannot be written",
+            ),
+        };
+        failure.retry_after_seconds(10)
+    }
+}
+
+fn meaning_of(error: &sqlx::Error) -> Meaning {
+    match error {
+        sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_) => Meaning::Passing,
+        sqlx::Error::Database(error) => error.code().map_or(Meaning::Other, |code| meaning_of_code(&code)),
+        _ => Meaning::Other,
+    }
+}
+
+fn meaning_of_code(code: &str) -> Meaning {
     match code.parse::<u32>() {
-        // SQLite's codes are short numbers: BUSY and LOCKED, with the reason in the upper bits.
-        Ok(number) if code.len() < 5 => matches!(number & 0xff, 5 | 6),
-        // Postgres' have five characters: serialization failure, deadlock, lock not available, too many
-        // connections, shutting down, starting up.
-        _ => matches!(code, "40001" | "40P01" | "55P03" | "53300" | "57P01" | "57P03"),
+        // SQLite's codes are short numbers, with details in the upper bits.
+        Ok(number) if code.len() < 5 => match number & 0xff {
+            // BUSY, LOCKED.
+            5 | 6 => Meaning::Locked,
+            // NOMEM, INTERRUPT.
+            7 | 9 => Meaning::Passing,
+            // FULL.
+            13 => Meaning::Full,
+            // PERM, READONLY, IOERR, CANTOPEN.
+            3 | 8 | 10 | 14 => Meaning::Failing,
+            _ => Meaning::Other,
+        },
+        // Postgres' have five characters.
+        _ => match code {
+            // Serialization failure, deadlock, lock not available, cancelled or timed out.
+            "40001" | "40P01" | "55P03" | "57014" => Meaning::Locked,
+            // Disk full.
+            "53100" => Meaning::Full,
+            // An error of the disk.
+            "58030" => Meaning::Failing,
+            // Read only, as the former primary is after a failover; idle for too long within a transaction; too many
+            // connections; shutting down; starting up.
+            "25006" | "25P03" | "53200" | "53300" | "57P01" | "57P02" | "57P03" | "57P05" => Meaning::Passing,
+            // Exceptions of the connection.
+            _ if code.starts_with("08") => Meaning::Passing,
+            _ => Meaning::Other,
+        },
     }
 }
 
@@ -128,7 +245,9 @@ impl CallError {
             Self::Refused(failure) => failure,
             Self::Db(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
-                if error.is_passing() {
+                if matches!(error, DbError::GivenUp) {
+                    tracing::debug!("A request was given up before its turn came.");
+                } else if error.is_passing() {
                     tracing::warn!(%error, cause, "The policy store was too busy to answer.");
                 } else {
                     tracing::error!(%error, cause, "The policy store could not answer.");
@@ -159,12 +278,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn locks_pass_and_the_rest_does_not() {
-        for code in ["5", "6", "261", "517", "40001", "40P01", "55P03"] {
-            assert!(is_passing_code(code), "{code}");
-        }
-        for code in ["1", "11", "2067", "23505", "42P01", "00005", ""] {
-            assert!(!is_passing_code(code), "{code}");
+    fn errors_of_the_databases_are_told_apart() {
+        for (meaning, codes) in [
+            (
+                Meaning::Locked,
+                &["5", "6", "261", "517", "40001", "40P01", "55P03", "57014"][..],
+            ),
+            (Meaning::Passing, &["25006", "25P03", "53300", "57P01", "08006"]),
+            (Meaning::Full, &["13", "53100"]),
+            (Meaning::Failing, &["8", "10", "778", "14", "1032", "58030"]),
+            (
+                Meaning::Other,
+                &["1", "11", "2067", "23505", "42P01", "00005", ""],
+            ),
+        ] {
+            for code in codes {
+                assert_eq!(meaning_of_code(code), meaning, "{code}");
+            }
         }
     }
 }

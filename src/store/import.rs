@@ -3,15 +3,16 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
 
-use super::{db::Db, error::DbError, key::Key, write::Write};
+use super::{check::check, db::Db, error::CallError, key::Key, write::Write};
 use crate::policy::{PolicyDocument, PolicyId, Problem, TenantId};
 
 /// Policies per transaction: one sync of the disk for each would take minutes for a large directory.
-const BATCH: usize = 200;
+const BATCH: usize = 50;
 
 /// The result of an import.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -41,11 +42,18 @@ pub(super) enum ImportError {
     #[error("cannot read the directory")]
     Read(#[from] io::Error),
     #[error("cannot write the policies")]
-    Db(#[from] DbError),
+    Write(#[from] CallError),
+    #[error("the reading was cancelled")]
+    Ended(#[from] tokio::task::JoinError),
 }
 
 /// Writes every valid policy of the directory that differs from the stored one. Nothing is removed from the store.
-pub(super) async fn import(db: &Db, directory: &Path, max_body_bytes: usize) -> Result<Import, ImportError> {
+pub(super) async fn import(
+    db: &Arc<Db>,
+    directory: &Path,
+    max_body_bytes: usize,
+    allow_invalid: bool,
+) -> Result<Import, ImportError> {
     let mut report = Import::default();
     let files = {
         let directory = directory.to_owned();
@@ -59,54 +67,49 @@ pub(super) async fn import(db: &Db, directory: &Path, max_body_bytes: usize) -> 
         let read = on_a_thread(move || {
             Ok(batch
                 .into_iter()
-                .map(|file| load(file, max_body_bytes))
+                .map(|file| load(file, max_body_bytes, allow_invalid))
                 .collect::<Vec<_>>())
         });
-        let mut write = None;
+        let mut good = Vec::new();
         for loaded in read.await? {
             match loaded {
-                Ok((key, document)) => {
-                    let write = match &mut write {
-                        Some(write) => write,
-                        none => none.insert(Write::begin(db).await?),
-                    };
-                    put(write, &key, &document, &mut report).await?;
-                }
+                Ok(loaded) => good.push(loaded),
                 Err(bad) => report.bad.push(bad),
             }
         }
-        if let Some(write) = write {
-            write.commit().await?;
+        if good.is_empty() {
+            continue;
         }
+        let written = db.write(move |write| Box::pin(put_all(write, good))).await?;
+        report.created += written.created;
+        report.replaced += written.replaced;
+        report.unchanged += written.unchanged;
     }
     report.bad.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(report)
 }
 
-async fn put(
-    write: &mut Write<'_>,
-    key: &Key,
-    document: &PolicyDocument,
-    report: &mut Import,
-) -> Result<(), DbError> {
-    let before = write.version(key).await?;
-    let is_same = before
-        .as_ref()
-        .is_some_and(|before| before.etag == *document.etag());
-    write.put(key, document, before.as_ref()).await?;
-    match before {
-        None => report.created += 1,
-        Some(_) if is_same => report.unchanged += 1,
-        Some(_) => report.replaced += 1,
+async fn put_all(write: &mut Write, documents: Vec<(Key, PolicyDocument)>) -> Result<Import, CallError> {
+    let mut report = Import::default();
+    for (key, document) in documents {
+        let before = write.version(&key).await?;
+        let is_same = before
+            .as_ref()
+            .is_some_and(|before| before.etag == *document.etag());
+        write.put(&key, &document, before.as_ref()).await?;
+        match before {
+            None => report.created += 1,
+            Some(_) if is_same => report.unchanged += 1,
+            Some(_) => report.replaced += 1,
+        }
     }
-    Ok(())
+    Ok(report)
 }
 
 async fn on_a_thread<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, ImportError> {
-    let done = tokio::task::spawn_blocking(work).await.map_err(DbError::from)?;
-    Ok(done?)
+    Ok(tokio::task::spawn_blocking(work).await??)
 }
 
 /// A file whose path names a policy.
@@ -195,7 +198,7 @@ fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn load(file: Found, max_body_bytes: usize) -> Result<(Key, PolicyDocument), BadFile> {
+fn load(file: Found, max_body_bytes: usize, allow_invalid: bool) -> Result<(Key, PolicyDocument), BadFile> {
     let Found { path, key } = file;
     let is_large = |size: u64| size > max_body_bytes as u64;
     let bytes = match fs::metadata(&path) {
@@ -216,7 +219,7 @@ fn load(file: Found, max_body_bytes: usize) -> Result<(Key, PolicyDocument), Bad
             return Err(bad(path, message, "check its permissions"));
         }
     };
-    match PolicyDocument::parse(bytes) {
+    match check(&key, bytes, allow_invalid) {
         Ok(document) => Ok((key, document)),
         Err(problems) => Err(BadFile { path, problems }),
     }

@@ -9,12 +9,15 @@ use super::{
     conditions::Conditions,
     error::{CallError, DbError, not_found},
     key::ModuleDigest,
-    receive::{check_length, receive},
+    receive::{check_length, make_room, receive},
     records::stamped,
+    rows,
     service::Service,
+    unnamed,
 };
 use crate::{
     failure::{ErrorCode, Failure},
+    intake::Room,
     policy::ETag,
     respond::{self, Response},
 };
@@ -29,9 +32,14 @@ impl Service {
         digest: &ModuleDigest,
         method: &Method,
         headers: &HeaderMap,
+        mut room: Room,
     ) -> Result<Response, CallError> {
         let absent = || not_found("there is no such module");
-        let size = self.db.module_size(digest).await?.ok_or_else(absent)?;
+        let wanted = digest.clone();
+        let read = self.db.ask(move |connection| {
+            Box::pin(async move { Ok(rows::module_size(connection, &wanted).await?) })
+        });
+        let size = read.await?.ok_or_else(absent)?;
         let etag = tag(digest);
         let is_known = etag
             .as_ref()
@@ -45,8 +53,13 @@ impl Service {
                 .insert(header::CONTENT_LENGTH, HeaderValue::from(size));
             response
         } else {
-            let bytes = self.db.module(digest).await?.ok_or_else(absent)?;
-            respond::with_body(StatusCode::OK, WASM, bytes)
+            make_room(&mut room, usize::try_from(size).unwrap_or(usize::MAX))?;
+            let wanted = digest.clone();
+            let read = self
+                .db
+                .ask(move |connection| Box::pin(async move { Ok(rows::module(connection, &wanted).await?) }));
+            let bytes = read.await?.ok_or_else(absent)?;
+            respond::with_body(StatusCode::OK, WASM, bytes).map(|body| body.holding(room))
         };
         response.headers_mut().insert(header::CACHE_CONTROL, FOR_EVER);
         Ok(stamped(response, etag.as_ref(), None))
@@ -58,9 +71,10 @@ impl Service {
         digest: ModuleDigest,
         headers: &HeaderMap,
         body: Incoming,
+        mut room: Room,
     ) -> Result<Response, CallError> {
         check_length(headers, true)?;
-        let bytes = receive(headers, body, self.max_module_bytes).await?;
+        let bytes = receive(headers, body, self.max_module_bytes, self.body_timeout, &mut room).await?;
         let hashed = bytes.clone();
         // Hashing tens of megabytes takes too long for a thread that serves other requests.
         let found = tokio::task::spawn_blocking(move || hex::encode(Sha256::digest(&hashed)))
@@ -74,9 +88,14 @@ impl Service {
         }
         let etag = tag(&digest);
         let answer = serde_json::json!({"ok": true, "sha256": found});
-        let db = self.db.clone();
         let is_new = self
-            .to_the_end(async move { Ok(db.put_module(&digest, &bytes).await?) })
+            .db
+            .upload(move |connection| {
+                Box::pin(async move {
+                    let _until_it_is_written = room;
+                    Ok(unnamed::put(connection, &digest, bytes).await?)
+                })
+            })
             .await?;
         let status = if is_new {
             StatusCode::CREATED
@@ -84,6 +103,27 @@ impl Service {
             StatusCode::OK
         };
         Ok(stamped(respond::json(status, &answer), etag.as_ref(), None))
+    }
+}
+
+impl Service {
+    /// `DELETE` of a module that no record names.
+    pub(super) async fn delete_module(&self, digest: ModuleDigest) -> Result<Response, CallError> {
+        self.db
+            .write(move |write| {
+                Box::pin(async move {
+                    if unnamed::names(write.aside()).await?.contains(digest.as_str()) {
+                        let message = "an extension's record names this module: remove or change that first";
+                        return Err(Failure::new(ErrorCode::Conflict, message).into());
+                    }
+                    if !unnamed::delete(write.aside(), digest.as_str()).await? {
+                        return Err(not_found("there is no such module"));
+                    }
+                    Ok(())
+                })
+            })
+            .await?;
+        Ok(respond::empty(StatusCode::NO_CONTENT))
     }
 }
 

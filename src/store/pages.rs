@@ -3,9 +3,9 @@
 use sqlx::{AnyConnection, Row, any::AnyRow};
 
 use super::{
-    db::{Stored, stored_of},
     error::DbError,
     key::{ExtensionId, Key},
+    rows::{Stored, stored_of},
 };
 use crate::policy::{PolicyId, TenantId};
 

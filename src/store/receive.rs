@@ -6,16 +6,17 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::error::{CallError, invalid};
 use crate::{
     failure::{ErrorCode, Failure},
+    intake::Room,
     listener::{discard, drain},
 };
 
-/// The longest pause in the middle of a body.
-const PAUSE: Duration = Duration::from_secs(30);
+/// How fast a body must come at least, once its time is over: 256 KiB a second.
+const BYTES_PER_MS: usize = 256;
 
 /// Refuses a body that does not say where it ends.
 pub(super) fn check_length(headers: &HeaderMap, must_be_told: bool) -> Result<(), CallError> {
@@ -37,12 +38,23 @@ pub(super) fn check_length(headers: &HeaderMap, must_be_told: bool) -> Result<()
     .into())
 }
 
-/// Receives a body of at most `limit` bytes.
+/// Receives a body of at most `limit` bytes into memory of which there must be enough.
 pub(super) async fn receive(
     headers: &HeaderMap,
     mut body: Incoming,
     limit: usize,
+    timeout: Duration,
+    room: &mut Room,
 ) -> Result<Bytes, CallError> {
+    if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
+        && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
+    {
+        discard(headers, body).await;
+        let message = "the store takes bodies without Content-Encoding";
+        return Err(Failure::new(ErrorCode::UnsupportedMediaType, message)
+            .closing()
+            .into());
+    }
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -50,17 +62,24 @@ pub(super) async fn receive(
         discard(headers, body).await;
         return Err(too_large(limit));
     }
+    let begun = Instant::now();
     let mut received = Vec::new();
     loop {
-        let frame = match timeout(PAUSE, body.frame()).await {
+        // More for what has come already, so that a large body over a slow line arrives and one that trickles does not.
+        let allowance = Duration::from_millis((received.len() / BYTES_PER_MS) as u64);
+        let frame = match timeout_at(begun + timeout + allowance, body.frame()).await {
             Ok(None) => return Ok(received.into()),
             Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(_))) | Err(_) => {
+            Ok(Some(Err(_))) => {
                 return Err(
                     Failure::new(ErrorCode::InvalidRequest, "the body did not arrive in full")
                         .closing()
                         .into(),
                 );
+            }
+            Err(_elapsed) => {
+                let message = "the body did not arrive in time";
+                return Err(Failure::new(ErrorCode::RequestTimeout, message).closing().into());
             }
         };
         if let Some(data) = frame.data_ref() {
@@ -68,9 +87,22 @@ pub(super) async fn receive(
                 drain(body).await;
                 return Err(too_large(limit));
             }
+            if let Err(full) = make_room(room, received.len() + data.len()) {
+                drop(received);
+                drain(body).await;
+                return Err(full.closing().into());
+            }
             received.extend_from_slice(data);
         }
     }
+}
+
+/// Makes room for so many bytes in all.
+pub(super) fn make_room(room: &mut Room, bytes: usize) -> Result<(), Failure> {
+    room.grow(bytes).map_err(|_full| {
+        let message = "the store has too many bytes of bodies in memory already (--max-buffered-bytes)";
+        Failure::new(ErrorCode::Overloaded, message).retry_after_seconds(1)
+    })
 }
 
 fn too_large(limit: usize) -> CallError {

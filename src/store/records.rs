@@ -1,7 +1,5 @@
 //! Policies and extensions: read, write, list. Both are documents with a key, a revision and an entity tag.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::body::Incoming;
@@ -9,12 +7,13 @@ use serde::Serialize;
 
 use super::{
     chain::digest_of,
+    check::check,
     conditions::Conditions,
-    db::{self, Db},
     error::{CallError, DbError, not_found},
     key::Key,
     pages::{self, Record},
-    receive::{check_length, idempotency_key, receive},
+    receive::{check_length, idempotency_key, make_room, receive},
+    rows,
     service::Service,
     snapshot::text_of,
     write::{Keyed, Recalled, Write, Written},
@@ -22,6 +21,7 @@ use super::{
 use crate::{
     failure::{ErrorCode, Failure},
     heir::{listed, wire::REVISION_HEADER},
+    intake::Room,
     policy::{ETag, PolicyDocument, Problem, TenantId},
     respond::{self, JSON, Response},
 };
@@ -52,16 +52,27 @@ struct Order {
 
 impl Service {
     /// `GET` and `HEAD` of one record.
-    pub(super) async fn show(&self, key: &Key, headers: &HeaderMap) -> Result<Response, CallError> {
-        let stored = self.db.fetch(key).await?.ok_or_else(|| absent(key))?;
+    pub(super) async fn show(
+        &self,
+        key: &Key,
+        headers: &HeaderMap,
+        mut room: Room,
+    ) -> Result<Response, CallError> {
+        let wanted = key.clone();
+        let read = self
+            .db
+            .ask(move |connection| Box::pin(async move { Ok(rows::fetch(connection, &wanted).await?) }));
+        let stored = read.await?.ok_or_else(|| absent(key))?;
+        make_room(&mut room, stored.document.len())?;
         if !self.level.has_validators() {
-            return Ok(respond::with_body(StatusCode::OK, JSON, stored.document));
+            let response = respond::with_body(StatusCode::OK, JSON, stored.document);
+            return Ok(response.map(|body| body.holding(room)));
         }
         let is_known = Conditions::of(headers).is_not_modified(&stored.etag);
         let response = if is_known {
             respond::empty(StatusCode::NOT_MODIFIED)
         } else {
-            respond::with_body(StatusCode::OK, JSON, stored.document)
+            respond::with_body(StatusCode::OK, JSON, stored.document).map(|body| body.holding(room))
         };
         Ok(stamped(response, Some(&stored.etag), Some(stored.revision)))
     }
@@ -72,18 +83,25 @@ impl Service {
         key: Key,
         headers: &HeaderMap,
         body: Incoming,
+        mut room: Room,
     ) -> Result<Response, CallError> {
         check_length(headers, true)?;
-        let bytes = receive(headers, body, self.max_body_bytes).await?;
+        let bytes = receive(headers, body, self.max_body_bytes, self.body_timeout, &mut room).await?;
         let keyed = self.keyed(headers, "PUT", &key, &bytes)?;
-        let document = PolicyDocument::parse(bytes).map_err(|problems| unacceptable(&key, &problems))?;
-        self.write(headers, key, Edit::Put(document), keyed).await
+        let document =
+            check(&key, bytes, self.allow_invalid).map_err(|problems| unacceptable(&key, &problems))?;
+        self.write(headers, key, Edit::Put(document), keyed, room).await
     }
 
     /// `DELETE` of one record.
-    pub(super) async fn delete(&self, key: Key, headers: &HeaderMap) -> Result<Response, CallError> {
+    pub(super) async fn delete(
+        &self,
+        key: Key,
+        headers: &HeaderMap,
+        room: Room,
+    ) -> Result<Response, CallError> {
         let keyed = self.keyed(headers, "DELETE", &key, &[])?;
-        self.write(headers, key, Edit::Delete, keyed).await
+        self.write(headers, key, Edit::Delete, keyed, room).await
     }
 
     fn keyed(
@@ -102,9 +120,11 @@ impl Service {
         let ids = key.ids();
         let [tenant_id, policy_id, id] =
             [ids.tenant_id, ids.policy_id, ids.id].map(|id| id.unwrap_or_default().as_bytes());
+        let conditions = Conditions::of(headers).text();
         Ok(Some(Keyed {
             key: name,
             request: digest_of(&[method.as_bytes(), tenant_id, policy_id, id, body]),
+            conditions: conditions.map(|text| digest_of(&[text.as_bytes()])),
         }))
     }
 
@@ -114,6 +134,7 @@ impl Service {
         key: Key,
         edit: Edit,
         keyed: Option<Keyed>,
+        room: Room,
     ) -> Result<Response, CallError> {
         let has_validators = self.level.has_validators();
         let conditions = if has_validators {
@@ -127,7 +148,17 @@ impl Service {
             conditions,
             keyed,
         };
-        let written = self.to_the_end(carry_out(self.db.clone(), order)).await?;
+        let key = order.key.clone();
+        let written = self
+            .db
+            .write(move |write| {
+                Box::pin(async move {
+                    let _until_it_is_written = room;
+                    decide(write, &order).await
+                })
+            })
+            .await?;
+        let written = outcome(&key, written)?;
         let status = StatusCode::from_u16(written.status).map_err(|_bad| DbError::Damaged("a status"))?;
         let etag = written.etag.as_ref().filter(|_| has_validators);
         let revision = Some(written.revision).filter(|_| has_validators);
@@ -149,71 +180,69 @@ impl Service {
         &self,
         tenant: &TenantId,
         headers: &HeaderMap,
+        room: Room,
     ) -> Result<Response, CallError> {
-        let mut list = List::new("policies", "policy_id");
-        let mut tx = self.db.read().await?;
-        let head = db::head(&mut tx).await?;
-        let mut after = None;
-        loop {
-            let page = pages::tenant_policies_after(&mut tx, tenant, after.as_ref()).await?;
-            after = list.add_all(&page)?;
-            if after.is_none() {
-                break;
-            }
-        }
-        tx.rollback().await.map_err(DbError::from)?;
-        self.list_answer(list, head.revision, headers)
+        let tenant = tenant.clone();
+        let read = self.db.read(move |connection| {
+            Box::pin(async move {
+                let mut list = List::new("policies", "policy_id", room);
+                let head = rows::head(connection).await?;
+                let mut after = None;
+                loop {
+                    let page = pages::tenant_policies_after(connection, &tenant, after.as_ref()).await?;
+                    after = list.add_all(&page)?;
+                    if after.is_none() {
+                        return Ok((list, head.revision));
+                    }
+                }
+            })
+        });
+        let (list, revision) = read.await?;
+        self.list_answer(list, revision, headers)
     }
 
     /// `GET` of all extensions.
-    pub(super) async fn list_extensions(&self, headers: &HeaderMap) -> Result<Response, CallError> {
-        let mut list = List::new("extensions", "id");
-        let mut tx = self.db.read().await?;
-        let head = db::head(&mut tx).await?;
-        let mut after = None;
-        loop {
-            let page = pages::extensions_after(&mut tx, after.as_ref()).await?;
-            after = list.add_all(&page)?;
-            if after.is_none() {
-                break;
-            }
-        }
-        tx.rollback().await.map_err(DbError::from)?;
-        self.list_answer(list, head.revision, headers)
+    pub(super) async fn list_extensions(
+        &self,
+        headers: &HeaderMap,
+        room: Room,
+    ) -> Result<Response, CallError> {
+        let read = self.db.read(move |connection| {
+            Box::pin(async move {
+                let mut list = List::new("extensions", "id", room);
+                let head = rows::head(connection).await?;
+                let mut after = None;
+                loop {
+                    let page = pages::extensions_after(connection, after.as_ref()).await?;
+                    after = list.add_all(&page)?;
+                    if after.is_none() {
+                        return Ok((list, head.revision));
+                    }
+                }
+            })
+        });
+        let (list, revision) = read.await?;
+        self.list_answer(list, revision, headers)
     }
 
     fn list_answer(&self, list: List, revision: u64, headers: &HeaderMap) -> Result<Response, CallError> {
         let has_validators = self.level.has_validators();
-        let body = list.end(has_validators)?;
+        let (body, room) = list.end(has_validators)?;
         if !has_validators {
-            return Ok(respond::with_body(StatusCode::OK, JSON, body));
+            return Ok(respond::with_body(StatusCode::OK, JSON, body).map(|body| body.holding(room)));
         }
         let etag = ETag::of_bytes(&body);
         let response = if Conditions::of(headers).is_not_modified(&etag) {
             respond::empty(StatusCode::NOT_MODIFIED)
         } else {
-            respond::with_body(StatusCode::OK, JSON, body)
+            respond::with_body(StatusCode::OK, JSON, body).map(|body| body.holding(room))
         };
         Ok(stamped(response, Some(&etag), Some(revision)))
     }
 }
 
-/// Executes a write, wholly or not at all.
-async fn carry_out(db: Arc<Db>, order: Order) -> Result<Written, CallError> {
-    let mut write = Write::begin(&db).await?;
-    match decide(&mut write, &order).await {
-        Ok(written) => {
-            write.commit().await?;
-            Ok(written)
-        }
-        Err(error) => {
-            write.abandon().await?;
-            Err(error)
-        }
-    }
-}
-
-async fn decide(write: &mut Write<'_>, order: &Order) -> Result<Written, CallError> {
+/// Carries out an order, or finds why it is not to be.
+async fn decide(write: &mut Write, order: &Order) -> Result<Written, CallError> {
     if let Some(keyed) = &order.keyed {
         match write.recall(keyed).await? {
             Recalled::Never => {}
@@ -225,26 +254,35 @@ async fn decide(write: &mut Write<'_>, order: &Order) -> Result<Written, CallErr
         }
     }
     let current = write.version(&order.key).await?;
-    if !order
+    let is_allowed = order
         .conditions
-        .allow_write(current.as_ref().map(|version| &version.etag))
-    {
-        let message = "the current document is not the version that the request is meant for";
-        let mut failure = Failure::new(ErrorCode::PreconditionFailed, message);
-        if let Some(current) = current {
-            failure = failure.current(current.etag.to_string(), Some(current.revision));
-        }
-        return Err(failure.into());
-    }
+        .allow_write(current.as_ref().map(|version| &version.etag));
     let written = match &order.edit {
+        _ if !is_allowed => Written::refused(StatusCode::PRECONDITION_FAILED, current),
         Edit::Put(document) => write.put(&order.key, document, current.as_ref()).await?,
-        Edit::Delete if current.is_none() => return Err(absent(&order.key)),
+        Edit::Delete if current.is_none() => Written::refused(StatusCode::NOT_FOUND, None),
         Edit::Delete => write.delete(&order.key).await?,
     };
     if let Some(keyed) = &order.keyed {
         write.remember(keyed, &written).await?;
     }
     Ok(written)
+}
+
+/// What was written, or the refusal that was decided on, now or when the request came for the first time.
+fn outcome(key: &Key, written: Written) -> Result<Written, CallError> {
+    match StatusCode::from_u16(written.status) {
+        Ok(StatusCode::NOT_FOUND) => Err(absent(key)),
+        Ok(StatusCode::PRECONDITION_FAILED) => {
+            let message = "the current document is not the version that the request is meant for";
+            let mut failure = Failure::new(ErrorCode::PreconditionFailed, message);
+            if let Some(etag) = written.etag {
+                failure = failure.current(etag.to_string(), Some(written.revision));
+            }
+            Err(failure.into())
+        }
+        _ => Ok(written),
+    }
 }
 
 const REVISION: header::HeaderName = header::HeaderName::from_static(REVISION_HEADER);
@@ -288,19 +326,21 @@ struct List {
     member: &'static str,
     documents: Vec<u8>,
     etags: Vec<u8>,
+    room: Room,
 }
 
 impl List {
-    fn new(name: &str, member: &'static str) -> Self {
+    fn new(name: &str, member: &'static str, room: Room) -> Self {
         Self {
             member,
             documents: format!("{{\"{name}\":[").into(),
             etags: b"{".to_vec(),
+            room,
         }
     }
 
     /// Adds a page; the key after which the next page begins, if there may be one.
-    fn add_all(&mut self, page: &[Record]) -> Result<Option<Key>, DbError> {
+    fn add_all(&mut self, page: &[Record]) -> Result<Option<Key>, CallError> {
         for Record { key, stored } in page {
             let ids = key.ids();
             let id = ids.policy_id.or(ids.id).unwrap_or_default();
@@ -316,10 +356,11 @@ impl List {
             serde_json::to_writer(&mut self.etags, &stored.etag)
                 .map_err(|_bad| DbError::Damaged("an entity tag"))?;
         }
+        make_room(&mut self.room, self.documents.len() + self.etags.len())?;
         Ok(pages::next_after(page))
     }
 
-    fn end(self, with_etags: bool) -> Result<Bytes, DbError> {
+    fn end(self, with_etags: bool) -> Result<(Bytes, Room), CallError> {
         let mut body = self.documents;
         body.push(b']');
         if with_etags {
@@ -328,6 +369,6 @@ impl List {
             body.push(b'}');
         }
         body.push(b'}');
-        Ok(body.into())
+        Ok((body.into(), self.room))
     }
 }

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use hyper::body::Incoming;
-use secrecy::ExposeSecret;
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
+use percent_encoding::percent_decode_str;
 
 use super::{
     changes::{self, Since},
@@ -15,12 +13,14 @@ use super::{
     key::{ExtensionId, Key, ModuleDigest},
     receive::check_length,
     records::stamped,
+    rows,
     service::Service,
     snapshot,
 };
 use crate::{
     failure::{ErrorCode, Failure},
     heir::Level,
+    intake::{Client, Room},
     listener::{Handler, Peer, Reply},
     policy::TenantId,
     respond::{self, JSON, Response},
@@ -65,7 +65,8 @@ impl Call {
                     None if rest == "changes" => Self::Changes,
                     None if rest == "extensions" => Self::Extensions,
                     Some(("extensions", id)) if !id.contains('/') => {
-                        let id = ExtensionId::parse(id)
+                        // The parser has found nothing in the escapes that means anything in a path.
+                        let id = ExtensionId::parse(&percent_decode_str(id).decode_utf8_lossy())
                             .map_err(|why| invalid(format!("the extension id {why}")))?;
                         Self::Record(Key::Extension(id))
                     }
@@ -97,7 +98,7 @@ impl Call {
     fn allow(&self) -> &'static str {
         match self {
             Self::Record(_) => "GET, HEAD, PUT, DELETE",
-            Self::Module(_) => "GET, HEAD, PUT",
+            Self::Module(_) => "GET, HEAD, PUT, DELETE",
             Self::Changes => "GET",
             Self::Health | Self::Policies(_) | Self::Extensions | Self::Snapshot => "GET, HEAD",
         }
@@ -109,12 +110,13 @@ fn unknown() -> CallError {
 }
 
 impl Handler for Service {
-    fn handle(self: &Arc<Self>, request: Request<Incoming>, _peer: Peer) -> Reply {
+    fn handle(self: &Arc<Self>, request: Request<Incoming>, peer: Peer) -> Reply {
         let service = self.clone();
         // A length beside the chunks would be hidden, so nothing that follows on the connection is trusted.
         let closes = request.headers().contains_key(header::TRANSFER_ENCODING);
         Reply::Later(Box::pin(async move {
-            let answer = service.answer(request).await;
+            let room = service.buffered.room(Client::at(peer.ip()));
+            let answer = service.answer(request, room).await;
             let mut response = answer.unwrap_or_else(|error| respond::failure(error.into_failure()));
             if closes {
                 let headers = response.headers_mut();
@@ -126,7 +128,7 @@ impl Handler for Service {
 }
 
 impl Service {
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response, CallError> {
+    async fn answer(&self, request: Request<Incoming>, room: Room) -> Result<Response, CallError> {
         let (head, body) = request.into_parts();
         let headers = &head.headers;
         check_length(headers, false)?;
@@ -141,31 +143,25 @@ impl Service {
         }
         let is_read = head.method == Method::GET || head.method == Method::HEAD;
         match (call, &head.method) {
-            (Call::Changes, method) if method == Method::GET => self.changes(&head.uri).await,
+            (Call::Changes, method) if method == Method::GET => self.changes(&head.uri, room).await,
             (Call::Health, _) if is_read => self.health().await,
-            (Call::Policies(tenant), _) if is_read => self.list_policies(&tenant, headers).await,
-            (Call::Extensions, _) if is_read => self.list_extensions(headers).await,
+            (Call::Policies(tenant), _) if is_read => self.list_policies(&tenant, headers, room).await,
+            (Call::Extensions, _) if is_read => self.list_extensions(headers, room).await,
             (Call::Snapshot, _) if is_read => self.snapshot(headers).await,
-            (Call::Record(key), _) if is_read => self.show(&key, headers).await,
-            (Call::Record(key), &Method::PUT) => self.put(key, headers, body).await,
-            (Call::Record(key), &Method::DELETE) => self.delete(key, headers).await,
-            (Call::Module(digest), method) if is_read => self.show_module(&digest, method, headers).await,
-            (Call::Module(digest), &Method::PUT) => self.put_module(digest, headers, body).await,
+            (Call::Record(key), _) if is_read => self.show(&key, headers, room).await,
+            (Call::Record(key), &Method::PUT) => self.put(key, headers, body, room).await,
+            (Call::Record(key), &Method::DELETE) => self.delete(key, headers, room).await,
+            (Call::Module(digest), method) if is_read => {
+                self.show_module(&digest, method, headers, room).await
+            }
+            (Call::Module(digest), &Method::DELETE) => self.delete_module(digest).await,
+            (Call::Module(digest), &Method::PUT) => self.put_module(digest, headers, body, room).await,
             (call, _) => Err(method_not_allowed(call.allow())),
         }
     }
 
     fn authorize(&self, headers: &HeaderMap) -> Result<(), CallError> {
-        let Some(token) = &self.token else { return Ok(()) };
-        let given = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map_or("", |(_, given)| given.trim());
-        // Digests have one length, so the time taken reveals nothing about the length of the token either.
-        let is_same = Sha256::digest(given).ct_eq(&Sha256::digest(token.expose_secret()));
-        if bool::from(is_same) {
+        if self.token.admits(headers) {
             return Ok(());
         }
         Err(Failure::new(
@@ -175,15 +171,24 @@ impl Service {
         .into())
     }
 
-    /// Healthy if the database answers.
+    /// Healthy if the database answers, and took the last write.
     async fn health(&self) -> Result<Response, CallError> {
-        self.db.head().await?;
+        self.db
+            .watch(|connection| Box::pin(async { Ok(rows::head(connection).await?) }))
+            .await?;
+        self.db.storage.check_file()?;
+        if let Some(trouble) = self.db.storage.trouble() {
+            return Err(trouble.failure().into());
+        }
         Ok(respond::json(StatusCode::OK, &serde_json::json!({"ok": true})))
     }
 
     async fn snapshot(&self, headers: &HeaderMap) -> Result<Response, CallError> {
         let conditions = Conditions::of(headers);
-        let head = self.db.head().await?;
+        let read = self
+            .db
+            .ask(|connection| Box::pin(async { Ok(rows::head(connection).await?) }));
+        let head = read.await?;
         let etag = snapshot::tag(&head);
         if conditions.is_not_modified(&etag) {
             let response = respond::empty(StatusCode::NOT_MODIFIED);
@@ -191,17 +196,15 @@ impl Service {
         }
         // Completed even if this client gives up: other clients wait for the same snapshot.
         let snapshots = self.snapshots.clone();
-        let snapshot = self
-            .to_the_end(async move { Ok(snapshots.current().await?) })
-            .await?;
+        let snapshot = self.to_the_end(async move { snapshots.current().await }).await?;
         let response = respond::with_body(StatusCode::OK, NDJSON, snapshot.lines.clone());
         let etag = snapshot::tag(&snapshot.head);
         Ok(stamped(response, Some(&etag), Some(snapshot.head.revision)))
     }
 
-    async fn changes(&self, uri: &Uri) -> Result<Response, CallError> {
+    async fn changes(&self, uri: &Uri, room: Room) -> Result<Response, CallError> {
         let since = Since::parse(uri.query())?;
-        let body = changes::wait(&self.db, &since, &self.stopping).await?;
-        Ok(respond::with_body(StatusCode::OK, JSON, body))
+        let (body, room) = changes::wait(&self.db, &since, &self.stopping, room).await?;
+        Ok(respond::with_body(StatusCode::OK, JSON, body).map(|body| body.holding(room)))
     }
 }

@@ -7,13 +7,15 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
+use sqlx::AnyConnection;
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{
-    db::{self, Db, Head},
-    error::DbError,
+    db::Db,
+    error::{CallError, DbError},
     key::Key,
     pages::{self, Record},
+    rows::{self, Head},
 };
 use crate::{
     heir::wire::{Line, SNAPSHOT_FORMAT, inline},
@@ -34,15 +36,22 @@ pub(super) struct Snapshot {
 #[derive(Debug)]
 pub(super) struct Snapshots {
     db: Arc<Db>,
-    latest: Mutex<Option<Latest>>,
+    latest: Mutex<Latest>,
 }
 
-#[derive(Debug)]
-struct Latest {
-    snapshot: Arc<Snapshot>,
-    /// When the read of the database began: a request that arrived before it gets a state that is new enough.
-    begun: Instant,
-    used: Instant,
+#[derive(Debug, Default)]
+enum Latest {
+    #[default]
+    None,
+    Ready {
+        snapshot: Arc<Snapshot>,
+        /// When the read of the database began: a request that arrived before it gets a state that is new enough.
+        begun: Instant,
+        used: Instant,
+    },
+    Failed {
+        at: Instant,
+    },
 }
 
 /// The tag of the snapshot at this point of this history.
@@ -59,59 +68,89 @@ impl Snapshots {
     }
 
     /// The current snapshot, assembled now unless the last one is still current.
-    pub(super) async fn current(&self) -> Result<Arc<Snapshot>, DbError> {
+    pub(super) async fn current(&self) -> Result<Arc<Snapshot>, CallError> {
         let asked = Instant::now();
         // Locked while one is assembled: requests that arrive meanwhile wait for the next one and share it.
         let mut latest = self.latest.lock().await;
-        if let Some(latest) = latest.as_mut().filter(|latest| latest.begun >= asked) {
-            latest.used = Instant::now();
-            return Ok(latest.snapshot.clone());
+        match &mut *latest {
+            Latest::Ready {
+                snapshot,
+                begun,
+                used,
+            } if *begun >= asked => {
+                *used = Instant::now();
+                return Ok(snapshot.clone());
+            }
+            // It would be no other for those that waited while it failed, one after the other.
+            Latest::Failed { at } if *at >= asked => return Err(DbError::Busy.into()),
+            _ => {}
         }
         let begun = Instant::now();
-        let mut tx = self.db.read().await?;
-        let head = db::head(&mut tx).await?;
-        if let Some(latest) = latest.as_mut().filter(|latest| latest.snapshot.head == head) {
-            (latest.begun, latest.used) = (begun, Instant::now());
-            return Ok(latest.snapshot.clone());
-        }
-        // The old one is dropped first, so that there are never two in memory.
-        *latest = None;
-        let mut lines = Lines::begin(&head)?;
-        let mut after = None;
-        loop {
-            let page = pages::policies_after(&mut tx, after.as_ref()).await?;
-            after = lines.add_all(&page)?;
-            if after.is_none() {
-                break;
+        let old = match std::mem::replace(&mut *latest, Latest::None) {
+            Latest::Ready { snapshot, .. } => Some(snapshot),
+            _ => None,
+        };
+        let read = self
+            .db
+            .read(move |connection| Box::pin(async move { assemble(connection, old).await }));
+        match read.await {
+            Ok(snapshot) => {
+                *latest = Latest::Ready {
+                    snapshot: snapshot.clone(),
+                    begun,
+                    used: Instant::now(),
+                };
+                Ok(snapshot)
+            }
+            Err(error) => {
+                *latest = Latest::Failed { at: Instant::now() };
+                Err(error)
             }
         }
-        loop {
-            let page = pages::extensions_after(&mut tx, after.as_ref()).await?;
-            after = lines.add_all(&page)?;
-            if after.is_none() {
-                break;
-            }
-        }
-        tx.rollback().await?;
-        let lines = lines.end()?;
-        let snapshot = Arc::new(Snapshot { head, lines });
-        *latest = Some(Latest {
-            snapshot: snapshot.clone(),
-            begun,
-            used: Instant::now(),
-        });
-        Ok(snapshot)
     }
 
     /// Frees the memory of a snapshot that is no longer requested.
     pub(super) fn drop_unused(&self) {
         // Locked means that a request uses it now.
         if let Ok(mut latest) = self.latest.try_lock()
-            && latest.as_ref().is_some_and(|latest| latest.used.elapsed() > KEPT)
+            && matches!(&*latest, Latest::Ready { used, .. } if used.elapsed() > KEPT)
         {
-            *latest = None;
+            *latest = Latest::None;
         }
     }
+}
+
+/// The state that this transaction sees: the old snapshot, if nothing has changed since.
+async fn assemble(
+    connection: &mut AnyConnection,
+    old: Option<Arc<Snapshot>>,
+) -> Result<Arc<Snapshot>, CallError> {
+    let head = rows::head(connection).await?;
+    if let Some(old) = old {
+        if old.head == head {
+            return Ok(old);
+        }
+        // Dropped before another is assembled, so that there are never two in memory.
+        drop(old);
+    }
+    let mut lines = Lines::begin(&head)?;
+    let mut after = None;
+    loop {
+        let page = pages::policies_after(connection, after.as_ref()).await?;
+        after = lines.add_all(&page)?;
+        if after.is_none() {
+            break;
+        }
+    }
+    loop {
+        let page = pages::extensions_after(connection, after.as_ref()).await?;
+        after = lines.add_all(&page)?;
+        if after.is_none() {
+            break;
+        }
+    }
+    let lines = lines.end()?;
+    Ok(Arc::new(Snapshot { head, lines }))
 }
 
 /// The lines under construction.

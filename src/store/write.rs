@@ -4,16 +4,20 @@
 //! processes share the database, and revisions have neither gaps nor duplicates. A write that is abandoned leaves no
 //! trace.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-use sqlx::{Any, Row, Transaction};
-use tokio::sync::OwnedMutexGuard;
+use http::StatusCode;
+use sqlx::{AnyConnection, Row};
 
 use super::{
     chain,
-    db::{Db, Head, bigint, bind_key, head_of, number, tag},
-    error::DbError,
+    db::{Db, Session, Turn},
+    error::{CallError, DbError},
     key::Key,
+    rows::{Head, bigint, bind_key, head_of, number, tag},
 };
 use crate::policy::{ETag, PolicyDocument};
 
@@ -26,14 +30,12 @@ const REMEMBERED_KEYS: i64 = 100_000;
 const MOST_FORGOTTEN: u64 = 5000;
 
 /// A transaction that writes. Dropped without [`commit`](Self::commit), it has no effect.
-pub(super) struct Write<'db> {
-    // Declared before the turn: the transaction must be over when the next writer begins.
-    tx: Transaction<'static, Any>,
-    db: &'db Db,
+pub(super) struct Write {
+    session: Session,
+    db: Arc<Db>,
     head: Head,
     begun_at: u64,
     is_changed: bool,
-    _turn: OwnedMutexGuard<()>,
 }
 
 /// The version of a record.
@@ -43,13 +45,26 @@ pub(super) struct Version {
     pub(super) etag: ETag,
 }
 
-/// The result of a write, as it is answered and, with an idempotency key, remembered.
+/// The result of a write, or its refusal: as it is answered and, with an idempotency key, remembered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Written {
     pub(super) status: u16,
+    /// Of the write, or of the version that it was refused for; 0 without any.
     pub(super) revision: u64,
-    /// `None` for a deletion.
+    /// Of the document that there is now; `None` without any.
     pub(super) etag: Option<ETag>,
+}
+
+impl Written {
+    /// Nothing was written, because of the version that there is.
+    pub(super) fn refused(status: StatusCode, current: Option<Version>) -> Self {
+        let (revision, etag) = current.map_or((0, None), |version| (version.revision, Some(version.etag)));
+        Self {
+            status: status.as_u16(),
+            revision,
+            etag,
+        }
+    }
 }
 
 /// A request with an idempotency key.
@@ -58,6 +73,28 @@ pub(super) struct Keyed {
     pub(super) key: String,
     /// Digest of the request, by which a key that is reused for another request is noticed.
     pub(super) request: String,
+    /// Digest of its conditions, if it had any.
+    pub(super) conditions: Option<String>,
+}
+
+impl Keyed {
+    /// As it is remembered.
+    fn text(&self) -> String {
+        match &self.conditions {
+            None => self.request.clone(),
+            Some(conditions) => format!("{}:{conditions}", self.request),
+        }
+    }
+
+    /// Whether this request is the one that was remembered. One that had no conditions may have some when it is repeated:
+    /// whoever does not know whether a write was carried out does not want to overwrite what came after it.
+    fn repeats(&self, remembered: &str) -> bool {
+        let (request, conditions) = match remembered.split_once(':') {
+            None => (remembered, None),
+            Some((request, conditions)) => (request, Some(conditions)),
+        };
+        request == self.request && (conditions.is_none() || conditions == self.conditions.as_deref())
+    }
 }
 
 /// The record of an idempotency key.
@@ -69,25 +106,20 @@ pub(super) enum Recalled {
     Other,
 }
 
-impl<'db> Write<'db> {
-    /// Waits for the writers before it, and begins.
-    pub(super) async fn begin(db: &'db Db) -> Result<Self, DbError> {
-        let turn = db.writer.clone().lock_owned().await;
-        let mut tx = db.begin_write().await?;
-        let rows = sqlx::query(
-            "UPDATE head SET revision = revision WHERE id = 1
-             RETURNING revision, chain, floor_revision, floor_chain",
-        )
-        .fetch_all(&mut *tx)
-        .await?;
-        let head = head_of(rows.first().ok_or(DbError::Damaged("no head"))?)?;
+impl Write {
+    /// Begins, and takes the lock that all writers of the database take.
+    pub(super) async fn begin(db: &Arc<Db>, turn: &Turn) -> Result<Self, DbError> {
+        let mut session = db.begin(turn).await?;
+        let head = match lock(&mut session).await {
+            Ok(head) => head,
+            Err(error) => return Err(session.failed(error).await),
+        };
         Ok(Self {
-            tx,
-            db,
+            session,
+            db: db.clone(),
             begun_at: head.revision,
             is_changed: false,
             head,
-            _turn: turn,
         })
     }
 
@@ -100,7 +132,7 @@ impl<'db> Write<'db> {
             Key::Extension(_) => "SELECT revision, etag FROM extensions WHERE id = $1",
         };
         let row = bind_key(sqlx::query(sql), key)
-            .fetch_optional(&mut *self.tx)
+            .fetch_optional(self.session.connection())
             .await?;
         row.map(|row| {
             Ok(Version {
@@ -146,7 +178,7 @@ impl<'db> Write<'db> {
             .bind(bigint(revision))
             .bind(etag.as_str().to_owned())
             .bind(document.bytes().to_vec())
-            .execute(&mut *self.tx)
+            .execute(self.session.connection())
             .await?;
         Ok(Written {
             status: if before.is_some() { 200 } else { 201 },
@@ -162,7 +194,9 @@ impl<'db> Write<'db> {
             Key::Policy { .. } => "DELETE FROM policies WHERE tenant_id = $1 AND policy_id = $2",
             Key::Extension(_) => "DELETE FROM extensions WHERE id = $1",
         };
-        bind_key(sqlx::query(sql), key).execute(&mut *self.tx).await?;
+        bind_key(sqlx::query(sql), key)
+            .execute(self.session.connection())
+            .await?;
         Ok(Written {
             status: 204,
             revision,
@@ -194,7 +228,7 @@ impl<'db> Write<'db> {
         .bind(etag)
         .bind(document.map(|document| document.bytes().to_vec()))
         .bind(chain.as_str())
-        .execute(&mut *self.tx)
+        .execute(self.session.connection())
         .await?;
         self.is_changed = true;
         self.head.revision = revision;
@@ -209,12 +243,12 @@ impl<'db> Write<'db> {
         )
         .bind(keyed.key.as_str())
         .bind(now() - REMEMBERED_SECONDS)
-        .fetch_optional(&mut *self.tx)
+        .fetch_optional(self.session.connection())
         .await?;
         let Some(row) = row else {
             return Ok(Recalled::Never);
         };
-        if row.try_get::<&str, _>(0)? != keyed.request {
+        if !keyed.repeats(row.try_get(0)?) {
             return Ok(Recalled::Other);
         }
         let status = u16::try_from(number(&row, 1)?).map_err(|_bad| DbError::Damaged("a status"))?;
@@ -229,7 +263,7 @@ impl<'db> Write<'db> {
     pub(super) async fn remember(&mut self, keyed: &Keyed, written: &Written) -> Result<(), DbError> {
         self.is_changed = true;
         let newest = sqlx::query("SELECT COALESCE(MAX(seq), 0) FROM idempotency")
-            .fetch_one(&mut *self.tx)
+            .fetch_one(self.session.connection())
             .await?
             .try_get::<i64, _>(0)?;
         let now = now();
@@ -237,7 +271,7 @@ impl<'db> Write<'db> {
             .bind(now - REMEMBERED_SECONDS)
             .bind(newest - REMEMBERED_KEYS)
             .bind(keyed.key.as_str())
-            .execute(&mut *self.tx)
+            .execute(self.session.connection())
             .await?;
         sqlx::query(
             "INSERT INTO idempotency (seq, key, request, status, etag, revision, created)
@@ -245,44 +279,68 @@ impl<'db> Write<'db> {
         )
         .bind(newest + 1)
         .bind(keyed.key.as_str())
-        .bind(keyed.request.as_str())
+        .bind(keyed.text())
         .bind(i64::from(written.status))
         .bind(written.etag.as_ref().map(ETag::as_str))
         .bind(bigint(written.revision))
         .bind(now)
-        .execute(&mut *self.tx)
+        .execute(self.session.connection())
         .await?;
         Ok(())
     }
 
-    /// Commits durably, and wakes the requests that wait for changes.
-    pub(super) async fn commit(mut self) -> Result<(), DbError> {
+    /// Commits durably, and wakes the requests that wait for changes; whether there was anything to commit.
+    pub(super) async fn commit(mut self) -> Result<bool, DbError> {
         if !self.is_changed {
-            return self.abandon().await;
+            self.abandon().await;
+            return Ok(false);
         }
-        let revision = self.head.revision;
-        if revision != self.begun_at {
-            self.compact().await?;
-            sqlx::query(
-                "UPDATE head SET revision = $1, chain = $2, floor_revision = $3, floor_chain = $4 WHERE id = 1",
-            )
-            .bind(bigint(revision))
-            .bind(self.head.chain.as_str())
-            .bind(bigint(self.head.floor_revision))
-            .bind(self.head.floor_chain.as_str())
-            .execute(&mut *self.tx)
-            .await?;
+        if let Err(error) = self.write_head().await {
+            return Err(self.failed(error).await);
         }
-        self.tx.commit().await?;
-        self.db
-            .news
-            .send_if_modified(|known| std::mem::replace(known, revision) != revision);
+        self.session.commit().await?;
+        self.db.announce(self.head.revision);
+        Ok(true)
+    }
+
+    async fn write_head(&mut self) -> Result<(), DbError> {
+        if self.head.revision == self.begun_at {
+            return Ok(());
+        }
+        self.compact().await?;
+        sqlx::query(
+            "UPDATE head SET revision = $1, chain = $2, floor_revision = $3, floor_chain = $4 WHERE id = 1",
+        )
+        .bind(bigint(self.head.revision))
+        .bind(self.head.chain.clone())
+        .bind(bigint(self.head.floor_revision))
+        .bind(self.head.floor_chain.clone())
+        .execute(self.session.connection())
+        .await?;
         Ok(())
     }
 
-    /// Rolls back.
-    pub(super) async fn abandon(self) -> Result<(), DbError> {
-        Ok(self.tx.rollback().await?)
+    /// Ends without effect.
+    pub(super) async fn abandon(self) {
+        self.session.rollback().await;
+    }
+
+    /// Ends without effect, after an error.
+    pub(super) async fn failed(self, error: DbError) -> DbError {
+        self.session.failed(error).await
+    }
+
+    /// The connection, for what is not a record and has no revision. It has effect with the next [`commit`](Self::commit).
+    pub(super) fn aside(&mut self) -> &mut AnyConnection {
+        self.is_changed = true;
+        self.session.connection()
+    }
+
+    /// Writes something of no consequence.
+    pub(super) async fn try_disk(&mut self) -> Result<(), CallError> {
+        let trial = self.db.trial();
+        sqlx::raw_sql(trial).execute(self.aside()).await?;
+        Ok(())
     }
 
     /// Deletes the oldest changes, many at a time, so that most writes need not.
@@ -296,16 +354,26 @@ impl<'db> Write<'db> {
         let floor = (self.head.revision - kept).min(self.head.floor_revision + MOST_FORGOTTEN);
         self.head.floor_chain = sqlx::query("SELECT chain FROM changes WHERE revision = $1")
             .bind(bigint(floor))
-            .fetch_one(&mut *self.tx)
+            .fetch_one(self.session.connection())
             .await?
             .try_get(0)?;
         self.head.floor_revision = floor;
         sqlx::query("DELETE FROM changes WHERE revision <= $1")
             .bind(bigint(floor))
-            .execute(&mut *self.tx)
+            .execute(self.session.connection())
             .await?;
         Ok(())
     }
+}
+
+async fn lock(session: &mut Session) -> Result<Head, DbError> {
+    let rows = sqlx::query(
+        "UPDATE head SET revision = revision WHERE id = 1
+         RETURNING revision, chain, floor_revision, floor_chain",
+    )
+    .fetch_all(session.connection())
+    .await?;
+    head_of(rows.first().ok_or(DbError::Damaged("no head"))?)
 }
 
 /// Seconds since 1970, clamped to the numbers of the column.

@@ -2,6 +2,10 @@
 
 use std::{
     path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::{Duration, Instant},
 };
 
@@ -12,6 +16,7 @@ use super::{
     running::config,
     scratch::{Scratch, everywhere, on_server, postgres},
 };
+use crate::support::eventually;
 
 #[tokio::test]
 async fn a_store_connects_again_when_its_database_comes_back() {
@@ -70,6 +75,72 @@ async fn stores_that_share_a_database_take_turns_and_hear_of_each_other() {
         assert_eq!(one.position().await, two.position().await);
         one.stop().await;
         two.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_has_become_read_only_asks_writers_to_come_back() {
+    let Some(server) = postgres() else { return };
+    let scratch = Scratch::postgres(server.clone(), "template0").await;
+    let store = scratch.start().await;
+    store.put(P, "{}").await;
+    // As the former primary after a failover; of all connections from now on.
+    let set = |to| {
+        format!(
+            "ALTER DATABASE {} SET default_transaction_read_only = {to};
+             SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'",
+            scratch.name(),
+            scratch.name()
+        )
+    };
+    on_server(&server, set("on")).await;
+    for _ in 0..10 {
+        let refused = store.put(P, "{\"n\":2}").await;
+        assert_eq!(refused.error(), (503, "overloaded".into()));
+        assert!(refused.find_header("retry-after").is_some());
+        assert_eq!(store.get(P).await.body, "{}");
+    }
+    on_server(&server, set("off")).await;
+    eventually("it writes again", || async {
+        store.put(P, "{\"n\":3}").await.status == 200
+    })
+    .await;
+    store.stop().await;
+    scratch.remove().await;
+}
+
+#[tokio::test]
+async fn health_does_not_wait_behind_lists() {
+    everywhere(async |scratch| {
+        let store = scratch.start().await;
+        let document = format!("{{\"a\":\"{}\"}}", "x".repeat(2_000));
+        for n in 0..100 {
+            assert_eq!(store.put(&policy(n), document.clone()).await.status, 201);
+        }
+        let done = Arc::new(AtomicUsize::new(0));
+        let begun = Arc::new(AtomicUsize::new(0));
+        let lists: Vec<_> = (0..60)
+            .map(|_| {
+                let (client, done, begun) = (store.client.clone(), done.clone(), begun.clone());
+                tokio::spawn(async move {
+                    begun.fetch_add(1, SeqCst);
+                    let list = client.get("/api/v1/policies/acme").await;
+                    // On a busy machine the last may wait for longer than they may.
+                    assert!(list.status == 200 || list.error() == (503, "overloaded".into()));
+                    done.fetch_add(1, SeqCst);
+                })
+            })
+            .collect();
+        eventually("a list is there", || async { done.load(SeqCst) > 0 }).await;
+        assert_eq!(begun.load(SeqCst), 60);
+        assert_eq!(store.get("/health").await.status, 200);
+        let before = done.load(SeqCst);
+        assert!(before < 45, "{before} lists were answered first");
+        for list in lists {
+            list.await.unwrap();
+        }
+        store.stop().await;
     })
     .await;
 }

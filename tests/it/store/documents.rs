@@ -174,6 +174,61 @@ async fn an_idempotency_key_writes_once() {
 }
 
 #[tokio::test]
+async fn a_refusal_is_remembered_with_its_key_and_the_conditions_are_part_of_it() {
+    everywhere(async |scratch| {
+        let store = scratch.start().await;
+        let old = ("if-match", "\"old\"");
+        // 404 and 412 are answers as any: the repetition does not find what came meanwhile.
+        let gone = [("idempotency-key", "gone")];
+        let first = store.request(Method::DELETE, P, &gone, "").await;
+        assert_eq!(first.error(), (404, "not_found".into()));
+        let stale = [("idempotency-key", "stale"), old];
+        let nothing = store.request(Method::PUT, P, &stale, "{\"mine\":1}").await;
+        assert_eq!(nothing.error(), (412, "precondition_failed".into()));
+        let made = store.put(P, "{}").await;
+        let later = [("idempotency-key", "later"), old];
+        let changed = store.request(Method::PUT, P, &later, "{\"mine\":1}").await;
+        assert_eq!(changed.error(), (412, "precondition_failed".into()));
+        assert_eq!(changed.etag(), made.etag());
+        store.put(P, "{\"n\":2}").await;
+        let again = store.request(Method::DELETE, P, &gone, "").await;
+        assert_eq!((again.error(), again.body), (first.error(), first.body));
+        let again = store.request(Method::PUT, P, &stale, "{\"mine\":1}").await;
+        assert_eq!(
+            (again.error(), again.find_header("etag")),
+            (nothing.error(), None)
+        );
+        let again = store.request(Method::PUT, P, &later, "{\"mine\":1}").await;
+        assert_eq!((again.error(), again.etag()), (changed.error(), made.etag()));
+        assert_eq!(store.get(P).await.body, "{\"n\":2}");
+
+        // The same key with another condition is another request.
+        let etag = store.get(P).await.etag().to_owned();
+        let one = [("idempotency-key", "one"), ("if-match", etag.as_str())];
+        for _ in 0..2 {
+            let put = store.request(Method::PUT, P, &one, "{\"n\":3}").await;
+            assert_eq!((put.status, put.revision()), (StatusCode::OK, 3));
+        }
+        for conditions in [
+            &[("idempotency-key", "one"), old][..],
+            &[("idempotency-key", "one")],
+        ] {
+            let other = store.request(Method::PUT, P, conditions, "{\"n\":3}").await;
+            assert_eq!(other.error(), (409, "conflict".into()));
+        }
+        // Whoever does not know what became of a write may ask for it again with a condition.
+        let plain = store
+            .request(Method::PUT, P, &[("idempotency-key", "two")], "{\"n\":4}")
+            .await;
+        let careful = [("idempotency-key", "two"), ("if-match", etag.as_str())];
+        let again = store.request(Method::PUT, P, &careful, "{\"n\":4}").await;
+        assert_eq!((again.status, again.revision()), (plain.status, plain.revision()));
+        store.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_list_names_its_elements_and_sorts_them_by_bytes() {
     everywhere(async |scratch| {
         let store = scratch.start().await;

@@ -14,11 +14,7 @@ use beamline_sidecar::store::{Store, StoreConfig};
 use http::Method;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    policy,
-    running::config,
-    scratch::{Scratch, everywhere},
-};
+use super::{policy, running::config, scratch::everywhere};
 use crate::support::{Client, eventually};
 
 /// In the directory of a child process: the database that it is to serve.
@@ -37,8 +33,8 @@ async fn serve_until_killed() {
     store.run(CancellationToken::new()).await;
 }
 
-async fn serve_in_a_child(scratch: &Scratch, folder: &Path) -> (tokio::process::Child, Client) {
-    std::fs::write(folder.join(SERVE_HERE), &scratch.database).unwrap();
+pub(super) async fn serve_in_a_child(database: &str, folder: &Path) -> (tokio::process::Child, Client) {
+    std::fs::write(folder.join(SERVE_HERE), database).unwrap();
     let child = tokio::process::Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "store::killed::serve_until_killed"])
         .current_dir(folder)
@@ -63,7 +59,7 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
         let folder = scratch.folder.path();
         let mut acknowledged: BTreeMap<String, (u64, String)> = BTreeMap::new();
         for round in 0..3 {
-            let (mut child, client) = serve_in_a_child(scratch, folder).await;
+            let (mut child, client) = serve_in_a_child(&scratch.database, folder).await;
             let written = Arc::new(AtomicUsize::new(0));
             let writers: Vec<_> = (0..4)
                 .map(|writer| {

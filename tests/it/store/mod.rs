@@ -9,11 +9,26 @@
 mod database;
 mod documents;
 mod extensions;
+mod frozen;
+mod full_disk;
+mod given_up;
 mod history;
+mod invalid;
 mod killed;
+mod line;
+mod memory;
+mod modules;
+mod replaced;
 mod requests;
 mod running;
 mod scratch;
+mod secured;
+mod starts;
+
+pub(crate) use self::{
+    line::Line,
+    scratch::{Scratch, postgres},
+};
 
 const SNAPSHOT: &str = "/api/v1/snapshot";
 const P: &str = "/api/v1/policies/acme/chat";

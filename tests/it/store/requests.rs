@@ -61,6 +61,39 @@ async fn bodies_are_limited_and_must_tell_their_length() {
 }
 
 #[tokio::test]
+async fn a_compressed_body_is_named_as_such() {
+    let store = Running::start(config()).await;
+    for path in [P, "/api/v1/extensions/x"] {
+        let gzip = store
+            .request(Method::PUT, path, &[("content-encoding", "gzip")], "\x1f")
+            .await;
+        assert_eq!(gzip.error(), (415, "unsupported_media_type".into()));
+        let plain = store
+            .request(Method::PUT, path, &[("content-encoding", "identity")], "{}")
+            .await;
+        assert_eq!(plain.status, 201);
+    }
+    store.stop().await;
+}
+
+#[tokio::test]
+async fn an_id_may_be_written_with_escapes() {
+    let store = Running::start(config()).await;
+    for (escaped, plain) in [
+        ("/api/v1/policies/%61cme/%43hat", "/api/v1/policies/acme/Chat"),
+        ("/api/v1/extensions/%41bc", "/api/v1/extensions/Abc"),
+    ] {
+        assert_eq!(store.put(escaped, "{}").await.status, 201);
+        assert_eq!(store.get(plain).await.status, 200, "{plain}");
+    }
+    for bad in ["%2e%2e", "a%2fb", "a%20b", "%2541", "a%zz", "%ff"] {
+        let refused = store.put(&format!("/api/v1/extensions/{bad}"), "{}").await;
+        assert_eq!(refused.error(), (400, "invalid_request".into()), "{bad}");
+    }
+    store.stop().await;
+}
+
+#[tokio::test]
 async fn paths_and_methods_are_exact() {
     let store = Running::start(config()).await;
     for (path, status) in [

@@ -19,6 +19,8 @@ pub(super) fn config() -> StoreConfig {
     StoreConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         database: ":memory:".to_owned(),
+        // Most tests are about bytes, whatever they mean.
+        allow_invalid: true,
         ..StoreConfig::default()
     }
 }

@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use beamline_sidecar::store::StoreConfig;
-use sqlx::{AnyConnection, AssertSqlSafe, Connection};
+use sqlx::{AnyConnection, AssertSqlSafe, Connection, Row};
 use tempfile::TempDir;
 
 use super::running::{Running, config};
 
 /// A database of a test's own.
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     pub(super) database: String,
     pub(super) folder: TempDir,
     /// The URL of the server, for a database that must be dropped.
@@ -20,7 +20,7 @@ pub(super) struct Scratch {
     clippy::disallowed_methods,
     reason = "whether there is a Postgres is a matter of the machine that runs the tests"
 )]
-pub(super) fn postgres() -> Option<String> {
+pub(crate) fn postgres() -> Option<String> {
     std::env::var("BEAMLINE_TEST_POSTGRES").ok()
 }
 
@@ -32,6 +32,18 @@ pub(super) async fn on_server(server: &str, sql: String) {
         .await
         .unwrap();
     connection.close().await.unwrap();
+}
+
+/// The number that the server answers.
+pub(super) async fn ask(server: &str, sql: String) -> i64 {
+    sqlx::any::install_default_drivers();
+    let mut connection = AnyConnection::connect(server).await.unwrap();
+    let row = sqlx::query(AssertSqlSafe(sql))
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
+    row.get(0)
 }
 
 pub(super) fn fresh_name() -> String {
@@ -58,7 +70,7 @@ impl Scratch {
         }
     }
 
-    pub(super) async fn postgres(server: String, template: &str) -> Self {
+    pub(crate) async fn postgres(server: String, template: &str) -> Self {
         let name = fresh_name();
         on_server(
             &server,
@@ -89,7 +101,25 @@ impl Scratch {
         }
     }
 
-    pub(super) async fn remove(self) {
+    /// A connection that has the lock of all writers, until it is closed.
+    pub(super) async fn lock(&self) -> AnyConnection {
+        sqlx::any::install_default_drivers();
+        let (url, sql) = match self.server {
+            Some(_) => (
+                self.database.clone(),
+                "BEGIN; UPDATE head SET revision = revision",
+            ),
+            None => (
+                format!("sqlite://{}", self.database.replace(' ', "%20")),
+                "BEGIN IMMEDIATE",
+            ),
+        };
+        let mut connection = AnyConnection::connect(&url).await.unwrap();
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+        connection
+    }
+
+    pub(crate) async fn remove(self) {
         if let Some(server) = &self.server {
             let sql = format!("DROP DATABASE {} WITH (FORCE)", self.name());
             on_server(server, sql).await;

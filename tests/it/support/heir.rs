@@ -32,6 +32,8 @@ impl Heir {
             listen: Address::Tcp(address),
             database: folder.path().join("heir.db").to_str().unwrap().to_owned(),
             level,
+            // Most tests are about bytes, whatever they mean.
+            allow_invalid: true,
             ..StoreConfig::default()
         };
         config.drain = std::time::Duration::from_millis(100);

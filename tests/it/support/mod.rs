@@ -11,6 +11,7 @@
     reason = "a helper that one test stops using is not worth a warning in all others"
 )]
 
+mod authority;
 mod client;
 mod disk;
 mod faulty;
@@ -27,6 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use authority::Authority;
 pub(crate) use client::{Answer, Client, converse, raw, until_closed};
 pub(crate) use disk::SmallDisk;
 pub(crate) use faulty::{Fault, Faulty, Seen};

@@ -49,7 +49,11 @@ impl StoreProcess {
             .map(Into::into)
             .into();
         arguments.push(self.database.to_str().unwrap().into());
-        arguments.extend(["--level".into(), self.level.as_str().into()]);
+        arguments.extend([
+            "--level".into(),
+            self.level.as_str().into(),
+            "--allow-invalid".into(),
+        ]);
         if let Some(import) = import {
             arguments.extend(["--import".into(), import.to_str().unwrap().into()]);
         }

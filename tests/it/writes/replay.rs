@@ -81,6 +81,7 @@ async fn a_conflict_keeps_heirs_version_and_waits_for_an_operator() {
         let mut direct = beamline_sidecar::store::StoreConfig {
             listen: beamline_sidecar::listener::Address::Tcp(([127, 0, 0, 1], 0).into()),
             database: heir.database().to_str().unwrap().to_owned(),
+            allow_invalid: true,
             ..Default::default()
         };
         direct.drain = Duration::from_millis(100);
