@@ -34,6 +34,7 @@ test: ## Run every test that needs no outside service
 	tests/run.sh
 
 test-postgres: ## Run the store's tests against a PostgreSQL server of their own
+	tests/setup.sh
 	tests/postgres.sh
 
 test-guests: ## Build the extensions in every language, and run their own tests
@@ -48,6 +49,7 @@ test-guests: ## Build the extensions in every language, and run their own tests
 soak: ## Run the long tests, for SOAK_SECONDS (600) and SOAK_RELOADS (10000)
 	tests/setup.sh
 	BEAMLINE_SOAK_SECONDS=$(SOAK_SECONDS) BEAMLINE_RELOADS=$(SOAK_RELOADS) cargo nextest run --workspace --locked --no-capture $(SOAK_FILTER)
+	BEAMLINE_SOAK_SECONDS=$(SOAK_SECONDS) tests/postgres.sh --no-capture soak::store
 
 fuzz: ## Run each fuzzer for FUZZ_SECONDS (60)
 	tests/setup.sh fuzz

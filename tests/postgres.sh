@@ -56,4 +56,4 @@ fi
 chmod 755 "$cluster"
 
 BEAMLINE_TEST_POSTGRES="postgres://postgres@localhost/postgres?host=$cluster" \
-    cargo nextest run --test it -E 'test(/^store::/)' "$@"
+    cargo nextest run --test it -E 'test(/^(soak::)?store::/)' "$@"

@@ -3,4 +3,5 @@
 mod decisions;
 mod outages;
 mod reloads;
+mod store;
 mod truth;

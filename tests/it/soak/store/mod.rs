@@ -1,0 +1,198 @@
+//! The store's promises, whatever befalls it: what was acknowledged is there and in order, no read shows less than what was
+//! acknowledged before it, and followers hear of every change once, in order.
+//!
+//! Writers, readers, clients that give up and followers work on a few policies while stores are killed and frozen, the
+//! disk is full and connections are cut. Everything is recorded, and judged afterwards against the order that the store
+//! itself gave to the writes. `BEAMLINE_SOAK_SECONDS` makes a long run.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and says what it did"
+)]
+
+mod clients;
+mod judge;
+mod record;
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use self::record::Record;
+use crate::{
+    store::{Line, Scratch, postgres},
+    support::{Proxy, SmallDisk, StoreProcess, eventually},
+};
+
+/// A store, and the proxy behind which its clients find it wherever it is.
+struct Replica {
+    store: StoreProcess,
+    proxy: Proxy,
+}
+
+impl Replica {
+    async fn start(database: &str) -> Self {
+        let store = StoreProcess::start(Path::new(database), None).await;
+        let proxy = Proxy::start(store.address()).await;
+        Self { store, proxy }
+    }
+
+    async fn kill(&mut self) {
+        self.store.kill();
+        pause(0..200).await;
+        self.store.up().await;
+        self.proxy.lead_to(self.store.address());
+    }
+}
+
+async fn pause(ms: std::ops::Range<u64>) {
+    tokio::time::sleep(Duration::from_millis(fastrand::u64(ms))).await;
+}
+
+/// What a run has, and what can befall it.
+struct Stage {
+    replicas: Vec<Replica>,
+    disk: Option<SmallDisk>,
+    lines: Vec<Line>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Killed,
+    Frozen,
+    /// For longer than the server lets a store hold its lock.
+    FrozenForLong,
+    ClientsCut,
+    DatabaseCut,
+    DiskFull,
+}
+
+impl Stage {
+    fn faults(&self) -> Vec<Fault> {
+        let mut faults = vec![Fault::Killed, Fault::Frozen, Fault::ClientsCut];
+        if self.disk.is_some() {
+            faults.push(Fault::DiskFull);
+        }
+        if !self.lines.is_empty() {
+            faults.extend([Fault::DatabaseCut, Fault::FrozenForLong]);
+        }
+        faults
+    }
+
+    async fn befall(&mut self, fault: Fault) {
+        let index = fastrand::usize(..self.replicas.len());
+        let replica = &mut self.replicas[index];
+        match fault {
+            Fault::Killed => replica.kill().await,
+            Fault::Frozen | Fault::FrozenForLong => {
+                replica.store.pause();
+                if fault == Fault::Frozen {
+                    pause(100..1_500).await;
+                } else {
+                    pause(6_000..9_000).await;
+                }
+                replica.store.resume();
+            }
+            Fault::ClientsCut => replica.proxy.pass(),
+            Fault::DatabaseCut => self.lines[index].cut(),
+            Fault::DiskFull => {
+                let disk = self.disk.as_ref().unwrap();
+                disk.fill();
+                pause(300..1_500).await;
+                disk.free();
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_on_a_file_keeps_its_promises() {
+    let Some(disk) = SmallDisk::mount("512m") else {
+        return;
+    };
+    let database = disk.path().join("heir.db");
+    let replicas = vec![Replica::start(database.to_str().unwrap()).await];
+    run(Stage {
+        replicas,
+        disk: Some(disk),
+        lines: Vec::new(),
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_stores_on_one_server_keep_their_promises() {
+    let Some(server) = postgres() else { return };
+    let scratch = Scratch::postgres(server, "template0").await;
+    let (mut replicas, mut lines) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        let line = Line::to(&scratch).await;
+        replicas.push(Replica::start(&line.database).await);
+        lines.push(line);
+    }
+    run(Stage {
+        replicas,
+        disk: None,
+        lines,
+    })
+    .await;
+    scratch.remove().await;
+}
+
+async fn run(mut stage: Stage) {
+    let environment = beamline_sidecar::config::environment();
+    let seconds = environment
+        .get("BEAMLINE_SOAK_SECONDS")
+        .and_then(|text| text.parse::<u64>().ok());
+    let record = Arc::new(Record::default());
+    let stop = Arc::new(AtomicBool::new(false));
+    let addresses: Vec<_> = stage
+        .replicas
+        .iter()
+        .map(|replica| replica.proxy.address)
+        .collect();
+    let working = clients::begin(&addresses, &record, &stop);
+    let followers = clients::follow(&addresses, &stop);
+
+    // One of each kind in any case.
+    let mut faults = stage.faults();
+    fastrand::shuffle(&mut faults);
+    let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(0));
+    while Instant::now() < end || !faults.is_empty() {
+        pause(200..1_200).await;
+        let fault = faults
+            .pop()
+            .unwrap_or_else(|| fastrand::choice(stage.faults()).unwrap());
+        stage.befall(fault).await;
+    }
+    for address in &addresses {
+        eventually("it serves again", || clients::writes(*address, &record)).await;
+    }
+    stop.store(true, SeqCst);
+    for client in working {
+        client.await.unwrap();
+    }
+    let state = clients::state(addresses[0]).await;
+    let mut heard = Vec::new();
+    for follower in followers {
+        heard.push(follower.await.unwrap());
+    }
+    let record = Arc::into_inner(record).unwrap();
+    println!("{}", record.summary());
+    let complaints = judge::judge(&record, &state, &heard);
+    assert!(
+        complaints.is_empty(),
+        "{} complaints:\n{}",
+        complaints.len(),
+        complaints[..complaints.len().min(20)].join("\n")
+    );
+    for (what, count) in record.counts() {
+        assert!(count > 0, "no {what}");
+    }
+}
