@@ -150,7 +150,7 @@ async fn documents_that_wait_are_on_the_disk_and_not_in_memory() {
         );
         heir.back().await;
         proxy.lead_to(heir.address());
-        within(60, "the journal has drained", || async {
+        within(300, "the journal has drained", || async {
             sidecar.admin().get("/admin/writes").await.json()["queued"] == 0
         })
         .await;
