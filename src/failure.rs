@@ -150,7 +150,7 @@ impl ErrorCode {
             Self::Conflict => row("conflict", S::CONFLICT, G::InvalidArgument, Ack),
             Self::SnapshotRequired => row("snapshot_required", S::GONE, G::InvalidArgument, Ack),
             Self::RequestTimeout => row("request_timeout", S::REQUEST_TIMEOUT, G::Unavailable, Nak),
-            // Nobody is there to read it; the table wants a status.
+            // The client has gone and reads no answer; the table wants a status.
             Self::ClientClosedRequest => row(
                 "client_closed_request",
                 S::BAD_REQUEST,

@@ -19,8 +19,8 @@ pub(super) enum Stream {
     Tls(Box<TlsStream>),
 }
 
-/// A connection that is encrypted from its first byte on. The handshake is done by whoever reads or writes first, so that
-/// it takes the time of this connection and of no other.
+/// A connection that is encrypted from its first byte on. The first read or write does the handshake, so that it
+/// takes the time of this connection and of no other.
 pub(super) enum TlsStream {
     Handshake(tokio_rustls::Accept<TcpStream>),
     Open(tokio_rustls::server::TlsStream<TcpStream>),
@@ -87,7 +87,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
             Self::Unix(stream) => Pin::new(stream).poll_flush(context),
-            // Nothing is held back before the handshake is done, which whoever reads does.
+            // Nothing is held back before the handshake is done, and a read does that.
             Self::Tls(stream) => match &mut **stream {
                 TlsStream::Open(stream) => Pin::new(stream).poll_flush(context),
                 TlsStream::Handshake(_) | TlsStream::Failed => Poll::Ready(Ok(())),

@@ -94,7 +94,7 @@ enum Meaning {
     Full,
     /// The disk, or the file on it, cannot be used.
     Failing,
-    /// Nobody knows.
+    /// An error whose cause the database does not say.
     Other,
 }
 

@@ -84,8 +84,8 @@ impl Db {
         let _caller = caller_left.clone().drop_guard();
         let written = self.to_the_end(limit, async move {
             let mut write = Write::begin(&db, &turn).await?;
-            // Whoever writes from here on comes after this write. Where the caller has gone it may have sent a newer one
-            // elsewhere, which this one must not overtake.
+            // From here on other writers come after this write. A caller that has gone may have sent a newer one elsewhere,
+            // which this one must not overtake.
             if caller_left.is_cancelled() {
                 write.abandon().await;
                 return Err(DbError::GivenUp.into());

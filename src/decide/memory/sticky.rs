@@ -666,7 +666,7 @@ impl StickyTable {
     }
 
     /// Takes back what an earlier run had. A session whose time is over, or that is none, is passed over; and so is one
-    /// that is still to be set, as nobody knows how old it is.
+    /// whose time of setting lies ahead, as its age is unknown.
     pub fn restore(&self, record: &SessionRecord, now: Timestamp) {
         let now = seconds(now);
         // Whole seconds of two clocks may be one apart.
