@@ -23,6 +23,7 @@ use super::{
     handler::{Handler, Reply},
     limits::ConnectionLimits,
     metrics::ListenerMetrics,
+    rarely::Rarely,
     stop::Stop,
     stream::Stream,
 };
@@ -97,6 +98,19 @@ async fn serve_connection<H: Handler>(
     });
     let mut makes_room = std::pin::pin!(activity.told_to_close());
     let mut is_closing = false;
+    let mut rarely = Rarely::new(|context| {
+        if ticks.poll_tick(context).is_ready() {
+            return Poll::Ready(Event::Tick);
+        }
+        if makes_room.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Event::MakesRoom);
+        }
+        if !is_closing && closing.as_mut().poll(context).is_ready() {
+            is_closing = true;
+            return Poll::Ready(Event::Closes);
+        }
+        Poll::Pending
+    });
     loop {
         tokio::select! {
             biased;
@@ -106,18 +120,27 @@ async fn serve_connection<H: Handler>(
                 }
                 return;
             }
-            _ = ticks.tick() => match timeouts.check(&activity) {
-                Verdict::Keep => {}
-                Verdict::Finish => connection.as_mut().graceful_shutdown(),
-                Verdict::Drop => return,
+            event = rarely.next() => match event {
+                Event::Tick => match timeouts.check(&activity) {
+                    Verdict::Keep => {}
+                    Verdict::Finish => connection.as_mut().graceful_shutdown(),
+                    Verdict::Drop => return,
+                },
+                Event::MakesRoom => return,
+                Event::Closes => connection.as_mut().graceful_shutdown(),
             },
-            () = makes_room.as_mut() => return,
-            () = closing.as_mut(), if !is_closing => {
-                is_closing = true;
-                connection.as_mut().graceful_shutdown();
-            }
         }
     }
+}
+
+/// What happens to a connection besides its requests.
+enum Event {
+    /// The time-outs are to be checked.
+    Tick,
+    /// Another connection needs its place.
+    MakesRoom,
+    /// The listener closes.
+    Closes,
 }
 
 /// The handler as hyper wants it.

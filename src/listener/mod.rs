@@ -16,6 +16,7 @@ mod inherited;
 mod limits;
 mod metrics;
 mod open;
+mod rarely;
 mod stop;
 mod stream;
 

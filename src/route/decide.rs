@@ -26,18 +26,19 @@ const LONG: usize = 32 << 10;
 
 impl Router {
     pub(super) async fn decide(
-        self: &Arc<Self>,
-        request: Request<Incoming>,
+        self: Arc<Self>,
+        headers: HeaderMap,
+        body: Incoming,
         client: Client,
     ) -> Result<Response, Failure> {
-        let (parts, body) = request.into_parts();
         let body = self.read(body, client).await?;
         if body.bytes.len() <= LONG {
-            return self.decide_on(&parts.headers, &body.bytes).await;
+            return self.decide_on(&headers, &body.bytes).await;
         }
         let this = self.clone();
-        self.elsewhere(async move { this.decide_on(&parts.headers, &body.bytes).await })
-            .await
+        // In a box, so that the future of every other request has no room for it.
+        let deciding = Box::pin(async move { this.decide_on(&headers, &body.bytes).await });
+        self.elsewhere(deciding).await
     }
 
     async fn decide_on(&self, headers: &HeaderMap, body: &[u8]) -> Result<Response, Failure> {

@@ -2,6 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Instant};
 
+use futures_util::TryFutureExt;
 use http::{HeaderValue, Method, Request, header};
 use hyper::body::Incoming;
 
@@ -60,7 +61,10 @@ impl Router {
                 framing.must_be_told()?;
                 let client = Client::at(peer.ip());
                 Ok(match target {
-                    Target::Decide => self.answer(|this| async move { this.decide(request, client).await }),
+                    Target::Decide => {
+                        let (head, body) = request.into_parts();
+                        self.answer(|this| this.decide(head.headers, body, client))
+                    }
                     Target::Results => self.answer(|this| async move { this.results(request, client).await }),
                     _ => self.answer(|this| async move { this.dry_run(request, client).await }),
                 })
@@ -105,9 +109,10 @@ impl Router {
         F: Future<Output = Result<Response, Failure>> + Send + 'static,
     {
         let (this, answering) = (self.clone(), handle(self.clone()));
-        Reply::Later(Box::pin(async move {
-            answering.await.unwrap_or_else(|failure| this.fail(failure))
-        }))
+        // An async block would hold the future twice: as what it was given, and as what it waits for.
+        Reply::Later(Box::pin(
+            answering.unwrap_or_else(move |failure| this.fail(failure)),
+        ))
     }
 
     async fn forward(&self, request: Request<Incoming>, client: Client) -> Result<Response, Failure> {
