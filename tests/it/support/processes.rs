@@ -136,7 +136,7 @@ impl SidecarProcess {
         let timeout = if yaml.contains("timeout_ms:") {
             ""
         } else {
-            "  timeout_ms: 1000\n"
+            "  timeout_ms: 3000\n"
         };
         let text = format!(
             "{listen}admin: {{listen: '127.0.0.1:0'}}

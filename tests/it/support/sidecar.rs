@@ -38,7 +38,7 @@ impl Sidecar {
     /// Starts one for this HEIR, with more YAML. Ports are the kernel's choice unless the YAML names them.
     pub(crate) fn start(heir: &str, yaml: &str) -> Self {
         Self::try_start(&format!(
-            "{}\nheir: {{url: '{heir}', timeout_ms: 1000, health_interval_ms: 200, breaker: {{open_ms: 200}}, retry: {{initial_ms: 10}}}}\n{yaml}",
+            "{}\nheir: {{url: '{heir}', timeout_ms: 3000, health_interval_ms: 200, breaker: {{open_ms: 200}}, retry: {{initial_ms: 10}}}}\n{yaml}",
             if yaml.contains("listen:") { "shutdown: {lame_duck_ms: 50, drain_timeout_ms: 2000}" } else { QUICK },
         ))
         .unwrap_or_else(|error| panic!("{error}"))

@@ -92,7 +92,7 @@ impl Stage {
     /// next refresh no longer knows what was lost.
     pub(super) async fn until_restores_are_noticed(&self) {
         let admin = self.sidecar.admin();
-        within(30, "a refresh succeeds", || async {
+        within(300, "a refresh succeeds", || async {
             admin.post("/admin/refresh", "").await.status == StatusCode::OK
         })
         .await;
@@ -100,7 +100,7 @@ impl Stage {
             let log = self.sidecar.process.log();
             log.iter().filter(|line| line.contains(what)).count()
         };
-        within(60, "lost writes were looked for", || async {
+        within(300, "lost writes were looked for", || async {
             said("Looked for writes that HEIR lost") == said("HEIR's history went back")
         })
         .await;

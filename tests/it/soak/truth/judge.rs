@@ -18,12 +18,12 @@ type Reported = HashMap<(String, String), Vec<Option<String>>>;
 
 pub(super) async fn judge(world: &Arc<World>, stage: &Stage) {
     let admin = stage.sidecar.admin();
-    within(90, "the journal has drained", || async {
+    within(600, "the journal has drained", || async {
         admin.get("/admin/writes").await.json()["queued"] == 0
     })
     .await;
     // Everything that HEIR has now is in memory after this.
-    within(30, "a refresh succeeds", || async {
+    within(300, "a refresh succeeds", || async {
         admin.post("/admin/refresh", "").await.status == StatusCode::OK
     })
     .await;
