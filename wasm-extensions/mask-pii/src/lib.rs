@@ -9,7 +9,7 @@ use beamline_extension_sdk::{
     Call, Decision, Extension, Failure, Fields, Json, Message, Pointer, PostProcessor, PreOutput,
     PreProcessor, Problem,
 };
-use personal_data::Kind;
+use personal_data::{Finder, Kind};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -93,7 +93,10 @@ impl Config {
             not: self.ignore.clone(),
         };
         let kinds = self.kinds();
-        fields.edit(json, &mut |_, text| mask::mask(text, &kinds, self))
+        let mut finder = Finder::default();
+        fields.rewrite(json, &mut |_, text, masked| {
+            mask::mask(text, &kinds, self, &mut finder, masked)
+        })
     }
 }
 

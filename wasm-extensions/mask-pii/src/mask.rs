@@ -2,45 +2,49 @@
 
 use std::ops::Range;
 
-use personal_data::{Found, Kind, find, is_allowed};
+use personal_data::{Finder, Found, Kind, is_allowed};
 
 use crate::{Config, Style};
 
-/// The text with everything masked that was found in it; `None` where nothing was.
-pub(crate) fn mask(text: &str, kinds: &[Kind], config: &Config) -> Option<String> {
-    let mut found = find(text, kinds);
+/// Writes the text with everything masked that was found in it. Returns whether anything was found.
+pub(crate) fn mask(
+    text: &str,
+    kinds: &[Kind],
+    config: &Config,
+    finder: &mut Finder,
+    masked: &mut String,
+) -> bool {
+    let found = finder.find(text, kinds);
     found.retain(|found| !is_allowed(&text[found.at.clone()], &config.allow));
     if found.is_empty() {
-        return None;
+        return false;
     }
-    let mut masked = String::with_capacity(text.len());
+    join(found);
+    masked.reserve(text.len());
     let mut after = 0;
-    for Found { kind, at } in apart(found) {
+    for Found { kind, at } in &*found {
         masked.push_str(&text[after..at.start]);
         after = at.end;
         match config.style {
             Style::Label => masked.extend(["[", kind.name(), "]"]),
-            Style::Characters => write_masked(&mut masked, &text[at], config),
+            Style::Characters => write_masked(masked, &text[at.clone()], config),
         }
     }
     masked.push_str(&text[after..]);
-    Some(masked)
+    true
 }
 
 /// From left to right, and what overlaps as one, under the name of what starts first.
-fn apart(mut found: Vec<Found>) -> Vec<Found> {
-    found.sort_by_key(|found| (found.at.start, found.kind));
-    let mut apart: Vec<Found> = Vec::with_capacity(found.len());
-    for found in found {
-        match apart.last_mut() {
-            Some(last) if found.at.start < last.at.end => {
-                let Range { start, end } = last.at;
-                last.at = start..end.max(found.at.end);
-            }
-            _ => apart.push(found),
+fn join(found: &mut Vec<Found>) {
+    found.sort_unstable_by_key(|found| (found.at.start, found.kind));
+    found.dedup_by(|next, last| {
+        let overlaps = next.at.start < last.at.end;
+        if overlaps {
+            let Range { start, end } = last.at;
+            last.at = start..end.max(next.at.end);
         }
-    }
-    apart
+        overlaps
+    });
 }
 
 fn write_masked(masked: &mut String, found: &str, config: &Config) {

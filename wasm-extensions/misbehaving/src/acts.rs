@@ -73,6 +73,11 @@ pub(crate) fn answer(config: &Config, seen: &str) -> Option<Json> {
             let text = "x".repeat(config.bytes.saturating_sub(8));
             return Some(Json::from_text(format!(r#"{{"x":"{text}"}}"#)));
         }
+        Deed::ManyItems => {
+            // `{"x":[0]}` is nine bytes long.
+            let items = "0,".repeat(config.bytes.saturating_sub(9) / 2);
+            return Some(Json::from_text(format!(r#"{{"x":[{items}0]}}"#)));
+        }
         Deed::BadJson => return Some(Json::from_text("{no json")),
         Deed::NoObject => return Some(Json::from_text("[1]")),
         Deed::Remember => json!({"before": remember(seen)}),

@@ -15,7 +15,7 @@ pub struct Config {
     pub deed: Deed,
     /// What `check-config` does before it answers: only deeds that need no answer of their own.
     pub check: Deed,
-    /// How large an answer `huge-output` gives, and where `allocate` stops: in bytes, 0 for never.
+    /// How large an answer `huge-output` and `many-items` give, and where `allocate` stops: in bytes, 0 for never.
     pub bytes: usize,
     /// How often `spin` goes round.
     pub iterations: u64,
@@ -68,6 +68,7 @@ pub enum Deed {
     UnknownScore,
     DuplicateScore,
     // Its answer keeps the contract and is unpleasant.
+    ManyItems,
     ZeroScores,
     Favour,
     Tenant,

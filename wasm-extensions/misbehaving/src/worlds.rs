@@ -37,13 +37,14 @@ fn begin(config: &Config, answers: &[Deed]) -> Result<(), Failure> {
 }
 
 /// Deeds of every world that answers with JSON.
-const WITH_JSON: [Deed; 9] = [
+const WITH_JSON: [Deed; 10] = [
     Deed::Change,
     Deed::Echo,
     Deed::Remember,
     Deed::Random,
     Deed::Clock,
     Deed::HugeOutput,
+    Deed::ManyItems,
     Deed::BadJson,
     Deed::NoObject,
     Deed::Tenant,
@@ -111,7 +112,7 @@ impl PreProcessor for Misbehaving {
                 context: Some(echo(call, &message)?),
             },
             // The largest part of a message is its payload, so this is where too much is put.
-            Deed::HugeOutput => PreOutput {
+            Deed::HugeOutput | Deed::ManyItems => PreOutput {
                 message: answer(&call.config, "").map(|payload| Message { payload, ..message }),
                 context: None,
             },
@@ -278,6 +279,8 @@ mod tests {
     fn a_huge_output_has_the_size_asked_for() {
         assert_eq!(details(Deed::HugeOutput).text().len(), 100);
         assert!(details(Deed::HugeOutput).value().is_ok());
+        assert_eq!(details(Deed::ManyItems).text().len(), 99);
+        assert!(details(Deed::ManyItems).value().is_ok());
         assert_eq!(scores(Deed::HugeOutput)[2].0.len(), 100);
     }
 

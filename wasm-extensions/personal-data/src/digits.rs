@@ -2,55 +2,15 @@
 
 use std::ops::Range;
 
-/// Digits that stand together, with the character before them.
-#[derive(Debug, Clone, Copy)]
-struct Group {
-    start: usize,
-    end: usize,
-    /// What separates it from the group before: one character; `None` where it starts a number.
-    separator: Option<char>,
-}
-
-/// Where digits stand together.
-pub(crate) fn runs(text: &str) -> Vec<Range<usize>> {
+/// Where digits stand together: added to `runs`.
+pub(crate) fn runs(text: &str, runs: &mut Vec<Range<usize>>) {
     let bytes = text.as_bytes();
-    let mut runs = Vec::new();
     let mut at = 0;
     while let Some(before) = bytes[at..].iter().position(u8::is_ascii_digit) {
         let start = at + before;
         let length = bytes[start..].iter().take_while(|c| c.is_ascii_digit()).count();
         at = start + length;
         runs.push(start..at);
-    }
-    runs
-}
-
-/// Numbers: groups of ASCII digits with one separator between each two.
-fn numbers(
-    text: &str,
-    runs: &[Range<usize>],
-    is_separator: fn(char) -> bool,
-    mut number: impl FnMut(&[Group]),
-) {
-    let mut groups: Vec<Group> = Vec::new();
-    for run in runs {
-        let separator = groups.last().and_then(|last| {
-            let mut between = text[last.end..run.start].chars();
-            let first = between.next().filter(|c| is_separator(*c));
-            first.filter(|_| between.next().is_none())
-        });
-        if separator.is_none() && !groups.is_empty() {
-            number(&groups);
-            groups.clear();
-        }
-        groups.push(Group {
-            start: run.start,
-            end: run.end,
-            separator,
-        });
-    }
-    if !groups.is_empty() {
-        number(&groups);
     }
 }
 
@@ -62,37 +22,56 @@ fn is_card_separator(c: char) -> bool {
     )
 }
 
-/// Payment cards.
-pub(crate) fn cards(text: &str, runs: &[Range<usize>], add: &mut impl FnMut(Range<usize>)) {
-    numbers(text, runs, is_card_separator, |groups| {
-        let mut first = 0;
-        while first < groups.len() {
-            // The decimals of a number are no card.
-            let is_decimals = groups[first].separator == Some('.') && first == 1;
-            match (!is_decimals)
-                .then(|| card_from(text, &groups[first..]))
-                .flatten()
-            {
-                Some(taken) => {
-                    add(groups[first].start..groups[first + taken - 1].end);
-                    first += taken;
-                }
-                None => first += 1,
-            }
-        }
-    });
+/// The one character between two runs of digits, if there is one and it may stand in a card's number.
+fn card_separator(text: &str, before: &Range<usize>, after: &Range<usize>) -> Option<char> {
+    let mut between = text[before.end..after.start].chars();
+    let first = between.next().filter(|c| is_card_separator(*c));
+    first.filter(|_| between.next().is_none())
 }
 
-/// The most groups from the first that make a card together.
-fn card_from(text: &str, groups: &[Group]) -> Option<usize> {
-    let mut digits: Vec<u8> = Vec::with_capacity(19);
+/// Payment cards.
+pub(crate) fn cards(text: &str, runs: &[Range<usize>], add: &mut impl FnMut(Range<usize>)) {
+    // Where the number begins that a run belongs to: runs with one separator between each two.
+    let mut number = 0;
+    let mut first = 0;
+    while first < runs.len() {
+        let separator = match first {
+            0 => None,
+            _ => card_separator(text, &runs[first - 1], &runs[first]),
+        };
+        if separator.is_none() {
+            number = first;
+        }
+        // The decimals of a number are no card.
+        let is_decimals = separator == Some('.') && first == number + 1;
+        match (!is_decimals).then(|| card_from(text, &runs[first..])).flatten() {
+            Some(taken) => {
+                add(runs[first].start..runs[first + taken - 1].end);
+                first += taken;
+            }
+            None => first += 1,
+        }
+    }
+}
+
+/// The most digits of a card.
+const CARD_DIGITS: usize = 19;
+
+/// The most runs from the first that make a card together.
+fn card_from(text: &str, runs: &[Range<usize>]) -> Option<usize> {
+    let mut digits = [0; CARD_DIGITS];
+    let mut length = 0;
     let mut card = None;
-    for (index, group) in groups.iter().enumerate() {
-        if digits.len() + (group.end - group.start) > 19 {
+    for (index, run) in runs.iter().enumerate() {
+        let goes_on = index == 0 || card_separator(text, &runs[index - 1], run).is_some();
+        if !goes_on || length + run.len() > CARD_DIGITS {
             break;
         }
-        digits.extend(text[group.start..group.end].bytes().map(|c| c - b'0'));
-        if is_card(&digits) {
+        for (digit, c) in digits[length..].iter_mut().zip(text[run.clone()].bytes()) {
+            *digit = c - b'0';
+        }
+        length += run.len();
+        if is_card(&digits[..length]) {
             card = Some(index + 1);
         }
     }

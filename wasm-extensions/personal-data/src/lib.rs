@@ -83,25 +83,41 @@ pub struct Found {
 /// Finds everything of these kinds: kind by kind in the order given, and from left to right within one.
 /// What two kinds find may overlap; what one kind finds does not.
 pub fn find(text: &str, kinds: &[Kind]) -> Vec<Found> {
-    let mut found = Vec::new();
-    let digits = digits::runs(text);
-    for &kind in kinds {
-        if digits.is_empty() && kind != Kind::Email {
-            continue;
+    std::mem::take(Finder::default().find(text, kinds))
+}
+
+/// Finds in one text after the other, in the same memory: in a component nothing is freed.
+#[derive(Debug, Default)]
+pub struct Finder {
+    digits: Vec<Range<usize>>,
+    found: Vec<Found>,
+}
+
+impl Finder {
+    /// As [`find`]. What was found in the text before is forgotten.
+    pub fn find(&mut self, text: &str, kinds: &[Kind]) -> &mut Vec<Found> {
+        let Self { digits, found } = self;
+        digits.clear();
+        found.clear();
+        digits::runs(text, digits);
+        for &kind in kinds {
+            if digits.is_empty() && kind != Kind::Email {
+                continue;
+            }
+            let mut add = |at: Range<usize>| found.push(Found { kind, at });
+            match kind {
+                Kind::Card => digits::cards(text, digits, &mut add),
+                Kind::Phone => digits::phones(text, digits, &mut add),
+                Kind::NationalPhone => digits::national_phones(text, &mut add),
+                Kind::Email => email::emails(text, &mut add),
+                Kind::UsSsn => national::us_ssn(text, digits, &mut add),
+                Kind::GbNino => national::gb_nino(text, digits, &mut add),
+                Kind::EsDni => national::es_dni(text, digits, &mut add),
+                Kind::PlPesel => national::pl_pesel(text, digits, &mut add),
+            }
         }
-        let mut add = |at: Range<usize>| found.push(Found { kind, at });
-        match kind {
-            Kind::Card => digits::cards(text, &digits, &mut add),
-            Kind::Phone => digits::phones(text, &digits, &mut add),
-            Kind::NationalPhone => digits::national_phones(text, &mut add),
-            Kind::Email => email::emails(text, &mut add),
-            Kind::UsSsn => national::us_ssn(text, &digits, &mut add),
-            Kind::GbNino => national::gb_nino(text, &digits, &mut add),
-            Kind::EsDni => national::es_dni(text, &digits, &mut add),
-            Kind::PlPesel => national::pl_pesel(text, &digits, &mut add),
-        }
+        found
     }
-    found
 }
 
 /// A value as an allow-list compares it: an e-mail address in lower case, anything else by its ASCII

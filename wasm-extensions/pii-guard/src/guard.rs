@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use beamline_extension_sdk::{
     Call, Extension, Failure, Fields, Json, Message, Pointer, Problem, Rejection, Validator, Verdict,
 };
-use personal_data::{Kind, find, is_allowed};
+use personal_data::{Finder, Kind, is_allowed};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -105,9 +105,10 @@ fn examine(config: &Config, payload: &Json) -> Result<Findings, Failure> {
         only: config.fields.clone(),
         not: config.ignore.clone(),
     };
+    let mut finder = Finder::default();
     fields.visit(payload, &mut |place, text| {
-        for found in find(text, &config.kinds) {
-            if is_allowed(&text[found.at], &config.allow) {
+        for found in finder.find(text, &config.kinds) {
+            if is_allowed(&text[found.at.clone()], &config.allow) {
                 continue;
             }
             let finding = findings.0.entry(found.kind).or_default();

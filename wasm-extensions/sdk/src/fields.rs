@@ -77,9 +77,9 @@ impl Fields {
     /// # Errors
     /// `unexpected_json` where the text is not JSON, or nests deeper than 127 levels.
     pub fn visit(&self, json: &Json, visit: &mut impl FnMut(&Place<'_>, &str)) -> Result<(), Failure> {
-        walk(json, self, &mut |_, place, text| {
+        walk(json, self, &mut |_, place, text, _| {
             visit(place, text);
-            None
+            false
         })
         .map(drop)
     }
@@ -96,7 +96,22 @@ impl Fields {
         json: &Json,
         edit: &mut impl FnMut(Part, &str) -> Option<String>,
     ) -> Result<Option<Json>, Failure> {
-        walk(json, self, &mut |part, _, text| edit(part, text))
+        self.rewrite(json, &mut |part, text, new| {
+            edit(part, text).inspect(|edited| new.push_str(edited)).is_some()
+        })
+    }
+
+    /// As [`Fields::edit`], for many or long texts: `edit` writes a replacement into an empty text that is used again for the
+    /// next one, and says whether it did.
+    ///
+    /// # Errors
+    /// As those of [`Fields::edit`].
+    pub fn rewrite(
+        &self,
+        json: &Json,
+        edit: &mut impl FnMut(Part, &str, &mut String) -> bool,
+    ) -> Result<Option<Json>, Failure> {
+        walk(json, self, &mut |part, _, text, new| edit(part, text, new))
     }
 
     pub(crate) fn mean(&self, place: &Place<'_>) -> bool {

@@ -1,7 +1,7 @@
 //! Going through JSON text without building values of it: what is not replaced stays byte for byte as
 //! it was, numbers, order and blanks included.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _};
 
 use crate::{
     Failure, Json,
@@ -11,18 +11,25 @@ use crate::{
 /// How deep values may nest: as deep as [`Json::value`] reads.
 const DEPTH: usize = 127;
 
-/// Shows each part that `fields` means to `edit`, which answers with its replacement, if any. The JSON
-/// with all replacements, or nothing where there was none.
+/// Writes the replacement of a part into an empty text, and says whether it did.
+type Edit<'a> = dyn FnMut(Part, &Place<'_>, &str, &mut String) -> bool + 'a;
+
+/// Shows each part that `fields` means to `edit`. The JSON with all replacements, or nothing where
+/// there was none.
+///
+/// Whatever has to be kept meanwhile is as large as the result, and what is used for one part is used
+/// again for the next: the allocator of a component frees nothing.
 pub(crate) fn walk(
     json: &Json,
     fields: &Fields,
-    edit: &mut dyn FnMut(Part, &Place<'_>, &str) -> Option<String>,
+    edit: &mut Edit<'_>,
 ) -> Result<Option<Json>, Failure> {
     let mut walk = Walk {
         text: json.text(),
         at: 0,
         copied: 0,
         out: String::new(),
+        new: String::new(),
         fields,
         edit,
     };
@@ -44,8 +51,10 @@ struct Walk<'a> {
     /// How far it has been copied to `out`; 0 until something is replaced.
     copied: usize,
     out: String,
+    /// The replacement of the last part that was shown.
+    new: String,
     fields: &'a Fields,
-    edit: &'a mut dyn FnMut(Part, &Place<'_>, &str) -> Option<String>,
+    edit: &'a mut Edit<'a>,
 }
 
 impl<'a> Walk<'a> {
@@ -58,9 +67,8 @@ impl<'a> Walk<'a> {
             Some(b'[') => self.array(place, depth),
             Some(b'"') => {
                 let (start, text) = self.string()?;
-                if self.fields.mean(place) {
-                    let edited = (self.edit)(Part::Text, place, &text);
-                    self.replace(start, edited);
+                if self.fields.mean(place) && self.edited(Part::Text, place, &text) {
+                    self.replace(start);
                 }
                 Ok(())
             }
@@ -68,9 +76,8 @@ impl<'a> Walk<'a> {
                 let start = self.at;
                 let number = self.run(|c| matches!(c, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'));
                 let is_integer = number.bytes().all(|c| c == b'-' || c.is_ascii_digit());
-                if is_integer && self.fields.mean(place) {
-                    let edited = (self.edit)(Part::Integer, place, number);
-                    self.replace(start, edited);
+                if is_integer && self.fields.mean(place) && self.edited(Part::Integer, place, number) {
+                    self.replace(start);
                 }
                 Ok(())
             }
@@ -102,19 +109,16 @@ impl<'a> Walk<'a> {
         if self.skip(b'}') {
             return Ok(());
         }
-        let mut new_keys = Vec::new();
+        let mut new_keys = BTreeMap::new();
         loop {
             if self.peek() != Some(b'"') {
                 return Err(self.failure());
             }
             let (start, key) = self.string()?;
             let place = place.at(Step::Key(&key));
-            if self.fields.mean(&place)
-                && let Some(new) = (self.edit)(Part::Key, &place, &key)
-            {
-                let new = unlike(new, &new_keys);
-                new_keys.push(new.clone());
-                self.replace(start, Some(new));
+            if self.fields.mean(&place) && self.edited(Part::Key, &place, &key) {
+                distinguish(&mut self.new, &mut new_keys);
+                self.replace(start);
             }
             self.expect(b':')?;
             self.value(&place, depth + 1)?;
@@ -152,13 +156,20 @@ impl<'a> Walk<'a> {
         Ok((start, text))
     }
 
-    /// Puts a string in place of what stands from `start` to where the text has been read.
-    fn replace(&mut self, start: usize, new: Option<String>) {
-        if let Some(new) = new {
-            self.out.push_str(&self.text[self.copied..start]);
-            self.out.push_str(&serde_json::Value::String(new).to_string());
-            self.copied = self.at;
+    /// Shows a part. Whether `new` holds its replacement.
+    fn edited(&mut self, part: Part, place: &Place<'_>, text: &str) -> bool {
+        self.new.clear();
+        (self.edit)(part, place, text, &mut self.new)
+    }
+
+    /// Puts the replacement in place of what stands from `start` to where the text has been read.
+    fn replace(&mut self, start: usize) {
+        if self.copied == 0 {
+            self.out.reserve(self.text.len() + self.new.len());
         }
+        self.out.push_str(&self.text[self.copied..start]);
+        write_string(&mut self.out, &self.new);
+        self.copied = self.at;
     }
 
     /// The bytes from here on for which `is_in` holds: only ASCII.
@@ -197,15 +208,53 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// A key that is not among these: two keys of an object that become the same would lose a value.
-fn unlike(key: String, keys: &[String]) -> String {
-    if !keys.contains(&key) {
-        return key;
+/// Makes a key unlike those before it: two keys of an object that become the same would lose a value. With each of these is
+/// the number with which the next key of the same name is tried.
+fn distinguish(key: &mut String, keys: &mut BTreeMap<String, usize>) {
+    if let Some(next) = keys.get(key) {
+        let (mut number, length) = (*next, key.len());
+        loop {
+            key.truncate(length);
+            // Writing to a string cannot fail.
+            let _ = write!(key, "_{number}");
+            number += 1;
+            if !keys.contains_key(key) {
+                break;
+            }
+        }
+        if let Some(next) = keys.get_mut(&key[..length]) {
+            *next = number;
+        }
     }
-    (2..)
-        .map(|number| format!("{key}_{number}"))
-        .find(|numbered| !keys.contains(numbered))
-        .unwrap_or(key)
+    keys.insert(key.clone(), 2);
+}
+
+/// Writes a string as JSON has it, without a copy of it.
+fn write_string(out: &mut String, text: &str) {
+    out.push('"');
+    let mut copied = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        let escape = match byte {
+            b'"' => "\\\"",
+            b'\\' => "\\\\",
+            b'\n' => "\\n",
+            b'\r' => "\\r",
+            b'\t' => "\\t",
+            8 => "\\b",
+            12 => "\\f",
+            0..=0x1f => "",
+            _ => continue,
+        };
+        out.push_str(&text[copied..at]);
+        out.push_str(escape);
+        if escape.is_empty() {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "\\u{byte:04x}");
+        }
+        copied = at + 1;
+    }
+    out.push_str(&text[copied..]);
+    out.push('"');
 }
 
 #[cfg(test)]
@@ -213,9 +262,9 @@ mod tests {
     use super::*;
 
     fn upper(text: &str) -> Result<Option<String>, Failure> {
-        let edit = &mut |part, _: &Place<'_>, text: &str| {
-            let new = text.to_uppercase();
-            (part == Part::Text && new != text).then_some(new)
+        let edit = &mut |part, _: &Place<'_>, text: &str, new: &mut String| {
+            new.push_str(&text.to_uppercase());
+            part == Part::Text && new != text
         };
         Ok(walk(&Json::from_text(text), &Fields::default(), edit)?.map(Json::into_text))
     }
@@ -236,7 +285,10 @@ mod tests {
 
     #[test]
     fn replacements_are_escaped() {
-        let edit = &mut |_, _: &Place<'_>, _: &str| Some("\"\\\n\u{1}ß".to_owned());
+        let edit = &mut |_, _: &Place<'_>, _: &str, new: &mut String| {
+            new.push_str("\"\\\n\u{1}ß");
+            true
+        };
         let edited = walk(&Json::from_text(r#"["x"]"#), &Fields::default(), edit)
             .unwrap()
             .unwrap();
@@ -245,7 +297,10 @@ mod tests {
 
     #[test]
     fn numbers_and_keys_are_replaced_by_strings() {
-        let edit = &mut |part, _: &Place<'_>, _: &str| (part != Part::Text).then(|| "*".to_owned());
+        let edit = &mut |part, _: &Place<'_>, _: &str, new: &mut String| {
+            new.push('*');
+            part != Part::Text
+        };
         let json = Json::from_text(r#"{"a": 12, "b": {"c": 1.5, "d": "x"}, "e": [-3]}"#);
         let edited = walk(&json, &Fields::default(), edit).unwrap().unwrap();
         assert_eq!(
@@ -284,5 +339,33 @@ mod tests {
         assert!(Json::from_text(nested(DEPTH)).value().is_ok());
         assert!(upper(&nested(DEPTH + 1)).is_err());
         assert!(Json::from_text(nested(DEPTH + 1)).value().is_err());
+    }
+
+    #[test]
+    fn strings_are_written_as_serde_writes_them() {
+        let all: String = (0..0x250).filter_map(char::from_u32).collect();
+        for text in [all.as_str(), "", "\u{7f}\u{80}\u{2028}", "a\\b\"c/"] {
+            let mut written = String::new();
+            write_string(&mut written, text);
+            assert_eq!(written, serde_json::to_string(text).unwrap());
+        }
+    }
+
+    #[test]
+    fn keys_that_become_the_same_are_told_apart_in_time_that_grows_with_their_number() {
+        // Were each compared with all before it, or each number tried from the start, this would take hours.
+        let many = 100_000;
+        let mut keys: Vec<String> = (0..many).map(|number| format!("\"k{number}\":0")).collect();
+        keys.push("\"_2\":0".into());
+        let json = Json::from_text(format!("{{{}}}", keys.join(",")));
+        let edit = &mut |part, _: &Place<'_>, key: &str, new: &mut String| {
+            new.push_str(if key.starts_with('k') { "*" } else { "*_2" });
+            part == Part::Key
+        };
+        let edited = walk(&json, &Fields::default(), edit).unwrap().unwrap();
+        let edited: std::collections::BTreeMap<String, u8> = edited.read().unwrap();
+        assert_eq!(edited.len(), many + 1);
+        assert!(edited.contains_key("*") && edited.contains_key(&format!("*_{many}")));
+        assert!(edited.contains_key("*_2_2"));
     }
 }
