@@ -11,6 +11,22 @@ pub const EXPECTED_LATENCY_MS: u64 = 500;
 /// The estimated cost, in the unit of the results, under the same condition.
 pub const EXPECTED_COST: f64 = 0.01;
 
+/// What the metadata says of the decision itself, and of whose it is.
+const OWN: [&str; 12] = [
+    "tenant_id",
+    "timeout_ms",
+    "executed_extensions",
+    "fallback_rule_id",
+    "rule_index",
+    "retry_attempt",
+    "retry_attempts_used",
+    "retry_max",
+    "backoff_ms",
+    "backoff_applied",
+    "fallback_applied",
+    "original_provider",
+];
+
 /// Where a request goes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
@@ -29,13 +45,13 @@ pub struct Decision {
 impl Decision {
     /// The entries that the decision adds to the request's context for its metadata.
     pub fn extras(&self, policy: &RoutingPolicy) -> Context {
-        let mut extras = self.how_context();
+        let mut extras = self.added.clone();
+        // An extension cannot change the tenant for which it was called, nor what the decision itself says.
+        extras.retain(|key, _| !OWN.contains(&key.as_str()));
+        extras.extend(self.how_context());
         if let Some(timeout_ms) = policy.timeout_ms(self.selection.provider.as_str()) {
             extras.insert("timeout_ms".into(), timeout_ms.into());
         }
-        extras.extend(self.added.clone());
-        // An extension cannot change the tenant for which it was called.
-        extras.remove("tenant_id");
         if policy.pipeline.is_some() {
             extras.insert("executed_extensions".into(), json!(self.executed));
         }
@@ -134,5 +150,45 @@ impl Serialize for Metadata<'_> {
             map.serialize_entry(key, value)?;
         }
         map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{decide::StickyCheck, policy::read_object};
+
+    #[test]
+    fn an_extension_adds_to_the_metadata_and_changes_nothing_that_the_decision_says() {
+        let document =
+            json!({"version": "1.0", "providers": [{"name": "a", "weight": 100}], "timeout_ms": 700});
+        let with = read_object(document.as_object().unwrap()).0;
+        let document = json!({"version": "1.0", "providers": [{"name": "a", "weight": 100}]});
+        let without = read_object(document.as_object().unwrap()).0;
+        let mut added = Context::new();
+        for key in OWN {
+            added.insert(key.to_owned(), json!("made up"));
+        }
+        added.insert("note".to_owned(), json!(1));
+        let decision = Decision {
+            selection: Selection {
+                provider: with.providers[0].id.clone(),
+                how: Mechanism::LastResort,
+                sticky: StickyCheck::NotAsked,
+                excluded: Vec::new(),
+                draw: None,
+                factors: Vec::new(),
+            },
+            executed: Vec::new(),
+            added,
+            allowance: None,
+            message: Value::Null,
+        };
+        let said = |policy: &RoutingPolicy| Value::Object(decision.extras(policy));
+        assert_eq!(
+            said(&with),
+            json!({"note": 1, "timeout_ms": 700, "fallback_applied": true})
+        );
+        assert_eq!(said(&without), json!({"note": 1, "fallback_applied": true}));
     }
 }
