@@ -168,11 +168,13 @@ fn warnings(snapshot: &Snapshot) -> Vec<PolicyProblems> {
     let noted = snapshot.tenants().filter(|(_, tenant)| tenant.noted > 0);
     let noted = noted.flat_map(|(id, tenant)| {
         let policies = tenant.sorted().into_iter();
-        let policies = policies.filter(|(_, found)| found.policy.is_noted() && found.policy.errors() == 0);
-        policies.map(move |(policy_id, found)| PolicyProblems {
-            tenant_id: id.clone(),
-            policy_id: policy_id.clone(),
-            problems: found.policy.notes(),
+        policies.filter_map(move |(policy_id, found)| {
+            let problems = tenant.notes_of(policy_id.as_str(), found.policy);
+            (!problems.is_empty()).then(|| PolicyProblems {
+                tenant_id: id.clone(),
+                policy_id: policy_id.clone(),
+                problems,
+            })
         })
     });
     noted.take(MAX_LISTED).collect()

@@ -375,12 +375,11 @@ impl<'a> Draft<'a> {
         for tenant in &self.touched {
             if let Some(tenant) = self.next.tenants.get_mut(tenant) {
                 let tenant = Arc::make_mut(tenant);
-                let found = tenant.found().map(|(_, found)| found.policy);
                 let (mut size, mut bytes, mut noted) = (0, 0, 0);
-                for policy in found {
+                for (id, found) in tenant.found() {
                     size += 1;
-                    bytes += policy.document.bytes().len();
-                    noted += usize::from(policy.is_noted() && policy.errors() == 0);
+                    bytes += found.policy.document.bytes().len();
+                    noted += usize::from(tenant.is_noted(id.as_str(), found.policy));
                 }
                 (tenant.size, tenant.bytes, tenant.noted) = (size, bytes, noted);
             }

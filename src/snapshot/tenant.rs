@@ -9,7 +9,7 @@ use super::{
     metrics::TenantMetrics,
     policy::{Entry, Found, Policy},
 };
-use crate::policy::{PolicyId, errors};
+use crate::policy::{PolicyId, Problem, errors};
 
 /// One tenant's policies.
 #[derive(Debug, Clone)]
@@ -55,6 +55,29 @@ impl Tenant {
             let known = self.broken.get(id).cloned().unwrap_or_default();
             BrokenPolicy::new(policy.clone(), known)
         })
+    }
+
+    /// What a write of a policy would be warned for, and what the extensions that it names have to remark. Nothing where it is
+    /// broken.
+    pub fn notes_of(&self, id: &str, policy: &Policy) -> Vec<Problem> {
+        if self.errors_of(id, policy) > 0 {
+            return Vec::new();
+        }
+        let mut notes = policy.notes();
+        if let Some(known) = self.broken.get(id) {
+            notes.extend(known.of_extensions.iter().cloned());
+        }
+        notes
+    }
+
+    /// Whether there is such a thing.
+    pub(super) fn is_noted(&self, id: &str, policy: &Policy) -> bool {
+        let has_notes = policy.is_noted()
+            || self
+                .broken
+                .get(id)
+                .is_some_and(|known| !known.of_extensions.is_empty());
+        has_notes && self.errors_of(id, policy) == 0
     }
 
     /// All policies that are broken, by the bytes of their ids.
