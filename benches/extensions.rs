@@ -25,10 +25,7 @@ const LIMITS: CallLimits = CallLimits {
     table_elements: 20_000,
     output_bytes: 1 << 20,
 };
-const TIME: Time = Time {
-    deadline: Duration::from_secs(1),
-    fast: None,
-};
+const TIME: Time = Time::of(Duration::from_secs(1));
 const ENV: CallEnv = CallEnv { now_ms: 0, seed: 0 };
 
 static COMPONENT_CACHE: LazyLock<ComponentCache> = LazyLock::new(|| {
@@ -188,10 +185,7 @@ fn main() {
 /// What guests that want to do harm take, against a deadline of 10 ms, and the good call after each.
 fn misbehave() {
     let guest = Guest::load("misbehaving-validator", Kind::Validator, "{}").unwrap();
-    let time = Time {
-        deadline: Duration::from_millis(10),
-        fast: None,
-    };
+    let time = Time::of(Duration::from_millis(10));
     println!(
         "\n| what it does | how it ends | over after, ms: middle of 50, worst | the next good call, µs | resident memory before and after, MiB |\n|---|---|---|---|---|"
     );

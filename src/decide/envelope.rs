@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::OnceLock};
 
 use serde_json::{Map, Value, json};
 
-use super::{Context, Message};
+use super::{Context, Message, Replacement};
 use crate::policy::{TenantId, exact};
 
 /// The message that is routed.
@@ -14,7 +14,7 @@ pub struct Envelope<'a> {
     tenant: &'a TenantId,
     original: Message<'a>,
     /// The message with which a pre-processor replaced it.
-    replaced: Option<Value>,
+    replaced: Option<Replacement>,
     texts: OnceLock<Texts>,
 }
 
@@ -40,7 +40,11 @@ impl<'a> Envelope<'a> {
 
     fn text(&self, key: &str, original: Option<&'a str>) -> &str {
         match &self.replaced {
-            Some(message) => message.get(key).and_then(Value::as_str).unwrap_or_default(),
+            Some(Replacement::Json(message)) => message.get(key).and_then(Value::as_str).unwrap_or_default(),
+            Some(Replacement::Message(message)) => match key {
+                "message_id" => &message.message_id,
+                _ => &message.message_type,
+            },
             None => original.unwrap_or_default(),
         }
     }
@@ -60,6 +64,9 @@ impl<'a> Envelope<'a> {
 
     /// The payload as JSON text.
     pub fn payload(&self) -> &str {
+        if let Some(Replacement::Message(message)) = &self.replaced {
+            return &message.payload;
+        }
         match (&self.texts().payload, self.original.payload) {
             (Some(payload), _) => payload,
             (None, Some(payload)) => payload.get(),
@@ -74,16 +81,14 @@ impl<'a> Envelope<'a> {
 
     fn texts(&self) -> &Texts {
         self.texts.get_or_init(|| match &self.replaced {
-            Some(message) => {
-                let rest: Map<String, Value> = METADATA
-                    .into_iter()
-                    .filter_map(|key| Some((key.to_owned(), message.get(key)?.clone())))
-                    .collect();
-                Texts {
-                    payload: Some(message.get("payload").unwrap_or(&Value::Null).to_string().into()),
-                    metadata: Value::Object(rest).to_string().into(),
-                }
-            }
+            Some(Replacement::Json(message)) => Texts {
+                payload: Some(message.get("payload").unwrap_or(&Value::Null).to_string().into()),
+                metadata: rest(|key| message.get(key)),
+            },
+            Some(Replacement::Message(message)) => Texts {
+                payload: None,
+                metadata: rest(|key| message.metadata.get(key)),
+            },
             None => {
                 let original = &self.original;
                 let values = [
@@ -113,25 +118,41 @@ impl<'a> Envelope<'a> {
     /// The platform's message object.
     pub fn to_value(&self) -> Cow<'_, Value> {
         match &self.replaced {
-            Some(message) => Cow::Borrowed(message),
+            Some(Replacement::Json(message)) => Cow::Borrowed(message),
+            Some(Replacement::Message(message)) => Cow::Owned(message.to_json()),
             None => Cow::Owned(self.original.to_json(self.tenant)),
         }
     }
 
-    /// Applies the payload that a pre-processor returned: an object replaces the message, a text or a list its payload.
-    pub(super) fn take(&mut self, answer: Value) {
-        let message = match answer {
-            Value::Object(message) => Value::Object(message),
-            payload @ (Value::String(_) | Value::Array(_)) => {
+    /// Applies what a pre-processor returned: an object replaces the message, a text or a list its payload.
+    pub(super) fn take(&mut self, new: Replacement) {
+        let replaced = match new {
+            Replacement::Message(mut message) => {
+                if message.message_id.is_empty() {
+                    message.message_id = self.message_id().into();
+                }
+                Replacement::Message(message)
+            }
+            Replacement::Json(Value::Object(message)) => Replacement::Json(Value::Object(message)),
+            Replacement::Json(payload @ (Value::String(_) | Value::Array(_))) => {
                 let mut message = self.to_value().into_owned();
                 message["payload"] = payload;
-                message
+                Replacement::Json(message)
             }
-            _ => return,
+            Replacement::Json(_) => return,
         };
-        self.replaced = Some(message);
+        self.replaced = Some(replaced);
         self.texts = OnceLock::new();
     }
+}
+
+/// The fields of a message that are neither id, type nor payload, as JSON text.
+fn rest<'a>(of: impl Fn(&str) -> Option<&'a Value>) -> Box<str> {
+    let rest: Map<String, Value> = METADATA
+        .into_iter()
+        .filter_map(|key| Some((key.to_owned(), of(key)?.clone())))
+        .collect();
+    Value::Object(rest).to_string().into()
 }
 
 /// The context of the request, with what pre-processors added.

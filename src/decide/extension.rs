@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{DecideContext, Envelope, RequestContext, Stage, memory::State};
+use super::{DecideContext, Envelope, Replacement, RequestContext, Stage, memory::State};
 use crate::policy::{PolicyId, ProviderId, TenantId};
 
 /// Runs extensions. Implemented by [`NoExtensions`], by [`Scripted`] for authors' tests, and by the host of real ones.
@@ -83,8 +83,8 @@ pub struct ScoredProvider<'a> {
 /// What an extension answered.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Answer {
-    /// As the platform has it: what [`Envelope`] takes, or the input of the next post-processor.
-    pub payload: Option<Value>,
+    /// What a pre-processor puts in place of the message, or a post-processor hands to the next one.
+    pub payload: Option<Replacement>,
     /// Entries for the context from a pre-processor, for the decision's metadata from a post-processor.
     pub metadata: Map<String, Value>,
     /// A scorer's factors: finite, 0 or more, one for each candidate in their order.
@@ -135,7 +135,7 @@ impl Answer {
             Verdict::Accept
         };
         Ok(Self {
-            payload: answer.remove("payload"),
+            payload: answer.remove("payload").map(Replacement::Json),
             metadata: object(answer.remove("metadata")),
             factors: None,
             verdict,

@@ -21,6 +21,7 @@ pub mod memory;
 mod pipeline;
 mod redact;
 mod refusal;
+mod replacement;
 mod seed;
 mod select;
 mod stage;
@@ -49,6 +50,7 @@ pub use input::{
 };
 pub use redact::{REDACTED, is_sensitive, redact};
 pub use refusal::{RateLimited, Refusal};
+pub use replacement::{MessageText, Replacement};
 pub use seed::{Jitter, Seed};
 pub use select::{Exclusion, Mechanism, Selection, StickyCheck};
 pub use stage::Stage;

@@ -4,8 +4,8 @@ use serde_json::{Map, json};
 
 use super::{
     Answer, Call, Context, DecideContext, DecisionInput, Effects, Envelope, Executed, ExtensionError,
-    Extensions, Input, Refusal, RequestContext, Rules, ScoredProvider, Selection, Stage, Status, Verdict,
-    admit::check_deadline,
+    Extensions, Input, Refusal, Replacement, RequestContext, Rules, ScoredProvider, Selection, Stage, Status,
+    Verdict, admit::check_deadline,
 };
 use super::{
     memory::{Memory, State, Transition},
@@ -170,7 +170,7 @@ impl<'a, E: Extensions> Run<'a, E> {
                 .call(Stage::Post, id, &processor.item, Input::Decision(&payload))
                 .await;
             if let Some(answer) = self.settle(Stage::Post, id, processor.mode, answered)? {
-                if let Some(next) = answer.payload {
+                if let Some(Replacement::Json(next)) = answer.payload {
                     payload = next;
                 }
                 metadata.extend(answer.metadata);

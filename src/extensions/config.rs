@@ -15,6 +15,13 @@ pub struct ExtensionsConfig {
     /// The most memory that a record may ask for, of one call.
     #[schemars(range(min = 65_536, max = 1_073_741_824))]
     pub max_memory_bytes: u64,
+    /// The most bytes that a record may let one call hand over at once.
+    #[schemars(range(min = 65_536, max = 67_108_864))]
+    pub max_output_bytes: u64,
+    /// The memory that all calls under way may have together: of their instances, of input that waits, of answers that
+    /// requests keep. Further calls fail at once.
+    #[schemars(range(min = 16_777_216, max = 1_099_511_627_776_u64))]
+    pub max_total_memory_bytes: u64,
     /// Calls that can be under way at the same time, of all extensions together. Memory is set aside for each.
     #[schemars(range(min = 4, max = 1_000))]
     pub max_instances: u32,
@@ -39,7 +46,8 @@ pub struct ExtensionsConfig {
     pub module_hosts: Vec<String>,
     /// Keeps an extension that fails too often from being called for a while.
     pub breaker: ExtensionBreakerConfig,
-    /// Crashes in a row (traps, exhausted memory or stack) after which an extension is quarantined, breaker or not.
+    /// Crashes in a row (traps, exhausted memory or stack) after which an extension is quarantined for the tenant whose
+    /// calls they are, breaker or not.
     #[schemars(range(min = 1, max = 1_000))]
     pub quarantine_after: u32,
     /// The first quarantine; each further one is twice as long.
@@ -50,7 +58,7 @@ pub struct ExtensionsConfig {
     pub max_quarantine_ms: u64,
 }
 
-/// The breaker of every extension.
+/// The breaker of every extension, for each tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExtensionBreakerConfig {
@@ -59,9 +67,12 @@ pub struct ExtensionBreakerConfig {
     /// Failures in a row that open it.
     #[schemars(range(min = 1, max = 10_000))]
     pub failure_threshold: u32,
-    /// Share of failed calls in the window that opens it, once there were ten.
+    /// Share of failed calls in the window that opens it, once there were `error_rate_min_requests`.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub error_rate_threshold: f64,
+    /// Fewest calls in the window for which the share counts.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub error_rate_min_requests: u32,
     /// The time over which calls are counted for `error_rate_threshold`.
     #[schemars(range(min = 1, max = 3_600))]
     pub window_seconds: u32,
@@ -79,6 +90,8 @@ impl Default for ExtensionsConfig {
             enabled: true,
             timeout_ms: 100,
             max_memory_bytes: 64 << 20,
+            max_output_bytes: 4 << 20,
+            max_total_memory_bytes: 512 << 20,
             max_instances: 256,
             worker_threads: 2,
             max_queued_calls: 128,
@@ -100,6 +113,7 @@ impl Default for ExtensionBreakerConfig {
             enabled: false,
             failure_threshold: 5,
             error_rate_threshold: 0.5,
+            error_rate_min_requests: 5,
             window_seconds: 60,
             timeout_seconds: 60,
             half_open_max_requests: 3,

@@ -9,7 +9,7 @@ use std::{
 use super::{
     component_cache::{Modules, Wanted},
     config::ExtensionsConfig,
-    invoke::{Calls, Invoker},
+    invoke::{Asking, Calls, Invoker},
     manifest::{ExtensionRecords, Manifest, ManifestDirectory, Module},
     metrics::ExtensionMetrics,
     registry::{Registry, RegistryBuilder},
@@ -143,8 +143,8 @@ impl ExtensionHost {
         self.builder.is_switched_off(id)
     }
 
-    /// Calls the extensions of a snapshot for one request. Its id is empty where it has none.
-    pub fn calls<'a>(&'a self, registry: &'a Registry, request_id: &'a str) -> Calls<'a> {
-        self.invoker.calls(registry, request_id)
+    /// Calls the extensions of a snapshot for one request.
+    pub fn calls<'a>(&'a self, registry: &'a Registry, asking: Asking<'a>) -> Calls<'a> {
+        self.invoker.calls(registry, asking)
     }
 }

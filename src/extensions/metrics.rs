@@ -144,25 +144,25 @@ impl ExtensionMetrics {
             lane_moves: counters(
                 r,
                 "beamline_sidecar_extension_lane_moves_total",
-                "Extensions that were moved between the lanes.",
+                "How often the calls of an extension for a tenant were moved between the lanes.",
                 &["extension_id", "to"],
             )?,
             in_slow_lane: gauges(
                 r,
                 "beamline_sidecar_extension_in_slow_lane",
-                "1 where an extension's calls run on threads of their own.",
+                "1 where an extension's calls, for a tenant at least, run on threads of their own.",
                 extension,
             )?,
             blocked: gauges(
                 r,
                 "beamline_sidecar_extension_blocked",
-                "1 where an extension is not called: its breaker is open, or it is in quarantine.",
+                "For how many tenants an extension is not called: its breaker is open, or it is in quarantine.",
                 extension,
             )?,
             blocked_total: counters(
                 r,
                 "beamline_sidecar_extension_blocked_total",
-                "How often an extension's breaker opened or it was quarantined.",
+                "How often an extension's breaker opened for a tenant, or it was quarantined.",
                 &["extension_id", "reason"],
             )?,
             compile_seconds,
@@ -261,7 +261,8 @@ impl ExtensionMetrics {
         }
     }
 
-    /// The calls of an extension run in another lane from now on.
+    /// The calls of an extension for a tenant run in another lane from now on; whether those of any run on threads of their
+    /// own.
     pub fn moved(&self, extension: &str, to: &str, slow: bool) {
         let extension = self.extension(extension);
         self.lane_moves.with_label_values(&[extension, to]).inc();
@@ -270,12 +271,12 @@ impl ExtensionMetrics {
             .set(i64::from(slow));
     }
 
-    /// An extension is blocked for this reason; `None`: it may be called again.
-    pub fn blocked(&self, extension: &str, reason: Option<&str>) {
+    /// An extension is blocked for so many tenants; for the last of them for this reason. `None`: one may call it again.
+    pub fn blocked(&self, extension: &str, tenants: usize, reason: Option<&str>) {
         let extension = self.extension(extension);
         self.blocked
             .with_label_values(&[extension])
-            .set(i64::from(reason.is_some()));
+            .set(i64::try_from(tenants).unwrap_or(i64::MAX));
         if let Some(reason) = reason {
             self.blocked_total.with_label_values(&[extension, reason]).inc();
         }

@@ -29,9 +29,11 @@ pub use self::{
         Built, COMMAND, CompileError, Compiler, ComponentCache, NotBuilt, Wanted, compile_here,
     },
     config::{ExtensionBreakerConfig, ExtensionsConfig},
-    health::{BreakerReport, ExtensionHealth, HealthReport, LastTrap},
+    health::{
+        BlockedTenant, BreakerReport, ExtensionHealth, HealthReport, LastTrap, TargetHealth, VersionHealth,
+    },
     host::ExtensionHost,
-    invoke::Calls,
+    invoke::{Asking, Calls},
     manifest::{
         ExtensionRecords, Instance, Manifest, ManifestKind, ManifestLimits, Module, ModuleDigest,
         ModuleSource, Release,
@@ -39,9 +41,9 @@ pub use self::{
     metrics::ExtensionMetrics,
     registry::{Extension, ManifestSource, Registry, Target, merged},
     sandbox::{
-        BreakerState, CallEnv, CallError, CallLimits, CallOutput, CallRecord, CandidateRecord, Capability,
-        ConfigProblem, CrashReport, DecisionRecord, EngineError, Engines, Fast, GuestFailure, GuestOutput,
-        Interface, Kind, LogLevel, MessageRecord, NewMessage, PreOutput, Prepared, Profile, Raw, Rejection,
-        SpentStore, Time, Unusable, WireScore, WireVerdict, Work, check_answer,
+        BreakerState, Budget, CallEnv, CallError, CallLimits, CallOutput, CallRecord, CandidateRecord,
+        Capability, ConfigProblem, CrashReport, DecisionRecord, EngineError, Engines, Fast, GuestFailure,
+        GuestOutput, Interface, Kind, LogLevel, MessageRecord, NewMessage, PreOutput, Prepared, Profile, Raw,
+        Rejection, Share, SpentStore, Time, Timer, Unusable, WireScore, WireVerdict, Work, check_answer,
     },
 };

@@ -14,6 +14,7 @@ use crate::{
         Allowance, Context, DecideContext, Decision, DecisionId, DecisionInput, Effects, Explaining,
         Explanation, Outcome, Provenance, Rules, Seed, decide, detail_level,
     },
+    extensions::Asking,
     failure::Failure,
     policy::{DetailLevel, RoutingPolicy},
 };
@@ -110,7 +111,11 @@ impl Intake {
             effects: Effects::Remembered,
         };
         let policy = found.policy.routing();
-        let calls = self.extensions.calls(&found.registry, &request.request_id);
+        let asking = Asking {
+            request_id: &request.request_id,
+            trace_id: request.trace_id.as_deref(),
+        };
+        let calls = self.extensions.calls(&found.registry, asking);
         let Outcome { result, transitions } =
             decide(policy, input, &self.rules, &self.memory, &calls, at).await;
         recorder.transitions(&transitions);

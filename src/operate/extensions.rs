@@ -196,7 +196,7 @@ impl Operator {
         let snapshot = self.store.load_full();
         let extension = snapshot.registry().get(id).ok_or_else(|| unknown(id))?;
         extension.health.release();
-        self.extension_metrics.blocked(id, None);
+        self.extension_metrics.blocked(id, 0, None);
         Ok(true)
     }
 

@@ -21,7 +21,7 @@ use crate::{
         manifest::{Module, ModuleDigest, ModuleSource},
         metrics::ExtensionMetrics,
         revision::Revision,
-        sandbox::{EngineError, Engines},
+        sandbox::{Budget, EngineError, Engines},
     },
     heir::HeirClient,
 };
@@ -97,7 +97,8 @@ impl Modules {
     /// When its engines cannot be made.
     pub(in crate::extensions) fn cache(&self) -> Result<&ComponentCache, String> {
         let make = || {
-            let engines = Engines::new(self.config.max_instances, self.config.max_memory_bytes)?;
+            let budget = Budget::new(self.config.max_total_memory_bytes);
+            let engines = Engines::within(self.config.max_instances, self.config.max_memory_bytes, budget)?;
             Ok(ComponentCache::new(
                 Arc::new(engines),
                 self.compiler.clone(),

@@ -11,9 +11,6 @@ use crate::{
     extensions::config::ExtensionBreakerConfig,
 };
 
-/// Calls in the window before their rate of failures is meaningful.
-const MIN_CALLS: u32 = 10;
-
 /// The state of one breaker, and the calls that it depends on.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
@@ -100,7 +97,7 @@ impl Breaker {
             State::Open { .. } => false,
             State::Closed => {
                 self.failures_in_row >= config.failure_threshold
-                    || (self.window.total() >= MIN_CALLS
+                    || (self.window.total() >= config.error_rate_min_requests
                         && self.window.error_rate() >= config.error_rate_threshold)
             }
         };
@@ -108,6 +105,21 @@ impl Breaker {
             self.state = State::Open { since: now };
             Change::BreakerOpened
         })
+    }
+
+    /// Whether it blocks calls.
+    pub(super) fn is_open(&self) -> bool {
+        !matches!(self.state, State::Closed)
+    }
+
+    /// How bad it is, compared with another one.
+    pub(super) fn badness(&self) -> (u8, u32) {
+        let state = match self.state {
+            State::Closed => 0,
+            State::HalfOpen { .. } => 1,
+            State::Open { .. } => 2,
+        };
+        (state, self.failures_in_row)
     }
 
     pub(super) fn report(&self, extension_id: &str, quarantined: bool) -> BreakerReport {

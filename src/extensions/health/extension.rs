@@ -1,58 +1,49 @@
-//! The health of one extension. It is kept over reloads; a new module begins with a closed breaker and no quarantine.
+//! The health of one extension: of its versions and instances together, and what they share.
 
 use std::{
-    collections::VecDeque,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
 };
 
 use super::{
-    breaker::Breaker,
     latency::Latency,
-    outcome::{Admitted, Blocked, CallOutcome, Change},
-    quarantine::Quarantine,
-    report::{BreakerReport, HealthReport, LastTrap},
+    report::{BlockedTenant, BreakerReport, HealthReport, LastTrap, VersionHealth},
+    target::{MAX_TRAPS, State, TargetHealth},
 };
-use crate::{
-    clock::Timestamp,
-    extensions::{config::ExtensionsConfig, manifest::ModuleDigest, scheduling::Lane},
-};
+use crate::{clock::Timestamp, extensions::scheduling::Place};
 
-/// Crashes that are kept for the operator.
-const MAX_TRAPS: usize = 10;
 /// How long nothing more is logged of an extension that moves from lane to lane. The metric counts each move.
 const QUIET_ABOUT_MOVES_MS: u64 = 600_000;
 /// Lines that an extension may log in one second.
 const MAX_LOG_LINES_PER_SECOND: usize = 50;
+/// Lines about changes of an extension's health in one minute. The metrics count each change.
+const MAX_CHANGES_PER_MINUTE: u32 = 10;
+/// Blocked tenants that a report names.
+const MAX_BLOCKED: usize = 100;
+
+/// A version, and its instance where the record names any.
+type Name = (Box<str>, Option<Box<str>>);
 
 /// The health of one extension.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ExtensionHealth {
-    pub(in crate::extensions) lane: Lane,
     running: AtomicU32,
-    state: Mutex<State>,
-    peak_memory: AtomicU64,
+    targets: Mutex<BTreeMap<Name, Arc<TargetHealth>>>,
+    told: Mutex<Told>,
 }
 
+/// What was written to the log lately.
 #[derive(Debug, Default)]
-struct State {
-    /// The module that the rest is about.
-    module: Option<ModuleDigest>,
-    breaker: Breaker,
-    quarantine: Quarantine,
-    successes: u64,
-    failures: u64,
-    last_success: Option<Timestamp>,
-    last_failure: Option<Timestamp>,
-    latency: Latency,
-    traps: VecDeque<LastTrap>,
-    log_second: u64,
-    logged: usize,
+struct Told {
+    second: u64,
+    lines: usize,
+    minute: u64,
+    changes: u32,
     /// When its last move was logged.
-    told_of_move: Option<Timestamp>,
+    move_at: Option<Timestamp>,
 }
 
 /// A call that counts as running.
@@ -66,211 +57,224 @@ impl Drop for Permit {
 }
 
 impl ExtensionHealth {
-    pub(super) fn new(starts_slow: bool) -> Self {
-        Self {
-            lane: Lane::new(starts_slow),
-            running: AtomicU32::new(0),
-            state: Mutex::default(),
-            peak_memory: AtomicU64::new(0),
-        }
+    /// The health of a version or an instance. A new one begins in the fast lane, unless it `starts_slow`.
+    pub(in crate::extensions) fn target(
+        &self,
+        version: &str,
+        instance: Option<&str>,
+        starts_slow: bool,
+    ) -> Arc<TargetHealth> {
+        self.targets()
+            .entry((version.into(), instance.map(Into::into)))
+            .or_insert_with(|| Arc::new(TargetHealth::new(starts_slow)))
+            .clone()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Forgets the versions and instances that there are no more.
+    pub(in crate::extensions) fn retain(&self, is_there: impl Fn(&str, Option<&str>) -> bool) {
+        self.targets()
+            .retain(|(version, instance), _| is_there(version, instance.as_deref()));
     }
 
-    /// Begins anew where the extension runs another module from now on.
-    pub(in crate::extensions) fn runs_module(&self, module: ModuleDigest, starts_slow: bool) {
-        let mut state = self.state();
-        if state.module != Some(module) {
-            if state.module.is_some() {
-                state.breaker = Breaker::default();
-                state.quarantine = Quarantine::default();
-                self.lane.restart(starts_slow);
-            }
-            state.module = Some(module);
-        }
+    fn targets(&self) -> MutexGuard<'_, BTreeMap<Name, Arc<TargetHealth>>> {
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Permits one call, if fewer than `concurrency` are running.
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Permits one call, if fewer than `concurrency` are running or waiting.
     pub(in crate::extensions) fn permit(self: &Arc<Self>, concurrency: u32) -> Option<Permit> {
         let before = self.running.fetch_add(1, Ordering::Relaxed);
         let permit = Permit(self.clone());
         (before < concurrency).then_some(permit)
     }
 
-    /// Admits a call. The caller must [`record`](Self::record) its outcome, or [`withdraw`](Self::withdraw) it.
-    pub(in crate::extensions) fn admit(
-        &self,
-        config: &ExtensionsConfig,
-        now: Timestamp,
-    ) -> Result<Admitted, Blocked> {
-        let mut state = self.state();
-        let probe = state.quarantine.admit(now)?;
-        match state.breaker.admit(&config.breaker, now) {
-            Ok(trial) => Ok(Admitted { probe, trial }),
-            Err(blocked) => {
-                state.quarantine.withdraw(probe);
-                Err(blocked)
-            }
-        }
-    }
-
-    /// Takes back an admission, because no call was made.
-    pub(in crate::extensions) fn withdraw(&self, admitted: Admitted) {
-        let mut state = self.state();
-        state.quarantine.withdraw(admitted.probe);
-        state.breaker.withdraw(admitted.trial);
-    }
-
-    /// Records a call that was not made because its input is too large. The platform counts it as a failure.
-    pub(in crate::extensions) fn refused(
-        &self,
-        config: &ExtensionsConfig,
-        now: Timestamp,
-        admitted: Admitted,
-    ) {
-        let mut state = self.state();
-        state.quarantine.withdraw(admitted.probe);
-        state.count(config, now, false);
-        state.breaker.failed(&config.breaker, now, admitted.trial);
+    /// Where calls run, of the version and the tenant for which they take longest.
+    pub(in crate::extensions) fn slowest_place(&self) -> Place {
+        let targets = self.targets();
+        let places = targets
+            .values()
+            .map(|target| target.state().standings.slowest_place());
+        places.max().unwrap_or(Place::Fast)
     }
 
     /// Whether a move to another lane is news: one that is about as fast as a lane allows may move every few seconds.
     pub(in crate::extensions) fn is_news_that_it_moved(&self, now: Timestamp) -> bool {
-        let mut state = self.state();
-        let is_news = state
-            .told_of_move
-            .is_none_or(|told| now.since(told) >= QUIET_ABOUT_MOVES_MS);
+        let mut told = self.told();
+        let is_news = told
+            .move_at
+            .is_none_or(|at| now.since(at) >= QUIET_ABOUT_MOVES_MS);
         if is_news {
-            state.told_of_move = Some(now);
+            told.move_at = Some(now);
         }
         is_news
     }
 
+    /// Whether one more line about its health may be written: each tenant may be blocked and released.
+    pub(in crate::extensions) fn may_tell_change(&self, now: Timestamp) -> bool {
+        let mut told = self.told();
+        let minute = now.unix_ms / 60_000;
+        if told.minute != minute {
+            told.minute = minute;
+            told.changes = 0;
+        }
+        told.changes = told.changes.saturating_add(1);
+        told.changes <= MAX_CHANGES_PER_MINUTE
+    }
+
     /// How many of these lines may be logged in this second.
     pub(in crate::extensions) fn may_log(&self, now: Timestamp, lines: usize) -> usize {
-        let mut state = self.state();
+        let mut told = self.told();
         let second = now.unix_ms / 1_000;
-        if state.log_second != second {
-            state.log_second = second;
-            state.logged = 0;
+        if told.second != second {
+            told.second = second;
+            told.lines = 0;
         }
-        let allowed = lines.min(MAX_LOG_LINES_PER_SECOND.saturating_sub(state.logged));
-        state.logged += allowed;
+        let allowed = lines.min(MAX_LOG_LINES_PER_SECOND.saturating_sub(told.lines));
+        told.lines += allowed;
         allowed
     }
 
-    /// Records a call: how long it took, its memory, its outcome, and the tenant and the policy that made it.
-    pub(in crate::extensions) fn record(
-        &self,
-        config: &ExtensionsConfig,
-        (admitted, now): (Admitted, Timestamp),
-        took: Duration,
-        memory_bytes: usize,
-        outcome: &CallOutcome<'_>,
-        (tenant_id, policy_id): (&str, &str),
-    ) -> Option<Change> {
-        self.peak_memory.fetch_max(memory_bytes as u64, Ordering::Relaxed);
-        let mut state = self.state();
-        state.latency.record(now, took);
-        state.count(config, now, matches!(outcome, CallOutcome::Success));
-        let Admitted { probe, trial } = admitted;
-        match outcome {
-            CallOutcome::Success => {
-                state.quarantine.succeeded(probe);
-                let closed = state.breaker.succeeded(trial);
-                closed.or(probe.then_some(Change::Released))
-            }
-            CallOutcome::Failure => {
-                state.quarantine.failed(probe);
-                state.breaker.failed(&config.breaker, now, trial)
-            }
-            CallOutcome::Crash(report) => {
-                if state.traps.len() == MAX_TRAPS {
-                    state.traps.pop_front();
-                }
-                state.traps.push_back(LastTrap {
-                    at_unix_ms: now.on_the_wall().unix_ms,
-                    tenant_id: tenant_id.to_owned(),
-                    policy_id: policy_id.to_owned(),
-                    report: (*report).clone(),
-                });
-                let opened = state.breaker.failed(&config.breaker, now, trial);
-                state.quarantine.crashed(config, now, probe).or(opened)
-            }
-        }
+    /// Ends all quarantines and closes all breakers.
+    pub fn release(&self) {
+        self.targets().values().for_each(|target| target.release());
     }
 
-    /// Ends a quarantine and closes the breaker.
-    pub fn release(&self) {
-        let mut state = self.state();
-        state.quarantine = Quarantine::default();
-        state.breaker = Breaker::default();
+    /// For how many tenants a version is blocked.
+    pub(in crate::extensions) fn blocked(&self, now: Timestamp) -> usize {
+        self.targets().values().map(|target| target.blocked(now)).sum()
     }
 
     /// The last crashes, the oldest first.
     pub fn traps(&self) -> Vec<LastTrap> {
-        self.state().traps.iter().cloned().collect()
+        let targets = self.targets();
+        let mut traps: Vec<LastTrap> = Vec::new();
+        for target in targets.values() {
+            traps.extend(target.state().traps.iter().cloned());
+        }
+        traps.sort_by_key(|trap| trap.at_unix_ms);
+        traps.split_off(traps.len().saturating_sub(MAX_TRAPS))
     }
 
     /// How the extension fares, as the platform reports it.
     pub fn report(&self, id: &str, now: Timestamp) -> HealthReport {
-        let state = self.state();
-        let total = state.successes + state.failures;
+        let targets = self.targets();
+        let states: Vec<(&Name, MutexGuard<'_, State>)> = targets
+            .iter()
+            .map(|(name, target)| (name, target.state()))
+            .collect();
+        let sum = |of: fn(&State) -> u64| states.iter().map(|(_, state)| of(state)).sum::<u64>();
+        let last = |of: fn(&State) -> Option<Timestamp>| {
+            let last = states.iter().filter_map(|(_, state)| of(state)).max();
+            last.map(|timestamp| timestamp.on_the_wall().unix_ms)
+        };
+        let (successes, failures) = (sum(|state| state.successes), sum(|state| state.failures));
+        let total = successes + failures;
         #[expect(clippy::cast_precision_loss, reason = "a share of counts below 2^52")]
         let success_rate = if total == 0 {
             1.0
         } else {
-            state.successes as f64 / total as f64
+            successes as f64 / total as f64
         };
         let status = match success_rate {
             rate if rate >= 0.95 => "healthy",
             rate if rate >= 0.80 => "degraded",
             _ => "unhealthy",
         };
-        let latency = state.latency.report(now);
-        let unix_ms =
-            |timestamp: Option<Timestamp>| timestamp.map(|timestamp| timestamp.on_the_wall().unix_ms);
+        let latencies: Vec<&Latency> = states.iter().map(|(_, state)| &state.latency).collect();
+        let latency = Latency::report(&latencies, now);
+        let places = states.iter().map(|(_, state)| state.standings.slowest_place());
+        let blocked_tenants: Vec<BlockedTenant> = states
+            .iter()
+            .flat_map(|(name, state)| blocked(name, state, now))
+            .take(MAX_BLOCKED)
+            .collect();
         HealthReport {
             extension_id: id.to_owned(),
             status,
             success_rate,
-            successes: state.successes,
-            failures: state.failures,
+            successes,
+            failures,
             avg_latency_ms: latency.avg_ms,
             p50_latency_ms: latency.p50_ms,
             p95_latency_ms: latency.p95_ms,
             p99_latency_ms: latency.p99_ms,
-            last_success: unix_ms(state.last_success),
-            last_failure: unix_ms(state.last_failure),
-            lane: self.lane.place().as_str(),
+            last_success: last(|state| state.last_success),
+            last_failure: last(|state| state.last_failure),
+            lane: places.max().unwrap_or(Place::Fast).as_str(),
             running: self.running.load(Ordering::Relaxed),
-            peak_memory_bytes: self.peak_memory.load(Ordering::Relaxed),
-            quarantined_until: unix_ms(state.quarantine.until(now)),
+            peak_memory_bytes: targets
+                .values()
+                .map(|target| target.peak_memory())
+                .max()
+                .unwrap_or_default(),
+            quarantined_until: states
+                .iter()
+                .filter_map(|(_, state)| quarantined_until(state, now))
+                .max()
+                .map(|until| until.on_the_wall().unix_ms),
+            blocked_tenants,
+            versions: states
+                .iter()
+                .map(|((version, instance), state)| VersionHealth {
+                    version: version.to_string(),
+                    instance_id: instance.as_deref().map(ToOwned::to_owned),
+                    successes: state.successes,
+                    failures: state.failures,
+                    p99_latency_ms: Latency::report(&[&state.latency], now).p99_ms,
+                    lane: state.standings.slowest_place().as_str(),
+                    quarantined_until: state
+                        .standings
+                        .common_until(now)
+                        .map(|until| until.on_the_wall().unix_ms),
+                })
+                .collect(),
         }
     }
 
-    /// The breaker, as the platform reports it.
+    /// The breaker of the tenant that fares worst, as the platform reports it.
     pub fn breaker(&self, id: &str, now: Timestamp) -> BreakerReport {
-        let state = self.state();
-        state.breaker.report(id, state.quarantine.until(now).is_some())
-    }
-}
-
-impl State {
-    fn count(&mut self, config: &ExtensionsConfig, now: Timestamp, success: bool) {
-        if success {
-            self.successes += 1;
-            self.last_success = Some(now);
-        } else {
-            self.failures += 1;
-            self.last_failure = Some(now);
+        let targets = self.targets();
+        let states: Vec<MutexGuard<'_, State>> = targets.values().map(|target| target.state()).collect();
+        let quarantined = states.iter().any(|state| quarantined_until(state, now).is_some());
+        let breakers = states
+            .iter()
+            .flat_map(|state| state.standings.iter().map(|(_, standing)| &standing.breaker));
+        match breakers.max_by_key(|breaker| breaker.badness()) {
+            Some(breaker) => breaker.report(id, quarantined),
+            None => super::breaker::Breaker::default().report(id, quarantined),
         }
-        self.breaker.count(&config.breaker, now, success);
     }
 }
 
-#[cfg(test)]
-#[path = "extension_tests.rs"]
-mod tests;
+/// The latest time until which a tenant may not call it because of crashes.
+fn quarantined_until(state: &State, now: Timestamp) -> Option<Timestamp> {
+    let tenants = state
+        .standings
+        .iter()
+        .filter_map(|(_, standing)| standing.quarantine.until(now));
+    tenants.chain(state.standings.common_until(now)).max()
+}
+
+fn blocked<'a>(
+    (version, instance): &'a Name,
+    state: &'a State,
+    now: Timestamp,
+) -> impl Iterator<Item = BlockedTenant> + 'a {
+    let blocked = state
+        .standings
+        .iter()
+        .filter(move |(_, standing)| standing.is_blocked(now));
+    blocked.map(move |(tenant, standing)| BlockedTenant {
+        tenant_id: tenant.to_owned(),
+        version: version.to_string(),
+        instance_id: instance.as_deref().map(ToOwned::to_owned),
+        breaker: standing.breaker.report("", false).state,
+        quarantined_until: standing
+            .quarantine
+            .until(now)
+            .map(|until| until.on_the_wall().unix_ms),
+    })
+}

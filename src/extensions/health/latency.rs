@@ -59,9 +59,13 @@ impl Latency {
         }
     }
 
-    pub(super) fn report(&self, now: Timestamp) -> LatencyReport {
+    /// Of several histograms together.
+    pub(super) fn report(of: &[&Self], now: Timestamp) -> LatencyReport {
         let number = now.unix_ms / SLICE_MS;
-        let recent = || self.slices.iter().filter(|slice| slice.number + SLICES > number);
+        let recent = || {
+            let slices = of.iter().flat_map(|one| &one.slices);
+            slices.filter(|slice| slice.number + SLICES > number)
+        };
         let count: u64 = recent().map(|slice| slice.count).sum();
         if count == 0 {
             return LatencyReport::default();

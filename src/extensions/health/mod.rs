@@ -1,7 +1,8 @@
-//! The health of extensions: what is known of each from its calls, and whether it may be called.
+//! The health of extensions: what is known of each from its calls, whether it may be called, and where.
 //!
-//! Two things block an extension. Its **breaker** (off unless configured) counts every failure and opens for a fixed time.
-//! Its **quarantine** (always on) counts only crashes, and doubles with each further one.
+//! Two things block an extension, each for the tenant whose calls it counts. The **breaker** (off unless configured) counts
+//! every failure and opens for a fixed time. The **quarantine** (always on) counts only crashes, and doubles with each further
+//! one; a second one, for all tenants, begins when the calls of several crash in a row.
 
 mod breaker;
 mod extension;
@@ -9,14 +10,16 @@ mod latency;
 mod outcome;
 mod quarantine;
 mod report;
+mod standings;
 mod table;
+mod target;
 
 pub use self::{
     extension::ExtensionHealth,
-    report::{BreakerReport, HealthReport, LastTrap},
+    report::{BlockedTenant, BreakerReport, HealthReport, LastTrap, VersionHealth},
+    target::TargetHealth,
 };
 pub(in crate::extensions) use self::{
-    extension::Permit,
-    outcome::{Admitted, Blocked, CallOutcome, Change},
+    outcome::{Admitted, Blocked, CallOutcome, Change, Cost, Recorded},
     table::HealthTable,
 };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::outcome::{Blocked, Change};
+use super::outcome::Blocked;
 use crate::{clock::Timestamp, extensions::config::ExtensionsConfig};
 
 /// Whether crashes block an extension, and until when.
@@ -50,16 +50,19 @@ impl Quarantine {
         }
     }
 
+    /// A call crashed. Returns how long the quarantine is that begins with it. None begins where the crashes in a row are not
+    /// `enough` for another reason than their number.
     pub(super) fn crashed(
         &mut self,
         config: &ExtensionsConfig,
         now: Timestamp,
         probe: bool,
-    ) -> Option<Change> {
+        enough: bool,
+    ) -> Option<Duration> {
         self.crashes_in_row = self.crashes_in_row.saturating_add(1);
         if probe {
             self.probing = false;
-        } else if self.crashes_in_row < config.quarantine_after || self.until.is_some() {
+        } else if !enough || self.crashes_in_row < config.quarantine_after || self.until.is_some() {
             // The second: a call that was running when the quarantine began.
             return None;
         }
@@ -67,9 +70,7 @@ impl Quarantine {
         let pause = doubled.min(config.max_quarantine_ms);
         self.times = self.times.saturating_add(1);
         self.until = Some(Timestamp::from_unix_ms(now.unix_ms.saturating_add(pause)));
-        Some(Change::Quarantined {
-            pause: Duration::from_millis(pause),
-        })
+        Some(Duration::from_millis(pause))
     }
 
     /// When it ends, if it has not ended.

@@ -36,11 +36,49 @@ pub struct HealthReport {
     pub running: u32,
     /// The most linear memory that a call had.
     pub peak_memory_bytes: u64,
-    /// Unix milliseconds.
+    /// The latest time until which a tenant may not call it because of crashes: Unix milliseconds.
+    pub quarantined_until: Option<u64>,
+    /// Tenants that may not call it now, because of their own calls: at most 100.
+    pub blocked_tenants: Vec<BlockedTenant>,
+    /// Each version and instance; the rest of this report is about all of them together.
+    pub versions: Vec<VersionHealth>,
+}
+
+/// A tenant that may not call a version of an extension, because of its own calls.
+#[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
+pub struct BlockedTenant {
+    /// The tenant.
+    pub tenant_id: String,
+    /// The version.
+    pub version: String,
+    /// The instance, where the record names any.
+    pub instance_id: Option<String>,
+    /// The state of its breaker: `closed`, `open` or `half_open`.
+    pub breaker: &'static str,
+    /// Unix milliseconds. `null`: it is the breaker that blocks.
     pub quarantined_until: Option<u64>,
 }
 
-/// The breaker of an extension, as the platform reports it.
+/// The health of one version of an extension, or of one instance of it.
+#[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
+pub struct VersionHealth {
+    /// The version.
+    pub version: String,
+    /// The instance, where the record names any.
+    pub instance_id: Option<String>,
+    /// Calls that succeeded.
+    pub successes: u64,
+    /// Calls that failed.
+    pub failures: u64,
+    /// The 99th percentile of the last five minutes, in milliseconds.
+    pub p99_latency_ms: f64,
+    /// Where its calls run: `fast`, `slow` or `idle`.
+    pub lane: &'static str,
+    /// Whether it is quarantined for all tenants: until when, in Unix milliseconds.
+    pub quarantined_until: Option<u64>,
+}
+
+/// The breaker of an extension, as the platform reports it: that of the tenant that fares worst.
 #[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
 #[schemars(rename = "ExtensionBreaker")]
 pub struct BreakerReport {
@@ -54,7 +92,7 @@ pub struct BreakerReport {
     pub failure_count: u32,
     /// The share of failed calls in the window.
     pub error_rate: f64,
-    /// Whether the extension is in quarantine.
+    /// Whether the extension is in quarantine, for a tenant at least.
     pub quarantined: bool,
 }
 

@@ -11,12 +11,9 @@ use super::extension::ExtensionHealth;
 pub(in crate::extensions) struct HealthTable(Mutex<HashMap<Arc<str>, Arc<ExtensionHealth>>>);
 
 impl HealthTable {
-    /// The health of an extension. A new one begins in the fast lane, unless it `starts_slow`.
-    pub(in crate::extensions) fn of(&self, id: &Arc<str>, starts_slow: bool) -> Arc<ExtensionHealth> {
-        self.lock()
-            .entry(id.clone())
-            .or_insert_with(|| Arc::new(ExtensionHealth::new(starts_slow)))
-            .clone()
+    /// The health of an extension.
+    pub(in crate::extensions) fn of(&self, id: &str) -> Arc<ExtensionHealth> {
+        self.lock().entry(id.into()).or_default().clone()
     }
 
     /// Forgets the extensions that are not registered any more.

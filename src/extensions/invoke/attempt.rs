@@ -1,7 +1,8 @@
 //! One attempt to call an extension: everything about it, borrowed from the caller.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use super::input::InputSize;
 use crate::{
     clock::Timestamp,
     extensions::{
@@ -24,15 +25,27 @@ pub(super) struct Attempt<'a> {
     pub(super) terms: Terms,
 }
 
+impl Attempt<'_> {
+    /// Takes back the admission, because no call is made.
+    pub(super) fn withdraw(&self) {
+        let tenant = self.record.tenant_id;
+        self.target.health.withdraw(self.terms.admitted, tenant);
+    }
+}
+
 /// What is true of an attempt on every thread.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms {
     pub(super) env: CallEnv,
     pub(super) now: Timestamp,
     pub(super) admitted: Admitted,
-    /// How long it may take where the request's deadline leaves so much.
+    pub(super) size: InputSize,
+    /// For how long it may compute.
     pub(super) own_timeout_ms: u32,
+    /// For how long it may, where the request's deadline leaves less; what it is told, and what a time-out reports.
     pub(super) timeout_ms: u32,
+    /// How long the caller waits for it, whatever keeps it from computing.
+    pub(super) patience: Duration,
     /// The number of this attempt, from 1.
     pub(super) attempts: u32,
     /// It was begun before, in the fast lane, and took too long for that.

@@ -4,10 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     attempt::{Attempt, Terms},
+    finish::Kept,
     input::work,
 };
 use crate::{
-    decide::{Answer, ExtensionError, Input},
+    decide::{ExtensionError, Input},
     extensions::{
         config::ExtensionsConfig,
         metrics::{ExecutionSeries, ExtensionMetrics},
@@ -103,11 +104,12 @@ impl Detached {
 
     /// Takes back the admission, because no call is made.
     pub(super) fn withdraw(&self) {
-        self.extension.health.withdraw(self.terms.admitted);
+        let [tenant, ..] = &self.texts;
+        self.target.health.withdraw(self.terms.admitted, tenant);
     }
 
-    /// Makes the call, with the time that is left, and records it.
-    pub(super) fn run(&self, left: Duration) -> (Result<Answer, ExtensionError>, SpentStore) {
+    /// Makes the call, which is waited for so long, and records it.
+    pub(super) fn run(&self, left: Duration) -> (Result<Kept, ExtensionError>, SpentStore) {
         let [tenant_id, policy_id, trace_id, request_id, context, config] =
             self.texts.each_ref().map(|text| &**text);
         let attempt = Attempt {
@@ -123,7 +125,9 @@ impl Detached {
                 request_id,
                 context,
                 config,
-                remaining_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1),
+                remaining_ms: u32::try_from(left.as_millis())
+                    .unwrap_or(u32::MAX)
+                    .clamp(1, self.terms.timeout_ms.max(1)),
             },
             terms: self.terms,
         };
@@ -147,7 +151,8 @@ impl Detached {
         };
         let ids: Vec<&str> = candidates.iter().map(|candidate| candidate.provider_id).collect();
         let time = Time {
-            deadline: left,
+            deadline: Duration::from_millis(self.terms.own_timeout_ms.into()),
+            patience: left,
             fast: None,
         };
         let call = self

@@ -1,88 +1,142 @@
 //! The end of a call: its answer, and what is recorded and logged about it.
 
-use super::attempt::Attempt;
+use std::time::Duration;
+
+use super::{attempt::Attempt, change::report, input::InputSize};
 use crate::{
     decide::{Answer, ExtensionError},
     extensions::{
-        health::{CallOutcome, Change},
+        health::{CallOutcome, Cost, Recorded},
         sandbox::{
-            CallError, CallOutput, CallRecord, GuestOutput, LogLevel, Raw, SpentStore, check_answer, failure,
+            CallError, CallOutput, CallRecord, GuestOutput, LogLevel, Raw, Share, SpentStore, check_answer,
+            failure,
         },
-        scheduling::Place,
+        scheduling::{FAST, Place},
     },
 };
 
+/// An answer, and what it takes of the memory of all calls for as long as the request keeps it.
+pub(super) struct Kept {
+    pub(super) answer: Answer,
+    pub(super) share: Option<Share>,
+}
+
+/// A call that computed for so long had reasonable time, even if its own would have been longer: where no call ever took
+/// nearly as long.
+const REASONABLE: Duration = Duration::from_millis(50);
+/// How many times as long as any other call is not nearly as long.
+const TIMES_AS_LONG: u32 = 4;
+
 impl Attempt<'_> {
-    /// Records a call that is over. The caller cleans up its instance.
+    /// Checks the answer of a call that is over, and records it. What the host does for it is the call's time too. The caller
+    /// cleans up its instance.
     pub(super) fn finish(
         &self,
         call: CallOutput<Raw>,
         candidates: &[&str],
-    ) -> (Result<Answer, ExtensionError>, SpentStore) {
+    ) -> (Result<Kept, ExtensionError>, SpentStore) {
         let CallOutput {
             result,
             output,
-            took,
+            took: _,
+            timer,
             memory_bytes,
             spent,
         } = call;
-        let health = &self.extension.health;
-        let is_cut = result == Err(CallError::Timeout) && self.terms.timeout_ms < self.terms.own_timeout_ms;
-        if is_cut || matches!(result, Err(CallError::NoInstance { .. })) {
-            // It was not called, or had less time than its own: the outcome is not the extension's.
-            health.withdraw(self.terms.admitted);
-            let answer = result
-                .map_err(|error| failure(&error, self.terms.timeout_ms, self.terms.attempts))
-                .and_then(|raw| check_answer(raw, candidates));
-            return (answer, spent);
-        }
-        if !self.terms.overran {
-            self.moved(health.lane.count(took));
-        }
-        let timed_out = matches!(result, Err(CallError::Timeout));
-        self.moved(health.lane.count_timeout(timed_out));
+        let health = &self.target.health;
+        let own = Duration::from_millis(self.terms.own_timeout_ms.into());
         let crash = result.as_ref().err().and_then(CallError::crash).cloned();
-        let answer = match result {
-            Ok(raw) => check_answer(raw, candidates),
+        let ran_out = matches!(result, Err(CallError::Memory(_)));
+        let mut timed_out = matches!(result, Err(CallError::Timeout));
+        let timeout = || failure(&CallError::Timeout, self.terms.timeout_ms, self.terms.attempts);
+        let mut answer = match result {
+            Ok(raw) => self.keep(raw, candidates),
             Err(error) => Err(failure(&error, self.terms.timeout_ms, self.terms.attempts)),
         };
+        let took = timer.elapsed();
+        let ran = if took < FAST { took } else { timer.ran(took) };
+        if answer.is_ok() && ran >= own {
+            timed_out = true;
+            answer = Err(timeout());
+        }
+        if matches!(answer, Err(ExtensionError::Unavailable)) {
+            // There was no room for it, or for its answer: that is not the extension's doing.
+            self.withdraw();
+            return (answer, spent);
+        }
+        if timed_out && ran < self.reasonable(own) {
+            // It had too little time: the outcome is not the extension's, but what it computed may have been too much for
+            // its lane.
+            self.withdraw();
+            if !self.terms.overran {
+                self.moved(health.ran(self.terms.now, self.record.tenant_id, ran));
+            }
+            return (answer, spent);
+        }
+        // What a large message needs is the message's fault.
+        let crash = crash.filter(|_| !(ran_out && self.terms.size == InputSize::Large));
         let outcome = match (&answer, &crash) {
             (Ok(_), _) => CallOutcome::Success,
             (Err(_), Some(report)) => CallOutcome::Crash(report),
+            (Err(_), None) if timed_out => CallOutcome::Timeout,
             (Err(_), None) => CallOutcome::Failure,
         };
         let caller = (self.record.tenant_id, self.record.policy_id);
-        let change = health.record(
-            self.config,
-            (self.terms.admitted, self.terms.now),
+        let cost = Cost {
             took,
+            ran: (!self.terms.overran).then_some(ran),
             memory_bytes,
-            &outcome,
-            caller,
-        );
+        };
+        let when = (self.terms.admitted, self.terms.now);
+        let Recorded { change, moved } = health.record(self.config, when, cost, &outcome, caller);
+        self.moved(moved);
         self.log(&output);
         if let Some(change) = change {
-            self.report(change);
+            report(self.metrics, self.extension, change, self.terms.now, caller.0);
         }
         #[expect(clippy::cast_precision_loss, reason = "a few megabytes")]
         self.series.memory_bytes.observe(memory_bytes as f64);
-        self.series.run_seconds.inc_by(took.as_secs_f64());
+        self.series.run_seconds.inc_by(ran.as_secs_f64());
         (answer, spent)
+    }
+
+    /// Checks an answer, and takes what it needs of the memory of all calls.
+    fn keep(&self, raw: Raw, candidates: &[&str]) -> Result<Kept, ExtensionError> {
+        let bytes = raw.bytes();
+        let share = match bytes {
+            0 => None,
+            _ => {
+                let mut share = self.target.prepared.budget().share();
+                if !share.grow(bytes) {
+                    return Err(ExtensionError::Unavailable);
+                }
+                Some(share)
+            }
+        };
+        let answer = check_answer(raw, candidates)?;
+        Ok(Kept { answer, share })
+    }
+
+    /// For how long a call has to compute before it counts that it does not end: callers with deadlines of their own must not
+    /// hide one that never does.
+    fn reasonable(&self, own: Duration) -> Duration {
+        let usual = self.target.health.slowest_success() * TIMES_AS_LONG;
+        (own / 2).min(usual.max(REASONABLE))
     }
 
     /// Counts and logs that the extension moved to another lane.
     pub(super) fn moved(&self, to: Option<Place>) {
         let Some(to) = to else { return };
         let (id, lane) = (&*self.extension.id, to.as_str());
-        self.metrics.moved(id, lane, to != Place::Fast);
+        self.metrics
+            .moved(id, lane, self.extension.health.slowest_place() != Place::Fast);
         if self.extension.health.is_news_that_it_moved(self.terms.now) {
             tracing::info!(
                 extension_id = id,
+                tenant_id = self.record.tenant_id,
                 lane,
-                "An extension changed lanes. Further changes are counted only, for ten minutes."
+                "The calls of an extension for a tenant changed lanes. Further changes are counted only, for ten minutes."
             );
-        } else {
-            tracing::debug!(extension_id = id, lane, "An extension changed lanes.");
         }
     }
 
@@ -119,30 +173,6 @@ impl Attempt<'_> {
         self.metrics.logged(id, allowed as u64, dropped);
         for (name, amount) in &output.counters {
             self.metrics.counted(id, name, *amount);
-        }
-    }
-
-    /// Counts and logs a change of its health.
-    fn report(&self, change: Change) {
-        let id = &*self.extension.id;
-        let metrics = self.metrics;
-        match change {
-            Change::BreakerOpened => {
-                metrics.blocked(id, Some("breaker_open"));
-                tracing::warn!(extension_id = id, "The breaker of an extension opened.");
-            }
-            Change::Quarantined { pause } => {
-                metrics.blocked(id, Some("quarantined"));
-                tracing::warn!(
-                    extension_id = id,
-                    pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-                    "An extension keeps crashing and is quarantined."
-                );
-            }
-            Change::BreakerClosed | Change::Released => {
-                metrics.blocked(id, None);
-                tracing::info!(extension_id = id, "An extension works again.");
-            }
         }
     }
 }

@@ -56,6 +56,15 @@ pub(super) fn work<'a>(input: Input<'a>, kind: Kind, candidates: &'a [CandidateR
     }
 }
 
+/// How large the input of a call is, compared with what it may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InputSize {
+    Ordinary,
+    /// Payload or context have more than half of the bytes that they may have. If such a call needs more memory than it may
+    /// have, that is not the extension's crash but an error of this request.
+    Large,
+}
+
 /// Checks the sizes of payload and context. A size that equals its limit passes.
 ///
 /// # Errors
@@ -64,7 +73,7 @@ pub(super) fn check_sizes(
     call: &Call<'_>,
     max_payload: usize,
     max_metadata: usize,
-) -> Result<(), ExtensionError> {
+) -> Result<InputSize, ExtensionError> {
     let payload = match call.input {
         Input::Message(message) | Input::Candidates(message, _) => message.payload().len(),
         Input::Decision(_) => 0,
@@ -82,5 +91,9 @@ pub(super) fn check_sizes(
             max: max_metadata,
         });
     }
-    Ok(())
+    Ok(if payload > max_payload / 2 || metadata > max_metadata / 2 {
+        InputSize::Large
+    } else {
+        InputSize::Ordinary
+    })
 }

@@ -1,13 +1,15 @@
 //! Calls the extensions of a snapshot: which version, with how much time, and whether again after a time-out.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use super::{
     attempt::{Attempt, Terms},
+    change::report,
     cleaner::Cleaner,
+    finish::Kept,
     input::check_sizes,
 };
 use crate::{
@@ -17,9 +19,9 @@ use crate::{
         config::ExtensionsConfig,
         health::{Admitted, Blocked},
         metrics::{ExecutionSeries, ExtensionMetrics},
-        registry::{Extension, Registry, merged},
-        sandbox::{CallEnv, CallRecord, Kind},
-        scheduling::WorkerPools,
+        registry::{Extension, Registry, Target, merged},
+        sandbox::{CallEnv, CallRecord, Kind, PATIENCE, Share},
+        scheduling::{Place, WorkerPools},
     },
 };
 
@@ -35,12 +37,23 @@ pub(in crate::extensions) struct Invoker {
     cleaner: Cleaner,
 }
 
+/// What is known of the request that extensions are called for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asking<'a> {
+    /// Its id; may be empty.
+    pub request_id: &'a str,
+    /// Its trace, as it was checked when the request was read.
+    pub trace_id: Option<&'a str>,
+}
+
 /// The extensions of a snapshot, for one request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Calls<'a> {
     invoker: &'a Invoker,
     registry: &'a Registry,
-    request_id: &'a str,
+    asking: Asking<'a>,
+    /// What the answers take that the request keeps.
+    kept: Mutex<Vec<Share>>,
 }
 
 impl Extensions for Calls<'_> {
@@ -52,8 +65,16 @@ impl Extensions for Calls<'_> {
         let metrics = &self.invoker.metrics;
         let series = extension.series(metrics, call.tenant, call.policy_id);
         // In a box, so that a decision without extensions has no room for it.
-        let calling = Box::pin(self.invoker.call(extension, call, self.request_id, &series));
-        let result = calling.await;
+        let calling = Box::pin(self.invoker.call(extension, call, self.asking, &series));
+        let result = calling.await.map(|Kept { answer, share }| {
+            if let Some(share) = share {
+                self.kept
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(share);
+            }
+            answer
+        });
         series.latency_ms.observe(began.elapsed().as_secs_f64() * 1e3);
         match &result {
             Ok(_) => series.success.inc(),
@@ -74,6 +95,20 @@ impl Extensions for Calls<'_> {
     }
 }
 
+/// The longest trace that is taken over from a request's context, in bytes.
+const MAX_TRACE_BYTES: usize = 256;
+
+impl<'a> Asking<'a> {
+    /// The trace of a call: the request's own; what its context says is not checked, and counts only without one.
+    fn trace_id(&self, call: &Call<'a>) -> &'a str {
+        let from_context = || {
+            let text = call.around.context().get("trace_id")?.as_str()?;
+            (text.len() <= MAX_TRACE_BYTES).then_some(text)
+        };
+        self.trace_id.or_else(from_context).unwrap_or_default()
+    }
+}
+
 impl Invoker {
     /// An invoker with worker threads as configured.
     pub(in crate::extensions) fn new(config: Arc<ExtensionsConfig>, metrics: Arc<ExtensionMetrics>) -> Self {
@@ -85,16 +120,17 @@ impl Invoker {
         }
     }
 
-    /// Calls the extensions of a registry for a request. Its id is empty where it has none.
+    /// Calls the extensions of a registry for a request.
     pub(in crate::extensions) fn calls<'a>(
         &'a self,
         registry: &'a Registry,
-        request_id: &'a str,
+        asking: Asking<'a>,
     ) -> Calls<'a> {
         Calls {
             invoker: self,
             registry,
-            request_id,
+            asking,
+            kept: Mutex::default(),
         }
     }
 
@@ -107,39 +143,43 @@ impl Invoker {
         &self,
         extension: &Arc<Extension>,
         call: &Call<'_>,
-        request_id: &str,
+        asking: Asking<'_>,
         series: &Arc<ExecutionSeries>,
-    ) -> Result<Answer, ExtensionError> {
+    ) -> Result<Kept, ExtensionError> {
         if extension.kind != Kind::of(call.stage) {
             return Err(ExtensionError::WrongKind {
                 kind: extension.kind.as_str(),
             });
         }
         let now = (call.at.later)();
-        let admitted = self.admit(extension, now)?;
         let seed = mixed(call.at.seed.0, &extension.id);
         let Some(routed) = extension.route(call.around.context(), seed) else {
-            extension.health.withdraw(admitted);
             return Err(ExtensionError::NotFound);
         };
+        let tenant = call.tenant.as_str();
+        let admitted = self.admit(routed.target, now, tenant)?;
         let release = &routed.variant.release;
         let config = if call.config.is_empty() {
             None
         } else {
             Some(serde_json::Value::Object(merged(&release.config, call.config)).to_string())
         };
-        let sizes = check_sizes(call, release.max_payload_bytes, release.max_metadata_bytes);
-        if let Err(error) = sizes {
-            extension.health.refused(&self.config, now, admitted);
-            return Err(error);
-        }
+        let size = match check_sizes(call, release.max_payload_bytes, release.max_metadata_bytes) {
+            Ok(size) => size,
+            Err(error) => {
+                let health = &routed.target.health;
+                if let Some(change) = health.refused(&self.config, now, admitted, tenant) {
+                    report(&self.metrics, extension, change, now, tenant);
+                }
+                return Err(error);
+            }
+        };
         let timeout_ms = call
             .timeout_ms
             .or(release.timeout_ms)
             .unwrap_or(self.config.timeout_ms);
         let own_timeout_ms = timeout_ms.clamp(*TIMEOUT_MS.start(), *TIMEOUT_MS.end());
-        let timeout_ms = within_deadline(own_timeout_ms, call, now);
-        let trace_id = call.around.context().get("trace_id");
+        let left = left_ms(call, now);
         let mut attempt = Attempt {
             config: &self.config,
             metrics: &self.metrics,
@@ -147,13 +187,13 @@ impl Invoker {
             target: routed.target,
             series,
             record: CallRecord {
-                tenant_id: call.tenant.as_str(),
+                tenant_id: tenant,
                 policy_id: call.policy_id.as_str(),
-                trace_id: trace_id.and_then(serde_json::Value::as_str).unwrap_or_default(),
-                request_id,
+                trace_id: asking.trace_id(call),
+                request_id: asking.request_id,
                 context: call.around.text(),
                 config: config.as_deref().unwrap_or(&routed.variant.config_text),
-                remaining_ms: timeout_ms,
+                remaining_ms: within_deadline(own_timeout_ms, left),
             },
             terms: Terms {
                 env: CallEnv {
@@ -162,8 +202,10 @@ impl Invoker {
                 },
                 now,
                 admitted,
+                size,
                 own_timeout_ms,
-                timeout_ms,
+                timeout_ms: within_deadline(own_timeout_ms, left),
+                patience: patience(left, admitted.place, own_timeout_ms),
                 attempts: 1,
                 overran: false,
             },
@@ -178,7 +220,7 @@ impl Invoker {
         attempt: &mut Attempt<'_>,
         call: &Call<'_>,
         retries: u32,
-    ) -> Result<Answer, ExtensionError> {
+    ) -> Result<Kept, ExtensionError> {
         loop {
             let result = attempt.run(call.input, &self.pools, &self.cleaner).await;
             let again =
@@ -195,16 +237,20 @@ impl Invoker {
             attempt.terms.attempts += 1;
             attempt.terms.now = (call.at.later)();
             // It may have been blocked meanwhile.
-            attempt.terms.admitted = self.admit(attempt.extension, attempt.terms.now)?;
-            attempt.terms.timeout_ms = within_deadline(attempt.terms.own_timeout_ms, call, attempt.terms.now);
+            attempt.terms.admitted =
+                self.admit(attempt.target, attempt.terms.now, attempt.record.tenant_id)?;
+            let left = left_ms(call, attempt.terms.now);
+            let terms = &mut attempt.terms;
+            terms.timeout_ms = within_deadline(terms.own_timeout_ms, left);
+            terms.patience = patience(left, terms.admitted.place, terms.own_timeout_ms);
             attempt.record.remaining_ms = attempt.terms.timeout_ms;
         }
     }
 
-    fn admit(&self, extension: &Extension, now: Timestamp) -> Result<Admitted, ExtensionError> {
-        extension
+    fn admit(&self, target: &Target, now: Timestamp, tenant: &str) -> Result<Admitted, ExtensionError> {
+        target
             .health
-            .admit(&self.config, now)
+            .admit(&self.config, now, tenant)
             .map_err(|blocked| match blocked {
                 Blocked::BreakerOpen => ExtensionError::CircuitOpen,
                 Blocked::Quarantined => ExtensionError::Quarantined,
@@ -213,10 +259,19 @@ impl Invoker {
 }
 
 /// The time-out of a call, which never goes on past the request's own deadline.
-fn within_deadline(timeout_ms: u32, call: &Call<'_>, now: Timestamp) -> u32 {
-    left_ms(call, now)
-        .and_then(|left| u32::try_from(left).ok())
+fn within_deadline(timeout_ms: u32, left: Option<u64>) -> u32 {
+    left.and_then(|left| u32::try_from(left).ok())
         .map_or(timeout_ms, |left| timeout_ms.min(left.max(1)))
+}
+
+/// How long a call is waited for: to its request's deadline, and where that has none as long as for any call. For one that
+/// seldom ends in time its own time-out has to be enough.
+fn patience(left: Option<u64>, place: Place, timeout_ms: u32) -> Duration {
+    let most = match place {
+        Place::Fast | Place::Slow => PATIENCE,
+        Place::Idle => Duration::from_millis(timeout_ms.into()),
+    };
+    left.map_or(most, |left| most.min(Duration::from_millis(left.max(1))))
 }
 
 /// The time until the request's deadline, where it has one.

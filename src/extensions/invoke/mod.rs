@@ -7,6 +7,7 @@
 //! ```
 
 mod attempt;
+mod change;
 mod cleaner;
 mod detached;
 mod finish;
@@ -14,5 +15,5 @@ mod input;
 mod invoker;
 mod run;
 
-pub use self::invoker::Calls;
 pub(in crate::extensions) use self::invoker::Invoker;
+pub use self::invoker::{Asking, Calls};

@@ -14,43 +14,43 @@ use super::{
     attempt::Attempt,
     cleaner::Cleaner,
     detached::Detached,
+    finish::Kept,
     input::{candidates, work},
 };
 use crate::{
-    decide::{Answer, ExtensionError, Input},
+    decide::{ExtensionError, Input},
     extensions::{
-        health::Permit,
         sandbox::{CallError, CandidateRecord, Fast, Time},
-        scheduling::{FAST, Place, WorkerPools},
+        scheduling::{FAST, Owner, Place, Turn, WorkerPools},
     },
 };
 
-/// After a deadline, the time in which a call must be over: the clock's tick, and handing over the answer.
+/// After the end of its patience, the time in which a call must be over: the clock's tick, and handing over the answer.
 const GRACE: Duration = Duration::from_millis(5);
 
 impl Attempt<'_> {
-    /// Runs it where the extension belongs.
+    /// Runs it where the calls of its tenant belong.
     pub(super) async fn run(
         &mut self,
         input: Input<'_>,
         pools: &WorkerPools,
         cleaner: &Cleaner,
-    ) -> Result<Answer, ExtensionError> {
-        let Some(permit) = self.extension.health.permit(self.extension.concurrency) else {
-            self.extension.health.withdraw(self.terms.admitted);
-            return Err(ExtensionError::Unavailable);
-        };
+    ) -> Result<Kept, ExtensionError> {
         let candidates = candidates(input);
         let began = Instant::now();
-        let deadline = Duration::from_millis(self.terms.timeout_ms.into());
         self.terms.overran = false;
-        let lane = &self.extension.health.lane;
-        if lane.place() == Place::Fast {
+        let mut place = self.terms.admitted.place;
+        if place == Place::Fast {
+            let Some(_permit) = self.extension.health.permit(self.extension.concurrency) else {
+                self.withdraw();
+                return Err(ExtensionError::Unavailable);
+            };
             let time = Time {
-                deadline,
+                deadline: Duration::from_millis(self.terms.own_timeout_ms.into()),
+                patience: self.terms.patience,
                 fast: Some(Fast {
                     after: FAST,
-                    trusted: lane.is_trusted(),
+                    trusted: self.terms.admitted.is_trusted,
                 }),
             };
             let work = work(input, self.extension.kind, &candidates);
@@ -64,40 +64,57 @@ impl Attempt<'_> {
                 cleaner.clean(spent);
                 return answer;
             }
-            // A call that overran is begun anew on a worker thread, with the time that is left.
+            // A call that overran is begun anew on a worker thread, as long as it is waited for.
             self.terms.overran = true;
-            self.moved(lane.count(call.took));
+            let (now, tenant) = (self.terms.now, self.record.tenant_id);
+            let moved;
+            (place, moved) = self.target.health.overran(now, tenant, call.timer.ran(call.took));
+            self.moved(moved);
         }
-        self.run_on(pools, input, &candidates, permit, began + deadline)
-            .await
+        let until = began + self.terms.patience;
+        self.run_on(pools, place, input, &candidates, until).await
     }
 
-    /// Runs it on a worker thread, to its end or its deadline, whether or not the caller still waits.
+    /// Runs it on a worker thread, to its end or its limit, whether or not the caller still waits.
     async fn run_on(
         &self,
         pools: &WorkerPools,
+        place: Place,
         input: Input<'_>,
         candidates: &[CandidateRecord<'_>],
-        permit: Permit,
         until: Instant,
-    ) -> Result<Answer, ExtensionError> {
-        let pool = match pools.pool(self.extension.health.lane.place()) {
-            Ok(pool) => pool,
-            Err(error) => {
-                tracing::error!(%error, "The threads of the slow lane cannot be started.");
-                self.extension.health.withdraw(self.terms.admitted);
-                return Err(ExtensionError::Unavailable);
-            }
+    ) -> Result<Kept, ExtensionError> {
+        let unavailable = || {
+            self.withdraw();
+            ExtensionError::Unavailable
         };
+        let pool = pools.pool(place).map_err(|error| {
+            tracing::error!(%error, "The threads of the slow lane cannot be started.");
+            unavailable()
+        })?;
+        let owner = Owner {
+            extension: Arc::as_ptr(&self.extension.health).addr(),
+            tenant: self.record.tenant_id.into(),
+        };
+        let health = &self.extension.health;
+        let mut permit = health.permit(self.extension.concurrency);
+        while permit.is_none() && pool.push_out(&owner) {
+            permit = health.permit(self.extension.concurrency);
+        }
+        let permit = permit.ok_or_else(unavailable)?;
+        let mut share = self.target.prepared.budget().share();
+        if !share.grow(self.input_bytes(input)) {
+            return Err(unavailable());
+        }
         let detached = Detached::of(self, input, candidates);
         let (send, receive) = oneshot::channel();
         let begun = Arc::new(AtomicBool::new(false));
         let has_begun = begun.clone();
-        let submitted = pool.submit(Arc::as_ptr(&self.extension.health).addr(), move || {
-            let _permit = permit;
+        let submitted = pool.submit(owner, move |turn| {
+            let (_permit, _share) = (permit, share);
             let left = until.saturating_duration_since(Instant::now());
             // A call that has not begun is dropped with its caller; one that has begun goes on without it.
-            if left.is_zero() || send.is_closed() {
+            if turn == Turn::PushedOut || left.is_zero() || send.is_closed() {
                 detached.withdraw();
                 return;
             }
@@ -106,17 +123,28 @@ impl Attempt<'_> {
             let _gone = send.send(answer);
         });
         if submitted.is_err() {
-            self.extension.health.withdraw(self.terms.admitted);
-            return Err(ExtensionError::Unavailable);
+            return Err(unavailable());
         }
         match tokio::time::timeout_at((until + GRACE).into(), receive).await {
             Ok(Ok(result)) => result,
-            // It waited for a thread until its time was over, or does not end: the second would be a bug of ours.
+            // It waited for a thread until its caller did not wait any longer, or had to make room; or it does not end,
+            // which would be a bug of ours.
             Ok(Err(_)) | Err(_) if !begun.load(Ordering::Relaxed) => Err(ExtensionError::Unavailable),
             Ok(Err(_)) | Err(_) => Err(ExtensionError::Timeout {
                 timeout_ms: self.terms.timeout_ms,
                 attempts: self.terms.attempts,
             }),
         }
+    }
+
+    /// What a copy of the input takes.
+    fn input_bytes(&self, input: Input<'_>) -> usize {
+        let message = match input {
+            Input::Message(message) | Input::Candidates(message, _) => {
+                message.payload().len() + message.metadata().len()
+            }
+            Input::Decision(_) => 0,
+        };
+        message + self.record.context.len() + self.record.config.len()
     }
 }

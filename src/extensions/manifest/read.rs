@@ -190,11 +190,14 @@ impl Reader {
             .and_then(|metadata| metadata.get("description"))
             .and_then(Value::as_str)
             .unwrap_or_default();
+        let metadata = self.object("$", fields, "metadata");
+        let is_guard = self.boolean("$.metadata", &metadata, "guard", false);
         Some(Manifest {
             id,
             kind: kind?,
             enabled,
             description: description.into(),
+            is_guard,
             base,
             capabilities,
             limits,

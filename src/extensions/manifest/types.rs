@@ -21,6 +21,8 @@ pub struct Manifest {
     pub enabled: bool,
     /// For people.
     pub description: Box<str>,
+    /// Whether no message should pass without it: a policy that lets it fail gets a warning.
+    pub is_guard: bool,
     /// The record's own fields; a version may override them.
     pub base: Release,
     /// What its component may import besides `log`.

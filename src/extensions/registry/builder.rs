@@ -13,13 +13,13 @@ use super::{
 };
 use crate::{
     extensions::{
-        component_cache::Modules,
+        component_cache::{Built, Modules},
         config::ExtensionsConfig,
         health::HealthTable,
         manifest::{ExtensionRecords, Instance, Manifest, ManifestDirectory, Module, Release},
         metrics::ExtensionMetrics,
         revision::Revision,
-        sandbox::{Kind, Profile},
+        sandbox::{CallLimits, Kind, Prepared, Profile},
     },
     policy::{Pipeline, Problem, Severity},
 };
@@ -116,7 +116,7 @@ impl RegistryBuilder {
             let Some(kind) = manifest.runs() else { continue };
             for module in manifest.modules() {
                 // What is wrong is kept, and reported when the registry is built.
-                let _refused = self.target(manifest, kind, Some(module), modules);
+                let _refused = self.linked(manifest, kind, Some(module), modules);
             }
         }
     }
@@ -144,14 +144,14 @@ impl RegistryBuilder {
         self.switches.is_off(id)
     }
 
-    /// What is called where a manifest names this module.
-    fn target(
+    /// The module that a manifest names, linked, and the limits of its calls.
+    fn linked(
         &self,
         manifest: &Manifest,
         kind: Kind,
         module: Option<&Module>,
         modules: &Modules,
-    ) -> Result<Target, Refusal> {
+    ) -> Result<(Arc<Prepared>, Arc<Built>, CallLimits), Refusal> {
         let Some(module) = module else {
             return Err(Refusal {
                 message: "there is no module for it".into(),
@@ -177,12 +177,29 @@ impl RegistryBuilder {
             .links
             .link(cache, &built, kind, &manifest.capabilities, limits)
             .map_err(|error| refused(error.to_string()))?;
+        Ok((prepared, built, limits))
+    }
+
+    /// What is called of a version where the manifest names this module, for an instance if it names one.
+    fn target(
+        &self,
+        manifest: &Manifest,
+        kind: Kind,
+        (release, instance, module): (&Release, Option<&Instance>, Option<&Module>),
+        modules: &Modules,
+    ) -> Result<Target, Refusal> {
+        let (prepared, built, limits) = self.linked(manifest, kind, module, modules)?;
+        let starts_slow = prepared.profile() == Profile::Interpreter;
+        let name = instance.map(|instance| &*instance.id);
+        let health = self.health.of(&manifest.id);
+        let health = health.target(&release.version, name, starts_slow);
         Ok(Target {
-            instance: None,
-            weight: DEFAULT_WEIGHT,
+            instance: name.map(Into::into),
+            weight: instance.map_or(DEFAULT_WEIGHT, |instance| instance.weight),
             prepared,
             built,
             limits,
+            health,
         })
     }
 
@@ -275,11 +292,22 @@ impl Build<'_> {
         if problems.iter().any(|problem| problem.severity == Severity::Error) {
             return None;
         }
-        let first = variants.first()?.instances.first()?;
-        let starts_slow = first.prepared.profile() == Profile::Interpreter;
+        variants.first()?.instances.first()?;
         let id: Arc<str> = Arc::from(&*manifest.id);
-        let health = self.builder.health.of(&id, starts_slow);
-        health.runs_module(first.built.digest, starts_slow);
+        let health = self.builder.health.of(&id);
+        for target in variants.iter().flat_map(|variant| &variant.instances) {
+            let starts_slow = target.prepared.profile() == Profile::Interpreter;
+            target.health.runs_module(target.built.digest, starts_slow);
+        }
+        health.retain(|version, instance| {
+            let mut of = variants
+                .iter()
+                .filter(|variant| *variant.release.version == *version);
+            of.any(|variant| {
+                let mut all = variant.instances.iter();
+                all.any(|target| target.instance.as_deref() == instance)
+            })
+        });
         let concurrency = concurrency(&manifest.limits);
         Some(Arc::new(Extension {
             id,
@@ -304,15 +332,9 @@ impl Build<'_> {
         for release in releases {
             let mut instances = Vec::new();
             for (instance, module, at) in listed(manifest, release) {
-                match self.builder.target(manifest, kind, module, self.modules) {
-                    Ok(target) => instances.push(match instance {
-                        Some(instance) => Target {
-                            instance: Some(instance.id.clone()),
-                            weight: instance.weight,
-                            ..target
-                        },
-                        None => target,
-                    }),
+                let of = (release, instance, module);
+                match self.builder.target(manifest, kind, of, self.modules) {
+                    Ok(target) => instances.push(target),
                     Err(Refusal { message, remedy }) => {
                         failed = true;
                         problems.push(Problem::error(at, message, remedy));

@@ -21,7 +21,7 @@ use crate::{
         manifest::ModuleDigest,
         sandbox::{CallError, ConfigProblem, Kind, Time, one_line},
     },
-    policy::{Item, Pipeline, Problem, json_path},
+    policy::{Item, Mode, Pipeline, Problem, Processor, json_path},
 };
 
 /// The time that one check may take.
@@ -123,8 +123,11 @@ impl ConfigChecks {
         if spent >= BUDGET {
             return None;
         }
+        // The snapshot waits for it, whatever keeps it from computing.
+        let deadline = TIMEOUT.min(BUDGET - spent);
         let time = Time {
-            deadline: TIMEOUT.min(BUDGET - spent),
+            deadline,
+            patience: deadline,
             fast: None,
         };
         let ran = target.prepared.check_config(config, target.limits, time);
@@ -160,7 +163,7 @@ impl ConfigChecks {
 
     /// What the extensions that a pipeline names find wrong with their configurations there.
     pub(super) fn pipeline(&self, registry: &Registry, pipeline: &Pipeline) -> Vec<Problem> {
-        let mut problems = Vec::new();
+        let mut problems = optional_guards(registry, pipeline);
         let lists: [(&str, Stage, Vec<&Item>); 4] = [
             ("pre", Stage::Pre, pipeline.pre.iter().map(|p| &p.item).collect()),
             (
@@ -218,4 +221,27 @@ impl ConfigChecks {
         }
         problems
     }
+}
+
+/// Warns of guards that a policy names as optional: if one fails, messages pass as if it were not there.
+fn optional_guards(registry: &Registry, pipeline: &Pipeline) -> Vec<Problem> {
+    let lists = [("pre", &pipeline.pre), ("post", &pipeline.post)];
+    let items = lists.into_iter().flat_map(|(list, processors)| {
+        let numbered = processors.iter().enumerate();
+        numbered.map(move |(index, processor)| (format!("$.{list}[{index}].mode"), processor))
+    });
+    let warning = |(path, processor): (String, &Processor)| {
+        let id = processor.item.id.as_deref()?;
+        let is_guard = registry
+            .get(id)
+            .is_some_and(|extension| extension.manifest.is_guard);
+        (is_guard && processor.mode == Mode::Optional).then(|| {
+            Problem::warning(
+                path,
+                format!("{id:?} is a guard and optional: where it fails, messages pass as they are"),
+                "write \"mode\": \"required\", unless that is meant",
+            )
+        })
+    };
+    items.filter_map(warning).collect()
 }

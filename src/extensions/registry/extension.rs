@@ -10,7 +10,7 @@ use crate::{
     decide::Context,
     extensions::{
         component_cache::Built,
-        health::ExtensionHealth,
+        health::{ExtensionHealth, TargetHealth},
         manifest::{Manifest, Release},
         metrics::{Execution, ExecutionSeries, ExtensionMetrics},
         sandbox::{CallLimits, Kind, Prepared},
@@ -72,6 +72,8 @@ pub struct Target {
     pub built: Arc<Built>,
     /// The limits of its calls.
     pub limits: CallLimits,
+    /// How it fares. It outlives the registry.
+    pub health: Arc<TargetHealth>,
 }
 
 /// The version and the instance that a call goes to.

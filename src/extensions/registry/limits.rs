@@ -6,7 +6,7 @@ use crate::extensions::{
 };
 
 /// Bytes that a call may hand over at once, by default.
-const DEFAULT_OUTPUT_BYTES: usize = 1 << 20;
+const DEFAULT_OUTPUT_BYTES: u64 = 1 << 20;
 /// Calls of an extension at a time, by default.
 const DEFAULT_CONCURRENCY: u32 = 64;
 /// Elements of a table, by default.
@@ -15,7 +15,7 @@ const DEFAULT_TABLE_ELEMENTS: u32 = 10_000;
 /// The limits of the calls of a module.
 ///
 /// # Errors
-/// When the manifest asks for more memory than the sidecar allows.
+/// When the manifest asks for more memory or output than the sidecar allows.
 pub(super) fn call_limits(
     limits: &ManifestLimits,
     built: &Built,
@@ -30,15 +30,23 @@ pub(super) fn call_limits(
             remedy: "ask for less, or raise the limit",
         });
     }
+    let max_output = config.max_output_bytes;
+    if let Some(output) = limits.output_bytes.filter(|output| *output > max_output) {
+        return Err(Refusal {
+            message: format!(
+                "limits.output_bytes ({output}) is more than extensions.max_output_bytes ({max_output})"
+            ),
+            remedy: "ask for less, or raise the limit",
+        });
+    }
+    let output = limits.output_bytes.unwrap_or(DEFAULT_OUTPUT_BYTES);
     let memory = limits
         .memory_bytes
         .unwrap_or(built.profile.default_memory_bytes());
     Ok(CallLimits {
         memory_bytes: usize::try_from(memory.min(max_memory)).unwrap_or(usize::MAX),
         table_elements: limits.table_elements.unwrap_or(DEFAULT_TABLE_ELEMENTS) as usize,
-        output_bytes: limits.output_bytes.map_or(DEFAULT_OUTPUT_BYTES, |bytes| {
-            usize::try_from(bytes).unwrap_or(usize::MAX)
-        }),
+        output_bytes: usize::try_from(output.min(max_output)).unwrap_or(usize::MAX),
     })
 }
 

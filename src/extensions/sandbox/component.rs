@@ -8,10 +8,12 @@ use wasmtime::{
 };
 
 use super::{
+    budget::Budget,
     call,
     engine::{Engines, Profile},
     error::CallError,
-    imports::{self, CallState},
+    imports::{self, CallState, Ended},
+    timer::Timer,
     types::{CallEnv, CallLimits, Capability, GuestOutput, Kind, Raw, Time, Work},
     wire::{CallRecord, ConfigProblem},
 };
@@ -124,6 +126,8 @@ pub struct CallOutput<T> {
     pub output: GuestOutput,
     /// How long it took.
     pub took: Duration,
+    /// Counts from its beginning, on its thread.
+    pub timer: Timer,
     /// The most linear memory that it had.
     pub memory_bytes: usize,
     /// To be dropped, at once or when the answer is sent.
@@ -197,14 +201,12 @@ impl Prepared {
             expected: self.kind.world(),
             reason: format!("{error:#}{}", looks_like(self.pre.component())),
         };
-        let time = Time {
-            deadline: Duration::from_secs(2),
-            fast: None,
-        };
+        let time = Time::of(Duration::from_secs(2));
         let mut store = self.store(engine, limits, time, CallEnv { now_ms: 0, seed: 0 });
         let _running = self.engines.clock().running(store.data().watch());
         let instance = self.pre.instantiate(&mut store).map_err(|error| {
-            if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+            let is_full = error.downcast_ref::<Ended>() == Some(&Ended::NoRoom);
+            if is_full || error.is::<wasmtime::PoolConcurrencyLimitError>() {
                 return Unusable::NoInstance;
             }
             Unusable::Link {
@@ -212,6 +214,11 @@ impl Prepared {
             }
         })?;
         call::check_types(&mut store, &instance, self.kind, &self.work, &self.check).map_err(wrong)
+    }
+
+    /// The memory of all calls that are under way.
+    pub(in crate::extensions) fn budget(&self) -> &Arc<Budget> {
+        self.engines.budget()
     }
 
     /// What it is called for.
@@ -225,7 +232,10 @@ impl Prepared {
     }
 
     fn store(&self, engine: &Engine, limits: CallLimits, time: Time, env: CallEnv) -> Store<CallState> {
-        let mut store = Store::new(engine, CallState::new(limits, time, env));
+        let mut store = Store::new(
+            engine,
+            CallState::new(limits, time, env, self.engines.budget().share()),
+        );
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(limits.output_bytes);
         store.epoch_deadline_callback(imports::at_tick);
@@ -275,13 +285,15 @@ impl Prepared {
             Err(error) => Err(CallError::of(&error, &store.data().limiter)),
         };
         drop(running);
-        let took = store.data().elapsed();
+        let timer = store.data().timer;
+        let took = timer.elapsed();
         let memory_bytes = store.data().limiter.peak;
         let output = std::mem::take(&mut store.data_mut().output);
         CallOutput {
             result,
             output,
             took,
+            timer,
             memory_bytes,
             spent: SpentStore { _store: store },
         }

@@ -12,7 +12,7 @@ use std::{
 use sha2::{Digest, Sha256};
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use super::epoch::EpochClock;
+use super::{budget::Budget, epoch::EpochClock};
 
 /// A module that is larger holds an interpreter.
 const INTERPRETER_BYTES: usize = 1 << 20;
@@ -143,14 +143,24 @@ pub struct Engines {
     instances: u32,
     max_memory_bytes: usize,
     clock: Arc<EpochClock>,
+    budget: Arc<Budget>,
 }
 
 impl Engines {
-    /// The engine for small modules, with a pool of so many instances, and the clock.
+    /// The engine for small modules, with a pool of so many instances, and the clock. All calls together have all the memory
+    /// that there is.
     ///
     /// # Errors
     /// When the address space for the pool of small modules is not available.
     pub fn new(instances: u32, max_memory_bytes: u64) -> Result<Self, EngineError> {
+        Self::within(instances, max_memory_bytes, Budget::new(u64::MAX))
+    }
+
+    /// As [`Engines::new`]; all calls together have no more memory than this budget.
+    ///
+    /// # Errors
+    /// As those of [`Engines::new`].
+    pub fn within(instances: u32, max_memory_bytes: u64, budget: Arc<Budget>) -> Result<Self, EngineError> {
         let max_memory_bytes = usize::try_from(max_memory_bytes).unwrap_or(usize::MAX);
         let compact = make(Profile::Compact, instances, max_memory_bytes)?;
         let clock = EpochClock::start()?;
@@ -161,7 +171,12 @@ impl Engines {
             instances,
             max_memory_bytes,
             clock,
+            budget,
         })
+    }
+
+    pub(in crate::extensions) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 
     pub(in crate::extensions) fn engine(&self, profile: Profile) -> Result<&Engine, &EngineError> {

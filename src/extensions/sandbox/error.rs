@@ -35,7 +35,7 @@ pub enum CallError {
     /// The extension reports it.
     #[error("{}: {}", .0.code, .0.message)]
     Failure(GuestFailure),
-    /// Not the extension's doing: all instances are in use.
+    /// Not the extension's doing: all instances are in use, or the memory of all calls.
     #[error("no instance is available: {reason}")]
     NoInstance {
         /// What the engine reports.
@@ -55,8 +55,13 @@ pub struct CrashReport {
 impl CallError {
     pub(super) fn of(error: &wasmtime::Error, limiter: &Limiter) -> Self {
         match error.downcast_ref::<Ended>() {
-            Some(Ended::Deadline) => return Self::Timeout,
+            Some(Ended::Deadline | Ended::Late) => return Self::Timeout,
             Some(Ended::Overrun) => return Self::Overrun,
+            Some(Ended::NoRoom) => {
+                return Self::NoInstance {
+                    reason: Ended::NoRoom.to_string(),
+                };
+            }
             None => {}
         }
         if error.is::<wasmtime::PoolConcurrencyLimitError>() {

@@ -1,7 +1,7 @@
 //! What a component may import, and the state of one call behind it: its limits, and what it logged and counted. That is
 //! kept until the call is over, so that a call which is begun anew elsewhere logs nothing twice.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use wasmtime::{
     ResourceLimiter, StoreContextMut, UpdateDeadline,
@@ -9,8 +9,10 @@ use wasmtime::{
 };
 
 use super::{
+    budget::Share,
     epoch::Watch,
     text::is_name,
+    timer::Timer,
     types::{CallEnv, CallLimits, Capability, GuestOutput, Time},
     wire::LogLevel,
 };
@@ -27,18 +29,25 @@ const MAX_COUNTER_NAME_BYTES: usize = 48;
 /// Why a call was ended by the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Ended {
+    /// It computed for as long as it may.
     #[error("the deadline has passed")]
     Deadline,
+    /// It is not waited for any longer.
+    #[error("it is not waited for any longer")]
+    Late,
     /// It takes longer than it may take where the request is served.
     #[error("the call takes longer than the fast lane allows")]
     Overrun,
+    /// All calls together have as much memory as they may have.
+    #[error("the memory of all calls together is used up")]
+    NoRoom,
 }
 
 /// The state of one call.
 #[derive(Debug)]
 pub(super) struct CallState {
     pub(super) limiter: Limiter,
-    began: Instant,
+    pub(super) timer: Timer,
     time: Time,
     now_ms: u64,
     random: SplitMix64,
@@ -53,6 +62,8 @@ pub(super) struct Limiter {
     used: usize,
     pub(super) peak: usize,
     pub(super) refused: Option<Refused>,
+    /// What it has of the memory of all calls.
+    share: Share,
 }
 
 /// What a call asked more of than it may have.
@@ -70,6 +81,10 @@ impl ResourceLimiter for Limiter {
             self.refused = Some(Refused::Memory);
             return Ok(false);
         }
+        // Nothing of it is given back before its end.
+        if !self.share.grow(used.saturating_sub(self.used)) {
+            return Err(Ended::NoRoom.into());
+        }
         self.used = used;
         self.peak = self.peak.max(used);
         Ok(true)
@@ -85,7 +100,7 @@ impl ResourceLimiter for Limiter {
 }
 
 impl CallState {
-    pub(super) fn new(limits: CallLimits, time: Time, env: CallEnv) -> Self {
+    pub(super) fn new(limits: CallLimits, time: Time, env: CallEnv, share: Share) -> Self {
         Self {
             limiter: Limiter {
                 memory_bytes: limits.memory_bytes,
@@ -93,8 +108,9 @@ impl CallState {
                 used: 0,
                 peak: 0,
                 refused: None,
+                share,
             },
-            began: Instant::now(),
+            timer: Timer::begin(),
             time,
             now_ms: env.now_ms,
             random: SplitMix64::new(env.seed),
@@ -105,14 +121,10 @@ impl CallState {
     /// How often the clock checks it.
     pub(super) fn watch(&self) -> Watch {
         match self.time.fast {
-            None => Watch::At(self.began + self.time.deadline),
+            None => Watch::At(self.timer.began() + self.time.deadline.min(self.time.patience)),
             Some(fast) if fast.trusted => Watch::Trusting,
             Some(_) => Watch::Close,
         }
-    }
-
-    pub(super) fn elapsed(&self) -> Duration {
-        self.began.elapsed()
     }
 
     fn log(&mut self, level: LogLevel, message: &str) {
@@ -138,11 +150,20 @@ impl CallState {
 /// Called at each tick of the clock that finds the call running.
 pub(super) fn at_tick(store: StoreContextMut<'_, CallState>) -> wasmtime::Result<UpdateDeadline> {
     let state = store.data();
-    let elapsed = state.elapsed();
-    if elapsed >= state.time.deadline {
+    let (time, elapsed) = (state.time, state.timer.elapsed());
+    let fast = time.fast.map_or(Duration::MAX, |fast| fast.after);
+    // It cannot have computed for longer than it is here.
+    if elapsed < time.deadline.min(time.patience).min(fast) {
+        return Ok(UpdateDeadline::Continue(1));
+    }
+    let ran = state.timer.ran(elapsed);
+    if ran >= time.deadline {
         return Err(Ended::Deadline.into());
     }
-    if state.time.fast.is_some_and(|fast| elapsed >= fast.after) {
+    if elapsed >= time.patience {
+        return Err(Ended::Late.into());
+    }
+    if ran >= fast {
         return Err(Ended::Overrun.into());
     }
     Ok(UpdateDeadline::Continue(1))

@@ -4,24 +4,29 @@
 //! [`Engines`] compile-time settings and pools; [`Prepared`] is a linked component; a call of it makes a [`CallOutput`],
 //! which `output.rs` checks.
 
+mod budget;
 mod call;
 mod component;
 mod engine;
 mod epoch;
 mod error;
 mod imports;
+mod json;
 mod output;
 mod text;
+mod timer;
 mod types;
 mod wire;
 
 #[cfg(feature = "compiler")]
 pub(in crate::extensions) use self::engine::compiling_engine;
 pub use self::{
+    budget::{Budget, Share},
     component::{CallOutput, Interface, Prepared, SpentStore, Unusable},
     engine::{EngineError, Engines, Profile},
     error::{CallError, CrashReport},
     output::check as check_answer,
+    timer::Timer,
     types::{CallEnv, CallLimits, Capability, Fast, GuestOutput, Kind, Raw, Time, Work},
     wire::{
         BreakerState, CallRecord, CandidateRecord, ConfigProblem, DecisionRecord, GuestFailure, LogLevel,
@@ -32,4 +37,5 @@ pub(in crate::extensions) use self::{
     engine::fingerprint,
     output::failure,
     text::{is_code, one_line},
+    types::PATIENCE,
 };

@@ -1,15 +1,16 @@
 //! What a component answered, checked: JSON that parses, objects where objects are due, finite factors for every candidate.
-//! What is not as it should be is no answer.
+//! What is not as it should be is no answer. A payload stays text; objects are built only if they hold few values.
 
 use serde_json::{Map, Value};
 
 use super::{
     error::CallError,
+    json::{self, MAX_VALUES, Wrong},
     text::{is_code, one_line},
     types::Raw,
     wire::{GuestFailure, NewMessage, Rejection, WireScore, WireVerdict},
 };
-use crate::decide::{Answer, ExtensionError, Verdict};
+use crate::decide::{Answer, ExtensionError, MessageText, Replacement, Verdict};
 
 /// Checks an answer. `candidates` are the providers that a scorer was given, in their order.
 ///
@@ -18,7 +19,7 @@ use crate::decide::{Answer, ExtensionError, Verdict};
 pub fn check(raw: Raw, candidates: &[&str]) -> Result<Answer, ExtensionError> {
     match raw {
         Raw::Pre { message, context } => Ok(Answer {
-            payload: message.map(new_message).transpose()?,
+            payload: message.map(new_message).transpose()?.map(Replacement::Message),
             metadata: context.as_deref().map(object).transpose()?.unwrap_or_default(),
             ..Answer::default()
         }),
@@ -62,19 +63,27 @@ pub(in crate::extensions) fn failure(error: &CallError, timeout_ms: u32, attempt
 }
 
 fn object(text: &str) -> Result<Map<String, Value>, ExtensionError> {
-    serde_json::from_str(text).map_err(|_| ExtensionError::InvalidResponse)
+    json::object(text).map_err(refused)
 }
 
-/// A message of the platform's.
-fn new_message(new: NewMessage) -> Result<Value, ExtensionError> {
-    let payload: Value = serde_json::from_str(&new.payload).map_err(|_| ExtensionError::InvalidResponse)?;
-    let mut message = object(&new.metadata)?;
-    message.insert("payload".into(), payload);
-    message.insert("message_type".into(), new.message_type.into());
-    if !new.message_id.is_empty() {
-        message.insert("message_id".into(), new.message_id.into());
+fn refused(wrong: Wrong) -> ExtensionError {
+    match wrong {
+        Wrong::Json => ExtensionError::InvalidResponse,
+        Wrong::TooMany => ExtensionError::OutputLimit {
+            reason: format!("an object of its answer holds more than {MAX_VALUES} values").into(),
+        },
     }
-    Ok(Value::Object(message))
+}
+
+/// A message of the platform's. Its payload is never built.
+fn new_message(new: NewMessage) -> Result<Box<MessageText>, ExtensionError> {
+    json::check(&new.payload).map_err(refused)?;
+    Ok(Box::new(MessageText {
+        metadata: object(&new.metadata)?,
+        message_id: new.message_id.into(),
+        message_type: new.message_type.into(),
+        payload: new.payload.into(),
+    }))
 }
 
 fn factors(scores: &[WireScore], candidates: &[&str]) -> Result<Vec<f64>, ExtensionError> {
@@ -132,6 +141,53 @@ mod tests {
             check(Raw::Metadata(Some(deep)), &[]),
             Err(ExtensionError::InvalidResponse)
         );
+    }
+
+    #[test]
+    fn a_payload_is_kept_as_the_text_that_it_was() {
+        let payload = format!("[{}1.50 ]", "0 , ".repeat(200_000));
+        let message = |payload: &str, metadata: &str| Raw::Pre {
+            message: Some(NewMessage {
+                message_id: String::new(),
+                message_type: "chat".into(),
+                payload: payload.into(),
+                metadata: metadata.into(),
+            }),
+            context: None,
+        };
+        let Ok(Answer {
+            payload: Some(Replacement::Message(kept)),
+            ..
+        }) = check(message(&payload, r#"{"run_id":"r"}"#), &[])
+        else {
+            panic!("no message");
+        };
+        assert_eq!(*kept.payload, *payload);
+        for (payload, metadata) in [("[1", "{}"), ("1", "[]"), ("", "{}")] {
+            let refused = check(message(payload, metadata), &[]);
+            assert_eq!(
+                refused,
+                Err(ExtensionError::InvalidResponse),
+                "{payload} {metadata}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_answer_of_very_many_values_is_refused_before_they_are_built() {
+        let many = format!("{{\"x\":[{}0]}}", "0,".repeat(150_000));
+        let verdict = WireVerdict::Reject(Rejection {
+            reason: "r".into(),
+            details: many.clone(),
+        });
+        let context = Raw::Pre {
+            message: None,
+            context: Some(many.clone()),
+        };
+        for raw in [Raw::Verdict(verdict), Raw::Metadata(Some(many)), context] {
+            let refused = check(raw, &[]).unwrap_err();
+            assert_eq!(refused.name(), "extension_output_limit");
+        }
     }
 
     #[test]

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use super::json::MAX_VALUES;
 use super::wire::{
     CandidateRecord, DecisionRecord, LogLevel, MessageRecord, NewMessage, PreOutput, WireScore, WireVerdict,
 };
-use crate::decide::Stage;
+use crate::decide::{Stage, TIMEOUT_MS};
 
 /// What an extension is for. Each kind has a world of its own in the WIT package.
 #[derive(
@@ -171,6 +172,28 @@ pub enum Raw {
     Metadata(Option<String>),
 }
 
+impl Raw {
+    /// About how many bytes it takes once it is checked: texts, and the values that are built of objects.
+    pub(in crate::extensions) fn bytes(&self) -> usize {
+        let object = |text: &str| text.len() + (text.len() * VALUE_BYTES).min(MAX_VALUES * VALUE_BYTES);
+        match self {
+            Self::Pre { message, context } => {
+                let message = message.as_ref().map_or(0, |message| {
+                    message.payload.len() + message.message_type.len() + object(&message.metadata)
+                });
+                message + context.as_deref().map_or(0, object)
+            }
+            Self::Verdict(WireVerdict::Accept) => 0,
+            Self::Verdict(WireVerdict::Reject(rejection)) => object(&rejection.details),
+            Self::Scores(scores) => scores.len() * size_of::<f64>(),
+            Self::Metadata(metadata) => metadata.as_deref().map_or(0, object),
+        }
+    }
+}
+
+/// What a value takes at most, apart from its text.
+const VALUE_BYTES: usize = 64;
+
 impl From<PreOutput> for Raw {
     fn from(PreOutput { message, context }: PreOutput) -> Self {
         Self::Pre { message, context }
@@ -189,11 +212,31 @@ pub struct CallEnv {
 /// How long a call may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Time {
-    /// Counted from its beginning.
+    /// For how long it may compute.
     pub deadline: Duration,
+    /// How long it is waited for, counted from its beginning, whatever keeps it from computing.
+    pub patience: Duration,
     /// `None`: it is on a thread of its own.
     pub fast: Option<Fast>,
 }
+
+impl Time {
+    /// For a call on a thread of its own, which may compute for so long. It is waited for as long as for any call.
+    pub const fn of(deadline: Duration) -> Self {
+        Self {
+            deadline,
+            patience: if deadline.as_millis() > PATIENCE.as_millis() {
+                deadline
+            } else {
+                PATIENCE
+            },
+            fast: None,
+        }
+    }
+}
+
+/// How long a call is waited for where its caller does not say: as long as a time-out may be.
+pub(in crate::extensions) const PATIENCE: Duration = Duration::from_millis(*TIMEOUT_MS.end() as u64);
 
 /// On the thread that serves the request.
 #[derive(Debug, Clone, Copy)]

@@ -7,4 +7,5 @@ mod worker_pool;
 pub(in crate::extensions) use self::{
     lane::{FAST, Lane, Place},
     pools::WorkerPools,
+    worker_pool::{Owner, Turn},
 };

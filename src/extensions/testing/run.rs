@@ -79,10 +79,7 @@ pub struct CallSettings {
 
 impl CallSettings {
     const fn time(&self) -> Time {
-        Time {
-            deadline: self.deadline,
-            fast: None,
-        }
+        Time::of(self.deadline)
     }
 
     /// Lets the extension check the configuration, as the host does before any call, and makes the call.

@@ -54,10 +54,7 @@ fn a_crash_says_where() {
 
 #[test]
 fn hostile_22_a_loop_ends_at_the_deadline_wherever_it_is() {
-    let time = Time {
-        deadline: Duration::from_millis(50),
-        fast: None,
-    };
+    let time = Time::of(Duration::from_millis(50));
     for config in [r#"{"do":"loop"}"#, r#"{"do":"loop-in-host"}"#] {
         // It ends at all; how exactly is for the benchmark.
         let ran = misbehave(config, LIMITS, time);
@@ -70,6 +67,7 @@ fn hostile_22_a_loop_ends_at_the_deadline_wherever_it_is() {
 fn what_overruns_the_fast_lane_is_told_apart_from_a_timeout() {
     for trusted in [false, true] {
         let time = Time {
+            patience: Duration::from_secs(60),
             deadline: Duration::from_secs(5),
             fast: Some(Fast {
                 after: Duration::from_micros(500),
@@ -138,10 +136,7 @@ fn a_configuration_is_checked_with_every_mistake() {
     let check = |config: &str| prepared.check_config(config, LIMITS, TIME).result;
     assert_eq!(check("{}"), Ok(Vec::new()));
     assert_eq!(check(r#"{"bad":true}"#).unwrap().len(), 2);
-    let time = Time {
-        deadline: Duration::from_millis(30),
-        fast: None,
-    };
+    let time = Time::of(Duration::from_millis(30));
     let ran = prepared.check_config(r#"{"check":"loop"}"#, LIMITS, time);
     assert_eq!(ran.result, Err(CallError::Timeout));
 }
@@ -219,4 +214,62 @@ fn guards_find_what_they_look_for() {
         matches!(ran.result, Ok(Raw::Verdict(WireVerdict::Reject(_)))),
         "{ran:?}"
     );
+}
+
+/// Payloads of almost a mebibyte: one long text, and as many small ones as there can be.
+#[test]
+fn the_shipped_guards_work_through_inputs_up_to_the_limit() {
+    use beamline_sidecar::extensions::{CallEnv, Work};
+    let of = |item: &str, most: usize| {
+        let items = vec![item; most / (item.len() + 1)].join(",");
+        format!("[{items}]")
+    };
+    let keys: Vec<String> = (0..)
+        .map(|number| format!("\"n{number}@b.io\":0"))
+        .scan(0, |length, key| {
+            *length += key.len() + 1;
+            (*length < 700_000).then_some(key)
+        })
+        .collect();
+    let payloads = [
+        (
+            "one text of addresses",
+            format!("\"{}\"", "a@b.io ".repeat(141_000)),
+        ),
+        ("one text of digits", format!("\"{}\"", "1 ".repeat(495_000))),
+        (
+            "one text of cards",
+            format!("\"{}\"", "4111111111111111,".repeat(58_000)),
+        ),
+        ("addresses", of("\"a@b.io\"", 990_000)),
+        ("escapes", of("\"\\na@b.io\"", 990_000)),
+        ("letters", of("\"\u{c0}\"", 990_000)),
+        ("digits", of("1", 990_000)),
+        ("keys", format!("{{{}}}", keys.join(","))),
+    ];
+    for (name, kind) in [
+        ("mask-pii-pre", Kind::Pre),
+        ("pii-guard", Kind::Validator),
+        ("normalize-text", Kind::Pre),
+    ] {
+        let prepared = component_cache().link(&built(name), kind, &[]).unwrap();
+        let lowercase = if name == "normalize-text" {
+            r#"{"lowercase":true}"#
+        } else {
+            "{}"
+        };
+        for (what, payload) in &payloads {
+            assert!(payload.len() <= 1 << 20, "{what}: {}", payload.len());
+            let of = message(payload);
+            let work = if kind == Kind::Pre {
+                Work::Pre(of)
+            } else {
+                Work::Validator(of)
+            };
+            let env = CallEnv { now_ms: 0, seed: 0 };
+            let time = Time::of(Duration::from_secs(60));
+            let ran = prepared.call(record(lowercase), work, LIMITS, time, env);
+            assert!(ran.result.is_ok(), "{name}: {what}: {:?}", ran.result.err());
+        }
+    }
 }

@@ -207,10 +207,7 @@ fn hostile_23_a_full_pool_is_not_held_against_a_module() {
     );
     let looping = cache.link(&bad, Kind::Validator, &Capability::ALL).unwrap();
     let link = || cache.link(&good, Kind::Validator, &Capability::ALL).map(drop);
-    let time = Time {
-        deadline: Duration::from_secs(5),
-        fast: None,
-    };
+    let time = Time::of(Duration::from_secs(5));
     std::thread::scope(|threads| {
         let running: Vec<_> = (0..4)
             .map(|_| {

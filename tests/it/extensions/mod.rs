@@ -8,6 +8,7 @@
 
 pub(crate) mod compatibility;
 mod decide;
+mod fair;
 mod host;
 mod hostile;
 mod hostile_modules;
@@ -77,10 +78,7 @@ pub(crate) const LIMITS: CallLimits = CallLimits {
     output_bytes: 1 << 20,
 };
 
-pub(crate) const TIME: Time = Time {
-    deadline: Duration::from_millis(2_000),
-    fast: None,
-};
+pub(crate) const TIME: Time = Time::of(Duration::from_millis(2_000));
 
 pub(crate) fn record(config: &str) -> CallRecord<'_> {
     CallRecord {

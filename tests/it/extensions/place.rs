@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::guest;
-use crate::support::Sidecar;
+use crate::support::{Process, Sidecar};
 
 pub(crate) struct Place {
     dir: tempfile::TempDir,
@@ -84,8 +84,15 @@ impl Place {
 
     /// A policy of the tenant `acme` with the providers alpha (60) and beta (40).
     pub(crate) fn policy(&self, id: &str, more: Value) {
+        self.policy_of("acme", id, more);
+    }
+
+    /// As [`policy`](Self::policy), of another tenant.
+    pub(crate) fn policy_of(&self, tenant: &str, id: &str, more: Value) {
         let base = json!({"version": "2.1", "providers": [{"name": "alpha", "weight": 60}, {"name": "beta", "weight": 40}]});
-        let file = self.path("policies/acme").join(format!("{id}.json"));
+        let dir = self.path("policies").join(tenant);
+        fs::create_dir_all(&dir).unwrap();
+        let file = dir.join(format!("{id}.json"));
         fs::write(file, merge(base, more).to_string()).unwrap();
     }
 
@@ -98,6 +105,13 @@ impl Place {
             self.path("extensions").display(),
             self.path("state").display(),
         )
+    }
+
+    /// Starts the program in a process of its own.
+    pub(crate) fn process(&self, more: &str) -> Process {
+        let config = self.path("sidecar.yaml");
+        fs::write(&config, self.yaml(more)).unwrap();
+        Process::start(&["run", "--config", config.to_str().unwrap()], &[])
     }
 
     pub(crate) fn start(&self, more: &str) -> Sidecar {

@@ -40,10 +40,7 @@ fn answers_that_lie_outside_the_memory_or_are_no_text_are_refused() {
 
 #[test]
 fn taking_over_arguments_is_part_of_the_call() {
-    let time = Time {
-        deadline: Duration::from_millis(50),
-        fast: None,
-    };
+    let time = Time::of(Duration::from_millis(50));
     assert_eq!(
         call("loops-in-realloc", LIMITS, time).result,
         Err(CallError::Timeout)

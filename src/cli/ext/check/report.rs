@@ -227,10 +227,7 @@ impl Report {
             .record()
             .map(|record| record.base.config.clone())
             .unwrap_or_default();
-        let time = Time {
-            deadline: Duration::from_secs(2),
-            fast: None,
-        };
+        let time = Time::of(Duration::from_secs(2));
         let call = prepared.check_config(&Value::Object(config).to_string(), limits, time);
         self.idle_memory_bytes = Some(call.memory_bytes);
         match call.result {
