@@ -74,6 +74,11 @@ impl ExtensionHost {
         (self.invoker.waiting_calls(), self.modules.running_calls())
     }
 
+    /// Memory of all calls that are under way, in bytes.
+    pub fn memory_in_use(&self) -> usize {
+        self.modules.memory_in_use()
+    }
+
     /// Reads the records of the local directory. Returns how many there are.
     ///
     /// # Errors

@@ -56,6 +56,8 @@ pub struct ExtensionMetrics {
     pub slow_waiting: IntGauge,
     /// Calls that are running.
     pub running: IntGauge,
+    /// Memory of all calls under way.
+    pub memory_in_use: IntGauge,
     label_sets: Mutex<HashSet<[String; 3]>>,
     extensions: Mutex<HashSet<String>>,
     own_names: Mutex<HashSet<[String; 2]>>,
@@ -181,6 +183,11 @@ impl ExtensionMetrics {
                 r,
                 "beamline_sidecar_extension_running",
                 "Instances of extensions that are in use, out of `extensions.max_instances`.",
+            )?,
+            memory_in_use: gauge(
+                r,
+                "beamline_sidecar_extension_memory_in_use_bytes",
+                "Memory of all calls of extensions under way, out of `extensions.max_total_memory_bytes`, in bytes.",
             )?,
             label_sets: Mutex::default(),
             extensions: Mutex::default(),

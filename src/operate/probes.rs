@@ -71,6 +71,9 @@ impl Operator {
             let (waiting, running) = host.load();
             let count = |count| i64::try_from(count).unwrap_or(i64::MAX);
             self.extension_metrics.slow_waiting.set(count(waiting));
+            self.extension_metrics
+                .memory_in_use
+                .set(count(host.memory_in_use()));
             self.extension_metrics.running.set(count(running));
         }
         scrape(&self.registry).map_err(|error| Failure::new(ErrorCode::InternalError, error.to_string()))

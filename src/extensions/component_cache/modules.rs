@@ -114,6 +114,12 @@ impl Modules {
         cache.map_or(0, |cache| cache.engines().clock().calls())
     }
 
+    /// Memory of all calls that are under way, in bytes.
+    pub(in crate::extensions) fn memory_in_use(&self) -> usize {
+        let cache = self.cache.get().and_then(|cache| cache.as_ref().ok());
+        cache.map_or(0, |cache| cache.engines().budget().used())
+    }
+
     /// What became of a module; `None`: it was not tried yet.
     pub(in crate::extensions) fn get(&self, module: &Module) -> Option<Result<Arc<Built>, String>> {
         self.obtained().get(module).cloned()

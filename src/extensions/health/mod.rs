@@ -20,6 +20,7 @@ pub use self::{
     target::TargetHealth,
 };
 pub(in crate::extensions) use self::{
+    extension::Permit,
     outcome::{Admitted, Blocked, CallOutcome, Change, Cost, Recorded},
     table::HealthTable,
 };

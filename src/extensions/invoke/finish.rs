@@ -102,15 +102,12 @@ impl Attempt<'_> {
 
     /// Checks an answer, and takes what it needs of the memory of all calls.
     fn keep(&self, raw: Raw, candidates: &[&str]) -> Result<Kept, ExtensionError> {
-        let bytes = raw.bytes();
-        let share = match bytes {
+        let share = match raw.bytes() {
             0 => None,
-            _ => {
-                let mut share = self.target.prepared.budget().share();
-                if !share.grow(bytes) {
-                    return Err(ExtensionError::Unavailable);
-                }
-                Some(share)
+            bytes => {
+                let budget = self.target.prepared.budget();
+                let share = budget.share_of(self.record.tenant_id, bytes);
+                Some(share.ok_or(ExtensionError::Unavailable)?)
             }
         };
         let answer = check_answer(raw, candidates)?;

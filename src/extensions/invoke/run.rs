@@ -20,6 +20,7 @@ use super::{
 use crate::{
     decide::{ExtensionError, Input},
     extensions::{
+        health::Permit,
         sandbox::{CallError, CandidateRecord, Fast, Time},
         scheduling::{FAST, Owner, Place, Turn, WorkerPools},
     },
@@ -41,7 +42,7 @@ impl Attempt<'_> {
         self.terms.overran = false;
         let mut place = self.terms.admitted.place;
         if place == Place::Fast {
-            let Some(_permit) = self.extension.health.permit(self.extension.concurrency) else {
+            let Some(_permit) = self.permit(pools) else {
                 self.withdraw();
                 return Err(ExtensionError::Unavailable);
             };
@@ -92,25 +93,15 @@ impl Attempt<'_> {
             tracing::error!(%error, "The threads of the slow lane cannot be started.");
             unavailable()
         })?;
-        let owner = Owner {
-            extension: Arc::as_ptr(&self.extension.health).addr(),
-            tenant: self.record.tenant_id.into(),
-        };
-        let health = &self.extension.health;
-        let mut permit = health.permit(self.extension.concurrency);
-        while permit.is_none() && pool.push_out(&owner) {
-            permit = health.permit(self.extension.concurrency);
-        }
-        let permit = permit.ok_or_else(unavailable)?;
-        let mut share = self.target.prepared.budget().share();
-        if !share.grow(self.input_bytes(input)) {
-            return Err(unavailable());
-        }
+        let permit = self.permit(pools).ok_or_else(unavailable)?;
+        let budget = self.target.prepared.budget();
+        let share = budget.share_of(self.record.tenant_id, self.input_bytes(input));
+        let share = share.ok_or_else(unavailable)?;
         let detached = Detached::of(self, input, candidates);
         let (send, receive) = oneshot::channel();
         let begun = Arc::new(AtomicBool::new(false));
         let has_begun = begun.clone();
-        let submitted = pool.submit(owner, move |turn| {
+        let submitted = pool.submit(self.owner(), move |turn| {
             let (_permit, _share) = (permit, share);
             let left = until.saturating_duration_since(Instant::now());
             // A call that has not begun is dropped with its caller; one that has begun goes on without it.
@@ -134,6 +125,23 @@ impl Attempt<'_> {
                 timeout_ms: self.terms.timeout_ms,
                 attempts: self.terms.attempts,
             }),
+        }
+    }
+
+    /// Permits the call, if need be at the expense of one that waits, of a tenant with more of them.
+    fn permit(&self, pools: &WorkerPools) -> Option<Permit> {
+        let health = &self.extension.health;
+        let mut permit = health.permit(self.extension.concurrency);
+        while permit.is_none() && pools.push_out(&self.owner()) {
+            permit = health.permit(self.extension.concurrency);
+        }
+        permit
+    }
+
+    fn owner(&self) -> Owner {
+        Owner {
+            extension: Arc::as_ptr(&self.extension.health).addr(),
+            tenant: self.record.tenant_id.into(),
         }
     }
 

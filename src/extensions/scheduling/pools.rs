@@ -2,7 +2,10 @@
 
 use std::{io, sync::OnceLock};
 
-use super::{lane::Place, worker_pool::WorkerPool};
+use super::{
+    lane::Place,
+    worker_pool::{Owner, WorkerPool},
+};
 use crate::{extensions::config::ExtensionsConfig, thread_priority::Priority};
 
 /// Both pools. The threads of each are started for its first call: most sidecars need none.
@@ -38,12 +41,18 @@ impl WorkerPools {
             .as_ref()
     }
 
+    /// Removes a call of the same extension that waits, of a tenant of which more wait. Returns whether there was one.
+    pub(in crate::extensions) fn push_out(&self, owner: &Owner) -> bool {
+        self.started().any(|pool| pool.push_out(owner))
+    }
+
     /// Calls that wait for a thread.
     pub(in crate::extensions) fn waiting(&self) -> usize {
-        [&self.slow, &self.idle]
-            .into_iter()
-            .filter_map(|pool| pool.get()?.as_ref().ok())
-            .map(WorkerPool::waiting)
-            .sum()
+        self.started().map(WorkerPool::waiting).sum()
+    }
+
+    fn started(&self) -> impl Iterator<Item = &WorkerPool> {
+        let pools = [&self.slow, &self.idle].into_iter();
+        pools.filter_map(|pool| pool.get()?.as_ref().ok())
     }
 }

@@ -123,10 +123,17 @@ async fn hostile_21_nobody_else_notices() {
         "trap",
         "panic",
         "huge-output",
+        "many-items",
         "flood-log",
     ];
     for deed in deeds {
-        let config = json!({"do": deed, "bytes": if deed == "huge-output" { 100_000_000 } else { 0 }});
+        let bytes = match deed {
+            "huge-output" => 100_000_000,
+            // A legal answer, but for the number of its values.
+            "many-items" => 300_000,
+            _ => 0,
+        };
+        let config = json!({"do": deed, "bytes": bytes});
         place.misbehaving(deed, "validator", json!({"timeout_ms": 30, "config": config}));
         place.policy(deed, json!({"validators": [{"id": deed, "on_fail": "ignore"}]}));
     }
