@@ -185,10 +185,24 @@ impl Standings {
         of(&mut self.tenants, &self.usual, tenant, now).lane.count(ran)
     }
 
-    /// Counts a call by whether it ended in time; as above.
-    pub(super) fn ended(&mut self, now: Timestamp, tenant: &str, in_time: bool) -> Option<Place> {
-        let standing = of(&mut self.tenants, &self.usual, tenant, now);
-        standing.lane.count_timeout(!in_time)
+    /// Counts a call that is over, by the time that it computed, where that says something, and by whether it ended in time;
+    /// as above.
+    pub(super) fn ended(
+        &mut self,
+        now: Timestamp,
+        tenant: &str,
+        ran: Option<Duration>,
+        in_time: bool,
+    ) -> Option<Place> {
+        let lane = &mut of(&mut self.tenants, &self.usual, tenant, now).lane;
+        let before = lane.place();
+        if let Some(ran) = ran {
+            lane.count(ran);
+            self.usual.count(ran);
+        }
+        lane.count_timeout(!in_time);
+        let place = lane.place();
+        (place != before).then_some(place)
     }
 
     /// Where the calls of a tenant run.

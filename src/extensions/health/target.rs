@@ -145,9 +145,8 @@ impl TargetHealth {
         self.peak_memory.fetch_max(memory_bytes as u64, Ordering::Relaxed);
         let mut state = self.state();
         state.latency.record(now, took);
-        let moved = ran.and_then(|ran| state.standings.ran(now, tenant, ran));
         let in_time = !matches!(outcome, CallOutcome::Timeout);
-        let moved_on = state.standings.ended(now, tenant, in_time);
+        let moved = state.standings.ended(now, tenant, ran, in_time);
         let change = match outcome {
             CallOutcome::Success => {
                 state.successes += 1;
@@ -173,10 +172,7 @@ impl TargetHealth {
                 state.standings.crashed(config, now, tenant, admitted)
             }
         };
-        Recorded {
-            change,
-            moved: moved_on.or(moved),
-        }
+        Recorded { change, moved }
     }
 
     /// About how long successful calls take at most; zero before the first.

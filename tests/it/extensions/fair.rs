@@ -48,6 +48,17 @@ fn resident_kib(process: &Process) -> u64 {
     line.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
 }
 
+/// Until these can be called: a process listens before its modules are compiled.
+async fn callable(process: &Process, ids: &[&str]) {
+    let admin = Client::new(process.admin.unwrap());
+    eventually("the extensions can be called", || async {
+        let page = admin.get("/admin/extensions").await.json();
+        let known = page["extensions"].as_array().unwrap();
+        ids.iter().all(|id| known.iter().any(|one| one["id"] == **id))
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_tenants_large_messages_take_a_guard_from_no_tenant() {
     let place = Place::quick();
@@ -455,6 +466,7 @@ async fn a_replaced_message_takes_about_as_much_memory_as_its_text() {
     );
     place.policy("warm", json!({"pre": [{"id": "many", "mode": "required"}]}));
     let process = place.process("log: {format: json}\nextensions: {worker_threads: 8}");
+    callable(&process, &["many", "holds"]).await;
     let client = Client::new(&process.listen[0]);
     for _ in 0..4 {
         assert!(is_decided(&ask_of(&client, "acme", "warm").await));
@@ -549,6 +561,7 @@ async fn hostile_24_one_request_writes_no_more_to_the_log_than_its_lines() {
     place.misbehaving("loud", "validator", more);
     place.policy("loud", json!({"validators": [{"id": "loud"}]}));
     let process = place.process("log: {format: json, filter: debug}");
+    callable(&process, &["loud"]).await;
     let client = Client::new(&process.listen[0]);
     let mut asked = request("acme", "loud", json!({"trace_id": "t".repeat(50_000)}));
     asked["trace_id"] = "4bf92f3577b34da6a3ce929d0e0e4736".into();
@@ -581,6 +594,7 @@ async fn an_extension_that_changes_lanes_all_the_time_is_told_of_once() {
     place.policy("slow", json!({"validators": [{"id": "moves", "config": spin}]}));
     place.policy("quick", json!({"validators": [{"id": "moves"}]}));
     let process = place.process("log: {format: json, filter: debug}");
+    callable(&process, &["moves"]).await;
     let client = Client::new(&process.listen[0]);
     for _ in 0..3 {
         for _ in 0..3 {
