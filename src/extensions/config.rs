@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::recording::RecordConfig;
+
 /// How extensions are run here. The limits of one extension are in its registry record, within these.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -44,6 +46,8 @@ pub struct ExtensionsConfig {
     pub max_compile_memory_bytes: u64,
     /// Hosts that modules are fetched from by `https:`. None: no such module is taken.
     pub module_hosts: Vec<String>,
+    /// Writes real calls to files, for `ext replay`.
+    pub record: RecordConfig,
     /// Keeps an extension that fails too often from being called for a while.
     pub breaker: ExtensionBreakerConfig,
     /// Crashes in a row (traps, exhausted memory or stack) after which an extension is quarantined for the tenant whose
@@ -99,6 +103,7 @@ impl Default for ExtensionsConfig {
             compile_timeout_ms: 30_000,
             max_compile_memory_bytes: 2 << 30,
             module_hosts: Vec::new(),
+            record: RecordConfig::default(),
             breaker: ExtensionBreakerConfig::default(),
             quarantine_after: 5,
             quarantine_ms: 1_000,

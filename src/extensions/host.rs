@@ -12,6 +12,7 @@ use super::{
     invoke::{Asking, Calls, Invoker},
     manifest::{ExtensionRecords, Manifest, ManifestDirectory, Module},
     metrics::ExtensionMetrics,
+    recording::Recorder,
     registry::{Registry, RegistryBuilder},
     revision::Revision,
 };
@@ -54,7 +55,11 @@ impl ExtensionHost {
                 program,
             )),
             builder: RegistryBuilder::new(config.clone(), metrics.clone(), revision),
-            invoker: Invoker::new(config.clone(), metrics),
+            invoker: Invoker::new(
+                config.clone(),
+                Recorder::start(&config.record, state_dir, &metrics),
+                metrics,
+            ),
             config,
         }
     }

@@ -45,6 +45,7 @@ pub struct ExtensionMetrics {
     run_seconds: CounterVec,
     own: IntCounterVec,
     log_lines: IntCounterVec,
+    recorded: IntCounterVec,
     lane_moves: IntCounterVec,
     in_slow_lane: IntGaugeVec,
     blocked: IntGaugeVec,
@@ -143,6 +144,18 @@ impl ExtensionMetrics {
                 "Lines that extensions wrote to the log; `outcome` is written or dropped.",
                 &["extension_id", "outcome"],
             )?,
+            recorded: {
+                let recorded = counters(
+                    r,
+                    "beamline_sidecar_extension_recorded_calls_total",
+                    "Calls that were to be recorded for `ext replay`; `outcome` is written, dropped or failed.",
+                    &["outcome"],
+                )?;
+                for outcome in ["written", "dropped", "failed"] {
+                    let _from_zero = recorded.with_label_values(&[outcome]);
+                }
+                recorded
+            },
             lane_moves: counters(
                 r,
                 "beamline_sidecar_extension_lane_moves_total",
@@ -266,6 +279,11 @@ impl ExtensionMetrics {
                     .inc_by(lines);
             }
         }
+    }
+
+    /// Counts a call that was to be recorded for its author.
+    pub fn recorded(&self, outcome: &str) {
+        self.recorded.with_label_values(&[outcome]).inc();
     }
 
     /// The calls of an extension for a tenant run in another lane from now on; whether those of any run on threads of their

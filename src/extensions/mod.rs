@@ -2,7 +2,7 @@
 //! time, memory and output, and nothing of the system but what it was granted.
 //!
 //! ```text
-//!  host ─► testing   cases of an extension, for its author ─────────────────────────────────────────────┐
+//!  host, invoke ─► recording  real calls, for their author ─► testing  cases of an extension ────────────┐
 //!       ─► invoke    calls for a decision ─► registry  what can be called ─► component_cache  modules ──┤
 //!                                                                         ─► health                     │
 //!          component_cache, health ─► scheduling  where a call runs                                     │
@@ -18,6 +18,7 @@ mod host;
 mod invoke;
 mod manifest;
 mod metrics;
+mod recording;
 mod registry;
 mod revision;
 mod sandbox;
@@ -39,6 +40,7 @@ pub use self::{
         ModuleSource, Release,
     },
     metrics::ExtensionMetrics,
+    recording::{InvalidRecording, RecordConfig, Recording, read_recordings},
     registry::{Extension, ManifestSource, Registry, Target, merged},
     sandbox::{
         BreakerState, Budget, CallEnv, CallError, CallLimits, CallOutput, CallRecord, CandidateRecord,

@@ -23,7 +23,9 @@ use crate::{
     cli::output::{EXIT_USAGE, print, print_err},
     extensions::{
         BreakerState, Kind, ModuleDigest, Prepared, Raw,
-        testing::{CallSettings, CaseCandidate, CaseDecision, Expect, ExtensionCase, Given, MessageValue},
+        testing::{
+            CallSettings, CaseCandidate, CaseDecision, CaseIds, Expect, ExtensionCase, Given, MessageValue,
+        },
     },
 };
 
@@ -430,6 +432,7 @@ fn case(kind: Kind, config: Map<String, Value>, payload: Value) -> ExtensionCase
         decision: CaseDecision::default(),
         now_ms: 1_735_689_600_000,
         seed: 1,
+        ids: CaseIds::default(),
         expect: Expect::Accept,
     }
 }

@@ -14,6 +14,7 @@ fn crash() -> CrashReport {
     CrashReport {
         reason: "unreachable".into(),
         frames: Vec::new(),
+        offsets: Vec::new(),
     }
 }
 

@@ -9,8 +9,9 @@ use crate::{
         config::ExtensionsConfig,
         health::Admitted,
         metrics::{ExecutionSeries, ExtensionMetrics},
+        recording::{RecordedCall, Recorder},
         registry::{Extension, Target},
-        sandbox::{CallEnv, CallRecord},
+        sandbox::{CallEnv, CallOutput, CallRecord, Raw, Work},
     },
 };
 
@@ -18,6 +19,8 @@ use crate::{
 pub(super) struct Attempt<'a> {
     pub(super) config: &'a Arc<ExtensionsConfig>,
     pub(super) metrics: &'a Arc<ExtensionMetrics>,
+    /// Where calls are recorded.
+    pub(super) recorder: Option<&'a Arc<Recorder>>,
     pub(super) extension: &'a Arc<Extension>,
     pub(super) target: &'a Target,
     pub(super) series: &'a Arc<ExecutionSeries>,
@@ -30,6 +33,16 @@ impl Attempt<'_> {
     pub(super) fn withdraw(&self) {
         let tenant = self.record.tenant_id;
         self.target.health.withdraw(self.terms.admitted, tenant);
+    }
+
+    /// Records a call for its author, where that is configured and its turn.
+    pub(super) fn keep_for_author(&self, work: Work<'_>, output: &CallOutput<Raw>) {
+        let Some(recorder) = self.recorder else { return };
+        let id = &*self.extension.id;
+        if recorder.wants(id, self.record.tenant_id, self.terms.now) {
+            let of = (id, self.target.built.digest.to_string());
+            recorder.record(RecordedCall::of(of, self.record, work, self.terms.env, output));
+        }
     }
 }
 

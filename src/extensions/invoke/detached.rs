@@ -12,6 +12,7 @@ use crate::{
     extensions::{
         config::ExtensionsConfig,
         metrics::{ExecutionSeries, ExtensionMetrics},
+        recording::Recorder,
         registry::{Extension, Target},
         sandbox::{
             BreakerState, CallRecord, CandidateRecord, DecisionRecord, Kind, MessageRecord, SpentStore, Time,
@@ -24,6 +25,7 @@ use crate::{
 pub(super) struct Detached {
     config: Arc<ExtensionsConfig>,
     metrics: Arc<ExtensionMetrics>,
+    recorder: Option<Arc<Recorder>>,
     extension: Arc<Extension>,
     target: Target,
     series: Arc<ExecutionSeries>,
@@ -93,6 +95,7 @@ impl Detached {
         Self {
             config: attempt.config.clone(),
             metrics: attempt.metrics.clone(),
+            recorder: attempt.recorder.cloned(),
             extension: attempt.extension.clone(),
             target: attempt.target.clone(),
             series: attempt.series.clone(),
@@ -115,6 +118,7 @@ impl Detached {
         let attempt = Attempt {
             config: &self.config,
             metrics: &self.metrics,
+            recorder: self.recorder.as_ref(),
             extension: &self.extension,
             target: &self.target,
             series: &self.series,
@@ -159,6 +163,7 @@ impl Detached {
             .target
             .prepared
             .call(attempt.record, work, self.target.limits, time, self.terms.env);
+        attempt.keep_for_author(work, &call);
         attempt.finish(call, &ids)
     }
 }

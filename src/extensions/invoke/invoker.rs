@@ -19,6 +19,7 @@ use crate::{
         config::ExtensionsConfig,
         health::{Admitted, Blocked},
         metrics::{ExecutionSeries, ExtensionMetrics},
+        recording::Recorder,
         registry::{Extension, Registry, Target, merged},
         sandbox::{CallEnv, CallRecord, Kind, PATIENCE, Share},
         scheduling::{Place, WorkerPools},
@@ -33,6 +34,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 pub(in crate::extensions) struct Invoker {
     config: Arc<ExtensionsConfig>,
     metrics: Arc<ExtensionMetrics>,
+    recorder: Option<Arc<Recorder>>,
     pools: WorkerPools,
     cleaner: Cleaner,
 }
@@ -111,11 +113,16 @@ impl<'a> Asking<'a> {
 
 impl Invoker {
     /// An invoker with worker threads as configured.
-    pub(in crate::extensions) fn new(config: Arc<ExtensionsConfig>, metrics: Arc<ExtensionMetrics>) -> Self {
+    pub(in crate::extensions) fn new(
+        config: Arc<ExtensionsConfig>,
+        recorder: Option<Arc<Recorder>>,
+        metrics: Arc<ExtensionMetrics>,
+    ) -> Self {
         Self {
             pools: WorkerPools::new(&config),
             config,
             metrics,
+            recorder,
             cleaner: Cleaner::default(),
         }
     }
@@ -183,6 +190,7 @@ impl Invoker {
         let mut attempt = Attempt {
             config: &self.config,
             metrics: &self.metrics,
+            recorder: self.recorder.as_ref(),
             extension,
             target: routed.target,
             series,

@@ -60,6 +60,7 @@ impl Attempt<'_> {
                 .prepared
                 .call(self.record, work, self.target.limits, time, self.terms.env);
             if call.result != Err(CallError::Overrun) {
+                self.keep_for_author(work, &call);
                 let ids: Vec<&str> = candidates.iter().map(|candidate| candidate.provider_id).collect();
                 let (answer, spent) = self.finish(call, &ids);
                 cleaner.clean(spent);

@@ -50,6 +50,9 @@ pub struct CrashReport {
     pub reason: String,
     /// The innermost function first.
     pub frames: Vec<String>,
+    /// Where each of them stands in the bytes of the component, for its debug information to be looked up.
+    #[serde(skip)]
+    pub offsets: Vec<Option<usize>>,
 }
 
 impl CallError {
@@ -71,7 +74,8 @@ impl CallError {
         }
         let report = |reason: String| CrashReport {
             reason,
-            frames: frames(error),
+            frames: frames(error, name),
+            offsets: frames(error, wasmtime::FrameInfo::module_offset),
         };
         let Some(trap) = error.downcast_ref::<Trap>() else {
             // Lifting an answer, or an argument of a host's function, is what else can fail.
@@ -106,13 +110,15 @@ impl CallError {
     }
 }
 
-fn frames(error: &wasmtime::Error) -> Vec<String> {
-    let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else {
-        return Vec::new();
-    };
-    let name = |frame: &wasmtime::FrameInfo| match frame.func_name() {
+fn frames<T>(error: &wasmtime::Error, of: impl Fn(&wasmtime::FrameInfo) -> T) -> Vec<T> {
+    let backtrace = error.downcast_ref::<WasmBacktrace>();
+    let frames = backtrace.map(WasmBacktrace::frames).unwrap_or_default();
+    frames.iter().map(of).collect()
+}
+
+fn name(frame: &wasmtime::FrameInfo) -> String {
+    match frame.func_name() {
         Some(name) => one_line(name).into(),
         None => format!("function {}", frame.func_index()),
-    };
-    backtrace.frames().iter().map(name).collect()
+    }
 }

@@ -21,6 +21,7 @@ use crate::decide::{Stage, TIMEOUT_MS};
     Ord,
     clap::ValueEnum,
     serde::Serialize,
+    serde::Deserialize,
     schemars::JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]

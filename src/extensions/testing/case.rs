@@ -36,8 +36,31 @@ pub struct ExtensionCase {
     pub now_ms: u64,
     /// What `random` begins with.
     pub seed: u64,
+    /// The ids that the call is told.
+    pub ids: CaseIds,
     /// What must come of it.
     pub expect: Expect,
+}
+
+/// The ids that a call is told, besides its tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaseIds {
+    /// The policy that names the extension.
+    pub policy_id: String,
+    /// The trace; may be empty.
+    pub trace_id: String,
+    /// The request; may be empty.
+    pub request_id: String,
+}
+
+impl Default for CaseIds {
+    fn default() -> Self {
+        Self {
+            policy_id: "policy".to_owned(),
+            trace_id: "trace".to_owned(),
+            request_id: "request".to_owned(),
+        }
+    }
 }
 
 /// A provider that a scorer may weigh.

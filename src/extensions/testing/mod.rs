@@ -10,12 +10,15 @@ mod mistake;
 mod read;
 mod run;
 mod tree;
+mod write;
 
+pub(in crate::extensions) use self::run::outcome;
+pub use self::write::written;
 pub use self::{
-    case::{CaseCandidate, CaseDecision, CaseError, CaseFile, Expect, ExtensionCase, MessageValue},
+    case::{CaseCandidate, CaseDecision, CaseError, CaseFile, CaseIds, Expect, ExtensionCase, MessageValue},
     compare::{Difference, compare},
     mistake::Mistake,
-    read::read,
+    read::{read, read_candidates, read_decision, read_message, read_object},
     run::{CallSettings, CaseRun, FailedCall, Given, Outcome},
 };
 

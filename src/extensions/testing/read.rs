@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{
-    case::{CaseCandidate, CaseDecision, CaseError, CaseFile, Expect, ExtensionCase, MessageValue},
+    case::{CaseCandidate, CaseDecision, CaseError, CaseFile, CaseIds, Expect, ExtensionCase, MessageValue},
     mistake::Mistake,
     tree::{Entries, Node, Reader, Tree, value},
 };
@@ -21,6 +21,42 @@ const MESSAGE: [&str; 4] = ["message_id", "message_type", "payload", "metadata"]
 /// # Errors
 /// Every mistake in it, in the order of the file.
 pub fn read(text: &str) -> Result<CaseFile, Vec<Mistake>> {
+    part(text, file)
+}
+
+/// Reads a message, as a case has one.
+///
+/// # Errors
+/// Every mistake in it.
+pub fn read_message(text: &str) -> Result<MessageValue, Vec<Mistake>> {
+    part(text, |reader, node| Some(message(reader, node)))
+}
+
+/// Reads an object, such as a configuration or a context. `what` names it.
+///
+/// # Errors
+/// What it is instead.
+pub fn read_object(what: &str, text: &str) -> Result<Map<String, Value>, Vec<Mistake>> {
+    part(text, |reader, node| Some(reader.map(what, node)))
+}
+
+/// Reads what a scorer chooses from, as a case has it.
+///
+/// # Errors
+/// Every mistake in it.
+pub fn read_candidates(text: &str) -> Result<Vec<CaseCandidate>, Vec<Mistake>> {
+    part(text, |reader, node| Some(candidates(reader, node)))
+}
+
+/// Reads the decision that a post-processor is given, as a case has it.
+///
+/// # Errors
+/// Every mistake in it.
+pub fn read_decision(text: &str) -> Result<CaseDecision, Vec<Mistake>> {
+    part(text, |reader, node| Some(decision(reader, node)))
+}
+
+fn part<T>(text: &str, read: impl FnOnce(&mut Reader, &Node) -> Option<T>) -> Result<T, Vec<Mistake>> {
     let root: Node = yaml::read(text).map_err(|error| {
         let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
         vec![Mistake {
@@ -30,9 +66,8 @@ pub fn read(text: &str) -> Result<CaseFile, Vec<Mistake>> {
         }]
     })?;
     let mut reader = Reader::default();
-    let file = file(&mut reader, &root);
-    match file {
-        Some(file) if reader.mistakes.is_empty() => Ok(file),
+    match read(&mut reader, &root) {
+        Some(part) if reader.mistakes.is_empty() => Ok(part),
         _ => {
             reader.mistakes.sort();
             Err(reader.mistakes)
@@ -69,7 +104,7 @@ fn file(reader: &mut Reader, root: &Node) -> Option<CaseFile> {
 }
 
 fn case(reader: &mut Reader, kind: Kind, node: &Node) -> Option<ExtensionCase> {
-    const KEYS: [&str; 9] = [
+    const KEYS: [&str; 12] = [
         "name",
         "message",
         "context",
@@ -78,6 +113,9 @@ fn case(reader: &mut Reader, kind: Kind, node: &Node) -> Option<ExtensionCase> {
         "decision",
         "now_ms",
         "seed",
+        "policy_id",
+        "trace_id",
+        "request_id",
         "expect",
     ];
     let entries = reader.object("a case", node, &KEYS)?;
@@ -130,6 +168,19 @@ fn case(reader: &mut Reader, kind: Kind, node: &Node) -> Option<ExtensionCase> {
             .unwrap_or_default()
     };
     let (context, config) = (map(reader, "context"), map(reader, "config"));
+    let text = |reader: &mut Reader, key: &str, otherwise: String| {
+        entries.get(key).map_or(otherwise, |node| reader.text(key, node))
+    };
+    let CaseIds {
+        policy_id,
+        trace_id,
+        request_id,
+    } = CaseIds::default();
+    let ids = CaseIds {
+        policy_id: text(reader, "policy_id", policy_id),
+        trace_id: text(reader, "trace_id", trace_id),
+        request_id: text(reader, "request_id", request_id),
+    };
     let whole = |reader: &mut Reader, key: &str, otherwise| {
         entries.get(key).map_or(otherwise, |node| reader.whole(key, node))
     };
@@ -149,6 +200,7 @@ fn case(reader: &mut Reader, kind: Kind, node: &Node) -> Option<ExtensionCase> {
             .unwrap_or_default(),
         now_ms: whole(reader, "now_ms", 0),
         seed: whole(reader, "seed", 1),
+        ids,
         expect: expect?,
     })
 }

@@ -51,6 +51,19 @@ pub struct FailedCall {
     pub reason: String,
     /// Where it crashed, the innermost function first.
     pub frames: Vec<String>,
+    /// Where each of them stands in the bytes of the component.
+    pub offsets: Vec<Option<usize>>,
+}
+
+impl FailedCall {
+    fn of(error: CaseError, reason: String) -> Self {
+        Self {
+            error,
+            reason,
+            frames: Vec::new(),
+            offsets: Vec::new(),
+        }
+    }
 }
 
 /// A case that was run.
@@ -113,18 +126,8 @@ impl CallSettings {
 
     fn call(&self, prepared: &Prepared, case: &ExtensionCase) -> Result<CaseRun, String> {
         let call = Given::of(case).call(prepared, self);
-        let outcome = match call.result {
-            Ok(raw) => checked(raw, case).unwrap_or_else(|reason| {
-                Outcome::Error(FailedCall {
-                    error: CaseError::Output,
-                    reason,
-                    frames: Vec::new(),
-                })
-            }),
-            Err(error) => failed(error)?,
-        };
         Ok(CaseRun {
-            outcome,
+            outcome: outcome(call.result, case)?,
             output: call.output,
             took: call.took,
             memory_bytes: call.memory_bytes,
@@ -171,9 +174,9 @@ impl<'a> Given<'a> {
         let tenant_id = case.context.get("tenant_id").and_then(Value::as_str);
         let record = CallRecord {
             tenant_id: tenant_id.unwrap_or("tenant"),
-            policy_id: "policy",
-            trace_id: "trace",
-            request_id: "request",
+            policy_id: &case.ids.policy_id,
+            trace_id: &case.ids.trace_id,
+            request_id: &case.ids.request_id,
             context: &self.context,
             config: &self.config,
             remaining_ms: settings.remaining_ms,
@@ -211,31 +214,47 @@ impl<'a> Given<'a> {
     }
 }
 
+/// What came of a call, checked.
+///
+/// # Errors
+/// When there was no room for an instance, which is not the extension's doing.
+pub(in crate::extensions) fn outcome(
+    result: Result<Raw, CallError>,
+    case: &ExtensionCase,
+) -> Result<Outcome, String> {
+    match result {
+        Ok(raw) => Ok(checked(raw, case)
+            .unwrap_or_else(|reason| Outcome::Error(FailedCall::of(CaseError::Output, reason)))),
+        Err(error) => failed(error),
+    }
+}
+
 fn failed(error: CallError) -> Result<Outcome, String> {
     let reason = error.to_string();
-    let (error, frames) = match error {
+    let (error, report) = match error {
         CallError::Failure(failure) if is_code(&failure.code) => return Ok(Outcome::Failure(failure)),
         CallError::Failure(failure) => {
-            return Ok(Outcome::Error(FailedCall {
-                error: CaseError::Output,
-                reason: format!(
-                    "the code of its failure, {:?}, is no name: at most 64 of a to z, 0 to 9 and _, a letter first",
-                    failure.code
-                ),
-                frames: Vec::new(),
-            }));
+            let reason = format!(
+                "the code of its failure, {:?}, is no name: at most 64 of a to z, 0 to 9 and _, a letter first",
+                failure.code
+            );
+            return Ok(Outcome::Error(FailedCall::of(CaseError::Output, reason)));
         }
         CallError::NoInstance { .. } => return Err(reason),
-        CallError::Timeout | CallError::Overrun => (CaseError::Timeout, Vec::new()),
-        CallError::Trap(report) => (CaseError::Trap, report.frames),
-        CallError::Memory(report) => (CaseError::Memory, report.frames),
-        CallError::Table(report) => (CaseError::Table, report.frames),
-        CallError::Output { .. } => (CaseError::Output, Vec::new()),
+        CallError::Timeout | CallError::Overrun => (CaseError::Timeout, None),
+        CallError::Trap(report) => (CaseError::Trap, Some(report)),
+        CallError::Memory(report) => (CaseError::Memory, Some(report)),
+        CallError::Table(report) => (CaseError::Table, Some(report)),
+        CallError::Output { .. } => (CaseError::Output, None),
     };
+    let (frames, offsets) = report
+        .map(|report| (report.frames, report.offsets))
+        .unwrap_or_default();
     Ok(Outcome::Error(FailedCall {
         error,
         reason,
         frames,
+        offsets,
     }))
 }
 
