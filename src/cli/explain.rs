@@ -15,12 +15,13 @@ use super::{
     output::{EXIT_USAGE, print, print_err},
     policy_files,
     policy_files::Paint,
+    tried_extensions::{TriedExtensions, all_succeed},
 };
 use crate::{
     clock::now,
     decide::{
         Context, DecideContext, DecisionId, DecisionInput, Effects, Explaining, Explanation, Outcome,
-        Provenance, Rules, Scripted, Seed, Timestamp, decide, memory::State,
+        Provenance, Rules, Scripted, Seed, Timestamp, memory::State,
     },
     intake::DecideRequest,
     policy::{DetailLevel, PolicyId, TenantId, exact},
@@ -37,7 +38,8 @@ Exits 0 with a decision, 1 with a refusal, 64 if an input cannot be read.
 Examples:
   beamline-sidecar explain --policy examples/policies/acme/chat.json --request request.json
   echo '{\"current_provider\":\"openai\",\"status\":\"timeout\"}' | \\
-      beamline-sidecar explain --policy examples/policies/acme/chat.json --request - --seed 2a"
+      beamline-sidecar explain --policy examples/policies/acme/chat.json --request - --seed 2a
+  beamline-sidecar explain --policy chat.json --request request.json --extensions extensions"
 )]
 pub(super) struct ExplainArgs {
     /// The policy.
@@ -58,8 +60,9 @@ pub(super) struct ExplainArgs {
     /// The tenant, if the request names none.
     #[arg(long, default_value = "tenant")]
     tenant: String,
-    /// What the policy's extensions answer, in YAML: {answers: {guard: {answers: {valid: false}}}}. Unset: all succeed.
-    #[arg(long, value_name = "FILE")]
+    /// A directory of extensions, as `extensions_dir` is one, which are called; or what the policy's extensions answer,
+    /// in YAML: {answers: {guard: {answers: {valid: false}}}}. Unset: all succeed.
+    #[arg(long, value_name = "DIR|FILE")]
     extensions: Option<PathBuf>,
     /// What is remembered, in YAML as in decision cases: {breakers: {openai: open}, unhealthy: [local_llm]}. Unset:
     /// nothing.
@@ -118,6 +121,11 @@ pub(super) fn context(body: &[u8], tenant: &str) -> io::Result<(TenantId, Policy
     Ok((tenant, policy, context))
 }
 
+/// The request of a body that is one, and not the context alone, for its message.
+pub(super) fn whole_request(body: &[u8]) -> Option<DecideRequest<'_>> {
+    DecideRequest::parse(body).ok()
+}
+
 fn read_yaml<T: DeserializeOwned>(file: &Path) -> io::Result<T> {
     let named = |error: String| io::Error::other(format!("{}: {error}", file.display()));
     let text = fs::read_to_string(file).map_err(|error| named(error.to_string()))?;
@@ -126,14 +134,17 @@ fn read_yaml<T: DeserializeOwned>(file: &Path) -> io::Result<T> {
 
 fn explain(args: &ExplainArgs) -> io::Result<ExitCode> {
     let policy = policy_files::read(&args.policy)?;
-    let (tenant, policy_id, context) = context(&read_input(&args.request)?, &args.tenant)?;
-    let extensions = match &args.extensions {
-        None => Scripted {
-            others_succeed: true,
-            ..Scripted::default()
-        },
-        Some(file) => read_yaml(file)?,
+    let body = read_input(&args.request)?;
+    let (tenant, policy_id, context) = context(&body, &args.tenant)?;
+    let request = whole_request(&body);
+    let dir = args.extensions.as_deref().filter(|path| path.is_dir());
+    let script = match &args.extensions {
+        Some(file) if dir.is_none() => read_yaml(file)?,
+        // What a sidecar with this directory does not have, it does not find.
+        Some(_) => Scripted::default(),
+        None => all_succeed(),
     };
+    let extensions = TriedExtensions::of(dir)?;
     let now = args.at.unwrap_or_else(now);
     let remembered = match &args.memory {
         None => CaseMemory::default(),
@@ -158,17 +169,9 @@ fn explain(args: &ExplainArgs) -> io::Result<ExitCode> {
         tenant: &tenant,
         policy_id: &policy_id,
         context: &context,
-        message: Default::default(),
+        message: request.as_ref().map(DecideRequest::message).unwrap_or_default(),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let Outcome { result, .. } = runtime.block_on(decide(
-        &policy,
-        input,
-        &Rules::default(),
-        &memory,
-        &extensions,
-        at,
-    ));
+    let Outcome { result, .. } = extensions.decide(&policy, input, &Rules::default(), &memory, &script, at);
     match result {
         Ok(decision) => {
             let explaining = Explaining {

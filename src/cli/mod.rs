@@ -1,5 +1,6 @@
 //! The command line.
 
+mod cache_dir;
 mod check;
 mod compile_extension;
 mod demo;
@@ -17,11 +18,13 @@ mod signals;
 mod simulate;
 mod store;
 mod test;
+mod tried_extensions;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::cache_dir::cache_dir;
 pub use self::output::EXIT_USAGE;
 
 const VERSION: &str = concat!(

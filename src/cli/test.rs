@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{
     output::{EXIT_USAGE, counted, print, print_err},
     policy_files::{Paint, collect},
+    tried_extensions::TriedExtensions,
 };
 use crate::testing::{self, Mismatch};
 
@@ -21,6 +22,7 @@ Exits 0 if every case passes, 1 if one fails, 64 if one cannot be read.
 Examples:
   beamline-sidecar test examples/decisions
   beamline-sidecar test cases --filter sticky
+  beamline-sidecar test cases --extensions extensions
   beamline-sidecar test cases --junit report.xml"
 )]
 pub(super) struct TestArgs {
@@ -30,6 +32,10 @@ pub(super) struct TestArgs {
     /// Run only the cases whose file or description contains this text.
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
+    /// Call the real extensions of a directory, as `extensions_dir` has one; those that it does not have answer as the
+    /// case says. A call has the longest time there is, so that a busy machine decides nothing.
+    #[arg(long, value_name = "DIR")]
+    extensions: Option<PathBuf>,
     /// Print JSON, for machines.
     #[arg(long)]
     json: bool,
@@ -111,6 +117,7 @@ pub(super) fn run(args: &TestArgs) -> ExitCode {
 
 /// Runs all cases, unless one cannot be read: a case that is skipped would seem to have passed.
 fn run_all(args: &TestArgs) -> Result<Vec<Ran>, Vec<io::Error>> {
+    let extensions = TriedExtensions::of(args.extensions.as_deref()).map_err(|error| vec![error])?;
     let mut files = Vec::new();
     for path in &args.paths {
         collect(path, &["yaml", "yml"], &mut files).map_err(|error| vec![error])?;
@@ -126,7 +133,9 @@ fn run_all(args: &TestArgs) -> Result<Vec<Ran>, Vec<io::Error>> {
             let wanted = |text: &String| file.contains(text) || case.description.contains(text);
             if args.filter.as_ref().is_none_or(wanted) {
                 let started = Instant::now();
-                let mismatches = testing::run(&case);
+                let mismatches = testing::run_by(&case, &|policy, input, rules, memory, script, at| {
+                    extensions.decide(policy, input, rules, memory, script, at)
+                });
                 let seconds = started.elapsed().as_secs_f64();
                 ran.push(Ran {
                     file: file.clone(),

@@ -59,7 +59,7 @@ pub(super) fn take_tokens(
     for (index, (scope, limit)) in limits.iter().copied().flatten().enumerate() {
         let taken = match effects {
             Effects::Remembered => memory.buckets.take(&key(scope), limit, now),
-            Effects::None => memory.buckets.peek(&key(scope), limit, now),
+            Effects::Tried | Effects::None => memory.buckets.peek(&key(scope), limit, now),
         };
         match taken {
             Ok(remaining) => {

@@ -49,7 +49,7 @@ pub async fn decide<E: Extensions>(
                 let added = run.after(pipeline, &selection).await?;
                 // Only a dry run shows what became of the message.
                 let message = match at.effects {
-                    Effects::None => run.message.to_value().into_owned(),
+                    Effects::Tried | Effects::None => run.message.to_value().into_owned(),
                     Effects::Remembered => Value::Null,
                 };
                 Ok(Decision {

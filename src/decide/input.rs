@@ -131,6 +131,8 @@ impl fmt::Debug for DecideContext<'_> {
 pub enum Effects {
     /// Sessions are stored, tokens taken, half-open budgets used.
     Remembered,
+    /// As a dry run, but extensions are called: for trying policies.
+    Tried,
     /// A dry run: memory is read and nothing in it changes, and no extension is called.
     None,
 }

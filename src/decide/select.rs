@@ -220,7 +220,7 @@ impl Gate<'_> {
         if self.breaker.is_some() {
             let (admission, transition) = match self.at.effects {
                 Effects::Remembered => self.memory.breakers.admit(self.tenant, provider, self.at.now),
-                Effects::None => (
+                Effects::Tried | Effects::None => (
                     self.memory.breakers.peek(self.tenant, provider, self.at.now),
                     None,
                 ),
@@ -481,7 +481,7 @@ impl<'a> Selecting<'a> {
         let table = &self.gate.memory.sticky;
         let found = match self.at.effects {
             Effects::Remembered => table.lookup(session, sticky.ttl_seconds, self.at.now),
-            Effects::None => table.peek(session, sticky.ttl_seconds, self.at.now),
+            Effects::Tried | Effects::None => table.peek(session, sticky.ttl_seconds, self.at.now),
         };
         let Some(provider) = found else {
             self.sticky = StickyCheck::Miss;
@@ -589,7 +589,7 @@ impl<'a> Selecting<'a> {
     /// Keeps the session with the provider, and gives the provider's breaker this policy's settings. Where the session
     /// is alive with a provider that is not excluded, that one is the answer, and nothing changes.
     fn remember(&mut self, provider: &ProviderId) -> Option<ProviderId> {
-        if self.at.effects == Effects::None {
+        if self.at.effects != Effects::Remembered {
             return None;
         }
         if let Some((sticky, session)) = self.session() {

@@ -16,6 +16,6 @@ pub use self::{
         Case, CaseError, CaseLimit, CaseMemory, CaseResult, CaseRules, CaseSession, Distribution, Step, Want,
         WantedMemory, WantedSession, load,
     },
-    run::{Mismatch, run},
+    run::{Decide, Mismatch, run, run_by},
     setting::remembered,
 };

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     decide::{
         Context, DecideContext, Decision, DecisionId, DecisionInput, Effects, Message, Outcome, Refusal,
-        Rules, Seed, Timestamp, decide_now,
+        Rules, Scripted, Seed, Timestamp, decide_now,
         memory::{CallResult, Memory, classify},
     },
     intake::DecideRequest,
@@ -76,9 +76,20 @@ impl fmt::Display for Lines<'_> {
     }
 }
 
+/// Decides with the extensions of a case, or others in their place.
+pub type Decide<'d> =
+    &'d dyn Fn(&RoutingPolicy, DecisionInput<'_>, &Rules, &Memory, &Scripted, DecideContext<'_>) -> Outcome;
+
 /// Runs a case to its end and returns all differences. A case that cannot be run is one difference.
 pub fn run(case: &Case) -> Vec<Mismatch> {
-    match Running::new(case) {
+    run_by(case, &|policy, input, rules, memory, extensions, at| {
+        decide_now(policy, input, rules, memory, extensions, at)
+    })
+}
+
+/// As [`run`], with decisions made so.
+pub fn run_by(case: &Case, decide: Decide<'_>) -> Vec<Mismatch> {
+    match Running::new(case, decide) {
         Ok(mut running) => {
             let mut mismatches = Vec::new();
             for (index, step) in case.steps.iter().enumerate() {
@@ -115,6 +126,7 @@ pub fn run(case: &Case) -> Vec<Mismatch> {
 
 struct Running<'c> {
     case: &'c Case,
+    decide: Decide<'c>,
     policy: RoutingPolicy,
     tenant: TenantId,
     policy_id: PolicyId,
@@ -125,7 +137,7 @@ struct Running<'c> {
 }
 
 impl<'c> Running<'c> {
-    fn new(case: &'c Case) -> Result<Self, String> {
+    fn new(case: &'c Case, decide: Decide<'c>) -> Result<Self, String> {
         let (policy, _) = read_object(case.policy.as_ref().unwrap_or(&Map::new()));
         let tenant = TenantId::parse(&case.tenant_id).map_err(|error| format!("tenant_id {error}"))?;
         let policy_id = PolicyId::parse(&case.policy_id).map_err(|error| format!("policy_id {error}"))?;
@@ -133,6 +145,7 @@ impl<'c> Running<'c> {
         let memory = remembered(&case.memory, &tenant, &policy, now);
         Ok(Self {
             case,
+            decide,
             policy,
             tenant,
             policy_id,
@@ -174,7 +187,7 @@ impl<'c> Running<'c> {
         if let Some(wanted) = &want.distribution {
             let mut counts = std::collections::BTreeMap::<String, u64>::new();
             for seed in 0..wanted.runs {
-                self.with(step, Seed(seed), Effects::None, |_, result| {
+                self.with(step, Seed(seed), Effects::Tried, |_, result| {
                     let name = result.map_or_else(
                         |refusal| refusal.error_type().to_owned(),
                         |decision| decision.selection.provider.to_string(),
@@ -305,7 +318,7 @@ impl<'c> Running<'c> {
             wall_ahead_ms: 0,
             effects,
         };
-        let Outcome { result, .. } = decide_now(
+        let Outcome { result, .. } = (self.decide)(
             &self.policy,
             input,
             &self.rules,

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use crate::{
+    cli::{explain::whole_request, tried_extensions::TriedExtensions},
     decide::{
-        Context, DecideContext, DecisionId, DecisionInput, Effects, Explaining, Message, Provenance, Rules,
-        Scripted, Seed, Timestamp, decide_now,
+        Context, DecideContext, DecisionId, DecisionInput, Effects, Explaining, Provenance, Rules, Scripted,
+        Seed, Timestamp,
         memory::{Memory, MemoryLimits},
     },
+    intake::DecideRequest,
     policy::{DetailLevel, PolicyId, RoutingPolicy, TenantId},
 };
 
@@ -21,8 +23,19 @@ pub(super) struct Request {
     pub(super) tenant: TenantId,
     pub(super) policy_id: PolicyId,
     pub(super) context: Context,
+    /// The request itself, which has the message where it is a whole one.
+    pub(super) body: Vec<u8>,
     /// Whether the request names its policy itself.
     pub(super) addressed: bool,
+}
+
+/// What decisions are tried with.
+pub(super) struct Tried {
+    pub(super) extensions: TriedExtensions,
+    /// What extensions answer that are not real.
+    pub(super) script: Scripted,
+    /// How many seeds each request is decided with.
+    pub(super) seeds: u64,
 }
 
 /// The outcomes of one request under one policy, with their counts, and an example of an explanation.
@@ -76,10 +89,10 @@ pub(super) fn compare(
     old: &RoutingPolicy,
     new: &RoutingPolicy,
     requests: &[Request],
-    seeds: u64,
+    tried: &Tried,
 ) -> Compared {
     let mut compared = Compared {
-        seeds,
+        seeds: tried.seeds,
         requests: requests.len(),
         ..Compared::default()
     };
@@ -90,7 +103,7 @@ pub(super) fn compare(
         &mut compared.fields,
     );
     for request in requests {
-        let (before, after, moved) = side_by_side(old, new, request, seeds);
+        let (before, after, moved) = side_by_side(old, new, request, tried);
         for (total, one) in [(&mut compared.old, &before), (&mut compared.new, &after)] {
             for (outcome, count) in &one.counts {
                 let provider = outcome
@@ -169,8 +182,15 @@ fn side_by_side(
     old: &RoutingPolicy,
     new: &RoutingPolicy,
     request: &Request,
-    seeds: u64,
+    tried: &Tried,
 ) -> (Decided, Decided, u64) {
+    let whole = whole_request(&request.body);
+    let input = DecisionInput {
+        tenant: &request.tenant,
+        policy_id: &request.policy_id,
+        context: &request.context,
+        message: whole.as_ref().map(DecideRequest::message).unwrap_or_default(),
+    };
     // Nothing is ever remembered in it.
     let memory = Memory::new(MemoryLimits {
         sessions: 1,
@@ -178,9 +198,9 @@ fn side_by_side(
         providers: 1,
     });
     let (mut before, mut after, mut moved) = (Decided::default(), Decided::default(), 0);
-    for seed in 0..seeds {
+    for seed in 0..tried.seeds {
         let [before, after] = [(old, &mut before), (new, &mut after)]
-            .map(|(policy, all)| all.decide(policy, request, &memory, seed));
+            .map(|(policy, all)| all.decide(policy, input, tried, &memory, seed));
         moved += u64::from(before != after);
     }
     (before, after, moved)
@@ -188,8 +208,15 @@ fn side_by_side(
 
 impl Decided {
     /// Decides once more, and says what came of it.
-    fn decide(&mut self, policy: &RoutingPolicy, request: &Request, memory: &Memory, seed: u64) -> String {
-        let outcome = self.outcome(policy, request, memory, seed);
+    fn decide(
+        &mut self,
+        policy: &RoutingPolicy,
+        input: DecisionInput<'_>,
+        tried: &Tried,
+        memory: &Memory,
+        seed: u64,
+    ) -> String {
+        let outcome = self.outcome(policy, input, tried, memory, seed);
         match self.counts.get_mut(&outcome) {
             Some(count) => *count += 1,
             None => {
@@ -199,33 +226,26 @@ impl Decided {
         outcome
     }
 
-    fn outcome(&mut self, policy: &RoutingPolicy, request: &Request, memory: &Memory, seed: u64) -> String {
+    fn outcome(
+        &mut self,
+        policy: &RoutingPolicy,
+        input: DecisionInput<'_>,
+        tried: &Tried,
+        memory: &Memory,
+        seed: u64,
+    ) -> String {
         let rules = Rules::default();
-        let extensions = Scripted {
-            others_succeed: true,
-            ..Scripted::default()
-        };
-        let Request {
-            tenant,
-            policy_id,
-            context,
-            ..
-        } = request;
-        let input = DecisionInput {
-            tenant,
-            policy_id,
-            context,
-            message: Message::default(),
-        };
         let at = DecideContext {
             id: DecisionId(0),
             seed: Seed(seed),
             now: NOW,
             later: &|| NOW,
             wall_ahead_ms: 0,
-            effects: Effects::None,
+            effects: Effects::Tried,
         };
-        let outcome = decide_now(policy, input, &rules, memory, &extensions, at);
+        let outcome = tried
+            .extensions
+            .decide(policy, input, &rules, memory, &tried.script, at);
         match &outcome.result {
             Ok(decision) => {
                 if self.steps.is_empty() {

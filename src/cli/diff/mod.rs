@@ -14,13 +14,17 @@ use std::{
 use clap::Args;
 use serde_json::{Value, json};
 
-use self::compare::{Compared, Request, compare};
+use self::compare::{Compared, Request, Tried, compare};
 use super::{
     explain::{context, read_input},
     output::{EXIT_USAGE, counted, print, print_err},
     policy_files,
+    tried_extensions::{TriedExtensions, all_succeed},
 };
-use crate::policy::{TenantId, exact};
+use crate::{
+    decide::Scripted,
+    policy::{TenantId, exact},
+};
 
 /// The tenant of requests that name none.
 const TENANT: &str = "tenant";
@@ -38,7 +42,8 @@ Exits 0, or 1 with --fail-on-change if any decision changes or a policy comes or
 Examples:
   beamline-sidecar diff chat.json chat-new.json
   beamline-sidecar diff policies-in-use policies
-  beamline-sidecar diff chat.json chat-new.json --requests yesterday.ndjson --fail-on-change"
+  beamline-sidecar diff chat.json chat-new.json --requests yesterday.ndjson --fail-on-change
+  beamline-sidecar diff chat.json chat-new.json --requests yesterday.ndjson --extensions extensions"
 )]
 pub(super) struct DiffArgs {
     /// The current policy, or a directory of policies.
@@ -51,6 +56,9 @@ pub(super) struct DiffArgs {
     /// How many seeds each request is decided with.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     seeds: u64,
+    /// Call the real extensions of a directory, as `extensions_dir` has one. Unset: all extensions succeed.
+    #[arg(long, value_name = "DIR")]
+    extensions: Option<PathBuf>,
     /// Exit with 1 if any decision changes.
     #[arg(long)]
     fail_on_change: bool,
@@ -72,14 +80,15 @@ pub(super) fn run(args: &DiffArgs) -> ExitCode {
 
 /// Compares and prints; whether any decision changes.
 fn diff(args: &DiffArgs) -> io::Result<bool> {
+    let tried = Tried::of(args)?;
     let given = match &args.requests {
         Some(file) => Some(requests(file)?),
         None => None,
     };
     match (args.old.is_dir(), args.new.is_dir()) {
-        (true, true) => directories(args, given.as_deref()),
+        (true, true) => directories(args, given.as_deref(), &tried),
         (false, false) => {
-            let compared = files(&args.old, &args.new, TENANT, given.as_deref(), args.seeds)?;
+            let compared = files(&args.old, &args.new, TENANT, given.as_deref(), &tried)?;
             if args.json {
                 print(&exact::written(compared.to_json().to_string()));
             } else {
@@ -93,7 +102,7 @@ fn diff(args: &DiffArgs) -> io::Result<bool> {
     }
 }
 
-fn directories(args: &DiffArgs, given: Option<&[Request]>) -> io::Result<bool> {
+fn directories(args: &DiffArgs, given: Option<&[Request]>, tried: &Tried) -> io::Result<bool> {
     let (old, new) = (in_directory(&args.old)?, in_directory(&args.new)?);
     let only = |these: &BTreeMap<String, PathBuf>, others: &BTreeMap<String, PathBuf>| -> BTreeSet<String> {
         these
@@ -117,7 +126,7 @@ fn directories(args: &DiffArgs, given: Option<&[Request]>) -> io::Result<bool> {
             };
             given.iter().filter(meant).cloned().collect()
         });
-        compared.push((name, files(old, new, tenant, asked.as_deref(), args.seeds)?));
+        compared.push((name, files(old, new, tenant, asked.as_deref(), tried)?));
     }
     if compared.is_empty() && removed.is_empty() && added.is_empty() {
         return Err(io::Error::other("There is no *.json file in either directory."));
@@ -154,6 +163,19 @@ fn directories(args: &DiffArgs, given: Option<&[Request]>) -> io::Result<bool> {
     Ok(changes)
 }
 
+impl Tried {
+    fn of(args: &DiffArgs) -> io::Result<Self> {
+        Ok(Self {
+            extensions: TriedExtensions::of(args.extensions.as_deref())?,
+            script: match &args.extensions {
+                Some(_) => Scripted::default(),
+                None => all_succeed(),
+            },
+            seeds: args.seeds,
+        })
+    }
+}
+
 /// The policies in a directory, by their names in it.
 fn in_directory(directory: &Path) -> io::Result<BTreeMap<String, PathBuf>> {
     let mut files = Vec::new();
@@ -174,11 +196,11 @@ fn files(
     new: &Path,
     tenant: &str,
     given: Option<&[Request]>,
-    seeds: u64,
+    tried: &Tried,
 ) -> io::Result<Compared> {
     let (old, new) = (policy_files::read(old)?, policy_files::read(new)?);
     Ok(match given {
-        Some(given) => compare(&old, &new, given, seeds),
+        Some(given) => compare(&old, &new, given, tried),
         None => {
             let tenant = if TenantId::parse(tenant).is_ok() {
                 tenant
@@ -190,7 +212,7 @@ fn files(
                 .iter()
                 .map(|context| request(context.to_string().as_bytes(), tenant))
                 .collect();
-            compare(&old, &new, &requests?, seeds)
+            compare(&old, &new, &requests?, tried)
         }
     })
 }
@@ -224,6 +246,7 @@ fn request(line: &[u8], tenant: &str) -> io::Result<Request> {
         tenant,
         policy_id,
         context,
+        body: line.to_vec(),
         addressed: tree.get("task").is_some() || tree.get("message").is_some(),
     })
 }

@@ -17,7 +17,8 @@ Exits 0, or 64 if an input cannot be read.
 Examples:
   beamline-sidecar simulate --policy chat.json --requests 10000
   beamline-sidecar simulate --policy chat.json --requests 10000 --fail openai=timeout:20%
-  beamline-sidecar simulate --policy chat.json --requests 60000 --rps 100 --fail openai=503:100%@60-120 --sessions 50"
+  beamline-sidecar simulate --policy chat.json --requests 60000 --rps 100 --fail openai=503:100%@60-120 --sessions 50
+  beamline-sidecar simulate --policy chat.json --requests 1000 --request request.json --extensions extensions"
 )]
 pub(crate) struct SimulateArgs {
     /// The policy.
@@ -41,6 +42,12 @@ pub(crate) struct SimulateArgs {
     /// 1 to 16 hex digits.
     #[arg(long, value_name = "HEX", default_value = "1")]
     pub(super) seed: Seed,
+    /// Call the real extensions of a directory, as `extensions_dir` has one. Unset: all extensions succeed.
+    #[arg(long, value_name = "DIR")]
+    pub(super) extensions: Option<PathBuf>,
+    /// A request whose message and context each request has, for extensions that look at them.
+    #[arg(long, value_name = "FILE")]
+    pub(super) request: Option<PathBuf>,
     /// Print JSON, for machines.
     #[arg(long)]
     pub(super) json: bool,

@@ -9,8 +9,10 @@ use std::{collections::BTreeSet, io, process::ExitCode};
 pub(super) use self::args::SimulateArgs;
 use self::{args::Failing, world::World};
 use super::{
+    explain::read_input,
     output::{EXIT_USAGE, print, print_err},
     policy_files,
+    tried_extensions::TriedExtensions,
 };
 use crate::{
     decide::Context,
@@ -31,7 +33,12 @@ fn simulate(args: &SimulateArgs) -> io::Result<()> {
     let policy = policy_files::read(&args.policy)?;
     check_names(args, &policy)?;
     let warnings = unmatched(args, &policy);
-    let report = World::new(args, &policy)?.run();
+    let body = match &args.request {
+        Some(file) => read_input(file)?,
+        None => b"{}".to_vec(),
+    };
+    let extensions = TriedExtensions::of(args.extensions.as_deref())?;
+    let report = World::new(args, &policy, &body, extensions)?.run();
     if args.json {
         let mut report = report.to_json(args);
         report["warnings"] = warnings.into();

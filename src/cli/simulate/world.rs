@@ -2,20 +2,26 @@
 
 use std::{collections::BTreeMap, io};
 
-use serde_json::Map;
-
 use super::{
     args::SimulateArgs,
     report::{Change, Report},
 };
 use crate::{
+    cli::{
+        explain::{context, whole_request},
+        tried_extensions::{TriedExtensions, all_succeed},
+    },
     decide::{
-        Context, DecideContext, Decision, DecisionId, DecisionInput, Effects, Mechanism, Message, Refusal,
-        Rules, Scripted, Seed, Timestamp, decide_now,
+        Context, DecideContext, Decision, DecisionId, DecisionInput, Effects, Mechanism, Refusal, Rules,
+        Scripted, Seed, Timestamp,
         memory::{Memory, MemoryLimits, Transition, classify},
     },
+    intake::DecideRequest,
     policy::{PolicyId, ProviderId, RoutingPolicy, TenantId},
 };
+
+/// The tenant of simulated requests.
+const TENANT: &str = "simulated";
 
 /// A Router gives up after so many attempts at one request.
 const ATTEMPTS: u32 = 20;
@@ -27,7 +33,13 @@ pub(super) struct World<'a> {
     policy_id: PolicyId,
     rules: Rules,
     memory: Memory,
-    extensions: Scripted,
+    extensions: TriedExtensions,
+    /// What extensions answer that are not real.
+    script: Scripted,
+    /// What each request has besides its session.
+    context: Context,
+    /// The request that each is, where it is a whole one.
+    whole: Option<DecideRequest<'a>>,
     chance: fastrand::Rng,
     /// Whether the policy has breakers.
     guarded: bool,
@@ -49,11 +61,18 @@ struct Request {
 }
 
 impl<'a> World<'a> {
-    pub(super) fn new(args: &'a SimulateArgs, policy: &'a RoutingPolicy) -> io::Result<Self> {
+    pub(super) fn new(
+        args: &'a SimulateArgs,
+        policy: &'a RoutingPolicy,
+        body: &'a [u8],
+        extensions: TriedExtensions,
+    ) -> io::Result<Self> {
+        let (_, _, mut context) = context(body, TENANT)?;
+        context.insert("tenant_id".into(), TENANT.into());
         Ok(Self {
             args,
             policy,
-            tenant: TenantId::parse("simulated").map_err(io::Error::other)?,
+            tenant: TenantId::parse(TENANT).map_err(io::Error::other)?,
             policy_id: PolicyId::parse("simulated").map_err(io::Error::other)?,
             rules: Rules::default(),
             memory: Memory::new(MemoryLimits {
@@ -61,10 +80,13 @@ impl<'a> World<'a> {
                 buckets: 8,
                 providers: 10_000,
             }),
-            extensions: Scripted {
-                others_succeed: true,
-                ..Scripted::default()
+            script: match &args.extensions {
+                Some(_) => Scripted::default(),
+                None => all_succeed(),
             },
+            extensions,
+            context,
+            whole: whole_request(body),
             chance: fastrand::Rng::with_seed(args.seed.0),
             guarded: policy.has_breakers(),
             waiting: BTreeMap::new(),
@@ -86,8 +108,7 @@ impl<'a> World<'a> {
     }
 
     fn request(&mut self) -> Request {
-        let mut context: Context = Map::new();
-        context.insert("tenant_id".into(), self.tenant.as_str().into());
+        let mut context = self.context.clone();
         let session = (!self.sessions.is_empty()).then(|| self.chance.usize(..self.sessions.len()));
         if let (Some(session), Some(sticky)) = (session, &self.policy.sticky) {
             let value = format!("session-{session}").into();
@@ -211,16 +232,15 @@ impl<'a> World<'a> {
             tenant: &self.tenant,
             policy_id: &self.policy_id,
             context,
-            message: Message::default(),
+            message: self
+                .whole
+                .as_ref()
+                .map(DecideRequest::message)
+                .unwrap_or_default(),
         };
-        let outcome = decide_now(
-            self.policy,
-            input,
-            &self.rules,
-            &self.memory,
-            &self.extensions,
-            at,
-        );
+        let outcome = self
+            .extensions
+            .decide(self.policy, input, &self.rules, &self.memory, &self.script, at);
         self.note(outcome.transitions, now);
         outcome.result
     }
@@ -291,7 +311,9 @@ mod tests {
         let (policy, _) = read_object(policy.as_object().unwrap());
         let words = format!("simulate --policy x {line}");
         let args = Line::parse_from(words.split_whitespace()).args;
-        World::new(&args, &policy).unwrap().run()
+        World::new(&args, &policy, b"{}", TriedExtensions::Scripted)
+            .unwrap()
+            .run()
     }
 
     #[test]

@@ -3,4 +3,5 @@
 mod commands;
 mod ext;
 mod policies;
+mod policies_real;
 mod tutorial;
