@@ -73,8 +73,8 @@ enum Command {
     /// Develop extensions: new, build, check, test, bench, inspect.
     #[cfg(feature = "compiler")]
     Ext(ext::ExtArgs),
-    /// Print the JSON Schema of the policy language, for editors: `beamline-sidecar schema > policy.schema.json`.
-    Schema,
+    /// Print a JSON Schema, for editors: of the policy language, of registry records, or of the cases of extensions.
+    Schema(schema::SchemaArgs),
     /// Ask a running sidecar whether it is live or ready, for containers without a shell.
     Probe(probe::ProbeArgs),
     /// Compile an extension from standard input to standard output. The sidecar calls it.
@@ -99,7 +99,7 @@ pub fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         #[cfg(feature = "compiler")]
         Command::Ext(args) => ext::run(&args),
-        Command::Schema => schema::run(),
+        Command::Schema(args) => schema::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::CompileExtension(args) => compile_extension::run(&args),
     }

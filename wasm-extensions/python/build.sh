@@ -20,25 +20,33 @@ for file in requirements.txt tests/cases.py; do
 done
 export PATH=$tools/bin:$PATH PYTHONDONTWRITEBYTECODE=1
 
-# Arguments: a project, the name it gets where it has none. Builds and tests a copy of it.
+# Arguments: a project, and where it is the template: a kind, and its world. Builds and tests a copy of it.
 build() {
-    local copy=$tools/$1
+    local name=$1${2:+-$2}
+    local copy=$tools/$name
     rm -rf "$copy"
     mkdir -p "$copy"
     cp -R python/"$1"/{build.sh,src,tests} wit "$copy/"
     rm -rf "$copy"/*/__pycache__
     # As `ext new` does.
-    { grep -rlF '{{name}}' "$copy" || true; } | xargs -r sed -i "s/{{name}}/$2/g"
-    "$copy/build.sh" || die "$1 cannot be built"
-    say "testing $1"
+    if [[ -n ${2-} ]]; then
+        cp "python/$1/kinds/$2.py" "$copy/src/extension.py"
+        cp "python/$1/kinds/$2.yaml" "$copy/tests/cases.yaml"
+        grep -rlE '\{\{(name|world)\}\}' "$copy" | xargs -r sed -i "s/{{name}}/of-$name/g; s/{{world}}/$3/g"
+    fi
+    bash "$copy/build.sh" || die "$name cannot be built"
+    say "testing $name"
     (cd "$copy" && PYTHONPATH=src:target/bindings python -m unittest discover tests) >"$copy/test.log" 2>&1 ||
-        { cat "$copy/test.log" >&2; die "the tests of $1 fail"; }
+        { cat "$copy/test.log" >&2; die "the tests of $name fail"; }
 }
 
 rm -rf target/tests
 cp -R tests target/tests
 mkdir -p "$out"
-build pii-guard pii-guard
-build template of-template
-python imports.py "$tools"/{pii-guard,template}/target/components/*.wasm
+build pii-guard
+build template pre pre-processor
+build template validator validator
+build template scorer scorer
+build template post post-processor
+python imports.py "$tools"/{pii-guard,template-*}/target/components/*.wasm
 cp "$tools/pii-guard/target/components/pii-guard.wasm" "$out/pii-guard-python.wasm"

@@ -17,7 +17,6 @@ use super::{
     engine::{component_cache, default_timeout_ms, limits},
     show::{bytes, thousands},
     target::Target,
-    test::record,
 };
 use crate::{
     cli::output::{EXIT_USAGE, print, print_err},
@@ -113,7 +112,7 @@ fn bench(args: &BenchArgs) -> Result<(), Stopped> {
         ));
     }
     let target = Target::find(&args.path, args.record.as_deref())?;
-    let record = record(&target)?;
+    let record = target.manifest()?;
     let module = target.read()?;
     let refused = |reason: String| format!("{}: {reason}", target.file.display());
     let info = ComponentInfo::of(&module).map_err(refused)?;
@@ -128,7 +127,7 @@ fn bench(args: &BenchArgs) -> Result<(), Stopped> {
     let case = case(kind, config, payload(args.payload.as_deref())?);
     let cores = thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let limits = limits(info.profile, record.as_ref());
-    let cache = component_cache(cores * 2, limits.memory_bytes)?;
+    let cache = component_cache(cores * 2, limits.memory_bytes, None)?;
     let built = cache.build(&module).map_err(|error| refused(error.reason))?;
     // Nothing is kept on disk here.
     let compiled_in = built

@@ -7,28 +7,34 @@ use std::{
 };
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use wit_component::ComponentEncoder;
 
 use super::{
+    about::{About, CONFIG_SCHEMA},
     compile,
     component_info::ComponentInfo,
     show::{Table, bytes, listed, thousands},
-    target::{Language, Project},
+    target::{Language, Project, RECORD},
 };
-use crate::cli::output::{EXIT_USAGE, print, print_err};
+use crate::{
+    cli::output::{EXIT_USAGE, print, print_err},
+    extensions::ModuleDigest,
+    policy::locate,
+};
 
 #[derive(Debug, Args)]
 #[command(
     after_help = "Rust is compiled for wasm32-unknown-unknown, with rustup's compiler or Debian's, and made a component. A project in
-JavaScript or Python is built by its own script: `npm run build`, or build.sh.
+JavaScript or Python is built by its own script: `npm run build`, or build.sh. Either runs code of the project and of what
+it depends on, on this machine: build only projects that you trust.
 
 Exits 0 if there is a component, 64 if not.
 
 Examples:
   beamline-sidecar ext build                      the project in this directory
   beamline-sidecar ext build my-guard --out extensions/my-guard.wasm
-  beamline-sidecar ext build --debug              keeps the names of functions, for crashes to be told by"
+  beamline-sidecar ext build --debug              keeps names and lines, for crashes to be told by"
 )]
 pub(super) struct BuildArgs {
     /// The project.
@@ -37,7 +43,7 @@ pub(super) struct BuildArgs {
     /// Where the component goes; otherwise the project's target/components/NAME.wasm.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Keep the names of functions.
+    /// Keep the names of functions and the lines of the source (Rust).
     #[arg(long)]
     debug: bool,
     /// Print JSON, for machines.
@@ -55,14 +61,43 @@ pub(super) fn run(args: &BuildArgs) -> ExitCode {
     }
 }
 
-fn build(args: &BuildArgs) -> Result<(), String> {
-    let project = Project::open(&args.dir)?;
-    let out = args.out.clone().unwrap_or_else(|| project.component());
+/// A component that was built.
+pub(super) struct Made {
+    out: PathBuf,
+    compiler: &'static str,
+    /// The size of the one before.
+    before: Option<u64>,
+    info: ComponentInfo,
+}
+
+impl Made {
+    /// What was built, for a line among others.
+    pub(super) fn in_a_line(&self) -> String {
+        let size = self.info.bytes as u64;
+        format!(
+            "Built {}: {}{}",
+            self.out.display(),
+            bytes(size),
+            change(self.before, size)
+        )
+    }
+}
+
+/// Builds a project.
+///
+/// # Errors
+/// What is missing, or that it does not compile.
+pub(super) fn make(project: &Project, out: Option<&Path>, debug: bool) -> Result<Made, String> {
+    let out = out.map_or_else(|| project.component(), ToOwned::to_owned);
+    print_err(&format!(
+        "Building runs {}: build only projects that you trust.",
+        compile::runs_what(project)
+    ));
     // A script may write it there itself.
     let before = fs::metadata(&out).ok().map(|metadata| metadata.len());
     let compiled = match project.language {
-        Language::Rust => compile::rust(&project.dir, args.debug)?,
-        Language::Js | Language::Python => compile::by_script(&project)?,
+        Language::Rust => compile::rust(&project.dir, debug)?,
+        Language::Js | Language::Python => compile::by_script(project)?,
     };
     let module = fs::read(&compiled.file).map_err(|error| format!("{}: {error}", compiled.file.display()))?;
     let component = match project.language {
@@ -71,12 +106,42 @@ fn build(args: &BuildArgs) -> Result<(), String> {
     };
     let info =
         ComponentInfo::of(&component).map_err(|reason| format!("what was built cannot be used: {reason}"))?;
+    let component = match info.kind {
+        Some(kind) => About {
+            name: project.name.clone(),
+            version: project.version.clone(),
+            kind,
+            capabilities: info.capabilities.clone(),
+            config_schema: config_schema(project)?,
+        }
+        .written_into(&component)?,
+        // `ext check` says what it is instead.
+        None => component,
+    };
+    let info = ComponentInfo::of(&component)?;
     write(&out, &component).map_err(|error| format!("{}: {error}", out.display()))?;
-    let size = component.len() as u64;
+    record_digest(&project.dir.join(RECORD), info.sha256)?;
+    Ok(Made {
+        out,
+        compiler: compiled.compiler,
+        before,
+        info,
+    })
+}
+
+fn build(args: &BuildArgs) -> Result<(), String> {
+    let project = Project::open(&args.dir)?;
+    let Made {
+        out,
+        compiler,
+        before,
+        info,
+    } = make(&project, args.out.as_deref(), args.debug)?;
+    let size = info.bytes as u64;
     if args.json {
         let report = json!({
             "file": out,
-            "compiler": compiled.compiler,
+            "compiler": compiler,
             "previous_bytes": before,
             "component": info,
         });
@@ -85,12 +150,71 @@ fn build(args: &BuildArgs) -> Result<(), String> {
     }
     let mut table = Table::default();
     table.row("component", out.display().to_string());
-    table.row("built by", compiled.compiler);
+    table.row("built by", compiler);
     table.row("size", format!("{}{}", bytes(size), change(before, size)));
     table.row("imports", listed(info.imports.iter().map(String::as_str)));
     table.row("sha256", info.sha256.to_string());
     print(&table.to_string());
     Ok(())
+}
+
+/// The project's description of its configuration, if it has one.
+fn config_schema(project: &Project) -> Result<Option<Value>, String> {
+    let file = project.dir.join(CONFIG_SCHEMA);
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+    let text = match fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(named(&error)),
+    };
+    let schema: Value = serde_json::from_str(&text).map_err(|error| named(&error))?;
+    jsonschema::validator_for(&schema).map_err(|error| named(&format!("it is no JSON Schema: {error}")))?;
+    Ok(Some(schema))
+}
+
+/// Writes the digest into the project's record, so that the record is of this very component.
+fn record_digest(file: &Path, digest: ModuleDigest) -> Result<(), String> {
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+    let text = match fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(named(&error)),
+    };
+    // What is wrong with a record, `ext check` reports.
+    let Some(with) = with_digest(&text, &digest.to_string()).filter(|with| *with != text) else {
+        return Ok(());
+    };
+    fs::write(file, with).map_err(|error| named(&error))
+}
+
+/// A record with this digest, and otherwise as its author wrote it; `None` for what is no record.
+fn with_digest(text: &str, digest: &str) -> Option<String> {
+    let record: Map<String, Value> = serde_json::from_str(text).ok()?;
+    let offset = |path: &str| {
+        let at = locate(text, path);
+        let line: usize = text.split_inclusive('\n').take(at.line - 1).map(str::len).sum();
+        let rest = text.get(line..)?;
+        let column = rest.char_indices().nth(at.column - 1)?.0;
+        Some(line + column)
+    };
+    match record.get("sha256") {
+        Some(Value::String(old)) => {
+            let old = format!("\"{old}\"");
+            let at = offset("$.sha256")?;
+            let rest = text.get(at..)?.strip_prefix(&old)?;
+            Some(format!("{}\"{digest}\"{rest}", text.get(..at)?))
+        }
+        Some(_) => None,
+        None => {
+            let module = format!("\"{}\"", record.get("module")?.as_str()?);
+            let at = offset("$.module")?;
+            let rest = text.get(at..)?.strip_prefix(&module)?;
+            Some(format!(
+                "{}{module},\n  \"sha256\": \"{digest}\"{rest}",
+                text.get(..at)?
+            ))
+        }
+    }
 }
 
 /// Makes a component of a module, which carries the description of its world.
@@ -134,6 +258,27 @@ fn write(path: &Path, component: &[u8]) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_digest_is_written_into_a_record_and_nothing_else() {
+        let record = "{\n  \"id\": \"é\",  \"module\": \"file:x.wasm\",\n  \"type\": \"pre\"\n}\n";
+        let first = with_digest(record, "abc").unwrap();
+        assert_eq!(
+            first,
+            "{\n  \"id\": \"é\",  \"module\": \"file:x.wasm\",\n  \"sha256\": \"abc\",\n  \"type\": \"pre\"\n}\n"
+        );
+        assert_eq!(with_digest(&first, "def"), Some(first.replace("abc", "def")));
+        assert_eq!(with_digest(&first, "abc"), Some(first));
+        for odd in [
+            "",
+            "[]",
+            "{}",
+            r#"{"module": 1}"#,
+            r#"{"module": "x", "sha256": 1}"#,
+        ] {
+            assert_eq!(with_digest(odd, "abc"), None, "{odd}");
+        }
+    }
 
     #[test]
     fn a_change_of_size_is_told() {

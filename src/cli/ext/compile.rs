@@ -10,7 +10,10 @@ use std::{
 
 use serde_json::Value;
 
-use super::target::{COMPONENTS, Language, Project};
+use super::{
+    sdk::{SDK, SDK_PACKAGE},
+    target::{COMPONENTS, Language, Project},
+};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -35,8 +38,9 @@ enum Rust {
 ///
 /// # Errors
 /// What is missing and how to get it, or that compiling failed; the compiler has said why.
-pub(super) fn rust(dir: &Path, keep_names: bool) -> Result<Compiled, String> {
+pub(super) fn rust(dir: &Path, debug: bool) -> Result<Compiled, String> {
     let compiler = find_rust(dir)?;
+    refuse_sdk_of_registry(dir)?;
     let mut cargo = match compiler {
         Rust::OnPath => Command::new("cargo"),
         Rust::Debian => Command::new("/usr/bin/cargo"),
@@ -50,8 +54,10 @@ pub(super) fn rust(dir: &Path, keep_names: bool) -> Result<Compiled, String> {
         .env_remove("RUSTFLAGS")
         .stdin(Stdio::null())
         .stderr(Stdio::inherit());
-    if keep_names {
-        cargo.env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo");
+    if debug {
+        cargo
+            .env("CARGO_PROFILE_RELEASE_STRIP", "none")
+            .env("CARGO_PROFILE_RELEASE_DEBUG", "line-tables-only");
     }
     if compiler == Rust::Debian {
         let path = crate::config::environment().remove("PATH").unwrap_or_default();
@@ -75,6 +81,61 @@ pub(super) fn rust(dir: &Path, keep_names: bool) -> Result<Compiled, String> {
         Rust::Debian => "Debian's cargo, for wasm32-unknown-unknown, with the library built from source",
     };
     Ok(Compiled { file, compiler })
+}
+
+/// Refuses a crate that takes the SDK from a registry: its name is registered by nobody there, so whoever takes it would
+/// run code on this machine.
+fn refuse_sdk_of_registry(dir: &Path) -> Result<(), String> {
+    let output = Command::new("cargo")
+        .current_dir(dir)
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .map_err(|error| format!("cargo cannot be started: {error}"))?;
+    // What cargo cannot read, it says when it builds.
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let mut dependencies =
+        packages.flat_map(|package| package["dependencies"].as_array().into_iter().flatten());
+    let is_refused = |dependency: &Value| {
+        dependency["name"] == SDK_PACKAGE
+            && dependency["source"]
+                .as_str()
+                .is_some_and(|source| !source.starts_with("git+"))
+    };
+    if dependencies.any(is_refused) {
+        return Err(format!(
+            "{}: {SDK_PACKAGE} is to come from a registry, where nobody of the sidecar has published it. It is not \
+             fetched. This writes the SDK into the project:\n  beamline-sidecar ext vendor {}\nand this names it in \
+             Cargo.toml:\n  {SDK_PACKAGE} = {{ path = \"{SDK}\" }}",
+            dir.join("Cargo.toml").display(),
+            dir.display()
+        ));
+    }
+    Ok(())
+}
+
+/// What building a project runs on this machine, for people.
+pub(super) fn runs_what(project: &Project) -> String {
+    match project.language {
+        Language::Rust => {
+            "cargo, and with it the build scripts and macros of the project and its crates".to_owned()
+        }
+        Language::Js | Language::Python if project.dir.join("build.sh").exists() => {
+            "its script build.sh".to_owned()
+        }
+        Language::Js => {
+            let script = fs::read_to_string(project.dir.join("package.json"))
+                .ok()
+                .and_then(|text| serde_json::from_str::<Value>(&text).ok())
+                .and_then(|package| package["scripts"]["build"].as_str().map(ToOwned::to_owned));
+            // The script is the project's: it must not speak to the terminal.
+            let script = script.unwrap_or_default().replace(char::is_control, " ");
+            format!("its script `{script}`")
+        }
+        Language::Python => "its script build.sh".to_owned(),
+    }
 }
 
 /// A stack of 256 KiB instead of 1 MiB, since a fresh instance pays for its memory; and no path of this machine in what
@@ -179,7 +240,7 @@ pub(super) fn by_script(project: &Project) -> Result<Compiled, String> {
     } else if project.language == Language::Js {
         if !dir.join("node_modules").is_dir() {
             return Err(format!(
-                "the packages that the project is built with are not installed. This gets them:\n  (cd {} && npm install)",
+                "the packages that the project is built with are not installed. This gets them:\n  (cd {} && npm ci)",
                 dir.display()
             ));
         }

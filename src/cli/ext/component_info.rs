@@ -5,6 +5,7 @@ use wasmparser::{KnownCustom, Parser, Payload};
 use wit_component::DecodedWasm;
 use wit_parser::{Function, Resolve, Type, TypeDefKind, WorldItem};
 
+use super::about::About;
 use crate::extensions::{Capability, Kind, ModuleDigest, Profile};
 
 /// The package whose worlds extensions implement.
@@ -25,6 +26,8 @@ pub(super) struct ComponentInfo {
     pub(super) exports: Vec<String>,
     /// Capabilities that its imports need.
     pub(super) capabilities: Vec<Capability>,
+    /// What it says of itself; `None` where it says nothing that can be read.
+    pub(super) about: Option<About>,
     /// What made it: `language Rust`, `processed-by rustc 1.95.0`.
     pub(super) producers: Vec<Producer>,
 }
@@ -86,6 +89,7 @@ impl ComponentInfo {
             capabilities: Capability::ALL.into_iter().filter(needs).collect(),
             imports,
             exports,
+            about: About::of(bytes).ok().flatten(),
             producers: producers(bytes),
         })
     }

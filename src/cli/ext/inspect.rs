@@ -59,6 +59,14 @@ pub(super) fn run(args: &InspectArgs) -> ExitCode {
     }
 }
 
+/// A component's own text, which must neither speak to the terminal nor forge lines.
+fn plain(text: &str) -> String {
+    text.chars()
+        .take(128)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
 fn show(info: &ComponentInfo, file: &str) {
     let mut table = Table::default();
     table.row("file", file);
@@ -70,6 +78,15 @@ fn show(info: &ComponentInfo, file: &str) {
                 .to_owned(),
         },
     );
+    if let Some(about) = &info.about {
+        table.row("says it is", plain(&format!("{} {}", about.name, about.version)));
+        let schema = if about.config_schema.is_some() {
+            "has a schema"
+        } else {
+            "has no schema"
+        };
+        table.row("config", schema);
+    }
     table.row(
         "built for",
         info.package

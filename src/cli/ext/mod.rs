@@ -1,7 +1,9 @@
 //! `beamline-sidecar ext`: what authors of extensions need, from an empty directory to a measured component.
 
+mod about;
 mod bench;
 mod build;
+mod call_report;
 mod check;
 mod compile;
 mod component_info;
@@ -9,10 +11,16 @@ mod engine;
 mod frames;
 mod inspect;
 mod new;
+mod replay;
+mod run_once;
+mod sdk;
 mod show;
+mod source_lines;
 mod target;
 mod template;
 mod test;
+mod vendor;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -40,8 +48,14 @@ enum ExtCommand {
     Check(check::CheckArgs),
     /// Run cases: what the extension is given, and what must come of it.
     Test(test::TestArgs),
+    /// Make one call, and show its answer, what it cost, and what was logged.
+    Run(run_once::RunArgs),
+    /// Make recorded calls again on another version: whose answers change, and what it costs.
+    Replay(replay::ReplayArgs),
     /// Measure calls, and compare with the run before.
     Bench(bench::BenchArgs),
+    /// Write this version's SDK and interface into a project, in place of those that are there.
+    Vendor(vendor::VendorArgs),
     /// Say what a component is, without running any of it.
     Inspect(inspect::InspectArgs),
 }
@@ -52,7 +66,10 @@ pub(super) fn run(args: &ExtArgs) -> ExitCode {
         ExtCommand::Build(args) => build::run(args),
         ExtCommand::Check(args) => check::run(args),
         ExtCommand::Test(args) => test::run(args),
+        ExtCommand::Run(args) => run_once::run(args),
+        ExtCommand::Replay(args) => replay::run(args),
         ExtCommand::Bench(args) => bench::run(args),
+        ExtCommand::Vendor(args) => vendor::run(args),
         ExtCommand::Inspect(args) => inspect::run(args),
     }
 }

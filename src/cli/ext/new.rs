@@ -10,8 +10,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
+    sdk,
     target::{CASES, Language, RECORD},
     template,
+    vendor::write,
 };
 use crate::{
     cli::output::{EXIT_USAGE, print, print_err},
@@ -21,7 +23,8 @@ use crate::{
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "What it writes builds, and passes its own tests: change it from there.
+    after_help = "What it writes builds, and passes its own tests: change it from there. It is complete: the SDK and the interface are
+in its vendor/ or wit/, and the versions of all else in its lock file.
 
 Exits 0 if there is a project, 64 if not; what is there already is never touched.
 
@@ -44,7 +47,8 @@ pub(super) struct NewArgs {
     /// The directory to make; otherwise the name's, in this one.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// The directory of beamline-extension-sdk; within the sidecar's repository it is found.
+    /// The directory of beamline-extension-sdk, for those who develop it; otherwise this program writes its own into
+    /// the project's vendor/.
     #[arg(long, value_name = "PATH")]
     sdk: Option<PathBuf>,
 }
@@ -66,9 +70,11 @@ fn new(args: &NewArgs) -> Result<(), String> {
     fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     let absolute = fs::canonicalize(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     let sdk = match (&args.sdk, args.language) {
-        (_, Language::Js | Language::Python) => None,
         (Some(sdk), Language::Rust) => Some(given_sdk(sdk)?),
-        (None, Language::Rust) => found_sdk(&absolute),
+        (Some(_), Language::Js | Language::Python) => {
+            return Err("--sdk names the SDK for Rust, and this is no project in Rust".to_owned());
+        }
+        (None, _) => None,
     };
     // A path that was given as an absolute one is meant so.
     let is_absolute = args.sdk.as_ref().is_some_and(|sdk| sdk.is_absolute());
@@ -84,14 +90,15 @@ fn new(args: &NewArgs) -> Result<(), String> {
         name: &args.name,
         sdk: sdk.as_deref(),
     };
-    let mut files = template::files(args.language, &project)?;
+    let mut files = template::files(args.language, &project);
     let record = json!({
         "id": args.name,
         "type": args.kind.as_str(),
         "module": format!("file:{}.wasm", args.name),
-        "timeout_ms": 100,
+        "timeout_ms": args.language.timeout_ms(),
         "config": {},
         "capabilities": [],
+        "limits": {"memory_bytes": args.language.memory_bytes(), "output_bytes": 1_048_576},
         "metadata": {"description": template::description(args.kind)},
     });
     files.push((RECORD.to_owned(), format!("{record:#}\n")));
@@ -99,24 +106,18 @@ fn new(args: &NewArgs) -> Result<(), String> {
         let path = dir.join(name);
         write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    tell(args, &dir, sdk.is_none());
+    tell(args, &dir);
     Ok(())
 }
 
-fn tell(args: &NewArgs, dir: &Path, lacks_sdk: bool) {
+fn tell(args: &NewArgs, dir: &Path) {
     let shown = dir.display();
     print(&format!("{shown} is a {} that builds. Next:", args.kind.world()));
-    if args.language == Language::Rust && lacks_sdk {
-        print(&format!(
-            "  say in {shown}/Cargo.toml where beamline-extension-sdk is: it is not on crates.io, but in the sidecar's\n  \
-             repository under wasm-extensions/sdk (or begin anew with --sdk PATH)"
-        ));
-    }
     match args.language {
         Language::Rust => {}
-        Language::Js => print(&format!("  (cd {shown} && npm install)")),
+        Language::Js => print(&format!("  (cd {shown} && npm ci)")),
         Language::Python => print(&format!(
-            "  (cd {shown} && python3 -m venv .venv && .venv/bin/pip install -r requirements.txt)"
+            "  (cd {shown} && python3 -m venv .venv && .venv/bin/pip install --require-hashes -r requirements.txt)"
         )),
     }
     print(&format!("  beamline-sidecar ext build {shown}"));
@@ -127,17 +128,7 @@ fn tell(args: &NewArgs, dir: &Path, lacks_sdk: bool) {
 
 /// Refuses a name that is no id, and one that no package may have.
 fn check_name(name: &str) -> Result<(), String> {
-    const TAKEN: [&str; 9] = [
-        "alloc",
-        "beamline-extension-sdk",
-        "core",
-        "proc-macro",
-        "self",
-        "serde",
-        "serde_json",
-        "std",
-        "test",
-    ];
+    const TAKEN: [&str; 6] = ["alloc", "core", "proc-macro", "self", "std", "test"];
     check_id(name).map_err(|error| format!("the name {name:?} {error}"))?;
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
     if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(is_plain) || name.len() > 64 {
@@ -146,7 +137,7 @@ fn check_name(name: &str) -> Result<(), String> {
              `-` and `_`, 64 at most"
         ));
     }
-    if TAKEN.contains(&name) {
+    if TAKEN.contains(&name) || sdk::package_names().contains(name) {
         return Err(format!("the name {name:?} is taken by a package that it needs"));
     }
     Ok(())
@@ -174,17 +165,6 @@ fn given_sdk(sdk: &Path) -> Result<PathBuf, String> {
     fs::canonicalize(sdk).map_err(|error| format!("{}: {error}", sdk.display()))
 }
 
-/// The SDK of the sidecar's repository, if the project, or this process, is in it.
-fn found_sdk(dir: &Path) -> Option<PathBuf> {
-    let here = std::env::current_dir().ok()?;
-    let mut above = dir.ancestors().chain(here.ancestors());
-    let sdk = above.find_map(|above| {
-        let sdk = above.join("wasm-extensions/sdk");
-        sdk.join("Cargo.toml").is_file().then_some(sdk)
-    });
-    fs::canonicalize(sdk?).ok()
-}
-
 /// The way from a directory to a path, both absolute and without links: a project that is moved together with what it
 /// needs still finds it.
 fn relative(from: &Path, to: &Path) -> PathBuf {
@@ -195,13 +175,6 @@ fn relative(from: &Path, to: &Path) -> PathBuf {
         .count();
     let up = from.components().skip(shared).map(|_| Component::ParentDir);
     up.chain(to.components().skip(shared)).collect()
-}
-
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
-    }
-    fs::write(path, text)
 }
 
 #[cfg(test)]
@@ -215,7 +188,7 @@ mod tests {
         }
         let long = "a".repeat(65);
         for name in [
-            "", "..", "a b", "My-Guard", "2nd", "-a", "a.b", "test", "é", &long,
+            "", "..", "a b", "My-Guard", "2nd", "-a", "a.b", "test", "memchr", "é", &long,
         ] {
             assert!(check_name(name).is_err(), "{name}");
         }

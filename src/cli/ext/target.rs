@@ -8,7 +8,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{extensions::ExtensionsConfig, policy::check_id};
+use crate::{
+    extensions::{ExtensionsConfig, Manifest},
+    policy::check_id,
+};
 
 /// Where a project's component is put, below the project.
 pub(super) const COMPONENTS: &str = "target/components";
@@ -16,6 +19,9 @@ pub(super) const COMPONENTS: &str = "target/components";
 pub(super) const RECORD: &str = "extension.json";
 /// The cases of a project.
 pub(super) const CASES: &str = "tests/cases.yaml";
+
+/// The cases of a project that were made of recorded calls.
+pub(super) const RECORDED_CASES: &str = "tests/recorded.yaml";
 
 /// A component, and what belongs to it where it is a project's.
 #[derive(Debug)]
@@ -30,6 +36,8 @@ pub(super) struct Target {
 pub(super) struct Project {
     pub(super) dir: PathBuf,
     pub(super) name: String,
+    /// `0` where its manifest names none.
+    pub(super) version: String,
     pub(super) language: Language,
 }
 
@@ -42,6 +50,24 @@ pub(super) enum Language {
 }
 
 impl Language {
+    /// What a call of a new project may take, in milliseconds: an interpreter needs some before it does anything.
+    pub(super) const fn timeout_ms(self) -> u32 {
+        match self {
+            Self::Rust => 100,
+            Self::Js => 200,
+            Self::Python => 500,
+        }
+    }
+
+    /// What a call of a new project may need: the interpreter of Python takes 14 MiB by itself.
+    pub(super) const fn memory_bytes(self) -> u32 {
+        match self {
+            Self::Rust => 16 << 20,
+            Self::Js => 32 << 20,
+            Self::Python => 64 << 20,
+        }
+    }
+
     /// The file by which a project shows its language.
     pub(super) const fn manifest(self) -> &'static str {
         match self {
@@ -93,6 +119,24 @@ impl Target {
         read_module(&self.file).map_err(|error| format!("{}: {error}", self.file.display()))
     }
 
+    /// The record, if there is one. `ext check` reports more about a wrong one.
+    pub(super) fn manifest(&self) -> Result<Option<Manifest>, String> {
+        let Some(path) = &self.record else {
+            return Ok(None);
+        };
+        let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        match Manifest::read(&text) {
+            Ok((record, _)) => Ok(Some(record)),
+            Err(problems) => {
+                let lines: Vec<String> = problems
+                    .iter()
+                    .map(|problem| format!("{}: {problem}", path.display()))
+                    .collect();
+                Err(lines.join("\n"))
+            }
+        }
+    }
+
     /// What to say where the project's source is newer than its component.
     pub(super) fn stale(&self) -> Option<String> {
         let project = self.project.as_ref()?;
@@ -131,18 +175,20 @@ impl Project {
         let manifest = dir.join(language.manifest());
         let text =
             fs::read_to_string(&manifest).map_err(|error| format!("{}: {error}", manifest.display()))?;
-        let name = match language {
-            Language::Rust => toml_name(&text, "[package]"),
-            Language::Python => toml_name(&text, "[project]"),
+        let value = |key: &str| match language {
+            Language::Rust => toml_value(&text, "[package]", key),
+            Language::Python => toml_value(&text, "[project]", key),
             Language::Js => serde_json::from_str::<Value>(&text)
                 .ok()
-                .and_then(|package| package["name"].as_str().map(ToOwned::to_owned)),
+                .and_then(|package| package[key].as_str().map(ToOwned::to_owned)),
         };
-        match name {
+        let version = value("version").unwrap_or_else(|| "0".to_owned());
+        match value("name") {
             // It becomes the name of a file.
             Some(name) if check_id(&name).is_ok() => Ok(Self {
                 dir: dir.to_owned(),
                 name,
+                version,
                 language,
             }),
             Some(name) => Err(format!(
@@ -159,24 +205,33 @@ impl Project {
 
     /// The file of the source that was changed last.
     fn newest_source(&self) -> Option<(SystemTime, PathBuf)> {
-        let mut newest = modified(&self.dir.join(self.language.manifest()))
-            .map(|when| (when, self.dir.join(self.language.manifest())));
-        let mut waiting = vec![self.dir.join("src")];
+        let files = self.sources().into_iter();
+        files
+            .filter_map(|path| Some((modified(&path)?, path)))
+            .max_by_key(|(when, _)| *when)
+    }
+
+    /// Whether the source was changed after the component was built.
+    pub(super) fn is_newer_than_component(&self) -> bool {
+        let built = modified(&self.component());
+        matches!((self.newest_source(), built), (Some((when, _)), Some(built)) if when > built)
+    }
+
+    /// The files that a component is made of.
+    pub(super) fn sources(&self) -> Vec<PathBuf> {
+        let mut files = vec![self.dir.join(self.language.manifest())];
+        let mut waiting = vec![self.dir.join("src"), self.dir.join("wit")];
         while let Some(dir) = waiting.pop() {
             let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
             for path in entries.map(|entry| entry.path()) {
-                if path.is_dir() {
-                    if !path.ends_with("__pycache__") {
-                        waiting.push(path);
-                    }
-                } else if let Some(when) = modified(&path)
-                    && newest.as_ref().is_none_or(|(newest, _)| when > *newest)
-                {
-                    newest = Some((when, path));
+                if !path.is_dir() {
+                    files.push(path);
+                } else if !path.ends_with("__pycache__") {
+                    waiting.push(path);
                 }
             }
         }
-        newest
+        files
     }
 }
 
@@ -184,13 +239,13 @@ fn modified(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).ok()?.modified().ok()
 }
 
-/// `name` of a table of a TOML file, where it is written as a plain text.
-fn toml_name(text: &str, table: &str) -> Option<String> {
+/// A value of a table of a TOML file, where it is written as a plain text.
+fn toml_value(text: &str, table: &str, key: &str) -> Option<String> {
     let mut lines = text.lines().map(str::trim);
     lines.find(|line| *line == table)?;
     let (_, value) = lines
         .take_while(|line| !line.starts_with('['))
-        .find_map(|line| line.split_once('=').filter(|(key, _)| key.trim() == "name"))?;
+        .find_map(|line| line.split_once('=').filter(|(found, _)| found.trim() == key))?;
     let name = value.split('#').next()?.trim();
     let name = name.strip_prefix('"')?.strip_suffix('"')?;
     (!name.is_empty()).then(|| name.to_owned())
@@ -219,10 +274,12 @@ mod tests {
     #[test]
     fn the_name_of_a_package_is_found() {
         let manifest = "[lib]\nname = \"other\"\n\n[package]\n# name = \"no\"\nname = \"my-guard\" # yes\nversion = \"1\"\n";
-        assert_eq!(toml_name(manifest, "[package]").as_deref(), Some("my-guard"));
-        assert_eq!(toml_name(manifest, "[project]"), None);
+        let name = |text: &str, table: &str| toml_value(text, table, "name");
+        assert_eq!(name(manifest, "[package]").as_deref(), Some("my-guard"));
+        assert_eq!(toml_value(manifest, "[package]", "version").as_deref(), Some("1"));
+        assert_eq!(name(manifest, "[project]"), None);
         assert_eq!(
-            toml_name("[package]\nversion = \"1\"\n[lib]\nname = \"x\"", "[package]"),
+            name("[package]\nversion = \"1\"\n[lib]\nname = \"x\"", "[package]"),
             None
         );
     }

@@ -2,14 +2,18 @@
 
 use std::path::Path;
 
-use super::target::{CASES, Language};
+use super::{
+    about::CONFIG_SCHEMA,
+    sdk,
+    target::{CASES, Language},
+};
 use crate::extensions::Kind;
 
 /// What a project is to be.
 pub(super) struct Project<'a> {
     pub(super) kind: Kind,
     pub(super) name: &'a str,
-    /// Where the SDK lies, if that is known.
+    /// Where the SDK lies, if not in the project itself.
     pub(super) sdk: Option<&'a Path>,
 }
 
@@ -29,93 +33,118 @@ pub(super) const fn description(kind: Kind) -> &'static str {
     }
 }
 
-/// The files of a project, by their paths in it.
-///
-/// # Errors
-/// When there is no template of the kind in the language.
-pub(super) fn files(language: Language, project: &Project<'_>) -> Result<Vec<(String, String)>, String> {
-    let files: &[(&str, &str)] = match language {
-        Language::Rust => return Ok(rust(project)),
-        Language::Js => &[
-            ("README.md", text!("js/template/README.md")),
-            (".gitignore", text!("js/template/gitignore.template")),
-            ("package.json", text!("js/template/package.json")),
-            ("src/extension.js", text!("js/template/src/extension.js")),
-            (CASES, text!("js/template/tests/cases.yaml")),
-            ("tests/cases.js", text!("js/template/tests/cases.js")),
-            (
-                "tests/extension.test.js",
-                text!("js/template/tests/extension.test.js"),
-            ),
-            ("tests/host.js", text!("js/template/tests/host.js")),
-        ],
-        Language::Python => &[
-            ("README.md", text!("python/template/README.md")),
-            (".gitignore", text!("python/template/gitignore.template")),
-            ("pyproject.toml", text!("python/template/pyproject.toml")),
-            ("requirements.txt", text!("python/template/requirements.txt")),
-            ("build.sh", text!("python/template/build.sh")),
-            ("src/extension.py", text!("python/template/src/extension.py")),
-            (CASES, text!("python/template/tests/cases.yaml")),
-            ("tests/cases.py", text!("python/template/tests/cases.py")),
-            (
-                "tests/test_extension.py",
-                text!("python/template/tests/test_extension.py"),
-            ),
-        ],
+/// The source, the cases and the schema of the configuration, of a kind in a language.
+macro_rules! of_kind {
+    ($kind:expr, $dir:literal, $source:literal) => {
+        match $kind {
+            Kind::Pre => of_kind!(@ $dir, "pre", $source),
+            Kind::Validator => of_kind!(@ $dir, "validator", $source),
+            Kind::Scorer => of_kind!(@ $dir, "scorer", $source),
+            Kind::Post => of_kind!(@ $dir, "post", $source),
+        }
     };
-    if project.kind != Kind::Validator {
-        return Err(format!(
-            "in JavaScript and Python there are templates of validators only: begin with one, and make a {} of it as its \
-             README says",
-            project.kind.world()
-        ));
-    }
-    // Both want the interface within the project.
-    let interface = [
-        ("wit/types.wit", text!("wit/types.wit")),
-        ("wit/host.wit", text!("wit/host.wit")),
-        ("wit/worlds.wit", text!("wit/worlds.wit")),
-    ];
-    let named = files
+    (@ $dir:literal, $name:literal, $source:literal) => {
+        [
+            include_str!(concat!("../../../wasm-extensions/", $dir, "/", $name, $source)),
+            include_str!(concat!("../../../wasm-extensions/", $dir, "/", $name, ".yaml")),
+            include_str!(concat!("../../../wasm-extensions/", $dir, "/", $name, ".schema.json")),
+        ]
+    };
+}
+
+/// The files of a project, by their paths in it.
+pub(super) fn files(language: Language, project: &Project<'_>) -> Vec<(String, String)> {
+    let (place, texts, files): (_, _, &[(&str, &str)]) = match language {
+        Language::Rust => return rust(project),
+        Language::Js => (
+            "src/extension.js",
+            of_kind!(project.kind, "js/template/kinds", ".js"),
+            &[
+                ("README.md", text!("js/template/README.md")),
+                (".gitignore", text!("js/template/gitignore.template")),
+                ("package.json", text!("js/template/package.json")),
+                ("package-lock.json", text!("js/template/package-lock.json")),
+                ("jsconfig.json", text!("js/template/jsconfig.json")),
+                ("tests/cases.js", text!("js/template/tests/cases.js")),
+                (
+                    "tests/extension.test.js",
+                    text!("js/template/tests/extension.test.js"),
+                ),
+                ("tests/host.js", text!("js/template/tests/host.js")),
+            ],
+        ),
+        Language::Python => (
+            "src/extension.py",
+            of_kind!(project.kind, "python/template/kinds", ".py"),
+            &[
+                ("README.md", text!("python/template/README.md")),
+                (".gitignore", text!("python/template/gitignore.template")),
+                ("pyproject.toml", text!("python/template/pyproject.toml")),
+                ("requirements.txt", text!("python/template/requirements.txt")),
+                ("build.sh", text!("python/template/build.sh")),
+                ("tests/cases.py", text!("python/template/tests/cases.py")),
+                (
+                    "tests/test_extension.py",
+                    text!("python/template/tests/test_extension.py"),
+                ),
+            ],
+        ),
+    };
+    let [source, cases, schema] = texts;
+    let own = [(place, source), (CASES, cases), (CONFIG_SCHEMA, schema)];
+    let filled = |text: &str| {
+        text.replace("{{name}}", project.name)
+            .replace("{{world}}", project.kind.world())
+            .replace("{{description}}", description(project.kind))
+    };
+    files
         .iter()
-        .map(|(name, text)| (*name, text.replace("{{name}}", project.name)));
-    let copied = interface.iter().map(|(name, text)| (*name, (*text).to_owned()));
-    Ok(named
-        .chain(copied)
-        .map(|(name, text)| (name.to_owned(), text))
-        .collect())
+        .chain(&own)
+        .map(|(name, text)| ((*name).to_owned(), filled(text)))
+        .chain(interface(language))
+        .collect()
+}
+
+/// The layer over the interface of a language, by its paths in a project; that of Rust is the SDK.
+const fn layer(language: Language) -> &'static [(&'static str, &'static str)] {
+    match language {
+        Language::Rust => &[],
+        Language::Js => &[
+            ("src/beamline.js", text!("js/template/src/beamline.js")),
+            ("src/beamline.d.ts", text!("js/template/src/beamline.d.ts")),
+        ],
+        Language::Python => &[("src/beamline.py", text!("python/template/src/beamline.py"))],
+    }
+}
+
+/// The interface within a project in JavaScript or Python, whose tools want it there, and the layer over it.
+pub(super) fn interface(language: Language) -> impl Iterator<Item = (String, String)> {
+    let wit = sdk::WIT
+        .into_iter()
+        .map(|(name, text)| (format!("wit/{name}"), text.to_owned()));
+    let layer = layer(language)
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+    wit.chain(layer)
 }
 
 fn rust(project: &Project<'_>) -> Vec<(String, String)> {
-    let (source, cases) = match project.kind {
-        Kind::Pre => (text!("templates/rust/pre.rs"), text!("templates/rust/pre.yaml")),
-        Kind::Validator => (
-            text!("templates/rust/validator.rs"),
-            text!("templates/rust/validator.yaml"),
-        ),
-        Kind::Scorer => (
-            text!("templates/rust/scorer.rs"),
-            text!("templates/rust/scorer.yaml"),
-        ),
-        Kind::Post => (text!("templates/rust/post.rs"), text!("templates/rust/post.yaml")),
-    };
-    let sdk = match project.sdk {
-        Some(path) => format!(
-            "beamline-extension-sdk = {{ path = {} }}",
-            toml_text(&path.display().to_string())
-        ),
-        None => "# Not on crates.io: say where it is, for example\n\
-                 #   beamline-extension-sdk = { path = \"../beamline-sidecar/wasm-extensions/sdk\" }\n\
-                 #   beamline-extension-sdk = { git = \"https://…/beamline-sidecar\", tag = \"v0.1.0\" }\n\
-                 beamline-extension-sdk = \"0.1\""
-            .to_owned(),
-    };
+    let [source, cases, schema] = of_kind!(project.kind, "templates/rust", ".rs");
+    let sdk = format!(
+        "{} = {{ path = {} }}",
+        sdk::SDK_PACKAGE,
+        toml_text(
+            &project
+                .sdk
+                .map_or_else(|| sdk::SDK.to_owned(), |path| path.display().to_string())
+        )
+    );
     let files = [
         ("Cargo.toml", text!("templates/rust/Cargo.toml.template")),
         (".gitignore", text!("templates/rust/gitignore.template")),
         ("README.md", text!("templates/rust/README.md")),
         ("src/lib.rs", source),
+        (CONFIG_SCHEMA, schema),
         (CASES, cases),
     ];
     let filled = |text: &str| {
@@ -125,10 +154,15 @@ fn rust(project: &Project<'_>) -> Vec<(String, String)> {
             .replace("A WORLD", &format!("A {}", project.kind.world()))
             .replace("\nSDK\n", &format!("\n{sdk}\n"))
     };
-    files
+    let mut files: Vec<(String, String)> = files
         .into_iter()
         .map(|(name, text)| (name.to_owned(), filled(text)))
-        .collect()
+        .collect();
+    files.push(("Cargo.lock".to_owned(), sdk::lock(project.name)));
+    if project.sdk.is_none() {
+        files.extend(sdk::vendored());
+    }
+    files
 }
 
 /// `my-guard` as a type: `MyGuard`.
@@ -181,17 +215,56 @@ mod tests {
                 name: "green-first",
                 sdk: Some(Path::new("/sdk")),
             };
-            Some((kind, files(language, &project).ok()?))
+            (kind, files(language, &project))
         };
         let pairs = Kind::ALL
             .into_iter()
             .flat_map(|kind| LANGUAGES.map(|language| (kind, language)));
-        pairs.filter_map(|(kind, language)| of(kind, language)).collect()
+        pairs.map(|(kind, language)| of(kind, language)).collect()
     }
 
     #[test]
-    fn there_is_a_template_of_every_kind_in_rust_and_of_a_validator_in_every_language() {
-        assert_eq!(all().len(), Kind::ALL.len() + 2);
+    fn every_template_has_a_lock_file_cases_and_a_schema_that_its_defaults_fit() {
+        let all = all();
+        assert_eq!(all.len(), Kind::ALL.len() * LANGUAGES.len());
+        for (kind, files) in all {
+            let file = |name: &str| {
+                files
+                    .iter()
+                    .find(|(found, _)| found == name)
+                    .map(|(_, text)| text)
+            };
+            let locks = ["Cargo.lock", "package-lock.json", "requirements.txt"].map(file);
+            let locked = |lock: &&String| {
+                ["checksum = \"", "\"integrity\": \"sha512-", "--hash=sha256:"]
+                    .iter()
+                    .any(|digest| lock.contains(digest))
+            };
+            assert_eq!(
+                locks.iter().flatten().filter(|lock| locked(lock)).count(),
+                1,
+                "{kind:?}"
+            );
+            let schema: serde_json::Value = serde_json::from_str(file(CONFIG_SCHEMA).unwrap()).unwrap();
+            let validator = jsonschema::draft202012::new(&schema).unwrap();
+            let properties = schema["properties"].as_object().unwrap();
+            let defaults: serde_json::Map<String, serde_json::Value> = properties
+                .iter()
+                .map(|(key, property)| (key.clone(), property["default"].clone()))
+                .collect();
+            assert!(validator.is_valid(&defaults.into()), "{kind:?}");
+            // What the cases are configured with and is accepted fits it too.
+            let cases = crate::extensions::testing::read(file(CASES).unwrap()).unwrap();
+            for case in cases.cases {
+                let is_refused = matches!(case.expect, crate::extensions::testing::Expect::ConfigProblems(_));
+                assert_eq!(
+                    validator.is_valid(&case.config.into()),
+                    !is_refused,
+                    "{kind:?}: {}",
+                    case.name
+                );
+            }
+        }
     }
 
     #[test]
@@ -205,6 +278,8 @@ mod tests {
                     "A WORLD",
                     "\nSDK\n",
                     "{{name}}",
+                    "{{world}}",
+                    "{{description}}",
                 ] {
                     assert!(!text.contains(open), "{name} of {kind:?}: {open}");
                 }

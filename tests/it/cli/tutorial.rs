@@ -103,7 +103,7 @@ fn what_is_left_out_may_be_anything_and_the_rest_must_be_there() {
     }
 }
 
-/// Where the tutorial is followed: an empty directory that has the SDK as the repository's root has it.
+/// Where the tutorial is followed: an empty directory.
 struct Desk {
     dir: tempfile::TempDir,
     sidecar: Option<Process>,
@@ -111,10 +111,10 @@ struct Desk {
 
 impl Desk {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink(root().join("wasm-extensions"), dir.path().join("wasm-extensions"))
-            .unwrap();
-        Self { dir, sidecar: None }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            sidecar: None,
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -145,6 +145,11 @@ impl Desk {
             .current_dir(self.dir.path())
             // The crates that extensions need are there since the extensions of this repository were built.
             .env("CARGO_NET_OFFLINE", "true")
+            // Not the cache of whoever runs the tests.
+            .env(
+                "XDG_CACHE_HOME",
+                Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"),
+            )
             .env(
                 "CARGO_TARGET_DIR",
                 Path::new(env!("CARGO_TARGET_TMPDIR")).join("ext"),

@@ -4,10 +4,10 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 PATH=$PWD/.venv/bin:$PATH
-command -v componentize-py >/dev/null || { echo "componentize-py is missing: pip install -r requirements.txt" >&2; exit 1; }
+command -v componentize-py >/dev/null || { echo "componentize-py is missing: pip install --require-hashes -r requirements.txt" >&2; exit 1; }
 
 # Another world is named here.
-world=plain-validator
+world=plain-{{world}}
 
 rm -rf target/bindings
 mkdir -p target/components

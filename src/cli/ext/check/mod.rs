@@ -1,5 +1,6 @@
 //! `beamline-sidecar ext check`.
 
+mod against;
 mod output;
 mod report;
 
@@ -11,7 +12,11 @@ use self::{
     output::{problem_lines, table, to_json},
     report::Report,
 };
-use super::{component_info::ComponentInfo, target::Target};
+use super::{
+    about::About,
+    component_info::ComponentInfo,
+    target::{Target, read_module},
+};
 use crate::{
     cli::output::{EXIT_USAGE, errors_and_warnings, print, print_err},
     extensions::Manifest,
@@ -28,6 +33,7 @@ Exits 0 if a sidecar would take it, 1 if not, 64 if there is nothing to check.
 Examples:
   beamline-sidecar ext check                              the project in this directory
   beamline-sidecar ext check my-guard --deny-warnings
+  beamline-sidecar ext check my-guard --against extensions/my-guard.wasm --deny-warnings
   beamline-sidecar ext check my-guard.wasm --record my-guard.json --json"
 )]
 pub(super) struct CheckArgs {
@@ -37,6 +43,9 @@ pub(super) struct CheckArgs {
     /// The registry record; of a project its extension.json.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// A component that is in use, to say what this one newly asks for.
+    #[arg(long, value_name = "OLD")]
+    against: Option<PathBuf>,
     /// Take warnings for mistakes.
     #[arg(long)]
     deny_warnings: bool,
@@ -82,11 +91,17 @@ fn check(args: &CheckArgs) -> Result<(Target, Report), String> {
             return Ok((target, report));
         }
     };
+    if let Some(old) = &args.against {
+        let named = |reason: String| format!("{}: {reason}", old.display());
+        let bytes = read_module(old).map_err(named)?;
+        report.against(&info, &ComponentInfo::of(&bytes).map_err(named)?);
+    }
     report.kind(&info);
     report.size(&info);
     report.digest(info.sha256);
     let can_link = report.imports(&info);
     report.run(&info, &module, can_link)?;
+    report.about(&info, About::of(&module));
     report.info = Some(info);
     Ok((target, report))
 }

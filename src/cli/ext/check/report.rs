@@ -38,7 +38,7 @@ impl Report {
         self.problems.push(Problem::error(path, message, remedy));
     }
 
-    fn warning(&mut self, path: &str, message: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn warning(&mut self, path: &str, message: impl Into<String>, remedy: impl Into<String>) {
         self.problems.push(Problem::warning(path, message, remedy));
     }
 
@@ -180,7 +180,7 @@ impl Report {
                 "ask for less, or raise extensions.max_memory_bytes",
             );
         }
-        let cache = component_cache(1, limits.memory_bytes)?;
+        let cache = component_cache(1, limits.memory_bytes, None)?;
         let built = match cache.build(module) {
             Ok(built) => built,
             Err(error) => {

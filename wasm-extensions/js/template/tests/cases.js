@@ -9,20 +9,20 @@ import { parse } from 'yaml';
  * One test for each case.
  *
  * @param {URL} file
- * @param {{checkConfig: Function, validate: Function}} extension
+ * @param {{[name: string]: Function}} extension
  */
 export function testCases(file, extension) {
-  const { cases } = parse(readFileSync(file, 'utf8'), { intAsBigInt: true });
+  const { cases, extension: kind } = parse(readFileSync(file, 'utf8'), { intAsBigInt: true });
   assert.notEqual(cases.length, 0);
   for (const { name, expect, ...given } of cases) {
-    test(name, () => run(extension, given, expect));
+    test(name, () => run(kind, extension, given, expect));
   }
 }
 
-function run({ checkConfig, validate }, { message = {}, context = {}, config = {} }, expect) {
-  const found = thrown(() => checkConfig(json(config))) ?? [];
+function run(kind, extension, { message = {}, context = {}, config = {}, candidates = [], decision = {} }, expect) {
+  const found = thrown(() => extension.checkConfig(json(config))) ?? [];
   if (expect.config_problems !== undefined) {
-    assert.deepEqual(found.map(({ path }) => path), expect.config_problems);
+    assert.deepEqual(found.map(({ path }) => path).sort(), [...expect.config_problems].sort());
     return;
   }
   assert.deepEqual(found, [], 'the configuration has mistakes');
@@ -41,20 +41,85 @@ function run({ checkConfig, validate }, { message = {}, context = {}, config = {
     payload: json(message.payload ?? null),
     metadata: json(message.metadata ?? {}),
   };
+  const call = {
+    pre: () => extension.process(about, sent),
+    validator: () => extension.validate(about, sent),
+    scorer: () => extension.score(about, sent, candidates.map(candidate)),
+    post: () => extension.process(about, decided(decision)),
+  }[kind];
   if (expect.failure !== undefined) {
-    assert.equal(thrown(() => validate(about, sent))?.code, expect.failure);
+    assert.equal(thrown(call)?.code, expect.failure);
     return;
   }
-  const verdict = validate(about, sent);
-  if (expect === 'accept') {
-    assert.deepEqual(verdict, { tag: 'accept' });
-    return;
-  }
-  assert.equal(verdict.tag, 'reject');
-  const { reason, details } = expect.reject;
-  if (reason !== undefined) assert.equal(verdict.val.reason, reason);
-  if (details !== undefined) assert.deepEqual(JSON.parse(verdict.val.details), JSON.parse(json(details)));
+  const answer = call();
+  const wanted = {
+    pre: () => changes(answer, sent, expect === 'unchanged' ? {} : expect),
+    validator: () => verdict(answer, expect),
+    scorer: () => scores(answer, expect.scores),
+    post: () => same(answer === null ? {} : JSON.parse(answer), expect === 'unchanged' ? {} : (expect.metadata ?? {})),
+  }[kind];
+  wanted();
 }
+
+const candidate = ({ provider_id, weight = 1, breaker = 'closed', latency_ms, error_rate, cost }) => ({
+  providerId: provider_id,
+  weight: Number(weight),
+  breaker: breaker.replace('_', '-'),
+  latencyMs: number(latency_ms),
+  errorRate: number(error_rate),
+  cost: number(cost),
+});
+
+const decided = ({ provider_id = 'provider', reason = 'weighted', priority = 50 }) => ({
+  providerId: provider_id,
+  reason,
+  priority: Number(priority),
+});
+
+/** What may be absent. */
+const number = (value) => (value === undefined ? null : Number(value));
+
+function verdict(answer, expect) {
+  if (expect === 'accept') {
+    assert.deepEqual(answer, { tag: 'accept' });
+    return;
+  }
+  assert.equal(answer.tag, 'reject');
+  const { reason, details } = expect === 'reject' ? {} : (expect.reject ?? {});
+  if (reason !== undefined) assert.equal(answer.val.reason, reason);
+  if (details !== undefined) same(JSON.parse(answer.val.details), details);
+}
+
+/** Of the message and the context only what is named is expected to change. */
+function changes(answer, sent, { message = {}, context = {} }) {
+  same(answer.context === null ? {} : JSON.parse(answer.context), context);
+  const got = answer.message ?? sent;
+  same(
+    {
+      message_id: got.messageId,
+      message_type: got.messageType,
+      payload: JSON.parse(got.payload),
+      metadata: JSON.parse(got.metadata),
+    },
+    {
+      message_id: sent.messageId,
+      message_type: sent.messageType,
+      payload: JSON.parse(sent.payload),
+      metadata: JSON.parse(sent.metadata),
+      ...message,
+    },
+  );
+}
+
+function scores(answer, expect) {
+  const got = Object.fromEntries(answer.map(({ providerId, factor }) => [providerId, factor]));
+  assert.deepEqual(Object.keys(got).sort(), Object.keys(expect).sort());
+  for (const [provider, factor] of Object.entries(expect)) {
+    assert.ok(Math.abs(got[provider] - Number(factor)) <= 1e-6, `${provider}: ${got[provider]}, not ${factor}`);
+  }
+}
+
+const same = (got, expect) => assert.deepEqual(got, JSON.parse(json(expect)));
 
 /** What a function throws, which the component returns as an error. */
 function thrown(call) {

@@ -16,8 +16,8 @@ log.write = mock.Mock()
 
 class Extension(unittest.TestCase):
     def test_a_mistake_in_the_code_is_told_in_the_log(self):
-        with self.assertRaises(AttributeError):
-            EXTENSION.validate(None, None)
+        with self.assertRaises(ValueError):
+            EXTENSION.check_config("{")
         level, line = log.write.call_args.args
         self.assertEqual(level, log.Level.ERROR)
-        self.assertIn("AttributeError", line)
+        self.assertIn("JSONDecodeError", line)
