@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     component_info::ComponentInfo,
-    show::{Table, bytes, listed},
+    show::{Table, bytes, escaped, listed},
     target::read_module,
 };
 use crate::{
@@ -40,7 +40,7 @@ pub(super) fn run(args: &InspectArgs) -> ExitCode {
     let info = match read.and_then(|module| ComponentInfo::of(&module)) {
         Ok(info) => info,
         Err(reason) => {
-            print_err(&format!("{file}: {reason}"));
+            print_err(&escaped(&format!("{file}: {reason}")));
             return ExitCode::from(EXIT_USAGE);
         }
     };

@@ -7,8 +7,9 @@ use std::{fmt, time::Duration};
 pub(super) struct Table(Vec<(&'static str, String)>);
 
 impl Table {
+    /// What is printed may be the work of a stranger: it stays one line, and says nothing to the terminal.
     pub(super) fn row(&mut self, name: &'static str, value: impl Into<String>) {
-        self.0.push((name, value.into()));
+        self.0.push((name, escaped(&value.into())));
     }
 
     /// One name, and a line for each value.
@@ -20,6 +21,21 @@ impl Table {
             self.row(if index == 0 { name } else { "" }, value.as_str());
         }
     }
+}
+
+/// A text with its control characters, and those that change the direction of writing, written out.
+pub(super) fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        let is_direction =
+            matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || is_direction {
+            safe.extend(c.escape_default());
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
 }
 
 impl fmt::Display for Table {
@@ -95,6 +111,16 @@ mod tests {
         assert_eq!(time(Duration::from_nanos(7_400)), "7.4 µs");
         assert_eq!(time(Duration::from_millis(21)), "21.0 ms");
         assert_eq!(time(Duration::from_millis(1_420)), "1.42 s");
+    }
+
+    #[test]
+    fn a_table_says_nothing_to_the_terminal() {
+        let mut table = Table::default();
+        table.row("kind", "\u{1b}[2Jx\r\nsize  1 \u{202e}b\u{9b}31m\u{e4}");
+        assert_eq!(
+            table.to_string(),
+            "kind  \\u{1b}[2Jx\\r\\nsize  1 \\u{202e}b\\u{9b}31m\u{e4}"
+        );
     }
 
     #[test]
