@@ -58,14 +58,19 @@ pub struct Readiness {
     heartbeat: Arc<Heartbeat>,
     has_files: AtomicBool,
     stopping: AtomicBool,
+    /// Extensions without which it is not ready after a start.
+    required: Vec<String>,
+    /// Each of them could be called at some time.
+    had_required: AtomicBool,
 }
 
 impl Readiness {
-    /// `refresher` is `None` where there is no HEIR.
+    /// `refresher` is `None` where there is no HEIR; `required` are extensions without which it is not ready after a start.
     pub fn new(
         store: Arc<SnapshotStore>,
         refresher: Option<Arc<Refresher>>,
         heartbeat: Arc<Heartbeat>,
+        required: Vec<String>,
     ) -> Self {
         Self {
             store,
@@ -73,6 +78,8 @@ impl Readiness {
             heartbeat,
             has_files: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            required,
+            had_required: AtomicBool::new(false),
         }
     }
 
@@ -89,12 +96,47 @@ impl Readiness {
     /// The status at this moment.
     pub fn status(&self) -> ReadinessStatus {
         let (state, reason) = self.state();
+        if state != State::NotReady && !self.stopping.load(Relaxed) {
+            let missing = self.missing();
+            if !missing.is_empty() {
+                return ReadinessStatus {
+                    state: State::NotReady,
+                    reason: "not all extensions of extensions.required_at_start can be called yet",
+                    last_error: Some(format!("missing: {}", missing.join(", "))),
+                };
+            }
+        }
         let refresher = self.refresher.as_ref().filter(|_| state != State::Live);
         ReadinessStatus {
             state,
             reason,
             last_error: refresher.and_then(|refresher| refresher.last_error()),
         }
+    }
+
+    /// Extensions that are waited for after a start.
+    fn missing(&self) -> Vec<&str> {
+        if self.required.is_empty() || self.had_required.load(Relaxed) {
+            return Vec::new();
+        }
+        let snapshot = self.store.load();
+        let is_missing = |id: &&str| snapshot.registry().get(id).is_none();
+        let missing: Vec<&str> = self
+            .required
+            .iter()
+            .map(String::as_str)
+            .filter(is_missing)
+            .collect();
+        // An extension that breaks later is what its policies say, not the end of the whole sidecar.
+        if missing.is_empty() {
+            self.had_required.store(true, Relaxed);
+        }
+        missing
+    }
+
+    /// Whether this process can take over from another: it answers lookups, and has the extensions that a start waits for.
+    pub fn has_started(&self) -> bool {
+        matches!(self.health(), Health::Ok(_)) && self.missing().is_empty()
     }
 
     fn state(&self) -> (State, &'static str) {

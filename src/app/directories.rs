@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{error::BuildError, reload::ConfigSource};
@@ -14,7 +15,10 @@ use crate::{
     snapshot::SnapshotStore,
 };
 
-/// The host of extensions, with those of the local directory read and compiled.
+/// How long listening waits for modules that were compiled before.
+const COMPILED_WITHIN: Duration = Duration::from_millis(500);
+
+/// The host of extensions, with the records of the local directory read.
 pub(super) fn extension_host(
     config: &Config,
     state_dir: Option<&Path>,
@@ -42,9 +46,14 @@ pub(super) fn extension_host(
                 source,
             })?;
         tracing::info!(records, path = %path.display(), "Read the local extensions.");
-        host.obtain_here(&ExtensionRecords::new());
     }
     Ok(Arc::new(host))
+}
+
+/// Takes what was compiled before, so that an extension that could be called before the start can be called after it. The
+/// rest is compiled once this sidecar listens.
+pub(super) fn load_compiled(host: &Arc<ExtensionHost>, heir: &ExtensionRecords) {
+    host.load_compiled(heir, COMPILED_WITHIN);
 }
 
 /// The local policies, published.

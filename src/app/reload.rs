@@ -15,7 +15,7 @@ use super::watch::Watched;
 use crate::{
     admin::Admin,
     config::{self, Config, Environment, Mistakes},
-    extensions::Wanted,
+    extensions::Look,
     heir::HeirClient,
     plain_file,
     readiness::Readiness,
@@ -157,8 +157,7 @@ impl Reloader {
     async fn reload(&mut self, targets: &Targets, asked: bool) {
         let read = self.read_files(targets).await;
         // First, so that changes of extensions and of the policies that name them apply together.
-        let (store, heir) = (&targets.store, targets.client.as_deref());
-        if let Err(error) = reload_extensions(store, heir, Wanted::New).await {
+        if let Err(error) = reload_extensions(&targets.store, Look::Files).await {
             tracing::warn!(%error, "extensions_dir cannot be read; what was read before stays.");
         }
         if let Some(directory) = &targets.directory {

@@ -7,11 +7,7 @@ use std::{
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::{
-    heartbeat::Heartbeat,
-    parent::Parent,
-    readiness::{Health, Readiness},
-};
+use crate::{heartbeat::Heartbeat, parent::Parent, readiness::Readiness};
 
 /// How often it is told. A tenth of the shortest time in which a thread counts as stuck.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -33,7 +29,7 @@ pub(super) async fn report(
         parent.tell(&format!("WATCHDOG_USEC={}", stuck_after.as_micros()));
     }
     let begun = Instant::now();
-    while !matches!(readiness.health(), Health::Ok(_)) && begun.elapsed() < STARTED {
+    while !readiness.has_started() && begun.elapsed() < STARTED {
         tokio::time::sleep(SOON).await;
     }
     parent.tell("READY=1");

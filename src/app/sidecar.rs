@@ -18,7 +18,7 @@ use super::{
     serving::{Handover, LAST_PROBES, Listeners},
     state_dir::StateDir,
     tasks::{Task, Tasks},
-    upkeep, upstream,
+    upstream,
 };
 use crate::{
     admin::{Access, Admin},
@@ -29,6 +29,7 @@ use crate::{
     operate::Operator,
     parent::Parent,
     readiness::Readiness,
+    refresh::supply_extensions,
     route::Router,
     snapshot::SnapshotStore,
     telemetry::Logs,
@@ -144,13 +145,14 @@ impl App {
             store.clone(),
             refresher.clone(),
             heartbeat.clone(),
+            config.extensions.required_at_start.clone(),
         ));
         let directory = load_directory(&config, &store, &readiness)?;
         let (memory, memory_tasks) = memory::build(&config, state.as_ref(), &store, &metrics)?;
         tasks.extend(memory_tasks);
         let (fetched_for, heir) = (store.clone(), client.clone());
         tasks.push(Task::new("modules", move |stop| {
-            upkeep::fetch_modules(fetched_for, heir, stop)
+            supply_extensions(fetched_for, heir, stop)
         }));
         let waiting = Arc::new(WaitingRequests::new(
             config.limits.max_waiting_requests,

@@ -9,10 +9,11 @@ use std::{
 
 use prometheus::IntCounter;
 
-use super::{error::BuildError, tasks::Task};
+use super::{directories::load_compiled, error::BuildError, tasks::Task};
 use crate::{
     config::Config,
     durable_file,
+    extensions::ExtensionRecords,
     parent::{Parent, STANDBY},
     refresh::DiskSnapshot,
     snapshot::{Snapshot, SnapshotStore},
@@ -112,12 +113,13 @@ fn load_disk(dir: &Path, store: &SnapshotStore) {
     for reason in refused {
         tracing::error!(reason, "A disk snapshot cannot be used.");
     }
+    if let Some(host) = store.extensions() {
+        let of_heir = loaded.as_ref().map(|loaded| &loaded.incoming.extensions);
+        load_compiled(host, of_heir.unwrap_or(&ExtensionRecords::new()));
+    }
     if let Some(loaded) = loaded {
         let (policies, revision) = (loaded.incoming.len(), loaded.incoming.position.revision);
         tracing::info!(policies, revision, "Read the disk snapshot.");
-        if let Some(host) = store.extensions() {
-            host.obtain_here(&loaded.incoming.extensions);
-        }
         store.restore(loaded.incoming, &loaded.listed, loaded.confirmed);
     }
 }

@@ -7,36 +7,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock,
     decide::memory::Memory,
-    extensions::Wanted,
-    heir::HeirClient,
-    refresh::reload_extensions,
     snapshot::{Coverage, SnapshotStore},
 };
 
 /// Interval of sweeping.
 const EVERY: Duration = Duration::from_secs(60);
-
-/// Interval of further attempts to fetch missing modules.
-const FETCH_EVERY: Duration = Duration::from_secs(5);
-
-/// Fetches modules that could not be fetched when their records came.
-pub(super) async fn fetch_modules(
-    store: Arc<SnapshotStore>,
-    heir: Option<Arc<HeirClient>>,
-    stop: CancellationToken,
-) {
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(FETCH_EVERY) => {}
-        }
-        let misses = store.extensions().is_some_and(|host| host.misses_modules());
-        if misses && let Err(error) = reload_extensions(&store, heir.as_deref(), Wanted::Missing).await {
-            tracing::debug!(%error, "extensions_dir cannot be read.");
-        }
-    }
-}
 
 /// Looks at the system's clock once a second, so that what is shown or written down follows it when it is set.
 pub(super) async fn follow_the_clock(stop: CancellationToken) {

@@ -17,10 +17,13 @@ pub(super) struct CompileArgs {
     /// The most processor time that this process may use, in seconds.
     #[arg(long)]
     seconds: u64,
+    /// The process that started this one, and with which it ends.
+    #[arg(long)]
+    parent: Option<u32>,
 }
 
 pub(super) fn run(args: &CompileArgs) -> ExitCode {
-    match compile_here(args.profile, args.memory_bytes, args.seconds) {
+    match compile_here(args.profile, args.memory_bytes, args.seconds, args.parent) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             print_err(&reason);

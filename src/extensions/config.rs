@@ -48,6 +48,9 @@ pub struct ExtensionsConfig {
     pub module_hosts: Vec<String>,
     /// Writes real calls to files, for `ext replay`.
     pub record: RecordConfig,
+    /// Extensions without which `/ready` says `not_ready` after a start, until each could be called once. Their modules are
+    /// compiled after the sidecar listens; policies never wait for them.
+    pub required_at_start: Vec<String>,
     /// Keeps an extension that fails too often from being called for a while.
     pub breaker: ExtensionBreakerConfig,
     /// Crashes in a row (traps, exhausted memory or stack) after which an extension is quarantined for the tenant whose
@@ -104,6 +107,7 @@ impl Default for ExtensionsConfig {
             max_compile_memory_bytes: 2 << 30,
             module_hosts: Vec::new(),
             record: RecordConfig::default(),
+            required_at_start: Vec::new(),
             breaker: ExtensionBreakerConfig::default(),
             quarantine_after: 5,
             quarantine_ms: 1_000,

@@ -1,25 +1,26 @@
 //! Everything that extensions need of this process, put together.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
-    component_cache::{Modules, Wanted},
+    at_start,
+    component_cache::Modules,
     config::ExtensionsConfig,
     invoke::{Asking, Calls, Invoker},
+    looks::Looks,
     manifest::{ExtensionRecords, Manifest, ManifestDirectory, Module},
     metrics::ExtensionMetrics,
     recording::Recorder,
-    registry::{Registry, RegistryBuilder},
+    registry::{KeptRecords, Registry, RegistryBuilder},
     revision::Revision,
 };
-use crate::{
-    heir::HeirClient,
-    policy::{Pipeline, Problem},
-};
+use crate::policy::{Pipeline, Problem};
 
 /// Obtains the modules of extensions, builds the registries of snapshots, and calls extensions.
 #[derive(Debug)]
@@ -29,6 +30,7 @@ pub struct ExtensionHost {
     modules: Arc<Modules>,
     builder: RegistryBuilder,
     invoker: Invoker,
+    looks: Looks,
 }
 
 impl ExtensionHost {
@@ -54,7 +56,13 @@ impl ExtensionHost {
                 state.as_deref(),
                 program,
             )),
-            builder: RegistryBuilder::new(config.clone(), metrics.clone(), revision),
+            builder: RegistryBuilder::new(
+                config.clone(),
+                metrics.clone(),
+                revision,
+                KeptRecords::open(state.as_deref()),
+            ),
+            looks: Looks::default(),
             invoker: Invoker::new(
                 config.clone(),
                 Recorder::start(&config.record, state_dir, &metrics),
@@ -92,44 +100,86 @@ impl ExtensionHost {
         self.directory.read()
     }
 
-    /// Builds the modules that the local directory's records and these need, as far as they are on this machine.
-    pub fn obtain_here(&self, heir: &ExtensionRecords) {
-        let manifests = self.directory.enabled_with(heir.values().map(|text| &**text));
-        for module in manifests.iter().flat_map(Manifest::modules) {
-            self.modules.obtain_here(module);
-        }
-    }
-
-    /// Fetches and builds all modules that the local directory's records and these need. To be awaited before a snapshot
-    /// with these records is published.
-    pub async fn obtain(self: &Arc<Self>, records: Vec<Arc<str>>, heir: Option<&HeirClient>, wanted: Wanted) {
+    /// Takes the modules that the local directory's records and these need, as far as they were compiled before and are on
+    /// disk, for no longer than this. The others come later.
+    pub fn load_compiled(self: &Arc<Self>, heir: &ExtensionRecords, within: Duration) {
         if !self.config.enabled {
             return;
         }
-        let host = self.clone();
-        let read = move || {
-            let manifests = host.directory.enabled_with(records.iter().map(|text| &**text));
-            let modules = manifests.iter().flat_map(Manifest::modules).cloned();
-            let modules: Vec<Module> = modules.collect();
-            (manifests, modules)
-        };
-        let Ok((manifests, modules)) = tokio::task::spawn_blocking(read).await else {
-            return;
-        };
-        self.modules.obtain(modules, heir, wanted).await;
-        let host = self.clone();
-        let link = move || host.builder.link_all(&manifests, &host.modules);
-        let _linked = tokio::task::spawn_blocking(link).await;
+        let manifests = self.needed(heir, |id| self.builder.kept().has(id));
+        let modules: BTreeSet<Module> = manifests.iter().flat_map(Manifest::modules).cloned().collect();
+        let (loading, linking) = (self.clone(), self.clone());
+        let left = at_start::in_parallel(modules, within, move |module| loading.modules.load(&module));
+        let link = move |manifest: Manifest| linking.builder.link(&manifest, &linking.modules);
+        at_start::in_parallel(manifests, left, link);
     }
 
-    /// Whether a module could not be fetched. It may be available by now.
-    pub fn misses_modules(&self) -> bool {
-        self.modules.misses_any()
+    /// The enabled extensions that these records of HEIR and those of the local directory describe, and the last good
+    /// states of those that cannot be called now.
+    pub(super) fn needed(
+        &self,
+        heir: &ExtensionRecords,
+        lacks_good_state: impl Fn(&str) -> bool,
+    ) -> Vec<Manifest> {
+        let files = self.directory.files();
+        let hidden = |id: &&String| !heir.contains_key(*id);
+        let ids = heir.keys().chain(files.records.keys().filter(hidden));
+        let ids: Vec<&str> = ids
+            .map(String::as_str)
+            .filter(|id| !self.is_switched_off(id))
+            .collect();
+        let read = |id: &&str| {
+            let text = heir.get(*id).or_else(|| files.records.get(*id))?;
+            let (manifest, _) = Manifest::read(text).ok()?;
+            (*manifest.id == **id && manifest.enabled && manifest.runs().is_some()).then_some(manifest)
+        };
+        let mut manifests: Vec<Manifest> = ids.iter().filter_map(read).collect();
+        let broken: Vec<&str> = ids.into_iter().filter(|id| lacks_good_state(id)).collect();
+        manifests.extend(self.builder.kept().manifests_of(&broken));
+        manifests
+    }
+
+    /// Who asked for modules and records to be looked at again.
+    pub fn looks(&self) -> &Looks {
+        &self.looks
+    }
+
+    pub(super) fn modules(&self) -> &Arc<Modules> {
+        &self.modules
+    }
+
+    pub(super) fn builder(&self) -> &RegistryBuilder {
+        &self.builder
     }
 
     /// Whether a registry would be built from something else now.
     pub fn has_changed(&self, registry: &Registry) -> bool {
         self.builder.has_changed(registry)
+    }
+
+    /// Whether there was no time left to ask an extension about a configuration.
+    pub fn has_unasked(&self) -> bool {
+        self.builder.has_unasked()
+    }
+
+    /// Writes down what can be called, for the next run. `knows_heir`: whether all records of HEIR are in the registry.
+    pub fn keep_good_state(&self, registry: &Registry, knows_heir: bool) {
+        if !self.config.enabled {
+            return;
+        }
+        let kept = self.builder.kept();
+        let copy = |module: &Module, digest: &_| self.modules.keep_copy(module, digest);
+        if let Err(error) = kept.update(registry, knows_heir, copy) {
+            tracing::warn!(%error, "The last good records of extensions were not kept on disk.");
+        }
+        let digests: BTreeSet<_> = kept.digests().into_iter().collect();
+        let called = registry
+            .sorted()
+            .into_iter()
+            .flat_map(|extension| extension.targets().map(|(_, target)| target.built.digest))
+            .collect::<BTreeSet<_>>();
+        self.modules
+            .sweep(|digest| digests.contains(digest) || called.contains(digest));
     }
 
     /// The registry for these records of HEIR and those of the local directory. The one before is used again as far as

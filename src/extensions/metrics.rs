@@ -53,6 +53,7 @@ pub struct ExtensionMetrics {
     compile_seconds: Histogram,
     registered: IntGauge,
     problems: IntGauge,
+    pending: IntGauge,
     /// Calls that wait for a worker thread.
     pub slow_waiting: IntGauge,
     /// Calls that are running.
@@ -187,6 +188,11 @@ impl ExtensionMetrics {
                 "beamline_sidecar_extension_problems",
                 "Registry records with problems.",
             )?,
+            pending: gauge(
+                r,
+                "beamline_sidecar_extensions_pending",
+                "Extensions whose modules are fetched or compiled at present.",
+            )?,
             slow_waiting: gauge(
                 r,
                 "beamline_sidecar_extension_slow_waiting",
@@ -312,8 +318,9 @@ impl ExtensionMetrics {
         self.compile_seconds.observe(took.as_secs_f64());
     }
 
-    /// Sets how many extensions can be called, and how many records have problems.
-    pub fn registered(&self, extensions: usize, problems: usize) {
+    /// Sets how many extensions can be called, how many records have problems, and how many extensions wait for a module.
+    pub fn registered(&self, extensions: usize, problems: usize, pending: usize) {
+        self.pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
         self.registered.set(i64::try_from(extensions).unwrap_or(i64::MAX));
         self.problems.set(i64::try_from(problems).unwrap_or(i64::MAX));
     }

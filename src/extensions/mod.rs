@@ -2,6 +2,8 @@
 //! time, memory and output, and nothing of the system but what it was granted.
 //!
 //! ```text
+//!  supply  the modules that the records name, in the background
+//!    │
 //!  host, invoke ─► recording  real calls, for their author ─► testing  cases of an extension ────────────┐
 //!       ─► invoke    calls for a decision ─► registry  what can be called ─► component_cache  modules ──┤
 //!                                                                         ─► health                     │
@@ -11,11 +13,14 @@
 //!
 //! Arrows point to the right only. `config`, `metrics` and `revision` use nothing else in this room.
 
+mod at_start;
+mod budget;
 mod component_cache;
 mod config;
 mod health;
 mod host;
 mod invoke;
+mod looks;
 mod manifest;
 mod metrics;
 mod recording;
@@ -23,11 +28,12 @@ mod registry;
 mod revision;
 mod sandbox;
 mod scheduling;
+mod supply;
 pub mod testing;
 
 pub use self::{
     component_cache::{
-        Built, COMMAND, CompileError, Compiler, ComponentCache, NotBuilt, Wanted, compile_here,
+        Built, COMMAND, CompileError, Compiler, ComponentCache, NotBuilt, compile_here, read_module_file,
     },
     config::{ExtensionBreakerConfig, ExtensionsConfig},
     health::{
@@ -35,17 +41,20 @@ pub use self::{
     },
     host::ExtensionHost,
     invoke::{Asking, Calls},
+    looks::{Asked, Look, Looks},
     manifest::{
         ExtensionRecords, Instance, Manifest, ManifestKind, ManifestLimits, Module, ModuleDigest,
-        ModuleSource, Release,
+        ModuleSource, Release, read_records,
     },
     metrics::ExtensionMetrics,
     recording::{InvalidRecording, RecordConfig, Recording, read_recordings},
-    registry::{Extension, ManifestSource, Registry, Target, merged},
+    registry::{Extension, ManifestSource, Refusal, Registry, Target, call_limits, merged},
     sandbox::{
         BreakerState, Budget, CallEnv, CallError, CallLimits, CallOutput, CallRecord, CandidateRecord,
         Capability, ConfigProblem, CrashReport, DecisionRecord, EngineError, Engines, Fast, GuestFailure,
         GuestOutput, Interface, Kind, LogLevel, MessageRecord, NewMessage, PreOutput, Prepared, Profile, Raw,
         Rejection, Share, SpentStore, Time, Timer, Unusable, WireScore, WireVerdict, Work, check_answer,
+        check_import,
     },
+    supply::Supply,
 };

@@ -18,6 +18,8 @@ pub struct ExtensionList {
     pub extensions: Vec<ExtensionEntry>,
     /// Those that are registered and disabled, by id.
     pub disabled: Vec<DisabledEntry>,
+    /// Those whose modules are fetched or compiled at present, by id. One that could be called before goes on as it was.
+    pub pending: Vec<String>,
     /// What is wrong with records, by extension.
     pub problems: BTreeMap<String, Vec<Problem>>,
     /// Calls of all extensions that run now.
@@ -59,8 +61,8 @@ pub struct TargetEntry {
     pub instance_id: Option<String>,
     /// Share of calls, relative to the weights of the other instances.
     pub weight: u32,
-    /// Where the module is from; `null` where the manifest names none.
-    pub module: Option<String>,
+    /// Where the module is from: the instance's own, else the version's.
+    pub module: String,
     /// Of the module, in hex.
     pub sha256: String,
     /// Of the module.
@@ -158,6 +160,8 @@ pub struct Unavailable {
     pub disabled: bool,
     /// What disabled it.
     pub by: DisabledBy,
+    /// Whether its module is fetched or compiled at present.
+    pub pending: bool,
     /// What is wrong with its record; `null`: nothing.
     pub problems: Option<Vec<Problem>>,
 }
@@ -169,7 +173,7 @@ impl ExtensionEntry {
             version: release.version.to_string(),
             instance_id: target.instance.as_deref().map(ToOwned::to_owned),
             weight: target.weight,
-            module: release.module.as_ref().map(|module| module.source.to_string()),
+            module: target.module.source.to_string(),
             sha256: target.built.digest.to_string(),
             bytes: target.built.bytes,
             profile: target.built.profile.as_str(),

@@ -14,9 +14,9 @@ use super::{
 };
 use crate::{
     clock::now,
-    extensions::{BreakerReport, Extension, ExtensionHost, HealthReport, Wanted},
+    extensions::{BreakerReport, Extension, ExtensionHost, HealthReport, Look},
     failure::{ErrorCode, Failure},
-    policy::Problem,
+    policy::{Problem, Severity},
     refresh,
 };
 
@@ -54,7 +54,7 @@ pub struct ExtensionChanged {
 /// What there is after the directory was read again.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ExtensionsReloaded {
-    /// Always `true`.
+    /// Whether nothing is wrong with any record or module; warnings do not count.
     pub ok: bool,
     /// Extensions that can be called.
     pub extensions: usize,
@@ -101,6 +101,7 @@ impl Operator {
                 .map(|e| ExtensionEntry::of(e))
                 .collect(),
             disabled: disabled.collect(),
+            pending: registry.pending().iter().cloned().collect(),
             problems: registry.problems().clone(),
             instances: InstanceCounts {
                 running,
@@ -156,13 +157,15 @@ impl Operator {
             })));
         }
         let disabled = registry.disabled().contains_key(id);
-        if !disabled && problems.is_none() {
+        let pending = registry.is_pending(id);
+        if !disabled && !pending && problems.is_none() {
             return Err(unknown(id));
         }
         Ok(ExtensionView::Unavailable(Unavailable {
             id: id.to_owned(),
             disabled,
             by: disabled_by(host, id),
+            pending,
             problems,
         }))
     }
@@ -210,7 +213,7 @@ impl Operator {
                 ErrorCode::Conflict,
                 "its record disables it: change the record",
             ))
-        } else if registry.get(id).is_some() {
+        } else if registry.get(id).is_some() || registry.is_pending(id) {
             Ok(false)
         } else {
             Err(unknown(id))
@@ -221,7 +224,7 @@ impl Operator {
         let snapshot = self.store.load_full();
         let registry = snapshot.registry();
         // One whose record is wrong may be running as it was before, or do so later.
-        if registry.get(id).is_some() || registry.problems().contains_key(id) {
+        if registry.get(id).is_some() || registry.is_pending(id) || registry.problems().contains_key(id) {
             Ok(host.switch(id, false))
         } else if registry.disabled().contains_key(id) {
             Ok(false)
@@ -230,13 +233,13 @@ impl Operator {
         }
     }
 
-    /// Reads the directory again, fetches what is missing, and applies what changed.
+    /// Reads the directory again, tries everything again that could not be had, and waits until it is applied.
     ///
     /// # Errors
     /// `not_found`: extensions are switched off. `internal_error`: the directory cannot be read.
     pub async fn reload_extensions(&self) -> Result<ExtensionsReloaded, Failure> {
         let host = self.extension_host()?;
-        refresh::reload_extensions(&self.store, self.client.as_deref(), Wanted::Missing)
+        refresh::reload_extensions(&self.store, Look::Everything)
             .await
             .map_err(|error| {
                 Failure::new(
@@ -246,8 +249,9 @@ impl Operator {
             })?;
         let snapshot = self.store.load_full();
         let registry = snapshot.registry();
+        let is_wrong = |problem: &Problem| problem.severity == Severity::Error;
         Ok(ExtensionsReloaded {
-            ok: true,
+            ok: !registry.problems().values().flatten().any(is_wrong),
             extensions: registry.len(),
             problems: registry.problems().clone(),
             dir: host.dir().map(ToOwned::to_owned),

@@ -1,31 +1,154 @@
-//! Extensions whose modules or records are read again besides a refresh: those of the local directory, and those that
-//! could not be fetched when their records came.
+//! Extensions beside the policies: their modules are had in the background, and each is in the next snapshot once it is
+//! there. Policies never wait for them.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use crate::{extensions::Wanted, heir::HeirClient, snapshot::SnapshotStore};
+use tokio_util::sync::CancellationToken;
 
-/// Reads the directory of extensions again, gets the modules that are missing, and publishes a snapshot with what has
-/// changed.
+use crate::{
+    extensions::{ExtensionHost, Look, Supply},
+    heir::HeirClient,
+    snapshot::{Coverage, Origin, SnapshotStore},
+};
+
+/// The least pause between two snapshots that are published for modules.
+const PAUSE: Duration = Duration::from_millis(50);
+/// When extensions are asked again about configurations for which there was no time.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+/// Reads the directory of extensions again, and has modules looked at again. Where everything is looked at, waits until it
+/// is done and published.
 ///
 /// # Errors
 /// When the directory cannot be read; what was read before stays.
-pub async fn reload_extensions(
-    store: &Arc<SnapshotStore>,
-    heir: Option<&HeirClient>,
-    wanted: Wanted,
-) -> io::Result<()> {
+pub async fn reload_extensions(store: &Arc<SnapshotStore>, look: Look) -> io::Result<()> {
     let Some(host) = store.extensions().cloned() else {
         return Ok(());
     };
     let reading = host.clone();
     let read = tokio::task::spawn_blocking(move || reading.read_directory()).await;
-    let records = store.load().extensions().values().cloned().collect();
-    host.obtain(records, heir, wanted).await;
-    if host.has_changed(store.load().registry()) {
-        // Extensions are asked about their configurations, and may take their time.
-        let store = store.clone();
-        tokio::task::spawn_blocking(move || store.edit(|_| ())).await?;
+    let asked = host.looks().ask(look);
+    match look {
+        Look::Everything => host.looks().done(asked).await,
+        Look::Files => {}
     }
     read?.map(|_| ())
+}
+
+/// Gets the modules of extensions, whenever records, files or an operator ask for it, and publishes snapshots with them.
+pub async fn supply_extensions(
+    store: Arc<SnapshotStore>,
+    heir: Option<Arc<HeirClient>>,
+    stop: CancellationToken,
+) {
+    let Some(host) = store.extensions().cloned().filter(|host| host.config().enabled) else {
+        return;
+    };
+    let mut published = store.published();
+    let mut supply = Supply::new(host.clone(), heir);
+    let mut publisher = Publisher::new(store.clone(), host.clone());
+    loop {
+        let asked = host.looks().asked();
+        published.borrow_and_update();
+        let snapshot = store.load_full();
+        supply
+            .advance(snapshot.extensions(), snapshot.registry(), asked)
+            .await;
+        let is_idle = supply.is_idle();
+        if publisher.publish(is_idle).await {
+            continue;
+        }
+        if is_idle && !host.has_changed(store.load().registry()) {
+            publisher.keep_good_state().await;
+            supply.settle();
+            host.looks().finish(asked);
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = published.changed() => {}
+            () = host.looks().woken() => {}
+            () = supply.progress() => {}
+            () = publisher.is_due() => {}
+        }
+    }
+}
+
+/// Publishes snapshots with the modules that have come: not one for each, since each costs a look at all policies.
+struct Publisher {
+    store: Arc<SnapshotStore>,
+    host: Arc<ExtensionHost>,
+    next: Instant,
+    ask_again: Instant,
+    /// Of the snapshot whose good state was written down.
+    kept: Option<u64>,
+}
+
+impl Publisher {
+    fn new(store: Arc<SnapshotStore>, host: Arc<ExtensionHost>) -> Self {
+        let now = Instant::now();
+        Self {
+            store,
+            host,
+            next: now,
+            ask_again: now,
+            kept: None,
+        }
+    }
+
+    fn wants(&self, now: Instant) -> bool {
+        let is_changed = self.host.has_changed(self.store.load().registry());
+        is_changed || (self.host.has_unasked() && self.ask_again <= now)
+    }
+
+    /// Publishes what has changed, unless it is too early. Returns whether it did.
+    async fn publish(&mut self, is_idle: bool) -> bool {
+        let now = Instant::now();
+        if !self.wants(now) || (!is_idle && self.next > now) {
+            return false;
+        }
+        let store = self.store.clone();
+        // Extensions are asked about their configurations, and may take their time.
+        if let Err(error) = tokio::task::spawn_blocking(move || store.edit(|_| ())).await {
+            tracing::error!(%error, "A snapshot with other extensions could not be made.");
+        }
+        let took = now.elapsed();
+        self.next = Instant::now() + PAUSE.max(took * 10);
+        self.ask_again = Instant::now() + ASK_AGAIN;
+        true
+    }
+
+    /// Waits until what has changed may be published.
+    async fn is_due(&self) {
+        let now = Instant::now();
+        let is_changed = self.host.has_changed(self.store.load().registry());
+        let at = match (is_changed, self.host.has_unasked()) {
+            (true, _) => self.next,
+            (false, true) => self.ask_again,
+            (false, false) => return std::future::pending().await,
+        };
+        // Never at once: publishing may have failed.
+        tokio::time::sleep_until(at.max(now + Duration::from_millis(1)).into()).await;
+    }
+
+    /// Writes down what can be called, for the next run.
+    async fn keep_good_state(&mut self) {
+        let snapshot = self.store.load_full();
+        if self.kept == Some(snapshot.generation()) {
+            return;
+        }
+        self.kept = Some(snapshot.generation());
+        let host = self.host.clone();
+        let keep = move || {
+            let knows_heir = snapshot.origin() == Origin::Heir || snapshot.coverage() == Coverage::Whole;
+            host.keep_good_state(snapshot.registry(), knows_heir);
+        };
+        if let Err(error) = tokio::task::spawn_blocking(keep).await {
+            tracing::error!(%error, "The last good records of extensions could not be written down.");
+        }
+    }
 }

@@ -16,7 +16,6 @@ use super::{
     stream,
 };
 use crate::{
-    extensions::Wanted,
     heir::{Fetched, HeirCall, HeirError, Level},
     snapshot::{Coverage, Guarded, Incoming, Withheld},
 };
@@ -155,16 +154,6 @@ impl Refresher {
             confirmed: pass.confirm,
             ..self.config.load().guarded()
         };
-        if let Some(host) = self.store.extensions() {
-            let records = changes.operations.iter().filter_map(|operation| match operation {
-                crate::snapshot::Operation::PutExtension { record, .. } => Some(record.clone()),
-                _ => None,
-            });
-            let records: Vec<_> = records.collect();
-            if !records.is_empty() {
-                host.obtain(records, Some(&self.client), Wanted::New).await;
-            }
-        }
         let store = self.store.clone();
         // A change of one policy is made in microseconds, but extensions may be asked about their configurations.
         let applied = tokio::task::spawn_blocking(move || store.apply_changes(changes, guarded)).await;
@@ -220,12 +209,6 @@ impl Refresher {
         let other_history = incoming.position.chain.is_some()
             && incoming.position.revision == base.position().revision
             && incoming.position.chain != base.position().chain;
-        if let Some(host) = self.store.extensions() {
-            let records: Vec<_> = incoming.extensions.values().cloned().collect();
-            if !records.is_empty() {
-                host.obtain(records, Some(&self.client), Wanted::New).await;
-            }
-        }
         let activation = self.activate(start, incoming, guarded).await?;
         // Committed only now: a tag of something that was not activated would turn a retry into "not modified".
         detected.committed = etag.map(|etag| Committed {

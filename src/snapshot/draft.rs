@@ -48,6 +48,23 @@ fn problems_of_extensions(
     pipeline.map_or_else(Vec::new, |pipeline| host.check_pipeline(registry, pipeline))
 }
 
+/// Whether a policy names an extension that is not there yet, and so could not be asked about it.
+fn names_pending(policy: &Policy, registry: &Registry) -> bool {
+    if registry.pending().is_empty() || !policy.has_extensions() {
+        return false;
+    }
+    let (routing, _) = crate::policy::read(policy.document.bytes());
+    let Some(pipeline) = routing.pipeline.as_deref() else {
+        return false;
+    };
+    let pre = pipeline.pre.iter().map(|it| &it.item);
+    let validators = pipeline.validators.iter().map(|it| &it.item);
+    let scorers = pipeline.scorers.iter().map(|it| &it.item);
+    let post = pipeline.post.iter().map(|it| &it.item);
+    let mut items = pre.chain(validators).chain(scorers).chain(post);
+    items.any(|item| item.id.as_deref().is_some_and(|id| registry.is_pending(id)))
+}
+
 /// Whether a version that was found in a tenant was broken there.
 fn was_broken(tenant: &Tenant, id: &PolicyId, policy: &Policy) -> bool {
     tenant.errors_of(id.as_str(), policy) > 0
@@ -325,8 +342,11 @@ impl<'a> Draft<'a> {
                 let of_extensions = problems_of_extensions(found.policy, &registry, host);
                 let is_broken = found.policy.errors() > 0 || errors(&of_extensions).next().is_some();
                 count += usize::from(is_broken);
+                // What an extension has against it is known once its module is there. Until then the version before is kept:
+                // it may be the last good one.
+                let is_unjudged = !is_broken && names_pending(found.policy, &registry);
                 let known = Broken {
-                    last_good: if is_broken {
+                    last_good: if is_broken || is_unjudged {
                         self.last_good_of(before, &id, policy_id, found.policy)
                     } else {
                         None
@@ -361,7 +381,7 @@ impl<'a> Draft<'a> {
         let good = from_disk.cloned().or_else(|| {
             let tenant = before.tenants.get(tenant)?;
             let found = tenant.policies.get(id)?.found()?.policy;
-            if was_broken(tenant, id, found) {
+            if was_broken(tenant, id, found) || Arc::ptr_eq(found, now) {
                 tenant.broken.get(id)?.last_good.clone()
             } else {
                 Some(found.clone())

@@ -159,7 +159,7 @@ impl Snapshot {
     }
 
     /// The extensions' records, as HEIR has them.
-    pub fn extensions(&self) -> &ExtensionRecords {
+    pub fn extensions(&self) -> &Arc<ExtensionRecords> {
         &self.extensions
     }
 

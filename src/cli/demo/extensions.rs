@@ -135,13 +135,13 @@ fn record(id: &str, kind: &str, digest: &ModuleDigest, config: &Value) -> Value 
     })
 }
 
-/// Waits until an extension can be called.
+/// Waits until an extension can be called, and all others that were registered before.
 async fn ready(admin: &Address, id: &str) -> io::Result<()> {
     until(admin, "/admin/extensions", |answer| {
         // A body that is not the page, such as an error, means not ready yet; the wait is bounded.
         serde_json::from_str::<Value>(&answer.body).is_ok_and(|page| {
             let mut listed = page["extensions"].as_array().into_iter().flatten();
-            listed.any(|extension| extension["id"] == id)
+            listed.any(|extension| extension["id"] == id) && page["pending"] == json!([])
         })
     })
     .await

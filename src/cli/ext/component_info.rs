@@ -9,9 +9,10 @@ use super::about::About;
 use crate::extensions::{Capability, Kind, ModuleDigest, Profile};
 
 /// The package whose worlds extensions implement.
-pub(super) const PACKAGE: &str = "beamline:extension";
+const PACKAGE: &str = "beamline:extension";
 
-/// A component, as far as its bytes show.
+/// A component, as far as its bytes show. Its author chose every name in it: what of these is printed is one line, and no
+/// escape sequence of a terminal.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct ComponentInfo {
     pub(super) sha256: ModuleDigest,

@@ -7,7 +7,7 @@ use crate::{
     cli::cache_dir,
     extensions::{
         CallLimits, Capability, Compiler, ComponentCache, Engines, ExtensionsConfig, Kind, Manifest,
-        ManifestLimits, Prepared, Profile, testing::CallSettings,
+        ManifestLimits, Prepared, Profile, Refusal, call_limits, testing::CallSettings,
     },
 };
 
@@ -90,18 +90,27 @@ impl Ready {
     }
 }
 
-/// The limits of a call, as the sidecar has them for this record.
+/// The limits of a call, as the sidecar has them for this record; more memory than it gives where the record asks for it.
 pub(super) fn limits(profile: Profile, record: Option<&Manifest>) -> CallLimits {
-    let said = record.map_or_else(ManifestLimits::default, |record| record.limits);
-    let size =
-        |said: Option<u64>, otherwise: u64| usize::try_from(said.unwrap_or(otherwise)).unwrap_or(usize::MAX);
-    let table_elements = match profile {
-        Profile::Compact => 10_000,
-        Profile::Interpreter => 20_000,
+    let said = said(record);
+    let generous = ExtensionsConfig {
+        max_memory_bytes: u64::MAX,
+        ..ExtensionsConfig::default()
     };
-    CallLimits {
-        memory_bytes: size(said.memory_bytes, profile.default_memory_bytes()),
-        table_elements: size(said.table_elements.map(u64::from), table_elements),
-        output_bytes: size(said.output_bytes, 1 << 20),
-    }
+    let own = call_limits(&said, profile, &ExtensionsConfig::default());
+    let limits = own.or_else(|_refused| call_limits(&said, profile, &generous));
+    limits.unwrap_or(CallLimits {
+        memory_bytes: usize::MAX,
+        table_elements: 0,
+        output_bytes: 0,
+    })
+}
+
+/// Why a sidecar that is not configured otherwise refuses the limits of this record.
+pub(super) fn refusal(profile: Profile, record: Option<&Manifest>) -> Option<Refusal> {
+    call_limits(&said(record), profile, &ExtensionsConfig::default()).err()
+}
+
+fn said(record: Option<&Manifest>) -> ManifestLimits {
+    record.map_or_else(ManifestLimits::default, |record| record.limits)
 }

@@ -1,16 +1,16 @@
 //! Makes components of modules: from memory, from the private directory, or by the compiler, once for each.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::Path,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Condvar, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
 use wasmtime::component::Component;
 
 use super::{
-    artifact::{Artifacts, Trusted},
+    artifact::{Allowed, Artifacts, Trusted},
     compile::{CompileError, Compiler},
 };
 use crate::extensions::{
@@ -20,8 +20,8 @@ use crate::extensions::{
 
 /// Modules that were refused, which are remembered so that each costs its compilation once.
 const MAX_REFUSED: usize = 256;
-/// How often a module is tried that the compiler does not finish because the machine is busy.
-const MAX_TRIES: u32 = 3;
+/// A refusal that took longer is kept on disk.
+const COSTLY: Duration = Duration::from_secs(1);
 
 /// A compiled module.
 #[derive(Debug)]
@@ -39,6 +39,19 @@ pub struct Built {
     component: Handle,
 }
 
+impl Built {
+    fn new(module: &[u8], digest: ModuleDigest, component: Component, compiled_in: Option<Duration>) -> Self {
+        Self {
+            digest,
+            bytes: module.len(),
+            profile: Profile::of(module),
+            interface: Interface::of(&component),
+            compiled_in,
+            component: Handle(component),
+        }
+    }
+}
+
 struct Handle(Component);
 
 impl std::fmt::Debug for Handle {
@@ -53,23 +66,38 @@ impl std::fmt::Debug for Handle {
 pub struct NotBuilt {
     /// What is wrong with it, with a remedy where there is one.
     pub reason: String,
+    pub(super) fault: Fault,
+}
+
+/// Whose fault it is that there is no component.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The module's: it is refused for good. `costly`: and not before it had used what the compiler may use.
+    Its { costly: bool },
+    /// Not the module's.
+    Ours,
+    /// The compiler was ended from outside, or the machine is busy: nothing is known about the module.
+    Unclear,
+    /// Its turn was over. There is more time for it in another.
+    Postponed,
+}
+
+impl NotBuilt {
+    fn its(reason: String) -> Self {
+        let fault = Fault::Its { costly: false };
+        Self { reason, fault }
+    }
+
+    fn ours(reason: String) -> Self {
+        let fault = Fault::Ours;
+        Self { reason, fault }
+    }
 }
 
 #[derive(Debug)]
 enum Known {
     Built(Weak<Built>),
     Refused(NotBuilt),
-    /// So many times the compiler did not get enough of the processor.
-    Starved(u32),
-}
-
-/// Whose fault it is that there is no component.
-#[derive(Debug, Clone, Copy)]
-enum Fault {
-    Its,
-    Ours,
-    /// It took long, and the machine is busy.
-    Unclear,
 }
 
 /// Makes components of modules, and remembers them.
@@ -79,8 +107,20 @@ pub struct ComponentCache {
     compiler: Compiler,
     artifacts: Option<Artifacts>,
     known: Mutex<HashMap<ModuleDigest, Known>>,
-    /// Held while the compiler runs: one at a time, so that it never takes more than one processor.
-    compiling: Mutex<()>,
+    /// Modules that are being built: another that has the same bytes waits for the result.
+    building: Mutex<HashSet<ModuleDigest>>,
+    built: Condvar,
+}
+
+/// While it is there, nobody else builds the module.
+struct Building<'a>(&'a ComponentCache, ModuleDigest);
+
+impl Drop for Building<'_> {
+    fn drop(&mut self) {
+        let mut building = self.0.building.lock().unwrap_or_else(PoisonError::into_inner);
+        building.remove(&self.1);
+        self.0.built.notify_all();
+    }
 }
 
 impl ComponentCache {
@@ -98,13 +138,19 @@ impl ComponentCache {
             compiler,
             artifacts,
             known: Mutex::default(),
-            compiling: Mutex::default(),
+            building: Mutex::default(),
+            built: Condvar::new(),
         }
     }
 
     /// The engines that the components run on.
     pub fn engines(&self) -> &Arc<Engines> {
         &self.engines
+    }
+
+    /// Whether what it builds is kept on disk.
+    pub fn keeps(&self) -> bool {
+        self.artifacts.is_some()
     }
 
     /// A module that was built before, or why it was not. Never compiles.
@@ -117,122 +163,172 @@ impl ComponentCache {
         {
             Known::Built(built) => built.upgrade().map(Ok),
             Known::Refused(why) => Some(Err(why.clone())),
-            Known::Starved(_) => None,
         }
     }
 
-    fn starved(&self, digest: &ModuleDigest) -> u32 {
-        match self
-            .known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(digest)
-        {
-            Some(Known::Starved(times)) => *times,
-            _ => 0,
-        }
+    /// Forgets which modules were refused for what compiling them took: the machine may have been busy, or have more
+    /// memory now.
+    pub(super) fn forgive(&self) {
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|digest, known| {
+            let is_costly = matches!(known, Known::Refused(why) if why.fault == Fault::Its { costly: true });
+            if let Some(artifacts) = self.artifacts.as_ref().filter(|_| is_costly) {
+                artifacts.forgive(digest);
+            }
+            !is_costly
+        });
     }
 
     /// Makes a component of a module: milliseconds for a small one, seconds for an interpreter.
     ///
     /// # Errors
-    /// What is wrong with it, with a remedy where there is one. A compiler that could not be started is not held
-    /// against the module, nor, the first times, one that had to wait for the processor.
+    /// What is wrong with it, with a remedy where there is one. A compiler that could not be started, that was ended
+    /// from outside or that had to wait for the processor is not held against the module.
     pub fn build(&self, module: &[u8]) -> Result<Arc<Built>, NotBuilt> {
+        self.build_within(module, self.compiler.timeout).0
+    }
+
+    /// As [`build`](Self::build), with less time for the compiler: one that is not ready then is not refused. Says how long
+    /// the compiler ran for it, too.
+    pub(super) fn build_within(
+        &self,
+        module: &[u8],
+        timeout: Duration,
+    ) -> (Result<Arc<Built>, NotBuilt>, Duration) {
         let digest = ModuleDigest::of(module);
-        let _one_at_a_time = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.wait_for(digest);
         if let Some(known) = self.known(&digest) {
-            return known;
+            return (known, Duration::ZERO);
         }
-        let (known, result) = match self.build_new(module, digest) {
-            Ok(built) => {
-                let built = Arc::new(built);
-                (Some(Known::Built(Arc::downgrade(&built))), Ok(built))
-            }
-            Err((why, fault)) => {
-                let starved = self.starved(&digest) + 1;
-                let known = match fault {
-                    Fault::Ours => None,
-                    Fault::Unclear if starved < MAX_TRIES => Some(Known::Starved(starved)),
-                    Fault::Its | Fault::Unclear => Some(Known::Refused(why.clone())),
-                };
-                (known, Err(why))
-            }
+        if let Some(result) = self.load(module, digest) {
+            return (self.remember(digest, result), Duration::ZERO);
+        }
+        let began = Instant::now();
+        let result = self.compile(module, digest, timeout.min(self.compiler.timeout));
+        let took = began.elapsed();
+        (self.remember(digest, result), took)
+    }
+
+    /// The module, or why it was refused, if that is known, or on disk. Never compiles.
+    pub(super) fn build_without_compiling(&self, module: &[u8]) -> Option<Result<Arc<Built>, NotBuilt>> {
+        let digest = ModuleDigest::of(module);
+        let _alone = self.wait_for(digest);
+        if let Some(known) = self.known(&digest) {
+            return Some(known);
+        }
+        let result = self.load(module, digest)?;
+        Some(self.remember(digest, result))
+    }
+
+    fn wait_for(&self, digest: ModuleDigest) -> Building<'_> {
+        let building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut building = self
+            .built
+            .wait_while(building, |building| building.contains(&digest))
+            .unwrap_or_else(PoisonError::into_inner);
+        building.insert(digest);
+        Building(self, digest)
+    }
+
+    fn remember(
+        &self,
+        digest: ModuleDigest,
+        result: Result<Built, NotBuilt>,
+    ) -> Result<Arc<Built>, NotBuilt> {
+        let result = result.map(Arc::new);
+        let known = match &result {
+            Ok(built) => Known::Built(Arc::downgrade(built)),
+            Err(why) if matches!(why.fault, Fault::Its { .. }) => Known::Refused(why.clone()),
+            Err(_) => return result,
         };
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, known| !matches!(known, Known::Built(built) if built.strong_count() == 0));
         if all.len() >= MAX_REFUSED {
             all.retain(|_, known| matches!(known, Known::Built(_)));
         }
-        if let Some(known) = known {
-            all.insert(digest, known);
-        }
+        all.insert(digest, known);
         result
     }
 
-    fn build_new(&self, module: &[u8], digest: ModuleDigest) -> Result<Built, (NotBuilt, Fault)> {
-        let theirs = |reason: String| (NotBuilt { reason }, Fault::Its);
-        check_header(module).map_err(theirs)?;
+    /// What is on disk of a module.
+    fn load(&self, module: &[u8], digest: ModuleDigest) -> Option<Result<Built, NotBuilt>> {
+        if let Err(reason) = check_header(module) {
+            return Some(Err(NotBuilt::its(reason)));
+        }
+        let artifacts = self.artifacts.as_ref()?;
         let profile = Profile::of(module);
-        let engine = self.engines.engine(profile).map_err(|error| {
-            (
-                NotBuilt {
-                    reason: error.to_string(),
-                },
-                Fault::Ours,
-            )
-        })?;
-        let began = Instant::now();
-        let cached = self.artifacts.as_ref().and_then(|artifacts| {
-            artifacts.load(profile, &digest).unwrap_or_else(|tampered| {
-                tracing::error!("{tampered}");
-                None
-            })
+        let engine = self.engines.engine(profile).ok()?;
+        let code = artifacts.load(profile, &digest).unwrap_or_else(|tampered| {
+            tracing::error!("{tampered}");
+            None
         });
         // Code of another version has another name; what does not load all the same is made anew.
-        let cached = cached.and_then(|code| code.load(engine).ok());
-        let (component, compiled_in) = match cached {
-            Some(component) => (component, None),
-            None => {
-                let compiled = self.compiler.compile(module, profile).map_err(|error| {
-                    let fault = match error {
-                        CompileError::Start(_) | CompileError::CutOff => Fault::Ours,
-                        CompileError::Starved { .. } => Fault::Unclear,
-                        CompileError::Timeout { .. }
-                        | CompileError::Killed { .. }
-                        | CompileError::Refused { .. } => Fault::Its,
-                    };
-                    let reason = match &error {
-                        CompileError::Start(source) => format!("{error}: {source}"),
-                        _ => error.to_string(),
-                    };
-                    (NotBuilt { reason }, fault)
-                })?;
-                let code = Trusted::from(compiled);
-                let component = code.load(engine).map_err(|error| {
-                    (
-                        NotBuilt {
-                            reason: format!("its code cannot be loaded: {error:#}"),
-                        },
-                        Fault::Ours,
-                    )
-                })?;
-                if let Some(artifacts) = &self.artifacts
-                    && let Err(error) = artifacts.keep(profile, &digest, &code)
-                {
-                    tracing::warn!(%error, %digest, "A compiled extension was not kept on disk.");
-                }
-                (component, Some(began.elapsed()))
-            }
-        };
-        Ok(Built {
-            digest,
-            bytes: module.len(),
-            profile,
-            interface: Interface::of(&component),
-            compiled_in,
-            component: Handle(component),
+        if let Some(component) = code.and_then(|code| code.load(engine).ok()) {
+            return Some(Ok(Built::new(module, digest, component, None)));
+        }
+        let refusal = artifacts
+            .refusal(profile, &digest, self.allowed())
+            .unwrap_or_else(|tampered| {
+                tracing::error!("{tampered}");
+                None
+            });
+        refusal.map(|reason| {
+            let fault = Fault::Its { costly: true };
+            Err(NotBuilt { reason, fault })
         })
+    }
+
+    fn allowed(&self) -> Allowed {
+        Allowed {
+            timeout: self.compiler.timeout,
+            memory_bytes: self.compiler.memory_bytes,
+        }
+    }
+
+    fn compile(&self, module: &[u8], digest: ModuleDigest, timeout: Duration) -> Result<Built, NotBuilt> {
+        let profile = Profile::of(module);
+        let engine = self
+            .engines
+            .engine(profile)
+            .map_err(|error| NotBuilt::ours(error.to_string()))?;
+        let began = Instant::now();
+        let compiled = self.compiler.compile(module, profile, timeout).map_err(|error| {
+            let is_turn = timeout < self.compiler.timeout;
+            let fault = match error {
+                CompileError::Start(_) | CompileError::CutOff => Fault::Ours,
+                CompileError::Timeout { .. } | CompileError::Starved { .. } if is_turn => Fault::Postponed,
+                CompileError::Starved { .. } | CompileError::Killed { .. } => Fault::Unclear,
+                CompileError::Timeout { .. } | CompileError::Memory { .. } | CompileError::Crashed { .. } => {
+                    Fault::Its { costly: true }
+                }
+                CompileError::Refused { .. } => Fault::Its {
+                    costly: began.elapsed() > COSTLY,
+                },
+            };
+            let reason = match &error {
+                CompileError::Start(source) => format!("{error}: {source}"),
+                _ => error.to_string(),
+            };
+            if let Some(artifacts) = self
+                .artifacts
+                .as_ref()
+                .filter(|_| fault == Fault::Its { costly: true })
+                && let Err(error) = artifacts.refuse(profile, &digest, self.allowed(), &reason)
+            {
+                tracing::warn!(%error, %digest, "That a module was refused was not kept on disk.");
+            }
+            NotBuilt { reason, fault }
+        })?;
+        let code = Trusted::from(compiled);
+        let component = code
+            .load(engine)
+            .map_err(|error| NotBuilt::ours(format!("its code cannot be loaded: {error:#}")))?;
+        if let Some(artifacts) = &self.artifacts
+            && let Err(error) = artifacts.keep(profile, &digest, &code)
+        {
+            tracing::warn!(%error, %digest, "A compiled extension was not kept on disk.");
+        }
+        Ok(Built::new(module, digest, component, Some(began.elapsed())))
     }
 
     /// Links a built module as an extension of a kind, within the limits that calls have unless their record says

@@ -5,10 +5,11 @@ mod cache;
 mod compile;
 mod fetch;
 mod modules;
+mod retry;
 
-pub(in crate::extensions) use self::modules::Modules;
+pub(in crate::extensions) use self::modules::{Attempt, Modules, Need};
 pub use self::{
     cache::{Built, ComponentCache, NotBuilt},
     compile::{COMMAND, CompileError, Compiler, compile_here},
-    modules::Wanted,
+    modules::read_module_file,
 };

@@ -1,24 +1,24 @@
 //! The modules that the manifests name, and what became of each: a component, or the reason why there is none. To obtain
-//! one may take seconds, so it comes before a registry is built.
+//! one may take seconds, so nothing waits for it but the module's own extensions.
 
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use futures_util::{StreamExt, stream};
 use hashbrown::HashMap;
 
 use super::{
-    cache::{Built, ComponentCache},
+    cache::{Built, ComponentCache, Fault, NotBuilt},
     compile::Compiler,
-    fetch::Fetcher,
+    fetch::{Fetcher, wrong_digest},
+    retry::{Cause, Retry},
 };
 use crate::{
     extensions::{
         config::ExtensionsConfig,
-        manifest::{Module, ModuleDigest, ModuleSource},
+        manifest::{Module, ModuleDigest},
         metrics::ExtensionMetrics,
         revision::Revision,
         sandbox::{Budget, EngineError, Engines},
@@ -26,25 +26,34 @@ use crate::{
     heir::HeirClient,
 };
 
-/// Modules that are fetched at a time.
-const MAX_FETCHES: usize = 8;
-
-/// Which modules are fetched that are not on this machine.
+/// What is to be done about a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    /// Those that were not tried before. A snapshot waits for them, which no server may hold up for long.
+pub(in crate::extensions) enum Need {
+    /// It was not tried yet.
     New,
-    /// Those too that could not be fetched before.
-    Missing,
+    /// It was had, or refused for good.
+    None,
+    /// It was tried in vain, and is tried again then.
+    Again(Instant),
 }
 
-impl Wanted {
-    const fn timeout(self) -> Duration {
-        match self {
-            Self::New => Duration::from_secs(10),
-            Self::Missing => Duration::from_secs(60),
-        }
-    }
+/// How an attempt to build a module ended that was here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::extensions) struct Attempt {
+    /// The time that its compiler took.
+    pub(in crate::extensions) compiling: Duration,
+    /// Its turn was over before it was compiled.
+    pub(in crate::extensions) is_postponed: bool,
+    /// It was refused for what compiling it takes.
+    pub(in crate::extensions) was_too_costly: bool,
+}
+
+/// What became of a module.
+#[derive(Debug)]
+struct Obtained {
+    result: Result<Arc<Built>, String>,
+    /// When it is tried again, where it was tried in vain.
+    retry: Option<Retry>,
 }
 
 /// Fetches and builds modules.
@@ -61,7 +70,7 @@ pub(in crate::extensions) struct Modules {
     fetcher: Fetcher,
     /// Made for the first extension: most sidecars have none, and the pools take memory.
     cache: OnceLock<Result<ComponentCache, EngineError>>,
-    obtained: Mutex<HashMap<Module, Result<Arc<Built>, String>>>,
+    obtained: Mutex<HashMap<Module, Obtained>>,
 }
 
 impl Modules {
@@ -122,103 +131,181 @@ impl Modules {
 
     /// What became of a module; `None`: it was not tried yet.
     pub(in crate::extensions) fn get(&self, module: &Module) -> Option<Result<Arc<Built>, String>> {
-        self.obtained().get(module).cloned()
+        self.obtained()
+            .get(module)
+            .map(|obtained| obtained.result.clone())
     }
 
-    /// Whether a module could not be fetched. It may be available by now.
-    pub(in crate::extensions) fn misses_any(&self) -> bool {
-        let is_remote = |module: &Module| !matches!(module.source, ModuleSource::File(_));
-        self.obtained()
-            .iter()
-            .any(|(module, built)| is_remote(module) && built.is_err())
+    /// What is to be done about a module.
+    pub(in crate::extensions) fn need(&self, module: &Module) -> Need {
+        match self.obtained().get(module) {
+            None => Need::New,
+            Some(Obtained { retry, .. }) => retry
+                .and_then(|retry| retry.again)
+                .map_or(Need::None, Need::Again),
+        }
+    }
+
+    /// How large a module is that need not be fetched; `None`: it must be.
+    pub(in crate::extensions) fn size_here(&self, module: &Module) -> Option<u64> {
+        self.fetcher.size_here(module, self.dir.as_deref())
+    }
+
+    /// Whether what is fetched has a place until it is compiled.
+    pub(in crate::extensions) fn has_room(&self) -> bool {
+        self.fetcher.has_room()
+    }
+
+    /// Has everything tried again at once that could not be had, but for modules that are not valid.
+    pub(in crate::extensions) fn forgive(&self) {
+        if let Some(Ok(cache)) = self.cache.get() {
+            cache.forgive();
+        }
+        let again = Some(Instant::now());
+        for obtained in self.obtained().values_mut().filter(|it| it.result.is_err()) {
+            obtained.retry = Some(Retry { tries: 0, again });
+        }
     }
 
     /// Forgets the other modules.
-    pub(in crate::extensions) fn retain(&self, needed: &[&Module]) {
-        self.obtained().retain(|module, _| needed.contains(&module));
+    pub(in crate::extensions) fn retain(&self, is_needed: impl Fn(&Module) -> bool) {
+        self.obtained().retain(|module, _| is_needed(module));
     }
 
-    /// Builds modules that are not on this machine as well.
-    pub(in crate::extensions) async fn obtain(
-        self: &Arc<Self>,
-        modules: Vec<Module>,
-        heir: Option<&HeirClient>,
-        wanted: Wanted,
-    ) {
-        let mut missing = Vec::new();
-        for module in modules {
-            let (this, local) = (self.clone(), module.clone());
-            // A panic in there would be a bug of ours, and leaves the module missing.
-            let is_missing = tokio::task::spawn_blocking(move || this.obtain_here(&local)).await;
-            let was_tried = self.obtained().contains_key(&module);
-            if is_missing.unwrap_or_default() && (wanted == Wanted::Missing || !was_tried) {
-                missing.push(module);
-            }
+    /// Fetches a module, so that it is here. Whatever kept it from that is what became of it.
+    pub(in crate::extensions) async fn fetch(&self, module: &Module, heir: Option<&HeirClient>) {
+        if let Err(error) = self.fetcher.fetch(module, heir).await {
+            self.keep(module, Err((error.reason, error.cause)));
         }
-        let timeout = wanted.timeout();
-        let fetch = async |module: Module| {
-            let fetched = tokio::time::timeout(timeout, self.fetcher.fetch(&module, heir)).await;
-            let late = || Err(format!("it was not here within {} s", timeout.as_secs()));
-            (fetched.unwrap_or_else(|_elapsed| late()), module)
+    }
+
+    /// Builds a module that is here, with this time for the compiler; to be called where waiting is allowed.
+    pub(in crate::extensions) fn build(&self, module: &Module, timeout: Duration) -> Attempt {
+        let Some(bytes) = self.fetcher.here(module, self.dir.as_deref()) else {
+            // It was here a moment ago.
+            return Attempt {
+                is_postponed: true,
+                ..Attempt::default()
+            };
         };
-        let mut fetches = stream::iter(missing).map(fetch).buffer_unordered(MAX_FETCHES);
-        while let Some((bytes, module)) = fetches.next().await {
-            let this = self.clone();
-            let _built = tokio::task::spawn_blocking(move || this.build(&module, bytes)).await;
+        let bytes = match checked(module, bytes) {
+            Ok(bytes) => bytes,
+            Err(reason) => {
+                self.keep(module, Err((reason, Cause::Lasting)));
+                return Attempt::default();
+            }
+        };
+        let (built, compiling) = match self.cache() {
+            Ok(cache) => cache.build_within(&bytes, timeout),
+            Err(reason) => {
+                let fault = Fault::Ours;
+                (Err(NotBuilt { reason, fault }), Duration::ZERO)
+            }
+        };
+        let mut attempt = Attempt {
+            compiling,
+            ..Attempt::default()
+        };
+        let result = match built {
+            Ok(built) => {
+                if !compiling.is_zero() {
+                    self.metrics.compiled(compiling);
+                }
+                Ok(built)
+            }
+            Err(NotBuilt { reason, fault }) => match fault {
+                Fault::Postponed => {
+                    attempt.is_postponed = true;
+                    return attempt;
+                }
+                Fault::Its { costly } => {
+                    attempt.was_too_costly = costly;
+                    Err((reason, Cause::Lasting))
+                }
+                Fault::Ours | Fault::Unclear => Err((reason, Cause::Unclear)),
+            },
+        };
+        self.fetcher.release(module);
+        self.keep(module, result);
+        attempt
+    }
+
+    /// Takes a module that was compiled before, and is on disk.
+    pub(in crate::extensions) fn load(&self, module: &Module) {
+        let Some(Ok(bytes)) = self.fetcher.here(module, self.dir.as_deref()) else {
+            return;
+        };
+        let (Ok(bytes), Ok(cache)) = (checked(module, Ok(bytes)), self.cache()) else {
+            return;
+        };
+        if let Some(result) = cache.build_without_compiling(&bytes) {
+            self.keep(module, result.map_err(|error| (error.reason, Cause::Lasting)));
         }
     }
 
-    /// Builds a module that is on this machine. Returns whether it has to be fetched.
-    pub(in crate::extensions) fn obtain_here(&self, module: &Module) -> bool {
-        if !self.is_needed(module) {
-            return false;
-        }
-        match self.fetcher.here(module, self.dir.as_deref()) {
-            Some(bytes) => {
-                self.build(module, bytes);
-                false
-            }
-            None => true,
-        }
+    /// Says that a module is not built, and why.
+    pub(in crate::extensions) fn refuse(&self, module: &Module, reason: String) {
+        self.keep(module, Err((reason, Cause::Lasting)));
     }
 
-    /// A file may have changed; any other module is what its digest says, once it is here.
-    fn is_needed(&self, module: &Module) -> bool {
-        matches!(module.source, ModuleSource::File(_)) || !matches!(self.obtained().get(module), Some(Ok(_)))
-    }
-
-    fn build(&self, module: &Module, bytes: Result<Vec<u8>, String>) {
-        let built = bytes.and_then(|bytes| {
-            let digest = ModuleDigest::of(&bytes);
-            if let Some(wanted) = module.digest
-                && wanted != digest
-            {
-                return Err(format!(
-                    "its SHA-256 is {digest}, not {wanted} as the record says"
-                ));
+    fn keep(&self, module: &Module, result: Result<Arc<Built>, (String, Cause)>) {
+        let mut all = self.obtained();
+        let before = all.get(module);
+        let (result, retry) = match result {
+            Ok(built) => (Ok(built), None),
+            Err((reason, cause)) => {
+                let before = before.and_then(|before| before.retry);
+                let retry = Retry::after(before, cause, Instant::now(), fastrand::f64());
+                (Err(reason), Some(retry))
             }
-            let cache = self.cache()?;
-            let is_new = cache.known(&digest).is_none();
-            let built = cache.build(&bytes).map_err(|error| error.to_string())?;
-            if let Some(took) = built.compiled_in.filter(|_| is_new) {
-                self.metrics.compiled(took);
-            }
-            Ok(built)
-        });
-        let mut obtained = self.obtained();
-        let same = match (obtained.get(module), &built) {
+        };
+        let is_same = match (before.map(|before| &before.result), &result) {
             (Some(Ok(known)), Ok(new)) => Arc::ptr_eq(known, new),
             (Some(Err(known)), Err(new)) => known == new,
             _ => false,
         };
-        if !same {
-            obtained.insert(module.clone(), built);
-            drop(obtained);
+        all.insert(module.clone(), Obtained { result, retry });
+        drop(all);
+        if !is_same {
             self.revision.advance();
         }
     }
 
-    fn obtained(&self) -> MutexGuard<'_, HashMap<Module, Result<Arc<Built>, String>>> {
+    /// Keeps a copy of what a module is made of, for the time after a restart. Returns whether there is one.
+    pub(in crate::extensions) fn keep_copy(&self, module: &Module, digest: &ModuleDigest) -> bool {
+        self.fetcher.keep_copy(module, digest, self.dir.as_deref())
+    }
+
+    /// Removes copies that nothing names, where there are many.
+    pub(in crate::extensions) fn sweep(&self, is_needed: impl Fn(&ModuleDigest) -> bool) {
+        self.fetcher.sweep(is_needed);
+    }
+
+    fn obtained(&self) -> MutexGuard<'_, HashMap<Module, Obtained>> {
         self.obtained.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The bytes of a module, if they are those that its record names.
+fn checked(module: &Module, bytes: Result<Vec<u8>, String>) -> Result<Vec<u8>, String> {
+    let bytes = bytes?;
+    if let Some(wanted) = &module.digest {
+        let digest = ModuleDigest::of(&bytes);
+        if digest != *wanted {
+            return Err(wrong_digest(&digest, wanted));
+        }
+    }
+    Ok(bytes)
+}
+
+/// Reads a module that is a file below a directory, as a sidecar does; `None`: it is no file.
+pub fn read_module_file(
+    config: &ExtensionsConfig,
+    dir: &Path,
+    module: &Module,
+) -> Option<Result<Vec<u8>, String>> {
+    let bytes = module
+        .may_change()
+        .then(|| Fetcher::new(config, None).here(module, Some(dir)))?;
+    Some(checked(module, bytes?))
 }

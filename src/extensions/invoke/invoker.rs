@@ -62,7 +62,12 @@ impl Extensions for Calls<'_> {
     async fn call(&self, call: &Call<'_>) -> Result<Answer, ExtensionError> {
         let began = Instant::now();
         let Some(extension) = self.registry.get(call.id) else {
-            return Err(ExtensionError::NotFound);
+            // One whose module is still being compiled is there, and cannot be called yet.
+            return Err(if self.registry.is_pending(call.id) {
+                ExtensionError::Unavailable
+            } else {
+                ExtensionError::NotFound
+            });
         };
         let metrics = &self.invoker.metrics;
         let series = extension.series(metrics, call.tenant, call.policy_id);

@@ -166,3 +166,12 @@ fn read_record(path: &Path) -> io::Result<String> {
     }
     Ok(text)
 }
+
+/// The records of a directory, by their ids, and what is wrong with its files.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn read_records(dir: &Path) -> io::Result<(ExtensionRecords, BTreeMap<String, Vec<Problem>>)> {
+    let files = Files::read(dir, &Files::default())?;
+    Ok((files.records, files.problems))
+}

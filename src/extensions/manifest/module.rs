@@ -48,7 +48,7 @@ impl Serialize for ModuleDigest {
 }
 
 /// A module, and the digest that it must have.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Module {
     /// Where it is fetched from.
     pub source: ModuleSource,
@@ -56,8 +56,15 @@ pub struct Module {
     pub digest: Option<ModuleDigest>,
 }
 
+impl Module {
+    /// Whether it may be another one the next time that it is looked at.
+    pub(in crate::extensions) fn may_change(&self) -> bool {
+        matches!(self.source, ModuleSource::File(_))
+    }
+}
+
 /// `module` of a registry record.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ModuleSource {
     /// A file below the directory of extensions, by its relative path.
     File(Box<str>),
@@ -65,6 +72,8 @@ pub enum ModuleSource {
     Heir(ModuleDigest),
     /// A file of a web server.
     Https(Box<str>),
+    /// A copy that this sidecar made of a module which ran well. No record names it.
+    Kept(ModuleDigest),
 }
 
 impl ModuleSource {
@@ -122,6 +131,7 @@ impl fmt::Display for ModuleSource {
             Self::File(path) => write!(f, "file:{path}"),
             Self::Heir(digest) => write!(f, "heir:sha256/{digest}"),
             Self::Https(url) => f.write_str(url),
+            Self::Kept(digest) => write!(f, "kept:sha256/{digest}"),
         }
     }
 }

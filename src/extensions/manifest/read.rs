@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{
+    created_at::CreatedAt,
     fields::Reader,
     module::{Module, ModuleDigest, ModuleSource},
     types::{Instance, Manifest, ManifestKind, Release},
@@ -165,7 +166,11 @@ impl Reader {
                 .cmp(&a.created_at)
                 .then_with(|| newer(&b.version, &a.version))
         });
-        let instances = self.instances(fields);
+        let releases = match versions.as_slice() {
+            [] => std::slice::from_ref(&base),
+            versions => versions,
+        };
+        let instances = self.instances(fields, common_module(releases));
         let runs = matches!(kind, Some(ManifestKind::Runs(_)));
         // One that is named and wrong was reported already.
         let has_module =
@@ -222,7 +227,7 @@ impl Reader {
             "max_metadata_size",
             base.map_or(DEFAULT_METADATA_BYTES, |b| b.max_metadata_bytes),
         );
-        let own = self.module(at, fields);
+        let own = self.module(at, fields, base.and_then(|base| base.module.as_ref()));
         let mut config = base.map(|base| base.config.clone()).unwrap_or_default();
         config.extend(self.object(at, fields, "config"));
         // The platform's records allow more than a call may take: what is out of range is cut to it when it is called.
@@ -240,7 +245,7 @@ impl Reader {
             max_payload_bytes,
             max_metadata_bytes,
             routing_rules: self.object(at, fields, "routing_rules"),
-            created_at: text("created_at").unwrap_or_default().into(),
+            created_at: text("created_at").map_or(CreatedAt::Unknown, CreatedAt::read),
         }
     }
 
@@ -263,7 +268,7 @@ impl Reader {
         versions
     }
 
-    fn instances(&mut self, fields: &Map<String, Value>) -> Vec<Instance> {
+    fn instances(&mut self, fields: &Map<String, Value>, inherited: Option<&Module>) -> Vec<Instance> {
         let mut instances = Vec::new();
         for (at, instance) in self.list(fields, "instances") {
             self.unknown(&at, &instance, INSTANCE_FIELDS);
@@ -276,7 +281,7 @@ impl Reader {
                 );
             }
             let weight = self.number(&at, &instance, "weight", 0, 100).unwrap_or(100);
-            let module = self.module(&at, &instance);
+            let module = self.module(&at, &instance, inherited);
             let healthy = instance.get("health_status").and_then(Value::as_str) != Some("unhealthy");
             if self.boolean(&at, &instance, "enabled", true) && healthy {
                 let id = id.unwrap_or_default().into();
@@ -288,7 +293,13 @@ impl Reader {
         instances
     }
 
-    fn module(&mut self, at: &str, fields: &Map<String, Value>) -> Option<Module> {
+    /// The module that is named here; where there is only its digest, the inherited one with that.
+    fn module(
+        &mut self,
+        at: &str,
+        fields: &Map<String, Value>,
+        inherited: Option<&Module>,
+    ) -> Option<Module> {
         let digest = match fields.get("sha256") {
             None | Some(Value::Null) => None,
             Some(value) => {
@@ -305,7 +316,7 @@ impl Reader {
             }
         };
         let text = match fields.get("module") {
-            None | Some(Value::Null) => return None,
+            None | Some(Value::Null) => return self.pinned(at, digest?, inherited),
             Some(Value::String(text)) => text,
             Some(_) => {
                 self.error(
@@ -346,6 +357,30 @@ impl Reader {
         }
     }
 
+    /// An inherited module with a digest of its own.
+    fn pinned(&mut self, at: &str, digest: ModuleDigest, inherited: Option<&Module>) -> Option<Module> {
+        let at = format!("{at}.sha256");
+        let Some(inherited) = inherited else {
+            self.error(
+                at,
+                "sha256 has no one module here that it is the digest of",
+                "name the module beside it",
+            );
+            return None;
+        };
+        if matches!(inherited.source, ModuleSource::Heir(named) if named != digest) {
+            self.error(
+                at,
+                "sha256 is another digest than the inherited module's name has",
+                "remove sha256, or name the module beside it",
+            );
+        }
+        Some(Module {
+            source: inherited.source.clone(),
+            digest: Some(digest),
+        })
+    }
+
     fn capabilities(&mut self, fields: &Map<String, Value>) -> Vec<Capability> {
         let mut capabilities = Vec::new();
         let list = match fields.get("capabilities") {
@@ -375,6 +410,19 @@ impl Reader {
         }
         capabilities
     }
+}
+
+/// The module of all of these, if they have the same.
+fn common_module(releases: &[Release]) -> Option<&Module> {
+    let (first, rest) = releases.split_first()?;
+    let module = first.module.as_ref()?;
+    let is_same = |release: &Release| {
+        release
+            .module
+            .as_ref()
+            .is_some_and(|other| other.source == module.source)
+    };
+    rest.iter().all(is_same).then_some(module)
 }
 
 /// Compares `v2` and `v10` by their numbers, other names as texts.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Map, Value};
 
-use super::{limits::ManifestLimits, module::Module};
+use super::{created_at::CreatedAt, limits::ManifestLimits, module::Module};
 use crate::extensions::sandbox::{Capability, Kind};
 
 /// Registry records as HEIR or the local directory has them: texts in JSON, by the ids that they are kept under.
@@ -75,8 +75,8 @@ pub struct Release {
     pub max_metadata_bytes: usize,
     /// Matches a context that has each of these values; an array stands for any of its items.
     pub routing_rules: Map<String, Value>,
-    /// As the platform writes it; versions are sorted by it.
-    pub(super) created_at: Box<str>,
+    /// Versions are sorted by it.
+    pub(super) created_at: CreatedAt,
 }
 
 /// One of several that share the calls of an extension.
@@ -108,5 +108,16 @@ impl Manifest {
                 .iter()
                 .filter_map(|instance| instance.module.as_ref()),
         )
+    }
+
+    /// Puts other modules in place of its own.
+    pub(in crate::extensions) fn exchange_modules(&mut self, other: impl Fn(&Module) -> Option<Module>) {
+        let releases = std::iter::once(&mut self.base).chain(&mut self.versions);
+        let of_releases = releases.map(|release| &mut release.module);
+        for module in of_releases.chain(self.instances.iter_mut().map(|instance| &mut instance.module)) {
+            if let Some(exchanged) = module.as_ref().and_then(&other) {
+                *module = Some(exchanged);
+            }
+        }
     }
 }

@@ -1,12 +1,13 @@
 //! Builds the registry of a snapshot from manifests and modules. It is done while the snapshot is published, so nothing is
 //! fetched or compiled.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     config_check::ConfigChecks,
     extension::{Extension, ManifestSource, Target, Variant},
     index::{Origin, Registry},
+    kept::KeptRecords,
     limits::{call_limits, concurrency},
     links::{Links, Refusal},
     switches::Switches,
@@ -16,7 +17,7 @@ use crate::{
         component_cache::{Built, Modules},
         config::ExtensionsConfig,
         health::HealthTable,
-        manifest::{ExtensionRecords, Instance, Manifest, ManifestDirectory, Module, Release},
+        manifest::{ExtensionRecords, Instance, Manifest, ManifestDirectory, Module, ModuleDigest, Release},
         metrics::ExtensionMetrics,
         revision::Revision,
         sandbox::{CallLimits, Kind, Prepared, Profile},
@@ -37,6 +38,29 @@ pub(in crate::extensions) struct RegistryBuilder {
     links: Links,
     checks: ConfigChecks,
     health: HealthTable,
+    /// What could be called before, in an earlier run too.
+    kept: KeptRecords,
+}
+
+/// A module that can be called for a manifest.
+struct LinkedModule<'m> {
+    module: &'m Module,
+    prepared: Arc<Prepared>,
+    built: Arc<Built>,
+    limits: CallLimits,
+}
+
+/// Why a module cannot be called for a manifest.
+enum Missing {
+    /// It is not here, not compiled or not linked yet.
+    Pending,
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Missing {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
 }
 
 impl RegistryBuilder {
@@ -45,8 +69,10 @@ impl RegistryBuilder {
         config: Arc<ExtensionsConfig>,
         metrics: Arc<ExtensionMetrics>,
         revision: Revision,
+        kept: KeptRecords,
     ) -> Self {
         Self {
+            kept,
             config,
             metrics,
             switches: Switches::default(),
@@ -59,7 +85,17 @@ impl RegistryBuilder {
 
     /// Whether a registry would be built from something else now.
     pub(in crate::extensions) fn has_changed(&self, registry: &Registry) -> bool {
-        registry.origin.revision != self.revision.current() || self.checks.has_unasked()
+        registry.origin.revision != self.revision.current()
+    }
+
+    /// Whether there was no time left to ask an extension about a configuration.
+    pub(in crate::extensions) fn has_unasked(&self) -> bool {
+        self.checks.has_unasked()
+    }
+
+    /// What could be called before, in an earlier run too.
+    pub(in crate::extensions) fn kept(&self) -> &KeptRecords {
+        &self.kept
     }
 
     /// The registry for HEIR's records and those of the local directory. The one before is used again as far as nothing
@@ -105,20 +141,53 @@ impl RegistryBuilder {
         }
         let registry = build.registry;
         self.forget_unused(&registry, directory, modules);
-        self.metrics.registered(registry.len(), registry.problems.len());
+        self.metrics
+            .registered(registry.len(), registry.problems.len(), registry.pending.len());
         log_problems(before, &registry);
         Arc::new(registry)
     }
 
-    /// Links the modules of these manifests, so that the next registry finds it done: while one is built, writes wait.
-    pub(in crate::extensions) fn link_all(&self, manifests: &[Manifest], modules: &Modules) {
-        for manifest in manifests {
-            let Some(kind) = manifest.runs() else { continue };
-            for module in manifest.modules() {
-                // What is wrong is kept, and reported when the registry is built.
-                let _refused = self.linked(manifest, kind, Some(module), modules);
+    /// Links the modules of a manifest that are here, so that the next registry finds it done: while one is built, writes
+    /// wait.
+    pub(in crate::extensions) fn link(&self, manifest: &Manifest, modules: &Modules) {
+        let Some(kind) = manifest.runs() else { return };
+        for (_, built, limits) in self.unlinked(manifest, kind, modules) {
+            if let Ok(cache) = modules.cache() {
+                self.links
+                    .link(cache, &built, kind, &manifest.capabilities, limits);
             }
         }
+    }
+
+    /// Whether a module of a manifest is here that was not linked yet.
+    pub(in crate::extensions) fn is_unlinked(&self, manifest: &Manifest, modules: &Modules) -> bool {
+        let kind = manifest.runs();
+        kind.is_some_and(|kind| !self.unlinked(manifest, kind, modules).is_empty())
+    }
+
+    fn unlinked<'a>(
+        &self,
+        manifest: &'a Manifest,
+        kind: Kind,
+        modules: &Modules,
+    ) -> Vec<(&'a Module, Arc<Built>, CallLimits)> {
+        let called = releases(manifest)
+            .iter()
+            .flat_map(|release| listed(manifest, release));
+        let modules: Vec<_> = called
+            .filter_map(|(_, module, _)| {
+                let built = modules.get(module?)?.ok()?;
+                // A refusal is reported when the registry is built.
+                let limits = call_limits(&manifest.limits, built.profile, &self.config).ok()?;
+                Some((module?, built, limits))
+            })
+            .collect();
+        let is_new = |(_, built, limits): &(&Module, Arc<Built>, CallLimits)| {
+            self.links
+                .find(built, kind, &manifest.capabilities, *limits)
+                .is_none()
+        };
+        modules.into_iter().filter(is_new).collect()
     }
 
     /// What the extensions that a pipeline names find wrong with their configurations there.
@@ -144,40 +213,42 @@ impl RegistryBuilder {
         self.switches.is_off(id)
     }
 
+    /// How often an operator switched an extension on or off.
+    pub(in crate::extensions) fn switched(&self) -> u64 {
+        self.switches.times()
+    }
+
     /// The module that a manifest names, linked, and the limits of its calls.
-    fn linked(
+    fn linked<'m>(
         &self,
         manifest: &Manifest,
         kind: Kind,
-        module: Option<&Module>,
+        module: Option<&'m Module>,
         modules: &Modules,
-    ) -> Result<(Arc<Prepared>, Arc<Built>, CallLimits), Refusal> {
+    ) -> Result<LinkedModule<'m>, Missing> {
         let Some(module) = module else {
-            return Err(Refusal {
+            return Err(Missing::Refused(Refusal {
                 message: "there is no module for it".into(),
                 remedy: "name one in the record, its versions or its instances",
-            });
+            }));
         };
         let refused = |reason: String| Refusal {
             message: format!("{}: {reason}", module.source),
             remedy: "correct the module or the record",
         };
-        let built = match modules.get(module) {
-            Some(built) => built.map_err(refused)?,
-            None => {
-                return Err(Refusal {
-                    message: format!("{} is not here yet", module.source),
-                    remedy: "wait for the next refresh, or see why it cannot be fetched",
-                });
-            }
-        };
-        let limits = call_limits(&manifest.limits, &built, &self.config)?;
-        let cache = modules.cache().map_err(refused)?;
+        let built = modules.get(module).ok_or(Missing::Pending)?.map_err(refused)?;
+        let limits = call_limits(&manifest.limits, built.profile, &self.config)?;
         let prepared = self
             .links
-            .link(cache, &built, kind, &manifest.capabilities, limits)
+            .find(&built, kind, &manifest.capabilities, limits)
+            .ok_or(Missing::Pending)?
             .map_err(|error| refused(error.to_string()))?;
-        Ok((prepared, built, limits))
+        Ok(LinkedModule {
+            module,
+            prepared,
+            built,
+            limits,
+        })
     }
 
     /// What is called of a version where the manifest names this module, for an instance if it names one.
@@ -187,8 +258,13 @@ impl RegistryBuilder {
         kind: Kind,
         (release, instance, module): (&Release, Option<&Instance>, Option<&Module>),
         modules: &Modules,
-    ) -> Result<Target, Refusal> {
-        let (prepared, built, limits) = self.linked(manifest, kind, module, modules)?;
+    ) -> Result<Target, Missing> {
+        let LinkedModule {
+            module,
+            prepared,
+            built,
+            limits,
+        } = self.linked(manifest, kind, module, modules)?;
         let starts_slow = prepared.profile() == Profile::Interpreter;
         let name = instance.map(|instance| &*instance.id);
         let health = self.health.of(&manifest.id);
@@ -197,6 +273,7 @@ impl RegistryBuilder {
             instance: name.map(Into::into),
             weight: instance.map_or(DEFAULT_WEIGHT, |instance| instance.weight),
             prepared,
+            module: module.clone(),
             built,
             limits,
             health,
@@ -211,13 +288,15 @@ impl RegistryBuilder {
         // What runs, and what the manifests name: the last good state of a broken one may run another module.
         let manifests = directory.enabled_with(registry.origin.records.values().map(|text| &**text));
         let running = registry.extensions.values().map(|extension| &extension.manifest);
-        let needed: Vec<&Module> = manifests
+        let kept = self.kept.manifests();
+        let all = manifests.iter().chain(running).chain(kept.iter());
+        let needed: BTreeSet<&Module> = all.flat_map(Manifest::modules).collect();
+        let digests: BTreeSet<ModuleDigest> = needed
             .iter()
-            .chain(running)
-            .flat_map(Manifest::modules)
+            .filter_map(|module| Some(modules.get(module)?.ok()?.digest))
             .collect();
-        modules.retain(&needed);
-        self.links.forget_unused();
+        modules.retain(|module| needed.contains(module));
+        self.links.forget_unused(|digest| digests.contains(digest));
     }
 }
 
@@ -230,7 +309,7 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
-    fn add(&mut self, id: &str, text: &str, source: ManifestSource) {
+    fn add(&mut self, id: &str, text: &Arc<str>, source: ManifestSource) {
         let (manifest, mut problems) = match Manifest::read(text) {
             Ok((manifest, warnings)) => (Some(manifest), warnings),
             Err(problems) => (None, problems),
@@ -252,13 +331,16 @@ impl Build<'_> {
                 self.registry.disabled.insert(id.to_owned(), source);
                 None
             }
-            Some(manifest) => match manifest.runs() {
-                Some(kind) => self
-                    .extension(manifest, kind, source, &mut problems)
-                    .or_else(|| self.last_good(id)),
-                // A provider is described here and called by others.
-                None => None,
-            },
+            // A provider is described here and called by others.
+            Some(manifest) if manifest.runs().is_none() => None,
+            Some(manifest) => {
+                let mut is_pending = false;
+                let as_written = self.extension(manifest, text, source, &mut problems, &mut is_pending);
+                if as_written.is_none() && is_pending {
+                    self.registry.pending.insert(id.to_owned());
+                }
+                as_written.or_else(|| self.last_good(id))
+            }
             None => self.last_good(id),
         };
         if let Some(extension) = extension {
@@ -269,20 +351,34 @@ impl Build<'_> {
         }
     }
 
-    /// The extension as it was before its record was broken.
+    /// The extension as it was before its record was broken, if need be in an earlier run.
     fn last_good(&self, id: &str) -> Option<Arc<Extension>> {
-        self.before.extensions.get(id).cloned()
+        let known = self.before.extensions.get(id).cloned();
+        known.or_else(|| {
+            let kept = self.builder.kept.get(id)?;
+            // What is wrong with it matters to nobody; it is not what the record says.
+            let (mut problems, mut is_pending) = (Vec::new(), false);
+            self.extension(
+                kept.manifest,
+                &kept.record,
+                kept.source,
+                &mut problems,
+                &mut is_pending,
+            )
+        })
     }
 
-    /// The extension, unless something is wrong with it.
+    /// The extension, unless something is wrong with it, or a module is not here yet.
     fn extension(
         &self,
         manifest: Manifest,
-        kind: Kind,
+        record: &Arc<str>,
         source: ManifestSource,
         problems: &mut Vec<Problem>,
+        is_pending: &mut bool,
     ) -> Option<Arc<Extension>> {
-        let variants = self.variants(&manifest, kind, problems)?;
+        let kind = manifest.runs()?;
+        let variants = self.variants(&manifest, kind, problems, is_pending)?;
         for variant in &variants {
             for target in &variant.instances {
                 let found = self.builder.checks.of(target, &variant.config_text);
@@ -316,17 +412,21 @@ impl Build<'_> {
             variants,
             concurrency,
             health,
+            record: record.clone(),
             manifest,
             series: std::sync::RwLock::default(),
         }))
     }
 
     /// The versions with their instances. `None`: one of them cannot be called.
-    fn variants(&self, manifest: &Manifest, kind: Kind, problems: &mut Vec<Problem>) -> Option<Vec<Variant>> {
-        let releases = match manifest.versions.as_slice() {
-            [] => std::slice::from_ref(&manifest.base),
-            versions => versions,
-        };
+    fn variants(
+        &self,
+        manifest: &Manifest,
+        kind: Kind,
+        problems: &mut Vec<Problem>,
+        is_pending: &mut bool,
+    ) -> Option<Vec<Variant>> {
+        let releases = releases(manifest);
         let mut variants = Vec::with_capacity(releases.len());
         let mut failed = false;
         for release in releases {
@@ -335,7 +435,11 @@ impl Build<'_> {
                 let of = (release, instance, module);
                 match self.builder.target(manifest, kind, of, self.modules) {
                     Ok(target) => instances.push(target),
-                    Err(Refusal { message, remedy }) => {
+                    Err(Missing::Pending) => {
+                        failed = true;
+                        *is_pending = true;
+                    }
+                    Err(Missing::Refused(Refusal { message, remedy })) => {
                         failed = true;
                         problems.push(Problem::error(at, message, remedy));
                     }
@@ -350,6 +454,14 @@ impl Build<'_> {
             });
         }
         (!failed).then_some(variants)
+    }
+}
+
+/// The versions of a manifest; where it names none, the manifest itself.
+fn releases(manifest: &Manifest) -> &[Release] {
+    match manifest.versions.as_slice() {
+        [] => std::slice::from_ref(&manifest.base),
+        versions => versions,
     }
 }
 

@@ -187,6 +187,10 @@ impl ConfigChecks {
                 let Some(id) = item.id.as_deref() else { continue };
                 let at = format!("$.{list}[{index}]");
                 let Some(extension) = registry.get(id) else {
+                    if registry.is_pending(id) {
+                        // It is asked once it is here, and the policy is judged again then.
+                        continue;
+                    }
                     let missing = format!("there is no extension {id:?} that can be called");
                     problems.push(Problem::warning(
                         format!("{at}.id"),

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use hashbrown::HashMap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     extensions::{
         component_cache::Built,
         health::{ExtensionHealth, TargetHealth},
-        manifest::{Manifest, Release},
+        manifest::{Manifest, Module, Release},
         metrics::{Execution, ExecutionSeries, ExtensionMetrics},
         sandbox::{CallLimits, Kind, Prepared},
     },
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Where a manifest came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ManifestSource {
     /// HEIR, the policy store.
@@ -37,6 +37,8 @@ pub struct Extension {
     pub kind: Kind,
     /// Where its manifest came from.
     pub source: ManifestSource,
+    /// Its record, as it was written.
+    pub(in crate::extensions) record: Arc<str>,
     /// What its record says.
     pub manifest: Manifest,
     pub(super) variants: Vec<Variant>,
@@ -68,6 +70,8 @@ pub struct Target {
     pub weight: u32,
     /// The linked component.
     pub prepared: Arc<Prepared>,
+    /// Where that is from.
+    pub module: Module,
     /// The module that it was made of.
     pub built: Arc<Built>,
     /// The limits of its calls.

@@ -1,6 +1,9 @@
 //! All extensions of one snapshot. Immutable; it changes together with the policies that name them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use hashbrown::HashMap;
 
@@ -13,6 +16,7 @@ pub struct Registry {
     pub(super) extensions: HashMap<Box<str>, Arc<Extension>>,
     pub(super) problems: BTreeMap<String, Vec<Problem>>,
     pub(super) disabled: BTreeMap<String, ManifestSource>,
+    pub(super) pending: BTreeSet<String>,
     pub(super) origin: Origin,
 }
 
@@ -45,6 +49,16 @@ impl Registry {
     /// Extensions that are registered and must not be called.
     pub fn disabled(&self) -> &BTreeMap<String, ManifestSource> {
         &self.disabled
+    }
+
+    /// Extensions whose modules are fetched or compiled at present. One that could be called before goes on as it was.
+    pub fn pending(&self) -> &BTreeSet<String> {
+        &self.pending
+    }
+
+    /// Whether an extension's module is fetched or compiled at present.
+    pub fn is_pending(&self, id: &str) -> bool {
+        self.pending.contains(id)
     }
 
     /// How many extensions can be called.

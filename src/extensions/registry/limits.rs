@@ -2,23 +2,23 @@
 
 use super::links::Refusal;
 use crate::extensions::{
-    component_cache::Built, config::ExtensionsConfig, manifest::ManifestLimits, sandbox::CallLimits,
+    config::ExtensionsConfig,
+    manifest::ManifestLimits,
+    sandbox::{CallLimits, Profile},
 };
 
 /// Bytes that a call may hand over at once, by default.
 const DEFAULT_OUTPUT_BYTES: u64 = 1 << 20;
 /// Calls of an extension at a time, by default.
 const DEFAULT_CONCURRENCY: u32 = 64;
-/// Elements of a table, by default.
-const DEFAULT_TABLE_ELEMENTS: u32 = 10_000;
 
 /// The limits of the calls of a module.
 ///
 /// # Errors
 /// When the manifest asks for more memory or output than the sidecar allows.
-pub(super) fn call_limits(
+pub fn call_limits(
     limits: &ManifestLimits,
-    built: &Built,
+    profile: Profile,
     config: &ExtensionsConfig,
 ) -> Result<CallLimits, Refusal> {
     let max_memory = config.max_memory_bytes;
@@ -40,12 +40,10 @@ pub(super) fn call_limits(
         });
     }
     let output = limits.output_bytes.unwrap_or(DEFAULT_OUTPUT_BYTES);
-    let memory = limits
-        .memory_bytes
-        .unwrap_or(built.profile.default_memory_bytes());
+    let memory = limits.memory_bytes.unwrap_or(profile.default_memory_bytes());
     Ok(CallLimits {
         memory_bytes: usize::try_from(memory.min(max_memory)).unwrap_or(usize::MAX),
-        table_elements: limits.table_elements.unwrap_or(DEFAULT_TABLE_ELEMENTS) as usize,
+        table_elements: limits.table_elements.unwrap_or(profile.default_table_elements()) as usize,
         output_bytes: usize::try_from(output.min(max_output)).unwrap_or(usize::MAX),
     })
 }

@@ -12,11 +12,16 @@ use crate::extensions::{
     sandbox::{CallLimits, Capability, Kind, Prepared, Unusable},
 };
 
+/// Of more links, those that the last registry did not use are forgotten.
+const MAX_LINKS: usize = 1_024;
+
 /// Why a module is not run for a manifest.
 #[derive(Debug)]
-pub(super) struct Refusal {
-    pub(super) message: String,
-    pub(super) remedy: &'static str,
+pub struct Refusal {
+    /// What is wrong.
+    pub message: String,
+    /// What would be right.
+    pub remedy: &'static str,
 }
 
 /// What was linked, and how.
@@ -26,6 +31,17 @@ struct Linked {
     kind: Kind,
     capabilities: Vec<Capability>,
     limits: CallLimits,
+}
+
+impl Linked {
+    fn new(built: &Built, kind: Kind, capabilities: &[Capability], limits: CallLimits) -> Self {
+        Self {
+            digest: built.digest,
+            kind,
+            capabilities: capabilities.to_vec(),
+            limits,
+        }
+    }
 }
 
 /// The result. Refusals are kept too: to look at a module that never ends takes time.
@@ -51,10 +67,21 @@ impl Links {
         }
     }
 
-    /// Links a module, or finds the result of the last time.
-    ///
-    /// # Errors
-    /// Why it cannot be used so.
+    /// What came of linking a module so; `None`: it was not linked yet.
+    pub(super) fn find(
+        &self,
+        built: &Built,
+        kind: Kind,
+        capabilities: &[Capability],
+        limits: CallLimits,
+    ) -> Option<Result<Arc<Prepared>, Unusable>> {
+        let mut links = self.lock();
+        let link = links.get_mut(&Linked::new(built, kind, capabilities, limits))?;
+        link.used = true;
+        Some(link.result.clone())
+    }
+
+    /// Links a module. The module is run for that, as far as it runs at its start: nobody may wait for it.
     pub(super) fn link(
         &self,
         cache: &ComponentCache,
@@ -62,29 +89,14 @@ impl Links {
         kind: Kind,
         capabilities: &[Capability],
         limits: CallLimits,
-    ) -> Result<Arc<Prepared>, Unusable> {
-        let linked = Linked {
-            digest: built.digest,
-            kind,
-            capabilities: capabilities.to_vec(),
-            limits,
-        };
-        if let Some(link) = self.lock().get_mut(&linked) {
-            link.used = true;
-            return link.result.clone();
-        }
+    ) {
         let result = cache.link_within(built, kind, capabilities, limits).map(Arc::new);
-        if result.as_ref().err() == Some(&Unusable::NoInstance) {
-            // Nothing is wrong with the module: the next registry tries it again.
+        // Where there was no instance nothing is wrong with the module: it is tried again.
+        if result.as_ref().err() != Some(&Unusable::NoInstance) {
+            let linked = Linked::new(built, kind, capabilities, limits);
+            self.lock().insert(linked, Link { result, used: true });
             self.revision.advance();
-        } else {
-            let link = Link {
-                result: result.clone(),
-                used: true,
-            };
-            self.lock().insert(linked, link);
         }
-        result
     }
 
     /// Another registry is begun.
@@ -92,9 +104,12 @@ impl Links {
         self.lock().values_mut().for_each(|link| link.used = false);
     }
 
-    /// A registry is complete: forgets the links that were not used for it.
-    pub(super) fn forget_unused(&self) {
-        self.lock().retain(|_, link| link.used);
+    /// A registry is complete: forgets the links that were not used for it, but for those of modules that are needed. An
+    /// extension that is switched off may be switched on again.
+    pub(super) fn forget_unused(&self, is_needed: impl Fn(&ModuleDigest) -> bool) {
+        let mut links = self.lock();
+        let is_room = links.len() <= MAX_LINKS;
+        links.retain(|linked, link| link.used || (is_room && is_needed(&linked.digest)));
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Linked, Link>> {

@@ -5,12 +5,15 @@ mod builder;
 mod config_check;
 mod extension;
 mod index;
+mod kept;
 mod limits;
 mod links;
 mod switches;
 
-pub(in crate::extensions) use self::builder::RegistryBuilder;
+pub(in crate::extensions) use self::{builder::RegistryBuilder, kept::KeptRecords};
 pub use self::{
     extension::{Extension, ManifestSource, Target, merged},
     index::Registry,
+    limits::call_limits,
+    links::Refusal,
 };

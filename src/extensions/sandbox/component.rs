@@ -301,34 +301,49 @@ impl Prepared {
 }
 
 fn check_imports(interface: &Interface, capabilities: &[Capability]) -> Result<(), Unusable> {
-    for import in &interface.imports {
-        let import = || import.clone();
-        if import().starts_with("wasi:") {
-            return Err(Unusable::Wasi { import: import() });
-        }
-        let name = import();
-        let Some(rest) = name.strip_prefix("beamline:extension/") else {
-            return Err(Unusable::UnknownImport { import: name });
-        };
-        let interface = rest.split('@').next().unwrap_or(rest);
-        if matches!(interface, "types" | "log") {
-            continue;
-        }
-        match Capability::ALL
-            .into_iter()
-            .find(|capability| capability.as_str() == interface)
-        {
-            Some(capability) if capabilities.contains(&capability) => {}
-            Some(capability) => {
-                return Err(Unusable::NotGranted {
-                    import: name.clone(),
-                    capability: capability.as_str(),
-                });
-            }
-            None => return Err(Unusable::UnknownImport { import: name.clone() }),
-        }
+    interface
+        .imports
+        .iter()
+        .try_for_each(|import| check_import(import, capabilities))
+}
+
+/// Whether an import is one that there is here, and that was granted.
+///
+/// # Errors
+/// Why it is not linked.
+pub fn check_import(import: &str, capabilities: &[Capability]) -> Result<(), Unusable> {
+    let import = import.to_owned();
+    if import.starts_with("wasi:") {
+        return Err(Unusable::Wasi { import });
     }
-    Ok(())
+    let Some((interface, version)) = import
+        .strip_prefix("beamline:extension/")
+        .map(|rest| rest.split_once('@').unwrap_or((rest, "")))
+    else {
+        return Err(Unusable::UnknownImport { import });
+    };
+    // They have no functions: what is not compatible is seen where the functions are.
+    if interface == "types" {
+        return Ok(());
+    }
+    // Versions of one minor version are compatible with each other, as long as the major one is 0.
+    if !version.starts_with("0.1.") {
+        return Err(Unusable::UnknownImport { import });
+    }
+    if interface == "log" {
+        return Ok(());
+    }
+    let known = Capability::ALL
+        .into_iter()
+        .find(|capability| capability.as_str() == interface);
+    match known {
+        Some(capability) if capabilities.contains(&capability) => Ok(()),
+        Some(capability) => Err(Unusable::NotGranted {
+            capability: capability.as_str(),
+            import,
+        }),
+        None => Err(Unusable::UnknownImport { import }),
+    }
 }
 
 /// Which kind a component seems to be, for a message about its being another.

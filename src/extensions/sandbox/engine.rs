@@ -56,6 +56,14 @@ impl Profile {
         }
     }
 
+    /// Elements that a table may have where the record does not say: what the pool has room for.
+    pub const fn default_table_elements(self) -> u32 {
+        match self {
+            Self::Compact => 10_000,
+            Self::Interpreter => 20_000,
+        }
+    }
+
     /// What decides how code is compiled. It must be the same where a module is compiled and where it is run.
     fn config(self) -> Config {
         let mut config = Config::new();
@@ -94,7 +102,7 @@ impl Profile {
                 .max_core_instances_per_component(8)
                 .max_memories_per_component(1)
                 .max_tables_per_component(4)
-                .table_elements(10_000)
+                .table_elements(self.default_table_elements() as usize)
                 .max_memory_size(max_memory_bytes.min(COMPACT_RESERVATION as usize)),
             Self::Interpreter => {
                 // Each takes milliseconds and megabytes: more of them at once would only wait for each other.
@@ -106,7 +114,7 @@ impl Profile {
                     .max_core_instances_per_component(64)
                     .max_memories_per_component(4)
                     .max_tables_per_component(16)
-                    .table_elements(20_000)
+                    .table_elements(self.default_table_elements() as usize)
                     .max_component_instance_size(4 << 20)
                     .max_memory_size(max_memory_bytes)
             }

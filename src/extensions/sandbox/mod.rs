@@ -22,7 +22,7 @@ mod wire;
 pub(in crate::extensions) use self::engine::compiling_engine;
 pub use self::{
     budget::{Budget, Share},
-    component::{CallOutput, Interface, Prepared, SpentStore, Unusable},
+    component::{CallOutput, Interface, Prepared, SpentStore, Unusable, check_import},
     engine::{EngineError, Engines, Profile},
     error::{CallError, CrashReport},
     output::check as check_answer,

@@ -433,6 +433,15 @@ async fn hostile_19_callers_that_leave_do_no_harm() {
             .await
             .unwrap();
     }
+    let in_flight = || async {
+        let page = sidecar.admin().get("/admin/extensions").await.json();
+        let number = |value: &Value| value.as_u64().unwrap();
+        number(&page["instances"]["running"]) + number(&page["slow_lane"]["waiting"])
+    };
+    eventually("calls go on whose callers have left", || async {
+        in_flight().await > 0
+    })
+    .await;
     let answer = ask(&sidecar, "plain", "x").await;
     assert!(outcome(&answer).starts_with("weighted "));
     eventually("nothing runs or waits any more", || async {

@@ -169,7 +169,7 @@ async fn hostile_26_the_compilers_memory_is_limited() {
     assert!(outcome(&ask(&sidecar.client(), "good").await).starts_with("weighted "));
 }
 
-/// Waiting for the processor is not the module's fault, unless it happens again and again.
+/// Waiting for the processor is not the module's fault, however often it happens.
 #[test]
 fn hostile_26_a_busy_machine_is_not_held_against_a_module() {
     let dir = tempfile::tempdir().unwrap();
@@ -186,12 +186,11 @@ fn hostile_26_a_busy_machine_is_not_held_against_a_module() {
     let cache = ComponentCache::new(engines, compiler, None);
     let module = kept("validator");
     let digest = ModuleDigest::of(&module);
-    for turn in 1..=3 {
-        assert!(cache.known(&digest).is_none(), "turn {turn}");
+    for turn in 1..=5 {
         let refused = cache.build(&module).unwrap_err().to_string();
         assert!(refused.contains("waited for the processor"), "{refused}");
+        assert!(cache.known(&digest).is_none(), "turn {turn}");
     }
-    assert!(cache.known(&digest).is_some_and(|known| known.is_err()));
 }
 
 /// What takes a place of its own while it is looked at is looked at again when there is one.
@@ -385,11 +384,13 @@ async fn hostile_27_a_key_that_others_could_know_is_not_used() {
         assert_eq!((mode(&key), after.len()), (0o600, 64), "{what}");
         assert_ne!(after, before, "{what}");
     }
-    // A directory that was opened is closed again; what its key says counts.
+    // Whatever is in a directory that others could write may be theirs.
+    let before = fs::read(&key).unwrap();
     chmod(&dir, 0o777);
     let sidecar = place.start(yaml);
-    assert!(sidecar.metric(compiled).await.abs() < 1e-9);
+    assert!((sidecar.metric(compiled).await - 1.0).abs() < 1e-9);
     assert_eq!(mode(&dir), 0o700);
+    assert_ne!(fs::read(&key).unwrap(), before);
 }
 
 /// A web server with a certificate, and the authority that signed it.
@@ -526,8 +527,14 @@ async fn hostile_25_modules_come_from_the_servers_that_are_named_and_are_what_wa
         Client::new(&process.listen[0]),
         Client::new(process.admin.unwrap()),
     );
-    // What is here is there at once.
-    assert!(outcome(&ask(&client, "here").await).starts_with("weighted "));
+    eventually("what is here is there", || async {
+        outcome(&ask(&client, "here").await).starts_with("weighted ")
+    })
+    .await;
+    eventually("all were tried", || async {
+        admin.get("/admin/extensions").await.json()["pending"] == json!([])
+    })
+    .await;
     eventually("the good one is fetched", || async {
         outcome(&ask(&client, "good").await).starts_with("weighted ")
     })
@@ -548,7 +555,48 @@ async fn hostile_25_modules_come_from_the_servers_that_are_named_and_are_what_wa
     drop(process);
     web.server.on("GET /good.wasm ", Say::Bytes(Vec::new()));
     let process = Process::start(&["run", "--config", config.to_str().unwrap()], &environment);
-    assert!(outcome(&ask(&Client::new(&process.listen[0]), "good").await).starts_with("weighted "));
+    let client = Client::new(&process.listen[0]);
+    eventually("it was kept", || async {
+        outcome(&ask(&client, "good").await).starts_with("weighted ")
+    })
+    .await;
+}
+
+/// What is another module than the record names is not fetched again and again: each time costs all of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_25_a_module_with_a_wrong_digest_is_fetched_more_rarely_than_one_that_is_missing() {
+    let web = Web::start().await;
+    let port = web.address.port();
+    web.serves("/other.wasm", &kept("validator"));
+    let place = Place::quick();
+    let unknown = ModuleDigest::of(b"unknown").to_string();
+    for id in ["other", "missing"] {
+        let url = format!("https://127.0.0.1:{port}/{id}.wasm");
+        guard(&place, id, &url, json!({"sha256": unknown}));
+    }
+    let authority = place.path("authority.pem");
+    fs::write(&authority, &web.authority).unwrap();
+    let config = place.path("sidecar.yaml");
+    let yaml = "log: {format: json}\nextensions: {module_hosts: ['127.0.0.1']}";
+    fs::write(&config, place.yaml(yaml)).unwrap();
+    let environment = [("SSL_CERT_FILE", authority.to_str().unwrap())];
+    let process = Process::start(&["run", "--config", config.to_str().unwrap()], &environment);
+    let admin = Client::new(process.admin.unwrap());
+    // It is there, and its next try is not far: five seconds, then ten.
+    eventually("the missing one was tried three times", || async {
+        web.server.count("GET /missing.wasm") >= 3
+    })
+    .await;
+    assert_eq!(web.server.count("GET /other.wasm"), 1);
+    let page = admin.get("/admin/extensions").await.json();
+    assert!(
+        page["problems"]["other"].to_string().contains("its SHA-256 is"),
+        "{page}"
+    );
+    // Whoever asks for it gets it fetched.
+    let reloaded = admin.post("/admin/extensions/reload", "").await.json();
+    assert_eq!(reloaded["ok"], false);
+    assert_eq!(web.server.count("GET /other.wasm"), 2);
 }
 
 /// Without the authority there is no module, whatever its host.

@@ -15,6 +15,7 @@ mod hostile_modules;
 pub(crate) mod place;
 mod registry;
 mod sandbox;
+mod supply;
 
 use std::{
     path::{Path, PathBuf},

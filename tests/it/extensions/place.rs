@@ -7,6 +7,8 @@ use std::{
 
 use serde_json::{Value, json};
 
+use beamline_sidecar::app::ConfigSource;
+
 use super::guest;
 use crate::support::{Process, Sidecar};
 
@@ -114,8 +116,46 @@ impl Place {
         Process::start(&["run", "--config", config.to_str().unwrap()], &[])
     }
 
+    /// Starts a sidecar, and waits until the modules are there.
     pub(crate) fn start(&self, more: &str) -> Sidecar {
-        Sidecar::try_start(&self.yaml(more)).unwrap()
+        let sidecar = Sidecar::try_start(&self.yaml(more)).unwrap();
+        // It runs on other threads than this one.
+        tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(sidecar.wait_for_modules());
+        });
+        sidecar
+    }
+
+    /// Starts a sidecar whose modules are compiled by another program, and waits for none of them.
+    pub(crate) fn start_with(&self, program: &Path, more: &str) -> Sidecar {
+        let source = ConfigSource {
+            program: program.to_owned(),
+            ..ConfigSource::default()
+        };
+        Sidecar::start_from(&self.yaml(more), source).unwrap()
+    }
+
+    /// A compiler that writes a line for each module, and does this first.
+    pub(crate) fn compiler(&self, first: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let program = self.path("compiler");
+        let lines = self.path("compiled");
+        let real = env!("CARGO_BIN_EXE_beamline-sidecar");
+        let script = format!(
+            "#!/bin/sh\necho begun >> {}\n{first}\nexec {real} \"$@\"\n",
+            lines.display()
+        );
+        // Under another name first: a file that is written cannot be run.
+        let new = self.path("compiler.new");
+        fs::write(&new, script).unwrap();
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::rename(new, &program).unwrap();
+        program
+    }
+
+    /// How often that compiler was started.
+    pub(crate) fn compilers(&self) -> usize {
+        fs::read_to_string(self.path("compiled")).map_or(0, |lines| lines.lines().count())
     }
 }
 

@@ -178,6 +178,17 @@ async fn instances_share_calls_by_weight() {
         .map(|v| v["instance_id"].clone())
         .collect();
     assert_eq!(instances, ["main", "canary"], "{page}");
+    let modules: Vec<_> = page["versions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| v["module"].clone())
+        .collect();
+    assert_eq!(
+        modules,
+        ["file:a.wasm", "file:b.wasm"],
+        "each shows its own: {page}"
+    );
     assert!(ask(&sidecar, "chat", json!({})).await.starts_with("weighted "));
 }
 
@@ -203,7 +214,10 @@ async fn heir_brings_policy_and_extension_together() {
     );
     let sidecar = Sidecar::start(&heir.url(), &yaml);
     sidecar.wait_for("live").await;
-    assert_eq!(ask(&sidecar, "chat", json!({})).await, "weighted alpha");
+    eventually("the module is there", || async {
+        ask(&sidecar, "chat", json!({})).await == "weighted alpha"
+    })
+    .await;
     let mut asked = request("acme", "chat", json!({}));
     asked["task"]["payload"] = json!({"text": "4111 1111 1111 1111"});
     assert_eq!(
@@ -266,10 +280,10 @@ async fn heir_brings_policy_and_extension_together() {
     let mut heir = heir;
     heir.gone().await;
     let sidecar = Sidecar::start(&url, &yaml);
-    assert_eq!(
-        outcome(&decide(&sidecar.client(), &asked, &[]).await),
-        "weighted alpha"
-    );
+    eventually("it is there again", || async {
+        outcome(&decide(&sidecar.client(), &asked, &[]).await) == "weighted alpha"
+    })
+    .await;
     let page = sidecar.admin().get("/admin/extensions").await.json();
     assert_eq!(page["extensions"][0]["id"], "pii-guard", "{page}");
 }
@@ -430,14 +444,19 @@ async fn what_was_good_goes_on_whatever_becomes_of_its_file() {
         admin.post("/admin/extensions/guard/enable", "").await.json()["changed"],
         true
     );
-    // Without a last good state a wrong one is not run.
+    // Switched on again, it is what it was when it was good last.
     fs::write(&file, wrong_config).unwrap();
     let said = problems(&sidecar, "guard").await;
     assert!(said.contains("$.config.kinds"), "{said}");
-    assert_eq!(
-        sidecar.admin().get("/admin/extensions").await.json()["extensions"],
-        json!([])
-    );
+    assert_eq!(blocks().await, "403 validator_blocked");
+    // What never was good is not run.
+    let never = String::from_utf8_lossy(wrong_config).replace("\"guard\"", "\"never\"");
+    fs::write(&other, never).unwrap();
+    let said = problems(&sidecar, "never").await;
+    assert!(said.contains("$.config.kinds"), "{said}");
+    let page = sidecar.admin().get("/admin/extensions").await.json();
+    assert_eq!(page["extensions"].as_array().unwrap().len(), 1, "{page}");
+    fs::remove_file(&other).unwrap();
     fs::write(&file, &good).unwrap();
     assert_eq!(problems(&sidecar, "guard").await, "null");
     assert_eq!(blocks().await, "403 validator_blocked");

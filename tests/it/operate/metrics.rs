@@ -120,6 +120,7 @@ async fn metrics_document_matches_a_scrape() {
     );
     let sidecar = Sidecar::start(&heir.url(), &yaml);
     sidecar.wait_for("live").await;
+    sidecar.wait_for_modules().await;
     for deed in ["count-metrics", "flood-log", "loop", "loop", "loop", "trap"] {
         let id = if deed == "trap" { "traps" } else { "does" };
         let policy = json!({"weights": {"a": 1.0}, "validators": [{"id": id, "on_fail": "warn", "config": {"do": deed}}]});

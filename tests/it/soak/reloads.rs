@@ -22,7 +22,7 @@ use serde_json::json;
 use crate::{
     decide::{decide, outcome, request},
     extensions::{compatibility::kept, place::Place},
-    support::{Client, Process},
+    support::{Client, Process, eventually},
 };
 
 /// Reloads after which the process is as large as it is to stay.
@@ -153,6 +153,7 @@ async fn hostile_30_reloads_lose_no_decision_and_take_no_memory() {
     let place = Place::new();
     let process = start(&place);
     let client = Client::new(&process.listen[0]);
+    eventually("all can be called", || async { seen(&client).await.is_ok() }).await;
     let began = Instant::now();
     let made = Arc::new(AtomicU64::new(0));
     let mut sizes = Vec::new();

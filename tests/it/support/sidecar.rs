@@ -10,7 +10,7 @@ use beamline_sidecar::{
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::{Client, eventually};
+use super::{Client, eventually, within};
 
 pub(crate) struct Sidecar {
     pub(crate) data: SocketAddr,
@@ -60,7 +60,9 @@ impl Sidecar {
             environment.insert("BEAMLINE_EXTENSIONS_COMPILE_TIMEOUT_MS".into(), "600000".into());
         }
         source.environment.extend(environment.clone());
-        source.program = env!("CARGO_BIN_EXE_beamline-sidecar").into();
+        if source.program.as_os_str().is_empty() {
+            source.program = env!("CARGO_BIN_EXE_beamline-sidecar").into();
+        }
         let loaded = config::parse(yaml, "a test", &environment).map_err(|error| error.to_string())?;
         let app = App::build(loaded.config, source, Logs::detached(), Handover::default())
             .map_err(|error| format!("{error:?}"))?;
@@ -96,6 +98,17 @@ impl Sidecar {
         let admin = self.admin();
         eventually(&format!("the sidecar is {state}"), || async {
             admin.get("/ready").await.json()["state"] == state
+        })
+        .await;
+    }
+
+    /// Waits until no module is fetched or compiled any more.
+    pub(crate) async fn wait_for_modules(&self) {
+        let admin = self.admin();
+        within(600, "all modules are there", || async {
+            let page = admin.get("/admin/extensions").await;
+            // Where extensions are switched off there is no such page.
+            page.status == 404 || page.json()["pending"] == serde_json::json!([])
         })
         .await;
     }

@@ -6,13 +6,13 @@ use serde_json::Value;
 
 use crate::{
     cli::ext::{
-        component_info::{ComponentInfo, PACKAGE},
-        engine::{component_cache, limits},
+        component_info::ComponentInfo,
+        engine::{component_cache, limits, refusal},
         show::{bytes, listed, time},
     },
     extensions::{
         CallLimits, Capability, ConfigProblem, ExtensionsConfig, Manifest, ManifestKind, ModuleDigest,
-        Prepared, Time, Unusable,
+        Prepared, Time, Unusable, check_import,
     },
     policy::{Problem, Severity, json_path},
 };
@@ -117,19 +117,11 @@ impl Report {
                  --backend-qjs-stub-wasi, Python: --stub-wasi)",
             );
         }
-        let offered = |import: &str| {
-            let names = ["types", "log"]
-                .into_iter()
-                .chain(Capability::ALL.map(Capability::as_str));
-            names
-                .into_iter()
-                .any(|name| import == format!("{PACKAGE}/{name}@0.1.0"))
+        let is_unknown = |import: &&String| {
+            let linked = check_import(import, &Capability::ALL);
+            matches!(linked, Err(Unusable::UnknownImport { .. }))
         };
-        for import in info
-            .imports
-            .iter()
-            .filter(|import| !import.starts_with("wasi:") && !offered(import))
-        {
+        for import in info.imports.iter().filter(is_unknown) {
             can_link = false;
             self.problem(
                 "imports",
@@ -169,16 +161,9 @@ impl Report {
     pub(super) fn run(&mut self, info: &ComponentInfo, module: &[u8], can_link: bool) -> Result<(), String> {
         let limits = limits(info.profile, self.record());
         self.memory_limit_bytes = limits.memory_bytes;
-        let max = ExtensionsConfig::default().max_memory_bytes;
-        if limits.memory_bytes as u64 > max {
-            self.warning(
-                "$.limits.memory_bytes",
-                format!(
-                    "a sidecar gives a call at most {} unless configured otherwise",
-                    bytes(max)
-                ),
-                "ask for less, or raise extensions.max_memory_bytes",
-            );
+        // What a sidecar with the defaults refuses, one with other limits may take.
+        if let Some(refusal) = refusal(info.profile, self.record()) {
+            self.warning("$.limits.memory_bytes", refusal.message, refusal.remedy);
         }
         let cache = component_cache(1, limits.memory_bytes, None)?;
         let built = match cache.build(module) {
