@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
+    ext::check_records,
     output::{EXIT_USAGE, counted, errors_and_warnings, print, print_err},
     policy_files,
 };
@@ -53,7 +54,12 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
         return check_policies(args);
     }
     let (mistakes, warnings) = match config::load(args.config.as_deref(), &config::environment()) {
-        Ok(loaded) => (policy_mistakes(&loaded.config), loaded.warnings),
+        Ok(loaded) => {
+            let mut mistakes = policy_mistakes(&loaded.config);
+            let mut warnings = loaded.warnings;
+            check_extensions(&loaded.config, &mut mistakes, &mut warnings);
+            (mistakes, warnings)
+        }
         Err(mistakes) => (mistakes.list, Vec::new()),
     };
     let origin = args
@@ -132,6 +138,36 @@ fn check_policies(args: &CheckArgs) -> ExitCode {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(EXIT_USAGE)
+    }
+}
+
+/// The problems of the records and modules in `extensions_dir`. Nothing is compiled.
+fn check_extensions(config: &config::Config, mistakes: &mut Vec<Mistake>, warnings: &mut Vec<String>) {
+    let dir = &config.extensions_dir;
+    if dir.as_os_str().is_empty() || !config.extensions.enabled {
+        return;
+    }
+    match check_records(&config.extensions, dir) {
+        Ok(records) => {
+            for (id, problem) in records
+                .iter()
+                .flat_map(|(id, all)| all.iter().map(move |it| (id, it)))
+            {
+                match problem.severity {
+                    Severity::Error => mistakes.push(Mistake::new(
+                        format!("{} {id:?} {}", dir.display(), problem.path),
+                        problem.message.clone(),
+                        problem.remedy.clone(),
+                    )),
+                    Severity::Warning => warnings.push(format!("{} {id:?} {problem}", dir.display())),
+                }
+            }
+        }
+        Err(error) => mistakes.push(Mistake::new(
+            "extensions_dir",
+            error.to_string(),
+            "check the directory's permissions",
+        )),
     }
 }
 

@@ -11,6 +11,8 @@ mod engine;
 mod frames;
 mod inspect;
 mod new;
+mod precompile;
+mod records;
 mod replay;
 mod run_once;
 mod sdk;
@@ -23,6 +25,8 @@ mod vendor;
 mod watch;
 
 use std::process::ExitCode;
+
+pub(super) use self::records::check_records;
 
 use clap::{Args, Subcommand};
 
@@ -58,6 +62,8 @@ enum ExtCommand {
     Vendor(vendor::VendorArgs),
     /// Say what a component is, without running any of it.
     Inspect(inspect::InspectArgs),
+    /// Compile the modules of a directory ahead, for images and init containers.
+    Precompile(precompile::PrecompileArgs),
 }
 
 pub(super) fn run(args: &ExtArgs) -> ExitCode {
@@ -71,5 +77,6 @@ pub(super) fn run(args: &ExtArgs) -> ExitCode {
         ExtCommand::Bench(args) => bench::run(args),
         ExtCommand::Vendor(args) => vendor::run(args),
         ExtCommand::Inspect(args) => inspect::run(args),
+        ExtCommand::Precompile(args) => precompile::run(args),
     }
 }
