@@ -110,7 +110,7 @@ impl RealExtensions {
         );
         host.read_directory().map_err(|error| named(&error))?;
         let none = Arc::new(ExtensionRecords::default());
-        host.obtain_here(&none);
+        host.build_here();
         let registry = host.assemble(&Arc::new(Registry::default()), &none);
         let problems = registry.problems().iter().flat_map(|(id, problems)| {
             let errors = problems

@@ -114,6 +114,18 @@ impl ExtensionHost {
         at_start::in_parallel(manifests, left, link);
     }
 
+    /// Builds the modules that the local directory's records name and that are on this machine, however long it takes. For
+    /// commands, which have nothing to do before they have them.
+    pub fn build_here(&self) {
+        let timeout = Duration::from_millis(self.config.compile_timeout_ms);
+        for manifest in self.needed(&ExtensionRecords::default(), |_| false) {
+            for module in manifest.modules() {
+                self.modules.build(module, timeout);
+            }
+            self.builder.link(&manifest, &self.modules);
+        }
+    }
+
     /// The enabled extensions that these records of HEIR and those of the local directory describe, and the last good
     /// states of those that cannot be called now.
     pub(super) fn needed(
