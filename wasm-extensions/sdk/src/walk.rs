@@ -19,11 +19,7 @@ type Edit<'a> = dyn FnMut(Part, &Place<'_>, &str, &mut String) -> bool + 'a;
 ///
 /// Whatever has to be kept meanwhile is as large as the result, and what is used for one part is used
 /// again for the next: the allocator of a component frees nothing.
-pub(crate) fn walk(
-    json: &Json,
-    fields: &Fields,
-    edit: &mut Edit<'_>,
-) -> Result<Option<Json>, Failure> {
+pub(crate) fn walk(json: &Json, fields: &Fields, edit: &mut Edit<'_>) -> Result<Option<Json>, Failure> {
     let mut walk = Walk {
         text: json.text(),
         at: 0,
