@@ -97,7 +97,7 @@ async fn hostile_37_a_stream_that_stops_without_ending_times_out_and_is_recovere
     eventually("the refresh is given up", || async {
         snapshot_page(&sidecar).await["refresh"]["last_error"]
             .as_str()
-            .is_some_and(|error| error.contains("did not answer within 1000 ms"))
+            .is_some_and(|error| error.contains("did not answer within 3000 ms"))
     })
     .await;
     assert_eq!(
