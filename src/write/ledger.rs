@@ -184,22 +184,30 @@ impl Ledger {
     }
 
     /// The writes that were in force before a restore and are not after it. One that another writer had overwritten
-    /// before is not among them.
+    /// before is not among them, and is forgotten if it is from the part of the history that is gone.
     pub(super) fn lost(&self, before: &Snapshot, after: &Snapshot) -> Vec<Lost> {
-        let writes = self.writes();
-        let lost = writes.by_key.iter().filter(|(key, noted)| {
-            let was_in_force =
-                in_heir(before, key) == noted.effect || noted.revision > before.position().revision;
-            was_in_force && in_heir(after, key) != noted.effect
+        let mut writes = self.writes();
+        let Writes { by_key, order, .. } = &mut *writes;
+        let mut lost = Vec::new();
+        by_key.retain(|key, noted| {
+            if in_heir(after, key) == noted.effect {
+                return true;
+            }
+            if in_heir(before, key) == noted.effect || noted.revision > before.position().revision {
+                lost.push(Lost {
+                    key: key.clone(),
+                    effect: noted.effect.clone(),
+                    number: noted.number,
+                    document: noted.document,
+                });
+                return true;
+            }
+            let is_gone = noted.revision > after.position().revision;
+            if is_gone {
+                order.remove(&noted.number);
+            }
+            !is_gone
         });
-        let mut lost: Vec<Lost> = lost
-            .map(|(key, noted)| Lost {
-                key: key.clone(),
-                effect: noted.effect.clone(),
-                number: noted.number,
-                document: noted.document,
-            })
-            .collect();
         lost.sort_unstable_by_key(|lost| lost.number);
         lost
     }
@@ -232,15 +240,23 @@ impl Ledger {
             let mut writes = self.writes();
             let Writes { by_key, order, .. } = &mut *writes;
             by_key.retain(|key, noted| {
-                let is_in_force = in_heir(saved, key) == noted.effect;
                 let is_reached = noted.revision.is_some() && noted.revision <= saved.position().revision;
-                if is_in_force {
-                    noted.document = None;
-                } else if is_reached {
-                    order.remove(&noted.number);
-                    return false;
+                if !is_reached {
+                    return true;
                 }
-                true
+                if in_heir(saved, key) == noted.effect {
+                    noted.document = None;
+                    return true;
+                }
+                // A version that is older than the write has not overwritten it: HEIR was restored, and whether the write
+                // was lost has still to be looked for, however far HEIR's revisions have come again.
+                let has_newer = saved
+                    .heir(key.0.as_str(), key.1.as_str())
+                    .is_some_and(|policy| policy.revision > noted.revision);
+                if has_newer {
+                    order.remove(&noted.number);
+                }
+                !has_newer
             });
             if !file.is_worth_rewriting(by_key.len()) {
                 drop(writes);

@@ -156,3 +156,30 @@ async fn a_torn_or_damaged_end_costs_itself_only() {
         assert_eq!(aside, 1, "{what}");
     }
 }
+
+#[tokio::test]
+async fn a_snapshot_saved_after_a_restore_hides_no_lost_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = Ledger::open_with(dir.path(), 10, counter());
+    stored(&ledger, "a", "ours", 5).await;
+    stored(&ledger, "b", "ours", 6).await;
+    stored(&ledger, "c", "ours", 7).await;
+    let before = snapshot(8, &[("a", "ours", 5), ("b", "ours", 6), ("c", "theirs", 8)]);
+    // Restored to revision 2, and written to until its revisions are beyond those of the writes that it lost.
+    let after = snapshot(9, &[("a", "old", 2), ("d", "new", 9)]);
+    ledger.compact(&after);
+    assert_eq!(lost_ids(&ledger, &before, &after), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn what_only_a_write_had_put_into_a_saved_snapshot_keeps_its_document() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = Ledger::open_with(dir.path(), 10, counter());
+    stored(&ledger, "a", "ours", 5).await;
+    // HEIR was last asked at revision 4.
+    ledger.compact(&snapshot(4, &[("a", "ours", 5)]));
+    let (before, after) = (snapshot(4, &[]), snapshot(2, &[]));
+    let lost = ledger.lost(&before, &after);
+    let document = ledger.document(&lost[0]).await;
+    assert_eq!(document.as_ref(), Some(&policy("ours", 5).document));
+}
