@@ -15,7 +15,7 @@ pub(super) fn processors() -> usize {
 }
 
 /// Does something with each item, on all processors. Returns what is left of the time; where nothing is, the items that
-/// nobody has begun with are left out, and those that somebody has are finished later.
+/// were not begun are left out, and those that were are finished later.
 pub(super) fn in_parallel<T: Send + 'static>(
     items: impl IntoIterator<Item = T>,
     within: Duration,

@@ -13,7 +13,7 @@ pub enum Look {
     Everything,
 }
 
-/// Counts the times that somebody asked, so that whoever did can wait until it is done.
+/// Counts the requests, so that each caller can wait until its own is done.
 #[derive(Debug)]
 pub struct Looks {
     asked: Mutex<Asked>,
@@ -57,7 +57,7 @@ impl Looks {
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns once somebody has asked since the last time.
+    /// Returns once there was a request since the last time.
     pub async fn woken(&self) {
         self.woken.notified().await;
     }

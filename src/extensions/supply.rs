@@ -166,7 +166,7 @@ impl Supply {
             self.planned = planned;
         }
         if asked.times != self.asked.times {
-            // Whoever corrects a file of a record may expect that it is compiled.
+            // An operator who corrects a file of a record expects that it is compiled.
             let files = self.modules.iter().filter(|(module, _)| module.may_change());
             for id in files.flat_map(|(_, ids)| ids) {
                 self.budget.forget(id);

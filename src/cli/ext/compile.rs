@@ -83,7 +83,7 @@ pub(super) fn rust(dir: &Path, debug: bool) -> Result<Compiled, String> {
     Ok(Compiled { file, compiler })
 }
 
-/// Refuses a crate that takes the SDK from a registry: its name is registered by nobody there, so whoever takes it would
+/// Refuses a crate that takes the SDK from a registry: its name is not registered there, so a stranger who registers it would
 /// run code on this machine.
 fn refuse_sdk_of_registry(dir: &Path) -> Result<(), String> {
     let output = Command::new("cargo")
@@ -106,7 +106,7 @@ fn refuse_sdk_of_registry(dir: &Path) -> Result<(), String> {
     };
     if dependencies.any(is_refused) {
         return Err(format!(
-            "{}: {SDK_PACKAGE} is to come from a registry, where nobody of the sidecar has published it. It is not \
+            "{}: {SDK_PACKAGE} is to come from a registry, where the authors of the sidecar have not published it. It is not \
              fetched. This writes the SDK into the project:\n  beamline-sidecar ext vendor {}\nand this names it in \
              Cargo.toml:\n  {SDK_PACKAGE} = {{ path = \"{SDK}\" }}",
             dir.join("Cargo.toml").display(),

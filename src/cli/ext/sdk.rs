@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The directory of the SDK in a project in Rust. The interface is beside it, where the SDK looks for it.
 pub(super) const SDK: &str = "vendor/beamline-extension-sdk";
-/// The package's name, which belongs to nobody on the public registry.
+/// The package's name, which is not registered on the public registry.
 pub(super) const SDK_PACKAGE: &str = "beamline-extension-sdk";
 
 /// Locked for the extensions of this repository, and tested with them.

@@ -75,7 +75,7 @@ impl Files {
     /// Waits until files changed and rest again. Returns which.
     #[expect(
         clippy::disallowed_methods,
-        reason = "it waits for somebody to change a file, which only looking shows everywhere"
+        reason = "it waits for a file to change, which only looking shows everywhere"
     )]
     fn next_change(&self, project: Option<&Project>, before: Seen) -> Vec<PathBuf> {
         let mut last = before.clone();

@@ -322,7 +322,7 @@ fn read_private(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes a file that appears whole or not at all, by a temporary file that did not exist before and has a name that nobody
+/// Writes a file that appears whole or not at all, by a temporary file that did not exist before and has a name that no other user
 /// can foresee.
 fn write_private(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let write = |file: &mut fs::File| parts.iter().try_for_each(|part| file.write_all(part));

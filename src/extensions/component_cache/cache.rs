@@ -112,7 +112,7 @@ pub struct ComponentCache {
     built: Condvar,
 }
 
-/// While it is there, nobody else builds the module.
+/// While it is there, no other thread builds the module.
 struct Building<'a>(&'a ComponentCache, ModuleDigest);
 
 impl Drop for Building<'_> {

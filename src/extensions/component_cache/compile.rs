@@ -69,7 +69,7 @@ pub enum CompileError {
         /// What it said last, after a colon; empty if nothing.
         said: String,
     },
-    /// Somebody else ended it: the kernel where memory is short, or a user. Nothing is known about the module.
+    /// It was ended from outside: by the kernel where memory is short, or by a user. Nothing is known about the module.
     #[error(
         "the compiler was ended from outside by signal {signal}, as the kernel does where the machine or the container has too little memory; it is tried again"
     )]
@@ -302,7 +302,7 @@ pub fn compile_here(
         .map_err(|error| format!("cannot write the compiled code: {error}"))
 }
 
-/// Ends this process when the one that started it ends, however that happens: nobody waits for what it compiles then.
+/// Ends this process when the one that started it ends, however that happens: what it compiles is not needed then.
 fn end_with(parent: u32) -> Result<(), String> {
     use rustix::process::{Signal, getppid, set_parent_process_death_signal};
     set_parent_process_death_signal(Some(Signal::KILL))

@@ -9,7 +9,7 @@ pub(super) enum Cause {
     Lasting,
     /// This machine: a compiler that was ended from outside, or could not be started.
     Unclear,
-    /// Whoever has it does not give it.
+    /// Its server or its disk does not give it.
     Away,
     /// What came is another module than the record names. Each try costs all of it.
     WrongContent,
@@ -19,7 +19,7 @@ pub(super) enum Cause {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Retry {
     pub(super) tries: u32,
-    /// `None`: never, unless somebody asks for it.
+    /// `None`: never, unless an operator asks for it.
     pub(super) again: Option<Instant>,
 }
 

@@ -356,7 +356,7 @@ impl Build<'_> {
         let known = self.before.extensions.get(id).cloned();
         known.or_else(|| {
             let kept = self.builder.kept.get(id)?;
-            // What is wrong with it matters to nobody; it is not what the record says.
+            // What is wrong with it does not matter; it is not what the record says.
             let (mut problems, mut is_pending) = (Vec::new(), false);
             self.extension(
                 kept.manifest,

@@ -81,7 +81,7 @@ impl Links {
         Some(link.result.clone())
     }
 
-    /// Links a module. The module is run for that, as far as it runs at its start: nobody may wait for it.
+    /// Links a module. The module is run for that, as far as it runs at its start: no request may wait for it.
     pub(super) fn link(
         &self,
         cache: &ComponentCache,

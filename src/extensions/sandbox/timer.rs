@@ -1,4 +1,4 @@
-//! How long a call computed. Its thread may have waited for a processor meanwhile, which is nobody's fault here.
+//! How long a call computed. Its thread may have waited for a processor meanwhile, which is not the extension's fault.
 
 use std::{
     cell::Cell,

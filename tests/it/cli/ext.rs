@@ -35,7 +35,7 @@ pub(super) fn command_in(dir: &Path, arguments: &[&str]) -> Command {
         .arg("ext")
         .args(arguments)
         .current_dir(dir)
-        // Not the cache of whoever runs the tests.
+        // Not the cache of the user who runs the tests.
         .env(
             "XDG_CACHE_HOME",
             Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"),

@@ -49,7 +49,7 @@ fn a_project_outside_the_repository_needs_nothing_but_the_program() {
     assert_eq!(tested.code, 0, "{}{}", tested.out, tested.errors);
 }
 
-/// The name is registered by nobody there: whoever takes it would run code on authors' machines.
+/// The name is not registered there: a stranger who registers it would run code on authors' machines.
 #[test]
 fn a_project_that_takes_the_sdk_from_a_registry_is_not_built() {
     let dir = tempfile::tempdir().unwrap();

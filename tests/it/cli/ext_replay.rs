@@ -121,7 +121,7 @@ async fn what_a_sidecar_recorded_is_replayed_on_another_version() {
     let desk = tempfile::tempdir().unwrap();
     let dir = desk.path();
     record(dir).await;
-    // The log's rules hold, and nobody else reads it.
+    // The log's rules hold, and no other user reads it.
     let lines = recorded(dir);
     assert!(
         !lines.iter().any(|line| line.contains("ada@example.com")),

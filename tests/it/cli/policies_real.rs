@@ -71,7 +71,7 @@ impl Desk {
         command
             .args(line.split(' '))
             .current_dir(self.0.path())
-            // Not the cache of whoever runs the tests.
+            // Not the cache of the user who runs the tests.
             .env(
                 "XDG_CACHE_HOME",
                 Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"),
@@ -147,7 +147,7 @@ fn simulate_draws_as_the_scorers_of_a_directory_say() {
     assert_eq!(served(desk.run(simulate)).len(), 2);
     let real = served(desk.run(&format!("{simulate} --extensions extensions")));
     assert_eq!(real, [(json!("b"), json!(200))]);
-    // With a message that the guard refuses, nobody is served.
+    // With a message that the guard refuses, no provider is chosen.
     let guarded = desk.run(
         "simulate --policy guarded.json --requests 50 --request request.json --json --extensions extensions",
     );

@@ -145,7 +145,7 @@ impl Desk {
             .current_dir(self.dir.path())
             // The crates that extensions need are there since the extensions of this repository were built.
             .env("CARGO_NET_OFFLINE", "true")
-            // Not the cache of whoever runs the tests.
+            // Not the cache of the user who runs the tests.
             .env(
                 "XDG_CACHE_HOME",
                 Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"),

@@ -593,7 +593,7 @@ async fn hostile_25_a_module_with_a_wrong_digest_is_fetched_more_rarely_than_one
         page["problems"]["other"].to_string().contains("its SHA-256 is"),
         "{page}"
     );
-    // Whoever asks for it gets it fetched.
+    // An operator who asks for it gets it fetched.
     let reloaded = admin.post("/admin/extensions/reload", "").await.json();
     assert_eq!(reloaded["ok"], false);
     assert_eq!(web.server.count("GET /other.wasm"), 2);

@@ -36,7 +36,7 @@ impl Report {
             self.problem(
                 "about",
                 format!("it imports {} and does not say so", hidden.join(", ")),
-                "ask whoever built it why; `ext build` writes what it imports",
+                "ask its author why; `ext build` writes what it imports",
             );
         }
         let (Some(schema), Some(record)) = (&about.config_schema, self.record()) else {
