@@ -90,11 +90,14 @@ fn refuse_sdk_of_registry(dir: &Path) -> Result<(), String> {
         .current_dir(dir)
         .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
         .stdin(Stdio::null())
-        .stderr(Stdio::null())
         .output()
         .map_err(|error| format!("cargo cannot be started: {error}"))?;
-    // What cargo cannot read, it says when it builds.
-    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    // What cannot be read is not built: it may name the SDK.
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
+    }
+    let metadata: Value = serde_json::from_slice(&output.stdout)
+        .map_err(|error| format!("what cargo says of the project cannot be read: {error}"))?;
     let packages = metadata["packages"].as_array().into_iter().flatten();
     let mut dependencies =
         packages.flat_map(|package| package["dependencies"].as_array().into_iter().flatten());
