@@ -1,6 +1,6 @@
 //! What the refresher does beside a call that hangs: it finds out whether HEIR answers others, and asks once more.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -8,12 +8,8 @@ use http::{HeaderMap, Method, StatusCode};
 use tokio::time;
 
 use super::{
-    backoff::Backoff,
-    body::HeirBody,
-    client::{Admission, HeirClient, outcome_of},
-    config::RetryConfig,
-    error::HeirError,
-    metrics::HeirCall,
+    answer::outcome_of, availability::Admission, backoff::Backoff, body::HeirBody, client::HeirClient,
+    config::RetryConfig, error::HeirError, metrics::HeirCall,
 };
 
 /// Once a call of the refresher has waited for so long for a HEIR that had failed, HEIR is asked for its health beside it.
@@ -44,7 +40,7 @@ impl HeirClient {
     ) -> Option<Duration> {
         if admission != Admission::Always {
             None
-        } else if self.has_failed.load(Relaxed) {
+        } else if self.availability.has_failed() {
             Some(BESIDE_A_FAILURE)
         } else {
             (call == HeirCall::Changes).then(|| timeout.saturating_sub(self.timeout) + OVERDUE)

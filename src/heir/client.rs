@@ -4,29 +4,27 @@
 
 use std::{
     net::SocketAddr,
-    path::PathBuf,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::connect::HttpInfo;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time,
 };
 
 use super::{
+    answer::{Fetched, Replied, collect, is_refusal, outcome_of, refuse_encoding, retry_after},
+    authorization::{self, TokenError},
+    availability::{Admission, Availability},
     backoff::Backoff,
     base_url::BaseUrl,
     body::{HeirBody, Permits},
-    breaker::{Breaker, BreakerState, Refused},
     config::HeirConfig,
     connections::Connections,
     error::HeirError,
@@ -34,53 +32,7 @@ use super::{
     resolver::Resolver,
     tls::{self, TlsError},
 };
-use crate::{plain_file, policy::ETag, telemetry::chain};
-
-/// The longest pause that HEIR can ask for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
-/// What may keep a call from being made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
-    /// The breaker, and a pause that HEIR asked for: the call is a client's, who shall not wait in vain.
-    Breaker,
-    /// Only a pause that HEIR asked for: the refresher finds out by this call whether HEIR is back.
-    Always,
-    /// Nothing: HEIR is asked for its health.
-    Probe,
-}
-
-/// The answer to a conditional read.
-#[derive(Debug)]
-pub enum Fetched {
-    /// HEIR's version is the one that was named.
-    NotModified,
-    /// HEIR's version is another one.
-    Changed {
-        /// The document, list or whatever else was asked for.
-        body: Bytes,
-        /// All headers of the answer.
-        headers: HeaderMap,
-    },
-}
-
-impl Fetched {
-    /// The answer's strong entity tag.
-    pub fn etag(headers: &HeaderMap) -> Option<ETag> {
-        ETag::parse(headers.get(header::ETAG)?.to_str().ok()?)
-    }
-}
-
-/// The answer to a write, whatever its status.
-#[derive(Debug)]
-pub struct Replied {
-    /// Neither a redirect nor one that says HEIR cannot.
-    pub status: StatusCode,
-    /// As HEIR sent them, those that concern the connection included.
-    pub headers: HeaderMap,
-    /// Empty where it broke off.
-    pub body: Bytes,
-}
+use crate::telemetry::chain;
 
 /// Speaks to HEIR for the whole process.
 #[derive(Debug)]
@@ -92,22 +44,13 @@ pub struct HeirClient {
     http: ArcSwap<Connections>,
     /// Where the last answer came from.
     remote: Mutex<Option<SocketAddr>>,
-    /// Counts what makes a call that waits for its answer worth another attempt: HEIR is back, or has moved.
-    news: watch::Sender<u64>,
-    /// HEIR has failed since it last answered.
-    pub(super) has_failed: AtomicBool,
     /// Names the content of the TLS files that are in use, or that were last found unusable.
     tls_digest: Mutex<[u8; 32]>,
     authorization: ArcSwap<Option<HeaderValue>>,
     permits: Arc<Semaphore>,
     /// A part of those: the rest is for what this process asks itself, however many clients ask or read slowly.
     forward_permits: Arc<Semaphore>,
-    breaker: Breaker,
-    up: watch::Sender<bool>,
-    /// HEIR refused the last call that needed a permission.
-    unauthorized: AtomicBool,
-    /// When the refresher asks again, whatever the breaker says.
-    next_attempt: Mutex<Option<Instant>>,
+    pub(super) availability: Availability,
     pub(super) metrics: Arc<HeirMetrics>,
 }
 
@@ -118,13 +61,8 @@ pub enum ConnectError {
     #[error("heir.tls")]
     Tls(#[from] TlsError),
     /// The token file cannot be used.
-    #[error("heir.token_file {path}: {reason}")]
-    Token {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
+    #[error(transparent)]
+    Token(#[from] TokenError),
 }
 
 impl HeirClient {
@@ -138,21 +76,16 @@ impl HeirClient {
         let tls_digest = tls::content_digest(&config.tls);
         let resolver = Resolver::of_the_system();
         let http = Connections::build(&config, &base, timeout, resolver.clone())?;
-        let authorization = read_authorization(&config)?;
+        let authorization = authorization::read(&config)?;
         Ok(Self {
             resolver,
             http: ArcSwap::from_pointee(http),
             remote: Mutex::default(),
-            news: watch::Sender::new(0),
-            has_failed: AtomicBool::new(false),
             tls_digest: Mutex::new(tls_digest),
             authorization: ArcSwap::from_pointee(authorization),
             permits: Arc::new(Semaphore::new(config.pool.max_requests)),
             forward_permits: Arc::new(Semaphore::new(config.pool.max_requests / 2)),
-            breaker: Breaker::new(config.breaker.clone()),
-            up: watch::Sender::new(false),
-            unauthorized: AtomicBool::new(false),
-            next_attempt: Mutex::default(),
+            availability: Availability::new(config.breaker.clone(), metrics.clone()),
             base,
             config,
             timeout,
@@ -181,34 +114,9 @@ impl HeirClient {
         self.config.max_answer_bytes
     }
 
-    /// The state of the breaker.
-    pub fn breaker_state(&self) -> BreakerState {
-        self.breaker.state(Instant::now())
-    }
-
-    /// Whether HEIR refused the last call that needed a permission: the token or the certificate is not valid there.
-    pub fn is_unauthorized(&self) -> bool {
-        self.unauthorized.load(Relaxed)
-    }
-
-    /// The refresher asks again at this time, whatever the breaker says: others need not wait for longer than that.
-    pub fn announce_attempt(&self, at: Instant) {
-        *self.next_attempt.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
-    }
-
-    /// Whether HEIR answered the last call, and a way to wait for that to change.
-    pub fn up(&self) -> watch::Receiver<bool> {
-        self.up.subscribe()
-    }
-
-    /// Whether HEIR answered the last call.
-    pub fn is_up(&self) -> bool {
-        *self.up.borrow()
-    }
-
-    /// Changes when a call that waits for its answer is worth another attempt: HEIR is back, or has moved.
-    pub fn news(&self) -> watch::Receiver<u64> {
-        self.news.subscribe()
+    /// Whether HEIR answers, and whether it is left alone.
+    pub fn availability(&self) -> &Availability {
+        &self.availability
     }
 
     /// Looks HEIR's name up, and goes to its new address where it has left the one that answered last. What is under way
@@ -224,7 +132,7 @@ impl HeirClient {
             tracing::info!(heir = %self.base, left = %remote.ip(), "HEIR's name has another address; HEIR is asked there.");
             *self.remote.lock().unwrap_or_else(PoisonError::into_inner) = None;
             self.connect_anew();
-            self.news.send_modify(|count| *count += 1);
+            self.availability.moved();
         }
     }
 
@@ -254,7 +162,7 @@ impl HeirClient {
             // Remembered either way, so that a bad file is reported once.
             *known = digest;
         }
-        match read_authorization(&self.config) {
+        match authorization::read(&self.config) {
             Ok(authorization) if authorization == **self.authorization.load() => {}
             Ok(authorization) => {
                 self.authorization.store(Arc::new(authorization));
@@ -281,8 +189,7 @@ impl HeirClient {
             return Ok(());
         }
         // Whatever else it says, a HEIR that is not healthy by its own account is not one to rely on.
-        self.breaker.failure(Instant::now());
-        self.note_state(false);
+        self.availability.unhealthy();
         Err(HeirError::Status {
             status: response.status(),
             retry_after: None,
@@ -488,11 +395,11 @@ impl HeirClient {
         body: Bytes,
         timeout: Duration,
     ) -> Result<http::Response<HeirBody>, HeirError> {
-        if let Err(retry_in) = self.admit(admission, Instant::now()) {
+        if let Err(retry_in) = self.availability.admit(admission, Instant::now()) {
             self.metrics.request(call, "paused", None);
             return Err(HeirError::Paused { retry_in });
         }
-        let trial = matches!(admission, Admission::Breaker).then(|| Trial(&self.breaker));
+        let trial = matches!(admission, Admission::Breaker).then(|| self.availability.trial());
         let started = Instant::now();
         let patience = self.patience(call, admission, timeout);
         let result = match patience {
@@ -512,7 +419,7 @@ impl HeirClient {
                 let seconds =
                     (!call.is_poll() || is_refusal(status)).then(|| started.elapsed().as_secs_f64());
                 self.metrics.request(call, outcome_of(status), seconds);
-                self.note_status(call, status, retry_after(response.headers()));
+                self.note_status(call, status, response.headers());
             }
             Err(error) => {
                 self.metrics.request(call, error.outcome(), None);
@@ -523,45 +430,6 @@ impl HeirClient {
             trial.ended();
         }
         result
-    }
-
-    fn admit(&self, admission: Admission, now: Instant) -> Result<(), Duration> {
-        let admitted = match admission {
-            Admission::Breaker => self.breaker.admit(now),
-            Admission::Always => self.breaker.admit_always(now),
-            Admission::Probe => Ok(()),
-        };
-        admitted.map_err(|refused| match refused {
-            Refused::AskedFor(left) => left,
-            Refused::Open(left) => {
-                let next = *self.next_attempt.lock().unwrap_or_else(PoisonError::into_inner);
-                next.filter(|next| *next > now)
-                    .map_or(left, |next| left.min(next - now))
-            }
-        })
-    }
-
-    fn note_status(&self, call: HeirCall, status: StatusCode, retry_after: Option<Duration>) {
-        if is_refusal(status) {
-            self.note_failure(call, &HeirError::Status { status, retry_after });
-            if let Some(pause) = retry_after
-                && !call.is_forwarded()
-            {
-                self.breaker.pause(Instant::now(), pause);
-                self.note_state(false);
-            }
-            return;
-        }
-        if call.is_forwarded() {
-            // What a client may not do says nothing about what this process may.
-        } else if is_unauthorized(status) {
-            self.unauthorized.store(true, Relaxed);
-        } else if call != HeirCall::Health && (status.is_success() || status == StatusCode::NOT_MODIFIED) {
-            // A health check usually needs no permission, so it says nothing about one.
-            self.unauthorized.store(false, Relaxed);
-        }
-        self.breaker.success();
-        self.note_state(true);
     }
 
     /// One request, and the head of its answer.
@@ -608,23 +476,25 @@ impl HeirClient {
             .unwrap_or(Err(HeirError::PoolExhausted))
     }
 
+    fn note_status(&self, call: HeirCall, status: StatusCode, headers: &HeaderMap) {
+        let retry_after = retry_after(headers);
+        if is_refusal(status) {
+            self.note_failure(call, &HeirError::Status { status, retry_after });
+            if let Some(pause) = retry_after
+                && !call.is_forwarded()
+            {
+                self.availability.pause(pause);
+            }
+        } else {
+            self.availability.answered(call, status);
+        }
+    }
+
     fn note_failure(&self, call: HeirCall, error: &HeirError) {
-        // What a client asks for is its own choice, and so are its time-outs and its errors; that no connection can be
-        // made is not.
-        if call.is_forwarded() && !matches!(error, HeirError::Connect(_)) {
-            self.breaker.abandon();
-            return;
-        }
-        if !error.is_away() || matches!(error, HeirError::Paused { .. } | HeirError::PoolExhausted) {
-            self.breaker.abandon();
-            return;
-        }
-        if matches!(error, HeirError::Timeout { .. }) {
+        if self.availability.failed(call, error) && matches!(error, HeirError::Timeout { .. }) {
             // Other connections may lead to nowhere as well.
             self.connect_anew();
         }
-        self.breaker.failure(Instant::now());
-        self.note_state(false);
     }
 
     /// Notes that a call whose answer had begun was given up.
@@ -637,118 +507,10 @@ impl HeirClient {
         self.note_failure(call, &error);
         error
     }
-
-    fn note_state(&self, up: bool) {
-        self.metrics.breaker_state.set(self.breaker_state().as_number());
-        self.metrics.up.set(i64::from(up && !self.is_unauthorized()));
-        if self.has_failed.swap(!up, Relaxed) && up {
-            self.news.send_modify(|count| *count += 1);
-        }
-        self.up.send_if_modified(|was| std::mem::replace(was, up) != up);
-    }
-}
-
-/// HEIR answered, but only to say that it cannot.
-fn is_refusal(status: StatusCode) -> bool {
-    (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
-        || status == StatusCode::TOO_MANY_REQUESTS
-}
-
-/// The token, the certificate, or a proxy's permission is not valid there.
-fn is_unauthorized(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::PROXY_AUTHENTICATION_REQUIRED
-    )
-}
-
-/// The class of an answer, for the `outcome` label of the metric.
-pub(super) fn outcome_of(status: StatusCode) -> &'static str {
-    match status {
-        StatusCode::NOT_MODIFIED => "ok",
-        StatusCode::NOT_FOUND => "not_found",
-        StatusCode::GONE => "gone",
-        status if is_unauthorized(status) => "unauthorized",
-        status if status.is_server_error() => "server_error",
-        status if status.is_client_error() => "client_error",
-        status if status.is_redirection() => "redirect",
-        _ => "ok",
-    }
-}
-
-/// A call that the breaker admitted. One that is given up, because its caller left, must not keep others from trying.
-struct Trial<'a>(&'a Breaker);
-
-impl Trial<'_> {
-    /// The breaker knows what came of the call.
-    fn ended(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Trial<'_> {
-    fn drop(&mut self) {
-        self.0.abandon();
-    }
 }
 
 async fn permit(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, HeirError> {
     // The semaphores are never closed.
     let permit = permits.clone().acquire_owned().await;
     permit.map_err(|_closed| HeirError::PoolExhausted)
-}
-
-async fn collect(mut body: HeirBody, limit: u64) -> Result<Bytes, HeirError> {
-    let mut collected = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| HeirError::Interrupted(error.into()))?;
-        let Ok(data) = frame.into_data() else { continue };
-        if (collected.len() + data.len()) as u64 > limit {
-            return Err(HeirError::TooLarge { limit });
-        }
-        collected.extend_from_slice(&data);
-    }
-    Ok(collected.freeze())
-}
-
-fn refuse_encoding(headers: &HeaderMap) -> Result<(), HeirError> {
-    match headers.get(header::CONTENT_ENCODING) {
-        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => Err(HeirError::Encoded(
-            String::from_utf8_lossy(encoding.as_bytes()).into_owned(),
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// `Retry-After` in seconds, at most [`LONGEST_PAUSE`]; a date, a negative number or nonsense counts as absent.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: u64 = headers
-        .get(header::RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()?;
-    Some(Duration::from_secs(seconds).min(LONGEST_PAUSE))
-}
-
-/// The header that the token file makes; printed as `Sensitive` by everything that prints headers.
-fn read_authorization(config: &HeirConfig) -> Result<Option<HeaderValue>, ConnectError> {
-    let path = &config.token_file;
-    if path.as_os_str().is_empty() {
-        return Ok(None);
-    }
-    let refuse = |reason: String| ConnectError::Token {
-        path: path.clone(),
-        reason,
-    };
-    let content = plain_file::read(path).map_err(|error| refuse(error.to_string()))?;
-    let token = content.trim_ascii();
-    if token.is_empty() {
-        return Err(refuse("it is empty".into()));
-    }
-    let mut value = HeaderValue::from_bytes(&[b"Bearer ", token].concat())
-        .map_err(|_characters| refuse("it has characters that no header may have".into()))?;
-    value.set_sensitive(true);
-    Ok(Some(value))
 }

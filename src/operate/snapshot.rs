@@ -112,8 +112,8 @@ impl Operator {
             refresh: self.refresher.as_ref().map(|refresher| refresher.status()),
             heir: self.client.as_ref().map(|client| HeirStatus {
                 url: client.base().to_string(),
-                up: client.is_up(),
-                breaker: client.breaker_state().as_str(),
+                up: client.availability().is_up(),
+                breaker: client.availability().breaker_state().as_str(),
             }),
             problems: problems(&snapshot),
             problem_count: snapshot.problems().len() + snapshot.broken_count(),

@@ -107,7 +107,7 @@ impl Refresher {
         }
         let timeout = self.client.timeout() + wait;
         let asked = Instant::now();
-        let mut news = self.client.news();
+        let mut news = self.client.availability().news();
         let fetched = self.client.fetch_once(
             HeirCall::Changes,
             pass.admission,

@@ -113,16 +113,16 @@ impl Refresher {
             };
             let Some(pause) = pause else { continue };
             if result.is_err() {
-                self.client.announce_attempt(Instant::now() + pause);
+                self.client.availability().announce_attempt(Instant::now() + pause);
             }
-            let mut up = self.client.up();
+            let mut up = self.client.availability().up();
             up.mark_unchanged();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 () = self.wake.notified() => {}
                 // HEIR has answered another call: no need to wait any longer.
-                Ok(_) = up.wait_for(|up| *up), if result.is_err() && !self.client.is_up() => {}
+                Ok(_) = up.wait_for(|up| *up), if result.is_err() && !self.client.availability().is_up() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }

@@ -149,7 +149,7 @@ impl Router {
             || self
                 .upstream
                 .as_ref()
-                .is_some_and(|upstream| !upstream.client.is_up())
+                .is_some_and(|upstream| !upstream.client.availability().is_up())
         {
             headers.insert(STALE, HeaderValue::from_static("true"));
         }

@@ -73,7 +73,7 @@ impl Writer {
     /// Replays until told to stop.
     pub async fn run(&self, mut restored: mpsc::Receiver<Restored>, stop: CancellationToken) {
         let Some(client) = self.client.clone() else { return };
-        let mut up = client.up();
+        let mut up = client.availability().up();
         let retry = RetryConfig {
             max_attempts: u32::MAX,
             initial_ms: 100,
