@@ -1,6 +1,6 @@
 """The parts of the benchmark, in the order of the report. Each has a TITLE and `run(lab)`, which gives Markdown."""
 
-from . import cold_start, decide, extensions, fresh_calls, lookup, memory, open_loop, paused, publish, sessions, slow_extension
+from . import cold_start, decide, extensions, fresh_calls, hit_rate, lookup, memory, open_loop, paused, publish, sessions, slow_extension
 
 PARTS = {
     "lookup": lookup,
@@ -9,6 +9,7 @@ PARTS = {
     "extensions": extensions,
     "slow-extension": slow_extension,
     "open-loop": open_loop,
+    "hit-rate": hit_rate,
     "memory": memory,
     "sessions": sessions,
     "cold-start": cold_start,
