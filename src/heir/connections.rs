@@ -26,6 +26,10 @@ const KEEP_ALIVE_TIMES: u32 = 3;
 /// For how long the other end may leave what was sent unacknowledged.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 
+/// What is read from HEIR at one time, and so the longest head of an answer. hyper's own 400 KiB, several of which wait while
+/// a snapshot is parsed, would be a good part of the memory that a sidecar has.
+const READ_AT_ONCE: usize = 64 << 10;
+
 type Connector = HttpsConnector<HttpConnector<Resolver>>;
 
 /// Makes connections and keeps those that are idle.
@@ -65,6 +69,7 @@ impl Connections {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(60))
             .pool_max_idle_per_host(max_idle)
+            .http1_max_buf_size(READ_AT_ONCE)
             .build(connector.clone());
         Self {
             connector,

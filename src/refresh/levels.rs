@@ -239,7 +239,7 @@ impl Refresher {
         mut body: crate::heir::HeirBody,
         base: Arc<crate::snapshot::Snapshot>,
     ) -> Result<Incoming, HeirError> {
-        let (pieces, parsing) = mpsc::channel(16);
+        let (pieces, parsing) = mpsc::channel(4);
         let policy_bytes = self.policy_bytes;
         let parsed =
             tokio::task::spawn_blocking(move || stream::parse_snapshot(parsing, &base, policy_bytes));

@@ -113,7 +113,9 @@ impl Refresher {
             };
             let Some(pause) = pause else { continue };
             if result.is_err() {
-                self.client.availability().announce_attempt(Instant::now() + pause);
+                self.client
+                    .availability()
+                    .announce_attempt(Instant::now() + pause);
             }
             let mut up = self.client.availability().up();
             up.mark_unchanged();
