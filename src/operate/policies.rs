@@ -139,7 +139,7 @@ impl Operator {
             etag: policy.document.etag().clone(),
             revision: policy.revision,
             source: found.source(snapshot.origin()),
-            policy: policy.routing().to_normalised(tenant, policy_id),
+            policy: policy.read().to_normalised(tenant, policy_id),
             problems: policy.notes(),
         })
     }

@@ -76,11 +76,20 @@ impl Policy {
         self.routing.get().is_some()
     }
 
-    /// What the document says. Made by the first decision and kept from then on: most policies of a large store are
+    /// What the document says of decisions. Made by the first one and kept from then on: most policies of a large store are
     /// only ever looked up here, and this form is larger than the document. Making it cannot fail.
     pub fn routing(&self) -> &RoutingPolicy {
-        self.routing
-            .get_or_init(|| Box::new(read(self.document.bytes()).0))
+        self.routing.get_or_init(|| {
+            let mut routing = self.read();
+            // Nothing is decided by these, and they can take as much room as all the rest.
+            routing.deprecated = None;
+            Box::new(routing)
+        })
+    }
+
+    /// All that the document says, read once more.
+    pub fn read(&self) -> RoutingPolicy {
+        read(self.document.bytes()).0
     }
 }
 

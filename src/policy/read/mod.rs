@@ -83,7 +83,13 @@ pub fn read_object(document: &Map<String, Value>) -> (RoutingPolicy, Vec<Problem
     let root = At::Root;
     notes.unknown_keys(document, &root, &FIELDS);
     let providers = weights::providers(document, &mut notes);
-    let (fallbacks, last_resort) = fallbacks::fallbacks(document, &mut notes);
+    let (mut fallbacks, last_resort) = fallbacks::fallbacks(document, &mut notes);
+    // A name that is there already is not kept twice.
+    for to in fallbacks.iter_mut().filter_map(|rule| rule.to.as_mut()) {
+        if let Ok(known) = providers.binary_search_by(|provider| provider.id.cmp(to)) {
+            *to = providers[known].id.clone();
+        }
+    }
     let policy = RoutingPolicy {
         version: version(document, &mut notes),
         providers,
