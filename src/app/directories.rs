@@ -1,10 +1,6 @@
 //! The local directories of policies and extensions.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use super::{error::BuildError, reload::ConfigSource};
 use crate::{
@@ -26,16 +22,11 @@ pub(super) fn extension_host(
     metrics: &Arc<ExtensionMetrics>,
 ) -> Result<Arc<ExtensionHost>, BuildError> {
     let dir = Some(config.extensions_dir.as_path()).filter(|dir| !dir.as_os_str().is_empty());
-    let program = if source.program.as_os_str().is_empty() {
-        PathBuf::from("/proc/self/exe")
-    } else {
-        source.program.clone()
-    };
     let host = ExtensionHost::new(
         config.extensions.clone(),
         dir,
         state_dir,
-        program,
+        source.program().to_owned(),
         metrics.clone(),
     );
     if let Some(path) = dir {

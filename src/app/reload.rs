@@ -3,7 +3,10 @@
 //! A configuration with a mistake changes nothing, and every mistake is reported. Of a valid one, the live keys are
 //! applied; the others are listed, because they wait for a restart.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use arc_swap::ArcSwap;
 use serde_json::Value;
@@ -14,7 +17,7 @@ use super::metrics::Metrics;
 use super::watch::Watched;
 use crate::{
     admin::Admin,
-    config::{self, Config, Environment, Mistakes},
+    config::{self, Config, Environment, Loaded, Mistakes},
     extensions::Look,
     heir::HeirClient,
     plain_file,
@@ -35,6 +38,25 @@ pub struct ConfigSource {
     /// This program, to be started for what needs a process of its own. Empty: the one that runs, even if its file
     /// has been replaced since.
     pub program: PathBuf,
+}
+
+impl ConfigSource {
+    /// The program to start.
+    pub fn program(&self) -> &Path {
+        if self.program.as_os_str().is_empty() {
+            Path::new("/proc/self/exe")
+        } else {
+            &self.program
+        }
+    }
+
+    /// The configuration as it is now.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(&self) -> Result<Loaded, Mistakes> {
+        config::load_apart(self.program(), self.file.as_deref(), &self.environment)
+    }
 }
 
 /// The parts that a change applies to.
@@ -93,7 +115,7 @@ impl Reloader {
     ) {
         let heir = &self.current.heir;
         let files = [
-            self.source.file.as_deref().unwrap_or(std::path::Path::new("")),
+            self.source.file.as_deref().unwrap_or(Path::new("")),
             &heir.token_file,
             &heir.tls.ca_file,
             &heir.tls.cert_file,
@@ -142,11 +164,11 @@ impl Reloader {
             }
             admin.access().reread();
             // The environment cannot change, and without a file there is nothing else. One that was handed over was read.
-            let file = source
+            source
                 .file
                 .as_deref()
                 .filter(|file| !plain_file::is_handed_over(file))?;
-            Some(config::load(Some(file), &source.environment).map(|loaded| loaded.config))
+            Some(source.load().map(|loaded| loaded.config))
         });
         reading.await.unwrap_or_else(|error| {
             tracing::error!(%error, "Reading the configuration failed.");

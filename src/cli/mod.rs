@@ -12,6 +12,7 @@ mod http;
 mod output;
 mod policy_files;
 mod probe;
+mod read_config;
 mod run;
 mod schema;
 mod signals;
@@ -80,6 +81,9 @@ enum Command {
     /// Compile an extension from standard input to standard output. The sidecar calls it.
     #[command(hide = true)]
     CompileExtension(compile_extension::CompileArgs),
+    /// Read the configuration, and write it as JSON. The sidecar calls it.
+    #[command(hide = true)]
+    ReadConfig(read_config::ReadConfigArgs),
 }
 
 /// Runs the command that the command line names.
@@ -102,5 +106,6 @@ pub fn main() -> ExitCode {
         Command::Schema(args) => schema::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::CompileExtension(args) => compile_extension::run(&args),
+        Command::ReadConfig(args) => read_config::run(&args),
     }
 }

@@ -51,8 +51,12 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         // Two sidecars could not listen at the same addresses.
         let _impossible = set_parent_process_death_signal(Some(Signal::TERM));
     }
-    let environment = config::environment();
-    let loaded = match config::load(args.config.as_deref(), &environment) {
+    let source = ConfigSource {
+        file: args.config.clone(),
+        environment: config::environment(),
+        program: PathBuf::new(),
+    };
+    let loaded = match source.load() {
         Ok(loaded) => loaded,
         Err(mistakes) => {
             print_err(&mistakes.to_string());
@@ -77,11 +81,6 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
     for warning in &loaded.warnings {
         tracing::warn!(warning, "The configuration is unusual.");
     }
-    let source = ConfigSource {
-        file: args.config.clone(),
-        environment,
-        program: std::path::PathBuf::new(),
-    };
     let ended = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(control) => {
             let ended = control.block_on(serve(loaded.config, source, logs.clone(), handover));

@@ -14,7 +14,7 @@ use super::{
 use crate::{listener::Address, plain_file, policy::TenantId, yaml};
 
 /// A configuration without a mistake.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Loaded {
     /// The configuration, checked as a whole.
     pub config: Config,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// One thing wrong with a configuration.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Mistake {
     /// The key, such as `refresh.interval_ms`; empty for the whole file.
     pub key: String,
@@ -36,7 +36,7 @@ impl fmt::Display for Mistake {
 }
 
 /// All mistakes of one configuration; never empty.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, thiserror::Error)]
 pub struct Mistakes {
     /// Where the configuration came from.
     pub origin: String,

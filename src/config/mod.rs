@@ -4,6 +4,7 @@
 //! against the JSON Schema that is generated from the structs; the names of the environment variables and the reference
 //! in `docs/configuration.md` are derived from it too, so the three cannot disagree.
 
+mod apart;
 mod check;
 mod env;
 mod load;
@@ -12,6 +13,7 @@ mod reference;
 mod renamed;
 mod sections;
 
+pub use apart::{COMMAND as READ_CONFIG, answer, load_apart};
 pub use env::{Environment, environment};
 pub use load::{Loaded, load, parse};
 pub use mistake::{Mistake, Mistakes};

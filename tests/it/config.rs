@@ -417,3 +417,33 @@ fn the_reference_is_up_to_date() {
         "run: cargo run -- check --reference > docs/configuration.md"
     );
 }
+
+/// The sidecar reads its configuration by a process of its own; it must not matter.
+#[test]
+fn a_process_of_its_own_reads_the_same_configuration() {
+    let program = Path::new(env!("CARGO_BIN_EXE_beamline-sidecar"));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sidecar.yaml");
+    let variables = environment(&[
+        ("BEAMLINE_HEIR_TIMEOUT_MS", "1234"),
+        ("BEAMLINE_HEIR_POLICY_STORE_PORT", "tcp://10.0.0.1:80"),
+    ]);
+    let texts = [
+        "",
+        "log: {format: text}\nheir: {tenants: [a, b], retry: {factor: 1.5}}\nrefresh: {stale_after_ms: 1}",
+        "lisen: 5\nlimits: [1]",
+        "a: [",
+    ];
+    for text in texts {
+        fs::write(&file, text).unwrap();
+        let said = |loaded: Result<config::Loaded, Mistakes>| loaded.map(|l| (l.config, l.warnings));
+        assert_eq!(
+            said(config::load_apart(program, Some(&file), &variables)),
+            said(config::load(Some(&file), &variables)),
+            "{text}"
+        );
+    }
+    let missing = folder.path().join("missing.yaml");
+    let mistakes = config::load_apart(program, Some(&missing), &variables).unwrap_err();
+    assert!(mistakes.to_string().contains("cannot be read"), "{mistakes}");
+}
