@@ -24,7 +24,7 @@ cargo nextest run --workspace --locked --no-run
 build=$((SECONDS - from)) from=$SECONDS
 
 # Many tests wait for something most of the time.
-run cargo nextest run --workspace --locked --no-fail-fast --failure-output immediate-final --color "$colour" --test-threads "$(($(nproc) * 3 / 2))"
+run cargo nextest run --workspace --locked --no-fail-fast --failure-output immediate-final --color "$colour" --test-threads "$(($(nproc) * 2))"
 run cargo test --workspace --locked --no-fail-fast --doc
 cd wasm-extensions
 run cargo test --workspace --locked --no-fail-fast --quiet
