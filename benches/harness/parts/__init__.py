@@ -1,13 +1,13 @@
 """The parts of the benchmark, in the order of the report. Each has a TITLE and `run(lab)`, which gives Markdown."""
 
-from . import cold_start, decide, extensions, fresh_calls, hit_rate, lookup, memory, open_loop, paused, publish, sessions, slow_extension
+from . import bad_guests, cold_start, decide, extensions, fresh_calls, hit_rate, lookup, memory, open_loop, paused, publish, sessions
 
 PARTS = {
     "lookup": lookup,
     "decide": decide,
     "fresh-calls": fresh_calls,
     "extensions": extensions,
-    "slow-extension": slow_extension,
+    "bad-guests": bad_guests,
     "open-loop": open_loop,
     "hit-rate": hit_rate,
     "memory": memory,
