@@ -86,6 +86,13 @@ pub(super) async fn collect(mut body: HeirBody, limit: u64) -> Result<Bytes, Hei
     Ok(collected.freeze())
 }
 
+/// HEIR has no page to show: an ingress or a proxy answers for it.
+pub(super) fn is_page(status: StatusCode, headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(|kind| kind.as_bytes());
+    status.is_success()
+        && kind.is_some_and(|kind| kind.len() >= 9 && kind[..9].eq_ignore_ascii_case(b"text/html"))
+}
+
 /// HEIR is never asked for a compressed answer.
 pub(super) fn refuse_encoding(headers: &HeaderMap) -> Result<(), HeirError> {
     match headers.get(header::CONTENT_ENCODING) {

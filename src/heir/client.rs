@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    answer::{Fetched, Replied, collect, is_refusal, outcome_of, refuse_encoding, retry_after},
+    answer::{Fetched, Replied, collect, is_page, is_refusal, outcome_of, refuse_encoding, retry_after},
     authorization::{self, TokenError},
     availability::{Admission, Availability},
     backoff::Backoff,
@@ -272,6 +272,7 @@ impl HeirClient {
             .send_admitted(call, admission, Method::GET, path, headers, Bytes::new(), timeout)
             .await?;
         match response.status() {
+            status if is_page(status, response.headers()) => Err(self.note_failure_of(call, HeirError::Page)),
             StatusCode::NOT_MODIFIED if known.is_some() => Ok(None),
             StatusCode::OK => {
                 refuse_encoding(response.headers())?;
@@ -353,6 +354,9 @@ impl HeirClient {
                 status: parts.status,
                 retry_after: retry_after(&parts.headers),
             });
+        }
+        if is_page(parts.status, &parts.headers) {
+            return Err(self.note_failure_of(call, HeirError::Page));
         }
         let left = timeout.saturating_sub(started.elapsed());
         // The status is the answer; a body that breaks off takes nothing from it.

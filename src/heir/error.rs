@@ -65,6 +65,9 @@ pub enum HeirError {
     /// The body has a content encoding.
     #[error("HEIR's answer is encoded as {0:?}, which was not asked for")]
     Encoded(String),
+    /// Something that stands before HEIR answered in its place, with a success.
+    #[error("a page of HTML came where HEIR was asked")]
+    Page,
     /// The body is not what the contract says.
     #[error("HEIR's answer is not what was asked for: {0}")]
     Invalid(String),
@@ -82,6 +85,7 @@ impl HeirError {
             | Self::PoolExhausted
             | Self::Timeout { .. }
             | Self::NothingKnown { .. }
+            | Self::Page
             | Self::Interrupted(_) => true,
             // 501 is not an outage: this HEIR does not have the call, now or later.
             Self::Status { status, .. } => {
@@ -154,7 +158,7 @@ impl HeirError {
             Self::Gone { .. } => "gone",
             Self::Redirect(_) => "redirect",
             Self::TooLarge { .. } => "too_large",
-            Self::Encoded(_) | Self::Invalid(_) => "invalid",
+            Self::Encoded(_) | Self::Page | Self::Invalid(_) => "invalid",
             Self::Request(_) => "request",
         }
     }

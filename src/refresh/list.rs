@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     heir::{Fetched, HeirCall, HeirError, wire},
-    policy::{ETag, PolicyId, TenantId},
+    policy::{ETag, InvalidId, PolicyId, TenantId},
     snapshot::{Coverage, FetchStart, Gone, Incoming, Key, Position, Scope, Snapshot, check},
 };
 
@@ -190,7 +190,8 @@ struct Element {
     etag: Option<ETag>,
 }
 
-/// A bare array of documents, or `{"policies":[…]}`; an element without an id that is one is left out.
+/// A bare array of documents, or `{"policies":[…]}`. Each names itself: a list of which that cannot be said does not show
+/// what is not in it. One whose name is that of an operation is left out: no path leads to it.
 fn parse_list(body: &[u8]) -> Result<Vec<Element>, HeirError> {
     let invalid = |error: serde_json::Error| HeirError::Invalid(format!("the list: {error}"));
     let list: wire::List<'_> = if body.trim_ascii_start().starts_with(b"[") {
@@ -203,12 +204,21 @@ fn parse_list(body: &[u8]) -> Result<Vec<Element>, HeirError> {
     };
     let mut elements = Vec::with_capacity(list.policies.len());
     for raw in list.policies {
-        let id = serde_json::from_str::<wire::Listed<'_>>(raw.get())
-            .ok()
-            .and_then(|e| PolicyId::parse(&e.policy_id).ok());
-        let Some(id) = id else {
-            tracing::warn!("HEIR listed a policy without a policy_id that is one; it is left out.");
-            continue;
+        let named: wire::Listed<'_> = serde_json::from_str(raw.get()).map_err(|error| {
+            HeirError::Invalid(format!("the list has an element without a policy_id: {error}"))
+        })?;
+        let id = match PolicyId::parse(&named.policy_id) {
+            Ok(id) => id,
+            Err(InvalidId::Reserved) => {
+                tracing::warn!(policy = %named.policy_id, "HEIR lists a policy that no path leads to; it is left out.");
+                continue;
+            }
+            Err(error) => {
+                let id = &named.policy_id;
+                return Err(HeirError::Invalid(format!(
+                    "the list has the policy_id {id:?}, which {error}"
+                )));
+            }
         };
         let etag = list.etags.get(id.as_str()).cloned();
         elements.push(Element {

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::problem::too_large;
 use crate::{
     heir::{HeirError, wire},
-    policy::{ETag, PolicyId, Problem, TenantId},
+    policy::{ETag, InvalidId, PolicyId, Problem, TenantId},
     snapshot::{ChangeSet, Coverage, Incoming, Key, Operation, Position, Problems, Scope, Snapshot, check},
 };
 
@@ -86,7 +86,7 @@ impl SnapshotReader<'_> {
                     return Err(invalid("a policy line lacks tenant_id or policy_id"));
                 };
                 // A name that is no id cannot be looked up either; there is nothing to keep it under.
-                let Some(key) = parse_key(tenant, policy_id) else {
+                let Some(key) = parse_key(tenant, policy_id)? else {
                     return Ok(());
                 };
                 let Some(policy) = line.policy else {
@@ -149,17 +149,21 @@ fn begin(line: &wire::Line<'_>) -> Result<Incoming, HeirError> {
     Ok(Incoming::new(Scope::Everything, Coverage::Whole, position))
 }
 
-fn parse_key(tenant: &str, policy: &str) -> Option<Key> {
+/// `None` where a name is that of an operation: no path leads to it. Any other that is no id is not HEIR's, and neither is
+/// what it is part of.
+fn parse_key(tenant: &str, policy: &str) -> Result<Option<Key>, HeirError> {
     match (TenantId::parse(tenant), PolicyId::parse(policy)) {
-        (Ok(tenant), Ok(policy)) => Some((tenant, policy)),
-        (Err(error), _) => {
-            tracing::warn!(%error, "HEIR sent a policy whose tenant id is not an id; it is left out.");
-            None
+        (Ok(tenant), Ok(policy)) => Ok(Some((tenant, policy))),
+        (Err(InvalidId::Reserved), _) | (_, Err(InvalidId::Reserved)) => {
+            tracing::warn!(
+                tenant,
+                policy,
+                "HEIR has a policy that no path leads to; it is left out."
+            );
+            Ok(None)
         }
-        (_, Err(error)) => {
-            tracing::warn!(%error, "HEIR sent a policy whose id is not an id; it is left out.");
-            None
-        }
+        (Err(error), _) => Err(invalid(format!("the tenant_id {tenant:?} {error}"))),
+        (_, Err(error)) => Err(invalid(format!("the policy_id {policy:?} {error}"))),
     }
 }
 
@@ -225,7 +229,7 @@ fn parse_change(
                 .as_deref()
                 .zip(change.policy_id.as_deref())
                 .ok_or_else(incomplete)?;
-            let Some(key) = parse_key(tenant, policy_id) else {
+            let Some(key) = parse_key(tenant, policy_id)? else {
                 return Ok(());
             };
             match op {

@@ -91,11 +91,11 @@ impl Pins {
         true
     }
 
-    /// Whether a write made this revision of the policy, or a later one.
-    pub(super) fn covers(&self, key: &Key, revision: Option<u64>) -> bool {
-        self.pins
-            .get(key)
-            .is_some_and(|pin| pin.is_in_memory && reaches(pin.revision, revision))
+    /// Whether a write made a later revision of the policy.
+    pub(super) fn is_beyond(&self, key: &Key, revision: Option<u64>) -> bool {
+        self.pins.get(key).is_some_and(|pin| {
+            pin.is_in_memory && pin.revision != revision && reaches(pin.revision, revision)
+        })
     }
 
     /// The snapshot has come to this revision: only writes beyond it stay pinned.

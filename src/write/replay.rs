@@ -163,6 +163,7 @@ impl Writer {
             Ok(entry) if entry.state == State::Queued => entry,
             _ => return Turn::Settled,
         };
+        let before = self.tag_in_memory(&entry.key);
         match self.attempt(client, &entry).await {
             Attempt::Made(document, replied) => {
                 // What HEIR says that it has, and not what a look might find that another client wrote since.
@@ -170,7 +171,7 @@ impl Writer {
                     let etag = Fetched::etag(&replied.headers);
                     Base::Document(etag.unwrap_or_else(|| document.etag().clone()))
                 });
-                self.take_over(client, &entry.key, document.as_ref(), &replied)
+                self.take_over(client, &entry.key, before, document.as_ref(), &replied)
                     .await;
                 self.note_done(&entry, base, refusals).await;
             }
@@ -364,6 +365,10 @@ impl Writer {
                 let pinned = Base::Document(tag.clone().unwrap_or(digest));
                 self.journal.pin(entry.id, pinned).await;
                 Sight::Base(tag.map(is))
+            }
+            // What is no document was not written by another client: something else answers for HEIR.
+            _ if PolicyDocument::parse(body).is_err() => {
+                return Err(HeirError::Invalid("the policy is no document".into()));
             }
             _ => Sight::Other,
         })

@@ -193,6 +193,7 @@ impl Writer {
         document: Option<&PolicyDocument>,
         headers: HeaderMap,
     ) -> Result<WriteOutcome, HeirError> {
+        let before = self.tag_in_memory(key);
         let reply = heir_policy::send(client, key, document, headers).await?;
         let outcome: fn(Made) -> WriteOutcome = match (document, reply.status) {
             (Some(_), StatusCode::CREATED) => WriteOutcome::Created,
@@ -209,7 +210,7 @@ impl Writer {
             }
             _ => return Ok(WriteOutcome::Declined(reply)),
         };
-        let etag = self.take_over(client, key, document, &reply).await;
+        let etag = self.take_over(client, key, before, document, &reply).await;
         let revision = wire::revision(&reply.headers);
         Ok(outcome(Made {
             etag,
@@ -218,26 +219,43 @@ impl Writer {
         }))
     }
 
-    /// Puts into memory what a write came to in HEIR, and returns the tag of that. HEIR is asked what it has if its tag says that it did not store
-    /// what was sent, because an answer must be what HEIR has, byte for byte.
+    /// The version that HEIR has, as far as is known.
+    pub(super) fn tag_in_memory(&self, key: &Key) -> Option<ETag> {
+        let snapshot = self.store.load();
+        let known = snapshot.heir(key.0.as_str(), key.1.as_str())?;
+        Some(known.document.etag().clone())
+    }
+
+    /// Puts into memory what a write came to in HEIR, and returns the tag of that. HEIR is asked what it has if its tag says
+    /// that it did not store what was sent, because an answer must be what HEIR has, byte for byte. `before`: what it had
+    /// before the write, as far as was known.
     pub(super) async fn take_over(
         &self,
         client: &HeirClient,
         key: &Key,
+        before: Option<ETag>,
         sent: Option<&PolicyDocument>,
         replied: &Replied,
     ) -> Option<ETag> {
-        let revision = wire::revision(&replied.headers);
-        let sent_as = |document: &PolicyDocument| Arc::new(Policy::new(document.clone(), revision));
-        let mut made = sent.map(sent_as);
-        let stored_as_sent =
-            sent.is_none_or(|sent| Fetched::etag(&replied.headers).is_some_and(|etag| etag == *sent.etag()));
-        if !stored_as_sent && let Ok(stored) = heir_policy::version(client, key).await {
-            made = stored;
+        let (revision, tag) = (wire::revision(&replied.headers), Fetched::etag(&replied.headers));
+        let stored_as_sent = sent.is_none_or(|sent| tag.as_ref().is_some_and(|tag| tag == sent.etag()));
+        let mut read_back = None;
+        if !stored_as_sent {
+            let stored = heir_policy::version(client, key).await.ok().flatten();
+            read_back = stored.filter(|stored| is_of_write(stored, sent, replied, before.as_ref()));
         }
+        let is_certain = stored_as_sent || read_back.is_some();
+        let made = read_back.or_else(|| {
+            let document = PolicyDocument::trusted(sent?.bytes().clone(), tag);
+            Some(Arc::new(Policy::new(document, revision)))
+        });
         let etag = made.as_ref().map(|policy| policy.document.etag().clone());
         self.ledger.note(key, made.as_deref(), revision).await;
-        self.show_made(client, key, made, revision).await;
+        if is_certain {
+            self.show_made(client, key, made, revision).await;
+        } else {
+            self.store.apply_unverified_write(key, made, revision);
+        }
         if let Some(fetcher) = &self.fetcher {
             fetcher.forget_absence(key);
         }
@@ -258,7 +276,9 @@ impl Writer {
         // Memory seems to be past this write. What HEIR has now is the answer, whichever writer made it; if memory is
         // past that as well, HEIR's history cannot be relied on.
         let (policy, revision) = match heir_policy::version(client, key).await {
-            Ok(now) => (now.clone(), now.map_or(revision, |now| now.revision)),
+            Ok(Some(now)) if now.revision >= revision => (Some(now.clone()), now.revision),
+            // A later write took it away, or an answer is older than the write: memory knows better either way.
+            Ok(_) => return,
             Err(_) => (policy, revision),
         };
         if !self.store.apply_write(key, policy.clone(), revision) {
@@ -373,6 +393,23 @@ impl Writer {
         }
         drop(snapshot);
         self.journal.document(entry.id).await
+    }
+}
+
+/// Whether this is what HEIR has since a write that it answered so. A replica that lags behind answers with the version
+/// before, or with 404, and so may what stands before a HEIR.
+fn is_of_write(
+    stored: &Policy,
+    sent: Option<&PolicyDocument>,
+    replied: &Replied,
+    before: Option<&ETag>,
+) -> bool {
+    if sent.is_some_and(|sent| sent.bytes() == stored.document.bytes()) {
+        return true;
+    }
+    match (wire::revision(&replied.headers), stored.revision) {
+        (Some(ours), Some(theirs)) => theirs >= ours,
+        _ => before != Some(stored.document.etag()),
     }
 }
 

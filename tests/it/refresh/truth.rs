@@ -303,3 +303,38 @@ async fn a_policy_that_is_too_long_is_named_and_holds_up_no_other() {
         sidecar.stop().await;
     }
 }
+
+/// A HEIR whose lists are of another form: bare documents, ids of other types or with the tenant in them.
+#[tokio::test]
+async fn a_list_that_does_not_name_its_policies_removes_none() {
+    const TENANT: &str = "GET /api/v1/policies/t0";
+    let forms = [
+        r#"[{"weights":{"a":1.0}},{"weights":{"a":1.0}}]"#,
+        r#"{"policies":[{"policy_id":7},{"policy_id":null}]}"#,
+        r#"[{"policy_id":"t0/p0","weights":{"a":1.0}},{"policy_id":"t0/p1","weights":{"a":1.0}}]"#,
+        r#"["p0","p1"]"#,
+        r#"[{"policy_id":"p0","weights":{"a":1.0}},{"policy":{"policy_id":"p1"}}]"#,
+    ];
+    for form in forms {
+        let (heir, faulty, sidecar) = known(Level::List, 1, 20, SOON).await;
+        faulty.rule(move |seen| {
+            let lists = seen.path.matches('/').count() == 4 && seen.is(TENANT);
+            if lists {
+                Fault::Say(200, &[("content-type", "application/json")], form.into())
+            } else {
+                Fault::None
+            }
+        });
+        asked_again(&faulty, 10).await;
+        all_are_there(&sidecar, 1, 20, form).await;
+        let page = admin(&sidecar).await.to_string();
+        assert!(page.contains("policy_id"), "{form}: {page}");
+        faulty.rule(|_| Fault::None);
+        heir.client().put_policy("t0/p0", BETTER).await;
+        eventually("lists are read again", || async {
+            sidecar.client().policy("t0/p0").await.text() == BETTER
+        })
+        .await;
+        sidecar.stop().await;
+    }
+}

@@ -59,6 +59,8 @@ pub(crate) enum Fault {
     Silence,
     /// HEIR gets it at once; its answer arrives so much later.
     Late(Duration),
+    /// HEIR gets it; its answer comes without this header.
+    Without(&'static str),
     /// HEIR does not get it; this is answered: a status, header lines, a body.
     Say(u16, &'static [(&'static str, &'static str)], String),
     /// HEIR does not get it; the head of an answer comes, then this piece again and again with a pause between.
@@ -205,6 +207,11 @@ async fn pass(
             let answer = forward(client, &seen).await?;
             tokio::time::sleep(pause).await;
             Ok(whole(&answer))
+        }
+        Fault::Without(header) => {
+            let mut answer = whole(&forward(client, &seen).await?);
+            answer.headers_mut().remove(header);
+            Ok(answer)
         }
         Fault::Say(status, headers, body) => {
             let mut response = Response::builder().status(status);

@@ -240,3 +240,47 @@ async fn a_404_to_everything_is_no_deletion_that_heir_has_made() {
     assert_eq!(heir.client().policy("acme/b").await.status, StatusCode::NOT_FOUND);
     sidecar.stop().await;
 }
+
+/// What stands before a HEIR that is away answers everything with a success of its own.
+#[tokio::test]
+async fn a_page_in_place_of_heir_makes_no_conflict_and_takes_no_write() {
+    const HTML: &[(&str, &str)] = &[("content-type", "text/html; charset=utf-8")];
+    for level in [Level::Single, Level::List, Level::Snapshot, Level::Changes] {
+        for (headers, body) in [(HTML, "<h1>soon</h1>"), (&[][..], ""), (&[], "[]")] {
+            let what = format!("{level}, {body:?}");
+            let (heir, faulty, _state, sidecar) = behind_a_proxy(level, "").await;
+            let client = sidecar.client();
+            faulty.rule(|_| Fault::Refuse);
+            assert!(is_queued(&client.put_policy("acme/a", r#"{"v":2}"#).await));
+            assert!(is_queued(&client.delete_policy("acme/b").await));
+            assert!(is_queued(&client.put_policy("acme/new", r#"{"v":2}"#).await));
+            faulty.rule(move |_| Fault::Say(200, headers, body.into()));
+            eventually("each has been tried", || async {
+                let page = writes(&sidecar).await;
+                page["conflicts"] == 0
+                    && (headers == HTML
+                        || ["a", "b", "new"]
+                            .iter()
+                            .all(|policy| !of(&page, policy)["last_error"].is_null()))
+                    && faulty.count("GET /health") > 2
+            })
+            .await;
+            if headers == HTML {
+                let put = client.put_policy("other/c", r#"{"v":2}"#).await;
+                assert!(is_queued(&put), "{what}: {} {}", put.status, put.text());
+            }
+            faulty.rule(|_| Fault::None);
+            replayed(&sidecar).await;
+            assert_eq!(writes(&sidecar).await["conflicts"], 0, "{what}");
+            let heir = heir.client();
+            assert_eq!(heir.policy("acme/a").await.text(), r#"{"v":2}"#, "{what}");
+            assert_eq!(heir.policy("acme/new").await.text(), r#"{"v":2}"#, "{what}");
+            assert_eq!(
+                heir.policy("acme/b").await.status,
+                StatusCode::NOT_FOUND,
+                "{what}"
+            );
+            sidecar.stop().await;
+        }
+    }
+}

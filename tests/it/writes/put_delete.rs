@@ -419,3 +419,53 @@ async fn what_is_written_through_the_sidecar_counts_as_taken_into_memory() {
     drop(heir);
     sidecar.stop().await;
 }
+
+/// A replica that lags behind, or what stands before a HEIR, answers the question for what HEIR made of a write.
+#[tokio::test]
+async fn a_wrong_answer_to_a_look_after_a_write_takes_nothing_from_it() {
+    for level in [Level::Single, Level::List, Level::Snapshot, Level::Changes] {
+        for (status, body) in [(404, ""), (200, r#"{"v":1}"#), (200, "<html>welcome</html>")] {
+            let what = format!("{level}, then {status} {body}");
+            let heir = Heir::start(level).await;
+            heir.client().put_policy("acme/a", r#"{"v":1}"#).await;
+            heir.client().put_policy("acme/b", r#"{"v":1}"#).await;
+            let faulty = Faulty::start(heir.address()).await;
+            let sidecar = Sidecar::start(
+                &faulty.url(),
+                "refresh: {interval_ms: 100, long_poll_timeout_ms: 1000}",
+            );
+            sidecar.wait_for("live").await;
+            let client = sidecar.client();
+            client.policy("acme/a").await;
+            client.policy("acme/b").await;
+            let (mut written, mut answered) = (false, false);
+            faulty.rule(move |seen| {
+                if seen.is("PUT /api/v1/policies/acme/a") {
+                    written = true;
+                    // As a HEIR with tags of its own, whose answer says nothing of what was sent.
+                    return Fault::Without("etag");
+                }
+                if written
+                    && !answered
+                    && seen.is("GET /api/v1/policies/acme/a")
+                    && seen.header("if-none-match") == ""
+                {
+                    answered = true;
+                    return Fault::Say(status, &[], body.to_owned());
+                }
+                Fault::None
+            });
+            let put = client.put_policy("acme/a", r#"{"v":2}"#).await;
+            assert!(put.status.is_success(), "{what}: {}", put.text());
+            assert_eq!(client.policy("acme/a").await.text(), r#"{"v":2}"#, "{what}");
+            // Whatever a refresh that was under way brings.
+            heir.client().put_policy("acme/b", r#"{"v":2}"#).await;
+            eventually("a later change arrives", || async {
+                client.policy("acme/b").await.text() == r#"{"v":2}"#
+            })
+            .await;
+            assert_eq!(client.policy("acme/a").await.text(), r#"{"v":2}"#, "{what}");
+            sidecar.stop().await;
+        }
+    }
+}
