@@ -1,7 +1,7 @@
 //! What a component is, read from its bytes: nothing is compiled and nothing runs.
 
 use serde::Serialize;
-use wasmparser::{KnownCustom, Parser, Payload};
+use wasmparser::{BinaryReader, KnownCustom, Parser, Payload};
 use wit_component::DecodedWasm;
 use wit_parser::{Function, Resolve, Type, TypeDefKind, WorldItem};
 
@@ -98,7 +98,7 @@ impl ComponentInfo {
 
 fn check_header(bytes: &[u8]) -> Result<(), String> {
     if Parser::is_component(bytes) {
-        Ok(())
+        check_lengths(bytes)
     } else if Parser::is_core_wasm(bytes) {
         Err(
             "it is a core module, not a component: make one of it with `beamline-sidecar ext build`"
@@ -107,6 +107,21 @@ fn check_header(bytes: &[u8]) -> Result<(), String> {
     } else {
         Err("it is not WebAssembly: a component begins with 00 61 73 6d 0d 00 01 00".to_owned())
     }
+}
+
+/// Refuses a section that claims more bytes than there are: a reader would make room for all of them first.
+fn check_lengths(bytes: &[u8]) -> Result<(), String> {
+    let mut rest = bytes.get(8..).unwrap_or_default();
+    while let [id, after @ ..] = rest {
+        let mut reader = BinaryReader::new(after, 0);
+        let length = reader.read_var_u32().map_err(|error| error.to_string())? as usize;
+        let contents = &after[reader.current_position()..];
+        rest = contents.get(length..).ok_or_else(|| {
+            let left = contents.len();
+            format!("it ends in the middle: its section {id} claims {length} bytes, and {left} are left")
+        })?;
+    }
+    Ok(())
 }
 
 /// The kind whose function this is. Pre- and post-processors have one of the same name.

@@ -435,6 +435,27 @@ mod tests {
     }
 
     #[test]
+    fn whatever_a_sidecar_takes_is_read_again() {
+        let deep = format!("{}1{}", "[".repeat(100), "]".repeat(100));
+        let many = format!("[{}1]", "1,".repeat(300_000));
+        for payload in [
+            format!(r#"{{"a": {deep}}}"#),
+            format!(r#"{{"a": {many}}}"#),
+            format!(r#"{{"{}": 1}}"#, "k".repeat(5_000)),
+        ] {
+            let message = MessageRecord {
+                payload: &payload,
+                ..MESSAGE
+            };
+            let accept = Ok(Raw::Verdict(WireVerdict::Accept));
+            let line = call(Work::Validator(message), "{}", accept).into_line();
+            let read = read_recordings(&format!("{line}\n")).unwrap();
+            let sent: Value = serde_json::from_str(&payload).unwrap();
+            assert_eq!(read[0].case.message.payload, sent);
+        }
+    }
+
+    #[test]
     fn what_the_log_leaves_out_is_not_recorded() {
         let message = MessageRecord {
             payload: r#"{"email": "a@b.c", "text": "Bearer abc"}"#,

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
+    io,
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
@@ -11,7 +12,11 @@ use std::{
     thread,
 };
 
-use super::{config::RecordConfig, files::Files, recorded::RecordedCall};
+use super::{
+    config::RecordConfig,
+    files::Files,
+    recorded::{RecordedCall, read_recordings},
+};
 use crate::{clock::Timestamp, extensions::metrics::ExtensionMetrics};
 
 /// Calls that wait to be written. Each holds its input; further ones are dropped.
@@ -102,7 +107,13 @@ fn write_all(mut files: Files, calls: &Receiver<RecordedCall>, metrics: &Extensi
     let mut is_failing = false;
     while let Ok(call) = calls.recv() {
         let now_ms = call.at_ms;
-        match files.write(&call.into_line(), now_ms) {
+        let line = call.into_line();
+        // What cannot be read again would take all others of its file along.
+        let written = match read_recordings(&format!("{line}\n")) {
+            Ok(_) => files.write(&line, now_ms),
+            Err(error) => Err(io::Error::other(error)),
+        };
+        match written {
             Ok(()) => {
                 is_failing = false;
                 metrics.recorded("written");

@@ -57,13 +57,16 @@ pub fn read_decision(text: &str) -> Result<CaseDecision, Vec<Mistake>> {
 }
 
 fn part<T>(text: &str, read: impl FnOnce(&mut Reader, &Node) -> Option<T>) -> Result<T, Vec<Mistake>> {
-    let root: Node = yaml::read(text).map_err(|error| {
-        let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
-        vec![Mistake {
-            line,
-            column,
-            message: error.without_snippet().to_string(),
-        }]
+    let root = yaml::read(text).or_else(|error| {
+        // YAML has limits that a call need not keep, such as the length of a key; what is JSON is read without them.
+        serde_json::from_str::<Node>(text).map_err(|_| {
+            let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
+            vec![Mistake {
+                line,
+                column,
+                message: error.without_snippet().to_string(),
+            }]
+        })
     })?;
     let mut reader = Reader::default();
     match read(&mut reader, &root) {
