@@ -11,6 +11,8 @@ use crate::failure::{ErrorCode, Failure};
 #[derive(Debug)]
 pub struct WaitingRequests {
     permits: Arc<Semaphore>,
+    /// A part of those: what is forwarded is unknown here, and may take as long as it likes.
+    forwarded: Arc<Semaphore>,
     waiting: IntGauge,
 }
 
@@ -18,7 +20,7 @@ pub struct WaitingRequests {
 /// after its caller has left, and with the answer until its last byte is sent.
 #[derive(Debug)]
 pub struct Place {
-    _permit: OwnedSemaphorePermit,
+    _permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
     waiting: IntGauge,
 }
 
@@ -27,6 +29,7 @@ impl WaitingRequests {
     pub fn new(max: usize, waiting: IntGauge) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(max)),
+            forwarded: Arc::new(Semaphore::new(max.div_ceil(2))),
             waiting,
         }
     }
@@ -36,16 +39,32 @@ impl WaitingRequests {
     /// # Errors
     /// `overloaded` where too many requests wait already.
     pub fn place(&self) -> Result<Place, Failure> {
-        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
-            let message = "too many requests wait for HEIR already (limits.max_waiting_requests)";
-            return Err(Failure::new(ErrorCode::Overloaded, message).retry_after_seconds(1));
-        };
+        self.with(None)
+    }
+
+    /// Takes a place for a request that is forwarded. Half of all places are for such.
+    ///
+    /// # Errors
+    /// As those of [`place`](Self::place).
+    pub fn forwarded_place(&self) -> Result<Place, Failure> {
+        let forwarded = self.forwarded.clone().try_acquire_owned();
+        self.with(Some(forwarded.map_err(|_taken| overloaded())?))
+    }
+
+    fn with(&self, forwarded: Option<OwnedSemaphorePermit>) -> Result<Place, Failure> {
+        let permit = self.permits.clone().try_acquire_owned();
+        let permit = permit.map_err(|_taken| overloaded())?;
         self.waiting.inc();
         Ok(Place {
-            _permit: permit,
+            _permits: (permit, forwarded),
             waiting: self.waiting.clone(),
         })
     }
+}
+
+fn overloaded() -> Failure {
+    let message = "too many requests wait for HEIR already (limits.max_waiting_requests)";
+    Failure::new(ErrorCode::Overloaded, message).retry_after_seconds(1)
 }
 
 impl Drop for Place {
@@ -72,5 +91,19 @@ mod tests {
         drop(first);
         assert_eq!(gauge.get(), 0);
         let _second = requests.place().unwrap();
+    }
+
+    #[test]
+    fn forwarded_requests_leave_half_of_the_places_to_others() {
+        let gauge = IntGauge::new("waiting", "waiting").unwrap();
+        let requests = WaitingRequests::new(4, gauge);
+        let forwarded: Vec<_> = (0..2).map(|_| requests.forwarded_place().unwrap()).collect();
+        assert!(requests.forwarded_place().is_err());
+        let others: Vec<_> = (0..2).map(|_| requests.place().unwrap()).collect();
+        assert!(requests.place().is_err());
+        drop(others);
+        assert!(requests.forwarded_place().is_err());
+        drop(forwarded);
+        assert!(requests.forwarded_place().is_ok());
     }
 }

@@ -124,7 +124,7 @@ impl Router {
         };
         let (parts, body) = request.into_parts();
         let Received { bytes, room } = self.read(body, client).await?;
-        let place = self.waiting.place()?;
+        let place = self.waiting.forwarded_place()?;
         let response = upstream.forwarder.forward(parts, bytes).await?;
         drop(room);
         Ok(response.map(|body| body.holding(place)))
