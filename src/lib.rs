@@ -22,6 +22,7 @@
 //! | [`config`] | the configuration: the sections' own types, composed and checked |
 //! | [`testing`] | decision cases, for authors of policies |
 //! | [`store`] | the embedded HEIR |
+//! | [`inject`] | what puts the sidecar into pods of Kubernetes |
 //! | [`admin`] | the admin listener |
 //! | [`route`] | the data plane over HTTP |
 //! | [`operate`] | everything that an operator can do or ask |
@@ -51,6 +52,7 @@ pub mod forward;
 pub mod health_check;
 pub mod heartbeat;
 pub mod heir;
+pub mod inject;
 pub mod intake;
 pub mod listener;
 pub mod operate;

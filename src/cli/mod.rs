@@ -9,6 +9,7 @@ mod explain;
 #[cfg(feature = "compiler")]
 mod ext;
 mod http;
+mod inject;
 mod output;
 mod policy_files;
 mod probe;
@@ -74,6 +75,8 @@ enum Command {
     /// Develop extensions: new, build, check, test, bench, inspect.
     #[cfg(feature = "compiler")]
     Ext(ext::ExtArgs),
+    /// Put the sidecar into manifests of Kubernetes, as the injector does it in the cluster.
+    Inject(inject::InjectArgs),
     /// Print a JSON Schema, for editors: of the policy language, of registry records, or of the cases of extensions.
     Schema(schema::SchemaArgs),
     /// Ask a running sidecar whether it is live or ready, for containers without a shell.
@@ -103,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         #[cfg(feature = "compiler")]
         Command::Ext(args) => ext::run(&args),
+        Command::Inject(args) => inject::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::CompileExtension(args) => compile_extension::run(&args),

@@ -10,6 +10,11 @@ pub(super) fn print(text: &str) {
     let _closed_pipe = writeln!(std::io::stdout(), "{text}");
 }
 
+/// Prints a text that ends its lines itself.
+pub(super) fn print_text(text: &str) {
+    let _closed_pipe = std::io::stdout().write_all(text.as_bytes());
+}
+
 /// Prints a line to standard error.
 pub(super) fn print_err(text: &str) {
     let _closed_pipe = writeln!(std::io::stderr(), "{text}");

@@ -10,6 +10,7 @@ mod extensions;
 mod forward;
 mod health_check;
 mod heir;
+mod inject;
 mod listener;
 mod lookup;
 mod operate;
