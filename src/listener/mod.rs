@@ -19,6 +19,7 @@ mod open;
 mod rarely;
 mod stop;
 mod stream;
+mod tls;
 
 pub use address::{Address, InvalidAddress, Peer};
 pub use bind::{Bound, TlsSettings};
@@ -29,3 +30,4 @@ pub use inherited::InheritedSockets;
 pub use limits::{ConnectionLimits, LimitsConfig};
 pub use metrics::{ListenerMetrics, ListenersMetrics};
 pub use stop::Stop;
+pub use tls::{Tls, TlsFiles, tls_settings};

@@ -23,7 +23,6 @@ mod rows;
 mod service;
 mod snapshot;
 mod storage;
-mod tls;
 mod token;
 mod transaction;
 mod unnamed;
@@ -32,18 +31,18 @@ mod write;
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 pub use crate::heir::Level;
+pub use crate::listener::TlsFiles;
 pub use error::StoreError;
 pub use import::{BadFile, Import};
 use prometheus::{IntCounter, IntGauge};
 use secrecy::SecretString;
-pub use tls::TlsFiles;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{db::Db, place::Place, service::Service, snapshot::Snapshots, tls::Tls, token::Token};
+use self::{db::Db, place::Place, service::Service, snapshot::Snapshots, token::Token};
 use crate::{
     intake::BufferedBytes,
-    listener::{self, Address, Bound, ConnectionLimits, ListenerMetrics, Stop},
+    listener::{self, Address, Bound, ConnectionLimits, ListenerMetrics, Stop, Tls},
 };
 
 /// How often a store checks whether another process wrote to its database.

@@ -1,4 +1,4 @@
-//! TLS towards the store's clients, from files that may be exchanged while it runs.
+//! TLS towards clients, from files that may be exchanged while the process runs.
 
 use std::{
     fs,
@@ -14,12 +14,12 @@ use rustls::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::listener::TlsSettings;
+use super::bind::TlsSettings;
 
 /// The files of TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The store's certificate, and those between it and an authority, in PEM.
+    /// The own certificate, and those between it and an authority, in PEM.
     pub cert: PathBuf,
     /// The certificate's key, in PEM.
     pub key: PathBuf,
@@ -29,7 +29,7 @@ pub struct TlsFiles {
 
 /// The settings that the files make.
 #[derive(Debug)]
-pub(super) struct Tls {
+pub struct Tls {
     files: TlsFiles,
     settings: TlsSettings,
     seen: Mutex<Digests>,
@@ -39,9 +39,11 @@ pub(super) struct Tls {
 type Digests = Vec<Option<[u8; 32]>>;
 
 impl Tls {
+    /// Reads the files.
+    ///
     /// # Errors
     /// What is wrong with the files.
-    pub(super) fn open(files: &TlsFiles) -> Result<Self, String> {
+    pub fn open(files: &TlsFiles) -> Result<Self, String> {
         // Before the files are read: a change in between is seen at the next look.
         let seen = digests(files);
         Ok(Self {
@@ -51,12 +53,13 @@ impl Tls {
         })
     }
 
-    pub(super) fn settings(&self) -> TlsSettings {
+    /// What connections are accepted with, always the newest.
+    pub fn settings(&self) -> TlsSettings {
         self.settings.clone()
     }
 
     /// Reads the files again if their content has changed. Files that cannot be used change nothing.
-    pub(super) fn refresh(&self) {
+    pub fn refresh(&self) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let now = digests(&self.files);
         if *seen == now {
@@ -86,39 +89,65 @@ fn digests(files: &TlsFiles) -> Digests {
 }
 
 fn server_config(files: &TlsFiles) -> Result<ServerConfig, String> {
+    let client_roots = match &files.client_ca {
+        None => None,
+        Some(file) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(&read(file)?).map_err(|error| said(file, error))? {
+                roots.add(certificate).map_err(|error| said(file, error))?;
+            }
+            Some((file, roots))
+        }
+    };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
-    let builder = match &files.client_ca {
+    let builder = match client_roots {
         None => builder.with_no_client_auth(),
-        Some(file) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates(file)? {
-                roots.add(certificate).map_err(|error| said(file, error))?;
-            }
+        Some((file, roots)) => {
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
                 .build()
                 .map_err(|error| said(file, error))?;
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let key = fs::read(&files.key).map_err(|error| said(&files.key, error))?;
-    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| said(&files.key, error))?;
-    let mut config = builder
-        .with_single_cert(certificates(&files.cert)?, key)
-        .map_err(|error| said(&files.cert, error))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
+    let chain = certificates(&read(&files.cert)?).map_err(|error| said(&files.cert, error))?;
+    let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?).map_err(|error| said(&files.key, error))?;
+    let config = builder.with_single_cert(chain, key);
+    Ok(with_protocols(config.map_err(|error| said(&files.cert, error))?))
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = fs::read(file).map_err(|error| said(file, error))?;
-    let certificates = CertificateDer::pem_slice_iter(&pem)
+/// Settings with this chain of certificates and this key, in PEM, which ask clients for none.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn tls_settings(chain: &[u8], key: &[u8]) -> Result<ServerConfig, String> {
+    let builder = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| error.to_string())?;
+    let config = builder
+        .with_no_client_auth()
+        .with_single_cert(certificates(chain)?, key);
+    Ok(with_protocols(config.map_err(|error| error.to_string())?))
+}
+
+fn with_protocols(mut config: ServerConfig) -> ServerConfig {
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, String> {
+    fs::read(file).map_err(|error| said(file, error))
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| said(file, error))?;
+        .map_err(|error| error.to_string())?;
     if certificates.is_empty() {
-        return Err(said(file, "it has no certificate"));
+        return Err("it has no certificate".to_owned());
     }
     Ok(certificates)
 }
