@@ -22,7 +22,7 @@
 //! | [`config`] | the configuration: the sections' own types, composed and checked |
 //! | [`testing`] | decision cases, for authors of policies |
 //! | [`store`] | the embedded HEIR |
-//! | [`inject`] | what puts the sidecar into pods of Kubernetes |
+//! | [`injector`], [`inject`] | the webhook of Kubernetes that puts the sidecar into pods; what it puts there |
 //! | [`admin`] | the admin listener |
 //! | [`route`] | the data plane over HTTP |
 //! | [`operate`] | everything that an operator can do or ask |
@@ -53,6 +53,7 @@ pub mod health_check;
 pub mod heartbeat;
 pub mod heir;
 pub mod inject;
+pub mod injector;
 pub mod intake;
 pub mod listener;
 pub mod operate;

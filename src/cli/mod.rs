@@ -10,6 +10,7 @@ mod explain;
 mod ext;
 mod http;
 mod inject;
+mod inject_webhook;
 mod output;
 mod policy_files;
 mod probe;
@@ -77,6 +78,8 @@ enum Command {
     Ext(ext::ExtArgs),
     /// Put the sidecar into manifests of Kubernetes, as the injector does it in the cluster.
     Inject(inject::InjectArgs),
+    /// Run the injector: the webhook of Kubernetes that puts the sidecar into pods while they are created.
+    InjectWebhook(inject_webhook::InjectWebhookArgs),
     /// Print a JSON Schema, for editors: of the policy language, of registry records, or of the cases of extensions.
     Schema(schema::SchemaArgs),
     /// Ask a running sidecar whether it is live or ready, for containers without a shell.
@@ -107,6 +110,7 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "compiler")]
         Command::Ext(args) => ext::run(&args),
         Command::Inject(args) => inject::run(&args),
+        Command::InjectWebhook(args) => inject_webhook::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::CompileExtension(args) => compile_extension::run(&args),

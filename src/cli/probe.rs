@@ -19,7 +19,7 @@ Examples:
   beamline-sidecar probe live --admin 127.0.0.1:9901"
 )]
 pub(super) struct ProbeArgs {
-    /// The probe.
+    /// The probe; `health` is the one of a store.
     what: What,
     /// The address of the admin listener. Unset: the one in the configuration.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
@@ -36,6 +36,7 @@ pub(super) struct ProbeArgs {
 enum What {
     Live,
     Ready,
+    Health,
 }
 
 pub(super) fn run(args: &ProbeArgs) -> ExitCode {
@@ -56,6 +57,7 @@ pub(super) fn run(args: &ProbeArgs) -> ExitCode {
     let path = match args.what {
         What::Live => "/live",
         What::Ready => "/ready",
+        What::Health => "/health",
     };
     match exchange(
         &address,

@@ -20,6 +20,11 @@ use crate::support::{Heir, Sidecar, eventually};
 
 const DOCUMENT: &str = include_str!("../../../docs/metrics.md");
 
+/// What the page says of the sidecar, and of the injector, which is a program of its own.
+fn parts() -> (&'static str, &'static str) {
+    DOCUMENT.split_once("\n## The injector\n").unwrap()
+}
+
 /// The source of every file that registers metrics.
 fn sources() -> String {
     let mut found = String::new();
@@ -52,8 +57,8 @@ fn plain(text: &str) -> String {
     text.trim().trim_matches('`').to_owned()
 }
 
-fn documented() -> Metrics {
-    let rows = DOCUMENT.lines().filter(|line| line.starts_with("| `"));
+fn documented(page: &str) -> Metrics {
+    let rows = page.lines().filter(|line| line.starts_with("| `"));
     rows.map(|row| {
         let cells: Vec<&str> = row.trim_matches('|').split('|').collect();
         assert_eq!(cells.len(), 5, "{row}");
@@ -179,7 +184,7 @@ async fn metrics_document_matches_a_scrape() {
     })
     .await;
     let scraped = scraped(sidecar.admin().get("/metrics").await.text());
-    let documented = documented();
+    let documented = documented(parts().0);
     let names = |metrics: &Metrics| metrics.keys().cloned().collect::<Vec<_>>();
     let (seen, told) = (names(&scraped), names(&documented));
     let unknown: Vec<_> = seen.iter().filter(|name| !told.contains(name)).collect();
@@ -226,7 +231,9 @@ fn metrics_document_names_what_the_code_names() {
                 && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
         })
         .collect();
-    let documented = documented();
+    let (mut documented, of_injector) = (documented(parts().0), documented(parts().1));
+    // Those of the listeners are of both.
+    documented.extend(of_injector);
     assert_eq!(
         named.into_iter().collect::<Vec<_>>(),
         documented.keys().map(String::as_str).collect::<Vec<_>>()
