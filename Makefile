@@ -15,7 +15,7 @@ FUZZ_SECONDS ?= 60
 # Passed on to the benchmark, for example: make bench BENCH_ARGS="lookup --quick"
 BENCH_ARGS ?=
 
-.PHONY: help build demo test test-guests test-postgres soak fuzz bench lint coverage clean
+.PHONY: help build demo test test-charts test-guests test-postgres soak fuzz bench lint coverage clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -32,6 +32,11 @@ demo: ## Run a sidecar with its own small policy store, to try things out
 
 test: ## Run every test that needs no outside service
 	tests/run.sh
+
+test-charts: ## Check the Helm charts with Helm 3 and 4, and that every way into a pod gives the same pod
+	tests/setup.sh charts
+	cargo build --quiet --locked --bin beamline-sidecar
+	tests/kubernetes/charts.py
 
 test-postgres: ## Run the store's tests against a PostgreSQL server of their own
 	tests/setup.sh

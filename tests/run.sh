@@ -26,6 +26,11 @@ build=$((SECONDS - from)) from=$SECONDS
 # Many tests wait for something most of the time.
 run cargo nextest run --workspace --locked --no-fail-fast --failure-output immediate-final --color "$colour" --test-threads "$(($(nproc) * 2))"
 run cargo test --workspace --locked --no-fail-fast --doc
+if command -v go >/dev/null; then
+    run make --no-print-directory test-charts
+else
+    echo "tests: the charts are NOT tested: there is no Go here (make test-charts)"
+fi
 cd wasm-extensions
 run cargo test --workspace --locked --no-fail-fast --quiet
 run=$((SECONDS - from))

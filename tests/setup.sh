@@ -8,6 +8,7 @@
 #   tests/setup.sh coverage   what `make test` needs, and cargo-llvm-cov with matching LLVM tools
 #   tests/setup.sh guests     a compiler for WebAssembly, and the extensions that it builds
 #   tests/setup.sh demo       a compiler for WebAssembly, and the two extensions that `make demo` shows
+#   tests/setup.sh charts     Helm 3 and 4 and more, of Go modules, and the schemas of Kubernetes; under .tools/kubernetes
 #   tests/setup.sh scripting  what builds extensions in JavaScript and Python, under wasm-extensions/target
 #
 # Tools of cargo go to .tools/bin, at the versions of tests/tools.txt; nothing global is touched but Debian's packages.
@@ -131,6 +132,38 @@ for_guests() {
     wasm-extensions/build.sh "$@" >/dev/null
 }
 
+# Built of the Go modules that tests/kubernetes/tools pins, and from PyPI. Says what is missing and fails where there is no Go.
+for_charts() {
+    local tools=.tools/kubernetes here=tests/kubernetes version
+    command -v go >/dev/null || die "needs Go 1.26 for the charts' tests: https://go.dev/doc/install"
+    need_packages curl openssl python3
+    if ! cmp -s $here/tools/go.sum $tools/go.sum; then
+        say "building Helm and more into $tools/ (takes minutes, once)"
+        mkdir -p $tools/bin
+        module_version() { sed -n "s#^\t$1 v\([0-9.]*\).*#\1#p" $here/tools/go.mod | head -1; }
+        # Arguments: program, package, module whose version it says.
+        build() {
+            local stamp=
+            [[ -z ${3-} ]] || stamp="-X $3/internal/version.version=v$(module_version "$3")"
+            (cd $here/tools && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w $stamp" \
+                -o "$OLDPWD/$tools/bin/$1" "$2") || die "go could not build $1"
+        }
+        build helm3 helm.sh/helm/v3/cmd/helm helm.sh/helm/v3
+        build helm4 helm.sh/helm/v4/cmd/helm helm.sh/helm/v4
+        build helm-unittest github.com/helm-unittest/helm-unittest/cmd/helm-unittest
+        build helm-docs github.com/norwoodj/helm-docs/cmd/helm-docs
+        cp $here/tools/go.sum $tools/
+    fi
+    if ! cmp -s $here/requirements.txt $tools/requirements.txt; then
+        say "installing the schemas of Kubernetes into $tools/"
+        rm -rf $tools/python
+        python3 -m pip --quiet --disable-pip-version-check --no-input install --no-deps --require-hashes \
+            --only-binary :all: --target $tools/python -r $here/requirements.txt 2>/dev/null ||
+            die "pip could not install kubernetes-validate"
+        cp $here/requirements.txt $tools/
+    fi
+}
+
 # From the registries' packages at the versions that the projects pin.
 for_scripting() {
     local js=wasm-extensions/target/js python=wasm-extensions/target/python lock=wasm-extensions/js/pii-guard/package-lock.json
@@ -166,6 +199,7 @@ case ${1-} in
     coverage) for_tests; for_guests; for_coverage ;;
     guests) for_guests ;;
     demo) for_guests pii-guard latency-scorer ;;
+    charts) for_charts ;;
     scripting) for_scripting ;;
-    *) die "unknown mode '$1': nothing, lint, bench, fuzz, coverage, guests, demo or scripting" ;;
+    *) die "unknown mode '$1': nothing, lint, bench, fuzz, coverage, guests, demo, charts or scripting" ;;
 esac
