@@ -10,6 +10,11 @@ fn main() {
     let commit = commit
         .filter(|out| out.status.success())
         .and_then(|out| String::from_utf8(out.stdout).ok());
+    // The build of an image has no repository, and is told.
+    let told = env::var_os("BEAMLINE_COMMIT").and_then(|told| told.into_string().ok());
+    let commit = told
+        .map(|told| told.chars().take(12).collect::<String>())
+        .or(commit);
     println!(
         "cargo:rustc-env=BEAMLINE_COMMIT={}",
         commit.as_deref().map_or("unknown", str::trim)
@@ -27,6 +32,7 @@ fn main() {
         );
     }
     keep_the_release_binary_small();
+    println!("cargo:rerun-if-env-changed=BEAMLINE_COMMIT");
     println!("cargo:rerun-if-changed=Cargo.lock");
     println!("cargo:rerun-if-changed=.git/HEAD");
     println!("cargo:rerun-if-changed=.git/refs/heads");
