@@ -41,7 +41,7 @@ fn main() {
 /// A good part of a sidecar's resident memory is its own file. Addresses to relocate take a bit each in place of 24 bytes
 /// (glibc 2.36 and later read that), and functions of the same instructions are kept once. Only where Rust links with LLD.
 fn keep_the_release_binary_small() {
-    let is = |name: &str, value: &str| env::var(name).is_ok_and(|found| found == value);
+    let is = |name: &str, value: &str| env::var_os(name).is_some_and(|found| found == value);
     let with_lld = is("CARGO_CFG_TARGET_OS", "linux")
         && is("CARGO_CFG_TARGET_ENV", "gnu")
         && is("CARGO_CFG_TARGET_ARCH", "x86_64");
