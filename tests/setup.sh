@@ -89,7 +89,7 @@ need_tools() {
 }
 
 for_tests() {
-    need_packages erlang-base erlang-crypto erlang-inets erlang-ssl curl jq procps
+    need_packages docker-registry erlang-base erlang-crypto erlang-inets erlang-ssl curl jq procps
     need_tools cargo-nextest
 }
 

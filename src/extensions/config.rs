@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::recording::RecordConfig;
+use super::{oci::RegistriesConfig, recording::RecordConfig};
 
 /// How extensions are run here. The limits of one extension are in its registry record, within these.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -44,8 +44,10 @@ pub struct ExtensionsConfig {
     /// The memory that the process which compiles one module may use.
     #[schemars(range(min = 67_108_864, max = 17_179_869_184_u64))]
     pub max_compile_memory_bytes: u64,
-    /// Hosts that modules are fetched from by `https:`. None: no such module is taken.
+    /// Hosts that modules are fetched from by `https:` and `oci:`, without their ports. None: no such module is taken.
     pub module_hosts: Vec<String>,
+    /// How registries are spoken to that `oci:` modules are pulled from.
+    pub registries: RegistriesConfig,
     /// Writes real calls to files, for `ext replay`.
     pub record: RecordConfig,
     /// Extensions without which `/ready` says `not_ready` after a start, until each could be called once. Their modules are
@@ -106,6 +108,7 @@ impl Default for ExtensionsConfig {
             compile_timeout_ms: 30_000,
             max_compile_memory_bytes: 2 << 30,
             module_hosts: Vec::new(),
+            registries: RegistriesConfig::default(),
             record: RecordConfig::default(),
             required_at_start: Vec::new(),
             breaker: ExtensionBreakerConfig::default(),

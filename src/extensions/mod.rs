@@ -17,12 +17,14 @@ mod at_start;
 mod budget;
 mod component_cache;
 mod config;
+mod digest;
 mod health;
 mod host;
 mod invoke;
 mod looks;
 mod manifest;
 mod metrics;
+pub mod oci;
 mod recording;
 mod registry;
 mod revision;
@@ -30,12 +32,14 @@ mod sandbox;
 mod scheduling;
 mod supply;
 pub mod testing;
+mod web;
 
 pub use self::{
     component_cache::{
         Built, COMMAND, CompileError, Compiler, ComponentCache, NotBuilt, compile_here, read_module_file,
     },
     config::{ExtensionBreakerConfig, ExtensionsConfig},
+    digest::ModuleDigest,
     health::{
         BlockedTenant, BreakerReport, ExtensionHealth, HealthReport, LastTrap, TargetHealth, VersionHealth,
     },
@@ -43,8 +47,8 @@ pub use self::{
     invoke::{Asking, Calls},
     looks::{Asked, Look, Looks},
     manifest::{
-        ExtensionRecords, Instance, Manifest, ManifestKind, ManifestLimits, Module, ModuleDigest,
-        ModuleSource, Release, read_records,
+        ExtensionRecords, Instance, Manifest, ManifestKind, ManifestLimits, Module, ModuleSource, Release,
+        read_records,
     },
     metrics::ExtensionMetrics,
     recording::{InvalidRecording, RecordConfig, Recording, read_recordings},

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io, path::Path};
 use super::component_info::ComponentInfo;
 use crate::{
     extensions::{
-        ExtensionsConfig, Manifest, Module, ModuleSource, Profile, call_limits, check_import,
+        ExtensionsConfig, Manifest, Module, ModuleSource, Profile, call_limits, check_import, oci::Access,
         read_module_file, read_records,
     },
     policy::Problem,
@@ -63,15 +63,17 @@ fn check_modules(config: &ExtensionsConfig, dir: &Path, manifest: &Manifest) -> 
 
 /// Whether a module may come from where its record says.
 fn check_host(config: &ExtensionsConfig, module: &Module) -> Result<(), String> {
-    let ModuleSource::Https(url) = &module.source else {
-        return Ok(());
+    let uri: http::Uri;
+    let host = match &module.source {
+        ModuleSource::Https(url) => {
+            uri = url.parse().map_err(|error| format!("not a URL: {error}"))?;
+            uri.host().unwrap_or_default()
+        }
+        ModuleSource::Oci(artifact) => artifact.repository.host(),
+        _ => return Ok(()),
     };
-    let uri: http::Uri = url.parse().map_err(|error| format!("not a URL: {error}"))?;
-    let host = uri.host().unwrap_or_default();
-    if config.module_hosts.iter().any(|allowed| allowed == host) {
-        return Ok(());
-    }
-    Err(format!("{host} is not one of extensions.module_hosts"))
+    let access = Access::new(&config.registries, &config.module_hosts);
+    access.allows(host).map_err(|error| error.reason)
 }
 
 /// Whether a component is of the kind that its record says, and imports what it may.

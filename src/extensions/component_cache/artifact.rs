@@ -19,7 +19,7 @@ use super::compile::Compiled;
 use crate::{
     durable_file,
     extensions::{
-        manifest::ModuleDigest,
+        digest::ModuleDigest,
         sandbox::{Profile, fingerprint},
     },
 };

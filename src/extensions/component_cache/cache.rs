@@ -14,7 +14,7 @@ use super::{
     compile::{CompileError, Compiler},
 };
 use crate::extensions::{
-    manifest::ModuleDigest,
+    digest::ModuleDigest,
     sandbox::{CallLimits, Capability, Engines, Interface, Kind, Prepared, Profile, Unusable},
 };
 

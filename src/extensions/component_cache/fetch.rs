@@ -1,35 +1,34 @@
-//! Fetching modules: from a file, from the private directory of what was fetched before, from HEIR, from a web server.
+//! Fetching modules: from a file, from the private directory of what was fetched before, from HEIR, from a web server, from
+//! a registry.
 
 use std::{
     collections::HashMap,
     fs, io,
     io::{Read, Write},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
-use http::{Request, Uri, header};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
-use tokio::time::timeout;
+use http::{Request, Uri};
+use http_body_util::Full;
 
-use super::retry::Cause;
+use super::{
+    receipt::{Receipt, Receipts},
+    retry::Cause,
+};
 use crate::{
     durable_file,
     extensions::{
         config::ExtensionsConfig,
-        manifest::{Module, ModuleDigest, ModuleSource},
+        digest::ModuleDigest,
+        manifest::{Module, ModuleSource},
+        oci::{Access, Artifact, RegistryClient},
+        web::{TIMEOUT, Trouble, Web, WebError},
     },
-    heir::{Admission, Fetched, HeirCall, HeirClient, TlsConfig, client_config},
+    heir::{Admission, Fetched, HeirCall, HeirClient},
 };
 
-/// What fetching one module may take.
-const TIMEOUT: Duration = Duration::from_secs(60);
 /// Modules that wait in memory to be compiled, where there is no directory to keep them in.
 const MAX_HELD: usize = 8;
 /// Modules in the private directory; of more, those that nothing names are removed.
@@ -55,26 +54,38 @@ impl From<&str> for NotFetched {
     }
 }
 
-type Https = Client<hyper_rustls::HttpsConnector<HttpConnector>, Empty<Bytes>>;
+impl From<WebError> for NotFetched {
+    fn from(WebError { reason, trouble }: WebError) -> Self {
+        let cause = match trouble {
+            Trouble::Away => Cause::Away,
+            Trouble::WrongContent => Cause::WrongContent,
+            Trouble::Lasting => Cause::Lasting,
+        };
+        Self { reason, cause }
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Fetcher {
     max_module_bytes: u64,
-    hosts: Vec<String>,
+    access: Access,
     /// Modules that were fetched, by their digests.
     kept: Option<PathBuf>,
     held: Mutex<HashMap<ModuleDigest, Bytes>>,
-    https: OnceLock<Result<Https, String>>,
+    receipts: Receipts,
+    web: Web,
 }
 
 impl Fetcher {
     pub(super) fn new(config: &ExtensionsConfig, state: Option<&Path>) -> Self {
+        let kept = state.map(|state| state.join("modules"));
         Self {
             max_module_bytes: config.max_module_bytes,
-            hosts: config.module_hosts.clone(),
-            kept: state.map(|state| state.join("modules")),
+            access: Access::new(&config.registries, &config.module_hosts),
+            receipts: Receipts::new(kept.clone()),
+            kept,
             held: Mutex::default(),
-            https: OnceLock::new(),
+            web: Web::default(),
         }
     }
 
@@ -91,7 +102,9 @@ impl Fetcher {
                 let kept = self.kept_bytes(digest);
                 return Some(kept.ok_or_else(|| "there is no copy of it any more".into()));
             }
-            ModuleSource::Heir(_) | ModuleSource::Https(_) => module.digest?,
+            ModuleSource::Heir(_) | ModuleSource::Https(_) | ModuleSource::Oci(_) => {
+                self.digest_of(module)?
+            }
         };
         if let Some(bytes) = self.held().get(&digest) {
             return Some(Ok(bytes.to_vec()));
@@ -106,8 +119,8 @@ impl Fetcher {
             // One that is not there is not fetched either.
             ModuleSource::File(path) => Some(dir.and_then(|dir| size(dir.join(&**path))).unwrap_or(0)),
             ModuleSource::Kept(digest) => Some(size(self.kept_path(digest)?).unwrap_or(0)),
-            ModuleSource::Heir(_) | ModuleSource::Https(_) => {
-                let digest = module.digest?;
+            ModuleSource::Heir(_) | ModuleSource::Https(_) | ModuleSource::Oci(_) => {
+                let digest = self.digest_of(module)?;
                 let held = self.held().get(&digest).map(|bytes| bytes.len() as u64);
                 held.or_else(|| size(self.kept_path(&digest)?))
             }
@@ -121,8 +134,16 @@ impl Fetcher {
 
     /// What was fetched has become a component, or was refused.
     pub(super) fn release(&self, module: &Module) {
-        if let Some(digest) = &module.digest {
-            self.held().remove(digest);
+        if let Some(digest) = self.digest_of(module) {
+            self.held().remove(&digest);
+        }
+    }
+
+    /// The digest that a module has which is fetched, as far as it is known: the manifest of an artifact says it.
+    fn digest_of(&self, module: &Module) -> Option<ModuleDigest> {
+        match &module.source {
+            ModuleSource::Oci(artifact) => Some(self.receipts.get(&artifact.digest)?.module),
+            _ => module.digest,
         }
     }
 
@@ -184,10 +205,11 @@ impl Fetcher {
             return;
         }
         for path in paths {
-            let digest = path
-                .file_stem()
-                .and_then(|stem| stem.to_str())
-                .and_then(ModuleDigest::parse);
+            let named = || {
+                let stem = path.file_stem()?.to_str()?;
+                ModuleDigest::parse(stem)
+            };
+            let digest = Receipts::module_in(&path).or_else(named);
             if digest.is_some_and(|digest| !needed(&digest)) {
                 // It is tried again the next time.
                 let _read_only = fs::remove_file(path);
@@ -250,6 +272,10 @@ impl Fetcher {
                 }
             }
             ModuleSource::Https(url) => self.get(url).await?,
+            ModuleSource::Oci(artifact) => match self.pull(artifact, module.digest).await? {
+                Some(bytes) => bytes,
+                None => return Ok(()),
+            },
         };
         let digest = ModuleDigest::of(&bytes);
         let wanted = module.digest.unwrap_or(digest);
@@ -265,65 +291,56 @@ impl Fetcher {
         Ok(())
     }
 
-    async fn get(&self, url: &str) -> Result<Bytes, NotFetched> {
-        let uri: Uri = url.parse().map_err(|error| NotFetched {
-            reason: format!("not a URL: {error}"),
-            cause: Cause::Lasting,
-        })?;
-        let host = uri.host().unwrap_or_default();
-        if !self.hosts.iter().any(|allowed| allowed == host) {
-            return Err(NotFetched {
-                reason: format!(
-                    "{host} is not one of extensions.module_hosts: add it, if modules may come from there"
-                ),
-                cause: Cause::Lasting,
-            });
-        }
-        let client = self
-            .https
-            .get_or_init(https_client)
-            .as_ref()
-            .map_err(Clone::clone)?;
+    async fn get(&self, url: &str) -> Result<Bytes, WebError> {
+        let uri: Uri = url
+            .parse()
+            .map_err(|error| WebError::lasting(format!("not a URL: {error}")))?;
+        self.access.allows(uri.host().unwrap_or_default())?;
         let request = Request::get(uri)
-            .header(header::USER_AGENT, "beamline-sidecar")
-            .body(Empty::new())
-            .map_err(|error| error.to_string())?;
-        let response = timeout(TIMEOUT, client.request(request))
-            .await
-            .map_err(|_elapsed| format!("no answer within {} s", TIMEOUT.as_secs()))?
-            .map_err(|error| format!("cannot be fetched: {error}"))?;
-        if !response.status().is_success() {
+            .body(Full::default())
+            .map_err(|error| WebError::lasting(format!("not a URL: {error}")))?;
+        let answer = self.web.send(request, self.max_module_bytes).await?;
+        if !answer.status.is_success() {
             // Redirections are not followed: the host they lead to is not one that the operator allowed.
-            return Err(format!("the server answers {}", response.status()).into());
+            return Err(WebError::away(format!("the server answers {}", answer.status)));
         }
-        let max_bytes = usize::try_from(self.max_module_bytes).unwrap_or(usize::MAX);
-        let body = timeout(TIMEOUT, Limited::new(response.into_body(), max_bytes).collect())
-            .await
-            .map_err(|_elapsed| format!("not whole within {} s", TIMEOUT.as_secs()))?
-            .map_err(|error| NotFetched {
-                reason: format!("cannot be fetched: {error}"),
-                cause: if error.is::<LengthLimitError>() {
-                    Cause::WrongContent
-                } else {
-                    Cause::Away
-                },
-            })?;
-        Ok(body.to_bytes())
+        Ok(answer.body)
+    }
+
+    /// Pulls what is not here of an artifact; `None`: its module is here.
+    async fn pull(
+        &self,
+        artifact: &Artifact,
+        pinned: Option<ModuleDigest>,
+    ) -> Result<Option<Bytes>, NotFetched> {
+        let (repository, digest) = (&artifact.repository, &artifact.digest);
+        let registry = RegistryClient::new(&self.web, &self.access);
+        let receipt = match self.receipts.get(digest) {
+            Some(receipt) => receipt,
+            None => {
+                let manifest = registry.manifest(repository, &format!("sha256:{digest}")).await?;
+                let manifest = manifest.ok_or("there is no such artifact in the registry")?;
+                Arc::new(Receipt::of(&manifest).map_err(WebError::lasting)?)
+            }
+        };
+        if let Some(pinned) = pinned.filter(|pinned| *pinned != receipt.module) {
+            return Err(WebError::lasting(wrong_digest(&receipt.module, &pinned)).into());
+        }
+        self.check_size(receipt.module_bytes).map_err(WebError::lasting)?;
+        let is_here = self.held().contains_key(&receipt.module) || self.kept_bytes(&receipt.module).is_some();
+        let bytes = if is_here {
+            None
+        } else {
+            let blob = registry.blob(repository, &receipt.module, self.max_module_bytes);
+            Some(blob.await?)
+        };
+        self.receipts.keep(Receipt::clone(&receipt));
+        Ok(bytes)
     }
 }
 
 pub(super) fn wrong_digest(digest: &ModuleDigest, wanted: &ModuleDigest) -> String {
     format!("its SHA-256 is {digest}, not {wanted} as the record says")
-}
-
-fn https_client() -> Result<Https, String> {
-    let config = client_config(&TlsConfig::default(), true).map_err(|error| error.to_string())?;
-    let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(config)
-        .https_only()
-        .enable_http1()
-        .build();
-    Ok(Client::builder(TokioExecutor::new()).build(connector))
 }
 
 fn keep(dir: &Path, digest: &ModuleDigest, bytes: &[u8]) -> io::Result<()> {

@@ -5,6 +5,7 @@ mod cache;
 mod compile;
 mod fetch;
 mod modules;
+mod receipt;
 mod retry;
 
 pub(in crate::extensions) use self::modules::{Attempt, Modules, Need};

@@ -18,7 +18,8 @@ use super::{
 use crate::{
     extensions::{
         config::ExtensionsConfig,
-        manifest::{Module, ModuleDigest},
+        digest::ModuleDigest,
+        manifest::Module,
         metrics::ExtensionMetrics,
         revision::Revision,
         sandbox::{Budget, EngineError, Engines},

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    extensions::{config::ExtensionsConfig, manifest::ModuleDigest, scheduling::Place},
+    extensions::{config::ExtensionsConfig, digest::ModuleDigest, scheduling::Place},
 };
 
 /// Crashes that are kept for the operator.

@@ -12,6 +12,6 @@ pub(in crate::extensions) use self::directory::ManifestDirectory;
 pub use self::{
     directory::read_records,
     limits::ManifestLimits,
-    module::{Module, ModuleDigest, ModuleSource},
+    module::{Module, ModuleSource},
     types::{ExtensionRecords, Instance, Manifest, ManifestKind, Release},
 };

@@ -2,57 +2,14 @@
 
 use std::{fmt, path::Path};
 
-use serde::{Serialize, Serializer};
-use sha2::{Digest, Sha256};
-
-/// SHA-256 of a module's bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ModuleDigest([u8; 32]);
-
-impl ModuleDigest {
-    /// The digest of a module.
-    pub fn of(module: &[u8]) -> Self {
-        Self(Sha256::digest(module).into())
-    }
-
-    /// Reads 64 hex digits, with or without `sha256:` before them.
-    pub fn parse(text: &str) -> Option<Self> {
-        let text = text.strip_prefix("sha256:").unwrap_or(text);
-        let mut digest = [0; 32];
-        hex::decode_to_slice(text, &mut digest).ok()?;
-        Some(Self(digest))
-    }
-
-    /// Its bytes.
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Display for ModuleDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-impl fmt::Debug for ModuleDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for ModuleDigest {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
+use crate::extensions::{digest::ModuleDigest, oci::Artifact};
 
 /// A module, and the digest that it must have.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Module {
     /// Where it is fetched from.
     pub source: ModuleSource,
-    /// Always present but for files.
+    /// Always present but for files and artifacts of a registry, whose manifest names it.
     pub digest: Option<ModuleDigest>,
 }
 
@@ -72,6 +29,8 @@ pub enum ModuleSource {
     Heir(ModuleDigest),
     /// A file of a web server.
     Https(Box<str>),
+    /// An artifact in a registry.
+    Oci(Artifact),
     /// A copy that this sidecar made of a module which ran well. No record names it.
     Kept(ModuleDigest),
 }
@@ -113,13 +72,10 @@ impl ModuleSource {
                     )
                 }),
             "https" => Ok(Self::Https(text.into())),
-            "oci" => Err((
-                "modules of OCI registries cannot be fetched yet".into(),
-                "put the module into HEIR (heir:sha256/…), or name it by https: or file:",
-            )),
+            "oci" => Artifact::parse(text).map(Self::Oci),
             _ => Err((
                 format!("{text:?} has no scheme that is known"),
-                "begin it with file:, heir:sha256/ or https:",
+                "begin it with file:, heir:sha256/, https: or oci:",
             )),
         }
     }
@@ -131,6 +87,7 @@ impl fmt::Display for ModuleSource {
             Self::File(path) => write!(f, "file:{path}"),
             Self::Heir(digest) => write!(f, "heir:sha256/{digest}"),
             Self::Https(url) => f.write_str(url),
+            Self::Oci(artifact) => write!(f, "{artifact}"),
             Self::Kept(digest) => write!(f, "kept:sha256/{digest}"),
         }
     }

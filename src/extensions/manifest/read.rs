@@ -5,11 +5,14 @@ use serde_json::{Map, Value};
 use super::{
     created_at::CreatedAt,
     fields::Reader,
-    module::{Module, ModuleDigest, ModuleSource},
+    module::{Module, ModuleSource},
     types::{Instance, Manifest, ManifestKind, Release},
 };
 use crate::{
-    extensions::sandbox::{Capability, Kind},
+    extensions::{
+        digest::ModuleDigest,
+        sandbox::{Capability, Kind},
+    },
     policy::{Problem, check_id},
 };
 
@@ -186,7 +189,7 @@ impl Reader {
                 self.error(
                     "$.module",
                     "module is missing",
-                    "name one: file:…, heir:sha256/… or https://…",
+                    "name one: file:…, heir:sha256/…, https://… or oci://…",
                 );
             }
         }
@@ -322,7 +325,7 @@ impl Reader {
                 self.error(
                     format!("{at}.module"),
                     "module is not a text",
-                    "name one: file:…, heir:sha256/… or https://…",
+                    "name one: file:…, heir:sha256/…, https://… or oci://…",
                 );
                 return None;
             }

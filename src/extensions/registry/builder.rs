@@ -16,8 +16,9 @@ use crate::{
     extensions::{
         component_cache::{Built, Modules},
         config::ExtensionsConfig,
+        digest::ModuleDigest,
         health::HealthTable,
-        manifest::{ExtensionRecords, Instance, Manifest, ManifestDirectory, Module, ModuleDigest, Release},
+        manifest::{ExtensionRecords, Instance, Manifest, ManifestDirectory, Module, Release},
         metrics::ExtensionMetrics,
         revision::Revision,
         sandbox::{CallLimits, Kind, Prepared, Profile},

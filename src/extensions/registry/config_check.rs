@@ -18,7 +18,7 @@ use crate::{
     clock::now,
     decide::{Stage, memory::Table},
     extensions::{
-        manifest::ModuleDigest,
+        digest::ModuleDigest,
         sandbox::{CallError, ConfigProblem, Kind, Time, one_line},
     },
     policy::{Item, Mode, Pipeline, Problem, Processor, json_path},

@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 use super::{extension::ManifestSource, index::Registry};
 use crate::{
     durable_file,
-    extensions::manifest::{Manifest, Module, ModuleDigest, ModuleSource},
+    extensions::{
+        digest::ModuleDigest,
+        manifest::{Manifest, Module, ModuleSource},
+    },
 };
 
 /// The name of the file, in the private directory of extensions.

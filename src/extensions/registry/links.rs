@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 
 use crate::extensions::{
     component_cache::{Built, ComponentCache},
-    manifest::ModuleDigest,
+    digest::ModuleDigest,
     revision::Revision,
     sandbox::{CallLimits, Capability, Kind, Prepared, Unusable},
 };

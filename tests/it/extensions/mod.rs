@@ -12,6 +12,7 @@ mod fair;
 mod host;
 mod hostile;
 mod hostile_modules;
+mod oci;
 pub(crate) mod place;
 mod registry;
 mod sandbox;
