@@ -24,6 +24,7 @@ const LIMITS: CallLimits = CallLimits {
     memory_bytes: 64 << 20,
     table_elements: 20_000,
     output_bytes: 1 << 20,
+    fuel: None,
 };
 const TIME: Time = Time::of(Duration::from_secs(1));
 const ENV: CallEnv = CallEnv { now_ms: 0, seed: 0 };

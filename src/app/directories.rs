@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use super::{error::BuildError, reload::ConfigSource};
 use crate::{
     config::Config,
-    extensions::{ExtensionHost, ExtensionMetrics, ExtensionRecords},
+    extensions::{ExtensionHost, ExtensionMetrics, ExtensionRecords, signing::Trust},
     readiness::Readiness,
     refresh::Directory,
     snapshot::SnapshotStore,
@@ -22,6 +22,9 @@ pub(super) fn extension_host(
     metrics: &Arc<ExtensionMetrics>,
 ) -> Result<Arc<ExtensionHost>, BuildError> {
     let dir = Some(config.extensions_dir.as_path()).filter(|dir| !dir.as_os_str().is_empty());
+    if config.extensions.enabled {
+        Trust::read(&config.extensions.signatures).map_err(|reason| BuildError::Signatures { reason })?;
+    }
     let host = ExtensionHost::new(
         config.extensions.clone(),
         dir,

@@ -69,6 +69,12 @@ pub enum BuildError {
         #[source]
         source: io::Error,
     },
+    /// The keys of those who sign modules cannot be read.
+    #[error("extensions.signatures: {reason}")]
+    Signatures {
+        /// Which of them, and why.
+        reason: String,
+    },
     /// The operating system refuses a thread.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),

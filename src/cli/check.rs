@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     config::{self, Mistake, Mistakes},
+    extensions::signing::Trust,
     policy::Severity,
     refresh::Directory,
 };
@@ -143,8 +144,18 @@ fn check_policies(args: &CheckArgs) -> ExitCode {
 
 /// The problems of the records and modules in `extensions_dir`. Nothing is compiled.
 fn check_extensions(config: &config::Config, mistakes: &mut Vec<Mistake>, warnings: &mut Vec<String>) {
+    if !config.extensions.enabled {
+        return;
+    }
+    if let Err(reason) = Trust::read(&config.extensions.signatures) {
+        mistakes.push(Mistake::new(
+            "extensions.signatures",
+            reason,
+            "name files of public keys in PEM, as `beamline-sidecar ext keygen` writes them",
+        ));
+    }
     let dir = &config.extensions_dir;
-    if dir.as_os_str().is_empty() || !config.extensions.enabled {
+    if dir.as_os_str().is_empty() {
         return;
     }
     match check_records(&config.extensions, dir) {

@@ -199,6 +199,8 @@ pub enum ExtensionError {
     },
     /// It wanted more memory, or larger tables, than it may have.
     MemoryLimit,
+    /// It computed more than its record lets it.
+    FuelLimit,
     /// It answered more than it may.
     OutputLimit {
         /// The limit that was exceeded, in one line.
@@ -272,6 +274,7 @@ impl ExtensionError {
             Self::Quarantined => "extension_quarantined",
             Self::Trap { .. } => "extension_trap",
             Self::MemoryLimit => "extension_memory_limit",
+            Self::FuelLimit => "extension_fuel_limit",
             Self::OutputLimit { .. } => "extension_output_limit",
             Self::Failure { .. } => "extension_failure",
             Self::WrongKind { .. } => "extension_wrong_type",
@@ -285,7 +288,8 @@ impl ExtensionError {
             | Self::InvalidResponse
             | Self::Unavailable
             | Self::Quarantined
-            | Self::MemoryLimit => json!({}),
+            | Self::MemoryLimit
+            | Self::FuelLimit => json!({}),
             Self::Trap { reason } | Self::OutputLimit { reason } => json!({"invocation_error": reason}),
             Self::Failure { code, message } => json!({"failure_code": code, "failure_message": message}),
             Self::WrongKind { kind } => json!({"registered_type": kind}),

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{oci::RegistriesConfig, recording::RecordConfig};
+use super::{oci::RegistriesConfig, recording::RecordConfig, signing::SignaturesConfig};
 
 /// How extensions are run here. The limits of one extension are in its registry record, within these.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -48,6 +48,8 @@ pub struct ExtensionsConfig {
     pub module_hosts: Vec<String>,
     /// How registries are spoken to that `oci:` modules are pulled from.
     pub registries: RegistriesConfig,
+    /// Who has to have signed a module before it is loaded.
+    pub signatures: SignaturesConfig,
     /// Writes real calls to files, for `ext replay`.
     pub record: RecordConfig,
     /// Extensions without which `/ready` says `not_ready` after a start, until each could be called once. Their modules are
@@ -109,6 +111,7 @@ impl Default for ExtensionsConfig {
             max_compile_memory_bytes: 2 << 30,
             module_hosts: Vec::new(),
             registries: RegistriesConfig::default(),
+            signatures: SignaturesConfig::default(),
             record: RecordConfig::default(),
             required_at_start: Vec::new(),
             breaker: ExtensionBreakerConfig::default(),

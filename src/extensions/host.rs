@@ -19,8 +19,9 @@ use super::{
     recording::Recorder,
     registry::{KeptRecords, Registry, RegistryBuilder},
     revision::Revision,
+    signing::Trust,
 };
-use crate::policy::{Pipeline, Problem};
+use crate::policy::{Pipeline, Problem, TenantId};
 
 /// Obtains the modules of extensions, builds the registries of snapshots, and calls extensions.
 #[derive(Debug)]
@@ -46,10 +47,12 @@ impl ExtensionHost {
         let config = Arc::new(config);
         let revision = Revision::new();
         let state = state_dir.map(|dir| dir.join("extensions"));
+        let trust = Arc::new(Trust::read_or_refuse(&config.signatures));
         Self {
             directory: ManifestDirectory::new(dir, revision.clone()),
             modules: Arc::new(Modules::new(
                 config.clone(),
+                trust.clone(),
                 metrics.clone(),
                 revision.clone(),
                 dir,
@@ -58,6 +61,7 @@ impl ExtensionHost {
             )),
             builder: RegistryBuilder::new(
                 config.clone(),
+                trust.clone(),
                 metrics.clone(),
                 revision,
                 KeptRecords::open(state.as_deref()),
@@ -65,6 +69,7 @@ impl ExtensionHost {
             looks: Looks::default(),
             invoker: Invoker::new(
                 config.clone(),
+                trust,
                 Recorder::start(&config.record, state_dir, &metrics),
                 metrics,
             ),
@@ -201,8 +206,13 @@ impl ExtensionHost {
     }
 
     /// What the extensions that a pipeline names find wrong with their configurations there.
-    pub fn check_pipeline(&self, registry: &Registry, pipeline: &Pipeline) -> Vec<Problem> {
-        self.builder.check_pipeline(registry, pipeline)
+    pub fn check_pipeline(
+        &self,
+        registry: &Registry,
+        tenant: &TenantId,
+        pipeline: &Pipeline,
+    ) -> Vec<Problem> {
+        self.builder.check_pipeline(registry, tenant, pipeline)
     }
 
     /// Switches an extension off or on again, for this process. Returns whether that changed anything.

@@ -30,13 +30,15 @@ mod registry;
 mod revision;
 mod sandbox;
 mod scheduling;
+pub mod signing;
 mod supply;
 pub mod testing;
 mod web;
 
 pub use self::{
     component_cache::{
-        Built, COMMAND, CompileError, Compiler, ComponentCache, NotBuilt, compile_here, read_module_file,
+        Built, COMMAND, CompileError, Compiler, ComponentCache, NotBuilt, compile_here, keep_artifact,
+        read_module_file,
     },
     config::{ExtensionBreakerConfig, ExtensionsConfig},
     digest::ModuleDigest,

@@ -67,7 +67,7 @@ pub struct TargetEntry {
     pub sha256: String,
     /// Of the module.
     pub bytes: usize,
-    /// `compact` or `interpreter`.
+    /// `compact` or `interpreter`, with `-metered` where its calls have fuel.
     pub profile: &'static str,
     /// The host interfaces that the module imports.
     pub imports: Vec<String>,
@@ -84,6 +84,9 @@ pub struct TargetLimits {
     pub output_bytes: usize,
     /// Most elements of one table.
     pub table_elements: usize,
+    /// What it may compute, where its record says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fuel: Option<u64>,
 }
 
 /// An extension that is registered and not to be called.
@@ -182,6 +185,7 @@ impl ExtensionEntry {
                 memory_bytes: target.limits.memory_bytes,
                 output_bytes: target.limits.output_bytes,
                 table_elements: target.limits.table_elements,
+                fuel: target.limits.fuel,
             },
         });
         Self {

@@ -36,6 +36,7 @@ pub struct Draft<'a> {
 
 /// What the extensions that a policy names have against their configurations there.
 fn problems_of_extensions(
+    tenant: &TenantId,
     policy: &Policy,
     registry: &Registry,
     host: Option<&ExtensionHost>,
@@ -45,7 +46,9 @@ fn problems_of_extensions(
     };
     let (routing, _) = crate::policy::read(policy.document.bytes());
     let pipeline = routing.pipeline.as_deref();
-    pipeline.map_or_else(Vec::new, |pipeline| host.check_pipeline(registry, pipeline))
+    pipeline.map_or_else(Vec::new, |pipeline| {
+        host.check_pipeline(registry, tenant, pipeline)
+    })
 }
 
 /// Whether a policy names an extension that is not there yet, and so could not be asked about it.
@@ -339,7 +342,7 @@ impl<'a> Draft<'a> {
                     }
                     continue;
                 }
-                let of_extensions = problems_of_extensions(found.policy, &registry, host);
+                let of_extensions = problems_of_extensions(&id, found.policy, &registry, host);
                 let is_broken = found.policy.errors() > 0 || errors(&of_extensions).next().is_some();
                 count += usize::from(is_broken);
                 // What an extension has against it is known once its module is there. Until then the version before is kept:

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::{
     failure::{ErrorCode, Failure},
-    policy::{PolicyDocument, Problem, Severity, read},
+    policy::{PolicyDocument, Problem, Severity, TenantId, read},
     snapshot::SnapshotStore,
 };
 
@@ -21,7 +21,11 @@ pub(super) fn check(body: &Bytes, strict: bool) -> Result<PolicyDocument, Failur
 }
 
 /// Asks the extensions that a policy names about their configurations there.
-pub(super) async fn check_extensions(store: &SnapshotStore, body: &Bytes) -> Result<(), Failure> {
+pub(super) async fn check_extensions(
+    store: &SnapshotStore,
+    tenant: &TenantId,
+    body: &Bytes,
+) -> Result<(), Failure> {
     let Some(host) = store.extensions() else {
         return Ok(());
     };
@@ -29,9 +33,9 @@ pub(super) async fn check_extensions(store: &SnapshotStore, body: &Bytes) -> Res
     let Some(pipeline) = policy.pipeline else {
         return Ok(());
     };
-    let (host, registry) = (host.clone(), store.load().registry().clone());
+    let (host, registry, tenant) = (host.clone(), store.load().registry().clone(), tenant.clone());
     // An extension may take its time, which is bounded, but not by what a worker has.
-    let checked = tokio::task::spawn_blocking(move || host.check_pipeline(&registry, &pipeline));
+    let checked = tokio::task::spawn_blocking(move || host.check_pipeline(&registry, &tenant, &pipeline));
     let problems = checked.await.unwrap_or_default();
     if problems.iter().any(|problem| problem.severity == Severity::Error) {
         return Err(invalid_policy(&problems));

@@ -134,7 +134,7 @@ impl Writer {
                 let strict = self.strict.load(Relaxed);
                 let document = check(body, strict)?;
                 if strict {
-                    check_extensions(&self.store, body).await?;
+                    check_extensions(&self.store, &request.key.0, body).await?;
                 }
                 Some(document)
             }

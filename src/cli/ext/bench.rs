@@ -128,7 +128,10 @@ fn bench(args: &BenchArgs) -> Result<(), Stopped> {
     let cores = thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let limits = limits(info.profile, record.as_ref());
     let cache = component_cache(cores * 2, limits.memory_bytes, None)?;
-    let built = cache.build(&module).map_err(|error| refused(error.reason))?;
+    let profile = info.profile.metered(limits.fuel.is_some());
+    let built = cache
+        .build_for(&module, profile)
+        .map_err(|error| refused(error.reason))?;
     // Nothing is kept on disk here.
     let compiled_in = built
         .compiled_in

@@ -7,20 +7,20 @@ use std::{
 };
 
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use wit_component::ComponentEncoder;
 
 use super::{
     about::{About, CONFIG_SCHEMA},
     compile,
     component_info::ComponentInfo,
+    record_text::with_member,
     show::{Table, bytes, listed, thousands},
     target::{Language, Project, RECORD},
 };
 use crate::{
     cli::output::{EXIT_USAGE, print, print_err},
     extensions::ModuleDigest,
-    policy::locate,
 };
 
 #[derive(Debug, Args)]
@@ -181,40 +181,11 @@ fn record_digest(file: &Path, digest: ModuleDigest) -> Result<(), String> {
         Err(error) => return Err(named(&error)),
     };
     // What is wrong with a record, `ext check` reports.
-    let Some(with) = with_digest(&text, &digest.to_string()).filter(|with| *with != text) else {
+    let Some(with) = with_member(&text, "sha256", &digest.to_string(), "module").filter(|with| *with != text)
+    else {
         return Ok(());
     };
     fs::write(file, with).map_err(|error| named(&error))
-}
-
-/// A record with this digest, and otherwise as its author wrote it; `None` for what is no record.
-fn with_digest(text: &str, digest: &str) -> Option<String> {
-    let record: Map<String, Value> = serde_json::from_str(text).ok()?;
-    let offset = |path: &str| {
-        let at = locate(text, path);
-        let line: usize = text.split_inclusive('\n').take(at.line - 1).map(str::len).sum();
-        let rest = text.get(line..)?;
-        let column = rest.char_indices().nth(at.column - 1)?.0;
-        Some(line + column)
-    };
-    match record.get("sha256") {
-        Some(Value::String(old)) => {
-            let old = format!("\"{old}\"");
-            let at = offset("$.sha256")?;
-            let rest = text.get(at..)?.strip_prefix(&old)?;
-            Some(format!("{}\"{digest}\"{rest}", text.get(..at)?))
-        }
-        Some(_) => None,
-        None => {
-            let module = format!("\"{}\"", record.get("module")?.as_str()?);
-            let at = offset("$.module")?;
-            let rest = text.get(at..)?.strip_prefix(&module)?;
-            Some(format!(
-                "{}{module},\n  \"sha256\": \"{digest}\"{rest}",
-                text.get(..at)?
-            ))
-        }
-    }
 }
 
 /// Makes a component of a module, which carries the description of its world.
@@ -258,27 +229,6 @@ fn write(path: &Path, component: &[u8]) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_digest_is_written_into_a_record_and_nothing_else() {
-        let record = "{\n  \"id\": \"é\",  \"module\": \"file:x.wasm\",\n  \"type\": \"pre\"\n}\n";
-        let first = with_digest(record, "abc").unwrap();
-        assert_eq!(
-            first,
-            "{\n  \"id\": \"é\",  \"module\": \"file:x.wasm\",\n  \"sha256\": \"abc\",\n  \"type\": \"pre\"\n}\n"
-        );
-        assert_eq!(with_digest(&first, "def"), Some(first.replace("abc", "def")));
-        assert_eq!(with_digest(&first, "abc"), Some(first));
-        for odd in [
-            "",
-            "[]",
-            "{}",
-            r#"{"module": 1}"#,
-            r#"{"module": "x", "sha256": 1}"#,
-        ] {
-            assert_eq!(with_digest(odd, "abc"), None, "{odd}");
-        }
-    }
 
     #[test]
     fn a_change_of_size_is_told() {

@@ -63,10 +63,13 @@ impl Ready {
         deadline: Duration,
     ) -> Result<Self, String> {
         let limits = limits(Profile::of(module), record);
+        let profile = Profile::of(module).metered(limits.fuel.is_some());
         let dir = cache_dir().map(|dir| dir.join("compiled"));
         let cache = component_cache(1, limits.memory_bytes, dir.as_deref())?;
         let refused = |reason: String| format!("{}: {reason}", target.file.display());
-        let built = cache.build(module).map_err(|error| refused(error.reason))?;
+        let built = cache
+            .build_for(module, profile)
+            .map_err(|error| refused(error.reason))?;
         let capabilities: Vec<Capability> = match record {
             Some(record) => record.capabilities.clone(),
             None => built.interface.needs(),
@@ -103,6 +106,7 @@ pub(super) fn limits(profile: Profile, record: Option<&Manifest>) -> CallLimits 
         memory_bytes: usize::MAX,
         table_elements: 0,
         output_bytes: 0,
+        fuel: None,
     })
 }
 

@@ -98,10 +98,12 @@ fn show(info: &ComponentInfo, file: &str) {
     table.row(
         "profile",
         match info.profile {
-            Profile::Compact => {
+            Profile::Compact | Profile::CompactMetered => {
                 "compact: explicit bounds checks, 16 MiB of memory unless its record says more"
             }
-            Profile::Interpreter => "interpreter: guard pages, 64 MiB of memory unless its record says less",
+            Profile::Interpreter | Profile::InterpreterMetered => {
+                "interpreter: guard pages, 64 MiB of memory unless its record says less"
+            }
         },
     );
     table.row(

@@ -1,27 +1,38 @@
 //! `beamline-sidecar ext`: what authors of extensions need, from an empty directory to a measured component.
 
 mod about;
+mod archive;
 mod bench;
 mod build;
 mod call_report;
 mod check;
 mod compile;
 mod component_info;
+mod copy;
 mod engine;
 mod frames;
 mod inspect;
+mod keygen;
 mod new;
 mod precompile;
+mod pull;
+mod push;
+mod record_text;
 mod records;
+mod registry;
 mod replay;
 mod run_once;
+mod save;
 mod sdk;
 mod show;
+mod sign;
+mod signed;
 mod source_lines;
 mod target;
 mod template;
 mod test;
 mod vendor;
+mod verify;
 mod watch;
 
 use std::process::ExitCode;
@@ -64,6 +75,22 @@ enum ExtCommand {
     Inspect(inspect::InspectArgs),
     /// Compile the modules of a directory ahead, for images and init containers.
     Precompile(precompile::PrecompileArgs),
+    /// Make a key to sign with.
+    Keygen(keygen::KeygenArgs),
+    /// Put a component into an OCI registry.
+    Push(push::PushArgs),
+    /// Get a component from an OCI registry.
+    Pull(pull::PullArgs),
+    /// Copy an artifact and its signatures from one registry to another.
+    Copy(copy::CopyArgs),
+    /// Sign an artifact in a registry, or a component in its record.
+    Sign(sign::SignArgs),
+    /// Say whether one of some keys signed an artifact or a component.
+    Verify(verify::VerifyArgs),
+    /// Write an artifact and its signatures into a file, for places that reach no registry.
+    Save(save::SaveArgs),
+    /// Put what `ext save` wrote into a registry, or into a sidecar's state_dir.
+    Load(save::LoadArgs),
 }
 
 pub(super) fn run(args: &ExtArgs) -> ExitCode {
@@ -78,5 +105,13 @@ pub(super) fn run(args: &ExtArgs) -> ExitCode {
         ExtCommand::Vendor(args) => vendor::run(args),
         ExtCommand::Inspect(args) => inspect::run(args),
         ExtCommand::Precompile(args) => precompile::run(args),
+        ExtCommand::Keygen(args) => keygen::run(args),
+        ExtCommand::Push(args) => push::run(args),
+        ExtCommand::Pull(args) => pull::run(args),
+        ExtCommand::Copy(args) => copy::run(args),
+        ExtCommand::Sign(args) => sign::run(args),
+        ExtCommand::Verify(args) => verify::run(args),
+        ExtCommand::Save(args) => save::run_save(args),
+        ExtCommand::Load(args) => save::run_load(args),
     }
 }

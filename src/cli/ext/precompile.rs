@@ -137,7 +137,10 @@ fn cache(config: &ExtensionsConfig, out: &Path) -> Result<ComponentCache, String
 
 fn compile(cache: &ComponentCache, config: &ExtensionsConfig, dir: &Path, module: &Module) -> Outcome {
     let read = read_module_file(config, dir, module).unwrap_or_else(|| Err("it is no file".to_owned()));
-    let built = read.and_then(|bytes| cache.build(&bytes).map_err(|error| error.to_string()));
+    let built = read.and_then(|bytes| {
+        let built = cache.build_for(&bytes, module.profile(&bytes));
+        built.map_err(|error| error.to_string())
+    });
     let mut outcome = Outcome {
         module: module.source.to_string(),
         sha256: None,

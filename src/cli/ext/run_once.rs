@@ -13,7 +13,7 @@ use super::{
     call_report::{self, crash_lines, log_lines},
     component_info::ComponentInfo,
     engine::Ready,
-    show::{Table, bytes, time},
+    show::{Table, bytes, thousands, time},
     target::Target,
 };
 use crate::{
@@ -116,6 +116,8 @@ fn run_once(args: &RunArgs) -> Result<ExitCode, String> {
             "timeout_ms": ready.timeout_ms,
             "memory_bytes": run.memory_bytes,
             "memory_limit_bytes": ready.settings.limits.memory_bytes,
+            "fuel": run.fuel,
+            "fuel_limit": ready.settings.limits.fuel,
             "compile_ms": ready.compiled_in.map(|took| took.as_secs_f64() * 1e3),
         });
         if let Value::Object(rest) = rest {
@@ -152,6 +154,9 @@ fn show(run: &CaseRun, ready: &Ready, module: &[u8]) {
             bytes(ready.settings.limits.memory_bytes as u64)
         ),
     );
+    if let (Some(used), Some(limit)) = (run.fuel, ready.settings.limits.fuel) {
+        table.row("fuel", format!("{} of {}", thousands(used), thousands(limit)));
+    }
     for (name, amount) in &run.output.counters {
         table.row("counted", format!("{name} {amount}"));
     }

@@ -178,7 +178,7 @@ impl Artifacts {
 
     /// Forgets that a module was refused.
     pub(super) fn forgive(&self, digest: &ModuleDigest) {
-        for profile in [Profile::Compact, Profile::Interpreter] {
+        for profile in Profile::ALL {
             // Most modules were never refused.
             let _none = fs::remove_file(self.path(REFUSED, profile, digest));
         }

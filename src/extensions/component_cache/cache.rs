@@ -40,11 +40,16 @@ pub struct Built {
 }
 
 impl Built {
-    fn new(module: &[u8], digest: ModuleDigest, component: Component, compiled_in: Option<Duration>) -> Self {
+    fn new(
+        module: &[u8],
+        (digest, profile): Key,
+        component: Component,
+        compiled_in: Option<Duration>,
+    ) -> Self {
         Self {
             digest,
             bytes: module.len(),
-            profile: Profile::of(module),
+            profile,
             interface: Interface::of(&component),
             compiled_in,
             component: Handle(component),
@@ -94,6 +99,9 @@ impl NotBuilt {
     }
 }
 
+/// A module, as it is compiled for one engine.
+type Key = (ModuleDigest, Profile);
+
 #[derive(Debug)]
 enum Known {
     Built(Weak<Built>),
@@ -106,14 +114,14 @@ pub struct ComponentCache {
     engines: Arc<Engines>,
     compiler: Compiler,
     artifacts: Option<Artifacts>,
-    known: Mutex<HashMap<ModuleDigest, Known>>,
+    known: Mutex<HashMap<Key, Known>>,
     /// Modules that are being built: another that has the same bytes waits for the result.
-    building: Mutex<HashSet<ModuleDigest>>,
+    building: Mutex<HashSet<Key>>,
     built: Condvar,
 }
 
 /// While it is there, no other thread builds the module.
-struct Building<'a>(&'a ComponentCache, ModuleDigest);
+struct Building<'a>(&'a ComponentCache, Key);
 
 impl Drop for Building<'_> {
     fn drop(&mut self) {
@@ -153,13 +161,13 @@ impl ComponentCache {
         self.artifacts.is_some()
     }
 
-    /// A module that was built before, or why it was not. Never compiles.
-    pub fn known(&self, digest: &ModuleDigest) -> Option<Result<Arc<Built>, NotBuilt>> {
+    /// A module that was built before for one engine, or why it was not. Never compiles.
+    pub fn known(&self, digest: &ModuleDigest, profile: Profile) -> Option<Result<Arc<Built>, NotBuilt>> {
         match self
             .known
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .get(digest)?
+            .get(&(*digest, profile))?
         {
             Known::Built(built) => built.upgrade().map(Ok),
             Known::Refused(why) => Some(Err(why.clone())),
@@ -170,7 +178,7 @@ impl ComponentCache {
     /// memory now.
     pub(super) fn forgive(&self) {
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|digest, known| {
+        all.retain(|(digest, _), known| {
             let is_costly = matches!(known, Known::Refused(why) if why.fault == Fault::Its { costly: true });
             if let Some(artifacts) = self.artifacts.as_ref().filter(|_| is_costly) {
                 artifacts.forgive(digest);
@@ -185,7 +193,15 @@ impl ComponentCache {
     /// What is wrong with it, with a remedy where there is one. A compiler that could not be started, that was ended
     /// from outside or that had to wait for the processor is not held against the module.
     pub fn build(&self, module: &[u8]) -> Result<Arc<Built>, NotBuilt> {
-        self.build_within(module, self.compiler.timeout).0
+        self.build_for(module, Profile::of(module))
+    }
+
+    /// As [`build`](Self::build), for one engine.
+    ///
+    /// # Errors
+    /// As those of [`build`](Self::build).
+    pub fn build_for(&self, module: &[u8], profile: Profile) -> Result<Arc<Built>, NotBuilt> {
+        self.build_within(module, profile, self.compiler.timeout).0
     }
 
     /// As [`build`](Self::build), with less time for the compiler: one that is not ready then is not refused. Says how long
@@ -193,48 +209,49 @@ impl ComponentCache {
     pub(super) fn build_within(
         &self,
         module: &[u8],
+        profile: Profile,
         timeout: Duration,
     ) -> (Result<Arc<Built>, NotBuilt>, Duration) {
-        let digest = ModuleDigest::of(module);
-        let _alone = self.wait_for(digest);
-        if let Some(known) = self.known(&digest) {
+        let key = (ModuleDigest::of(module), profile);
+        let _alone = self.wait_for(key);
+        if let Some(known) = self.known(&key.0, profile) {
             return (known, Duration::ZERO);
         }
-        if let Some(result) = self.load(module, digest) {
-            return (self.remember(digest, result), Duration::ZERO);
+        if let Some(result) = self.load(module, key) {
+            return (self.remember(key, result), Duration::ZERO);
         }
         let began = Instant::now();
-        let result = self.compile(module, digest, timeout.min(self.compiler.timeout));
+        let result = self.compile(module, key, timeout.min(self.compiler.timeout));
         let took = began.elapsed();
-        (self.remember(digest, result), took)
+        (self.remember(key, result), took)
     }
 
     /// The module, or why it was refused, if that is known, or on disk. Never compiles.
-    pub(super) fn build_without_compiling(&self, module: &[u8]) -> Option<Result<Arc<Built>, NotBuilt>> {
-        let digest = ModuleDigest::of(module);
-        let _alone = self.wait_for(digest);
-        if let Some(known) = self.known(&digest) {
+    pub(super) fn build_without_compiling(
+        &self,
+        module: &[u8],
+        profile: Profile,
+    ) -> Option<Result<Arc<Built>, NotBuilt>> {
+        let key = (ModuleDigest::of(module), profile);
+        let _alone = self.wait_for(key);
+        if let Some(known) = self.known(&key.0, profile) {
             return Some(known);
         }
-        let result = self.load(module, digest)?;
-        Some(self.remember(digest, result))
+        let result = self.load(module, key)?;
+        Some(self.remember(key, result))
     }
 
-    fn wait_for(&self, digest: ModuleDigest) -> Building<'_> {
+    fn wait_for(&self, key: Key) -> Building<'_> {
         let building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
         let mut building = self
             .built
-            .wait_while(building, |building| building.contains(&digest))
+            .wait_while(building, |building| building.contains(&key))
             .unwrap_or_else(PoisonError::into_inner);
-        building.insert(digest);
-        Building(self, digest)
+        building.insert(key);
+        Building(self, key)
     }
 
-    fn remember(
-        &self,
-        digest: ModuleDigest,
-        result: Result<Built, NotBuilt>,
-    ) -> Result<Arc<Built>, NotBuilt> {
+    fn remember(&self, key: Key, result: Result<Built, NotBuilt>) -> Result<Arc<Built>, NotBuilt> {
         let result = result.map(Arc::new);
         let known = match &result {
             Ok(built) => Known::Built(Arc::downgrade(built)),
@@ -246,17 +263,16 @@ impl ComponentCache {
         if all.len() >= MAX_REFUSED {
             all.retain(|_, known| matches!(known, Known::Built(_)));
         }
-        all.insert(digest, known);
+        all.insert(key, known);
         result
     }
 
     /// What is on disk of a module.
-    fn load(&self, module: &[u8], digest: ModuleDigest) -> Option<Result<Built, NotBuilt>> {
+    fn load(&self, module: &[u8], (digest, profile): Key) -> Option<Result<Built, NotBuilt>> {
         if let Err(reason) = check_header(module) {
             return Some(Err(NotBuilt::its(reason)));
         }
         let artifacts = self.artifacts.as_ref()?;
-        let profile = Profile::of(module);
         let engine = self.engines.engine(profile).ok()?;
         let code = artifacts.load(profile, &digest).unwrap_or_else(|tampered| {
             tracing::error!("{tampered}");
@@ -264,7 +280,7 @@ impl ComponentCache {
         });
         // Code of another version has another name; what does not load all the same is made anew.
         if let Some(component) = code.and_then(|code| code.load(engine).ok()) {
-            return Some(Ok(Built::new(module, digest, component, None)));
+            return Some(Ok(Built::new(module, (digest, profile), component, None)));
         }
         let refusal = artifacts
             .refusal(profile, &digest, self.allowed())
@@ -285,8 +301,7 @@ impl ComponentCache {
         }
     }
 
-    fn compile(&self, module: &[u8], digest: ModuleDigest, timeout: Duration) -> Result<Built, NotBuilt> {
-        let profile = Profile::of(module);
+    fn compile(&self, module: &[u8], (digest, profile): Key, timeout: Duration) -> Result<Built, NotBuilt> {
         let engine = self
             .engines
             .engine(profile)
@@ -328,7 +343,8 @@ impl ComponentCache {
         {
             tracing::warn!(%error, %digest, "A compiled extension was not kept on disk.");
         }
-        Ok(Built::new(module, digest, component, Some(began.elapsed())))
+        let key = (digest, profile);
+        Ok(Built::new(module, key, component, Some(began.elapsed())))
     }
 
     /// Links a built module as an extension of a kind, within the limits that calls have unless their record says
@@ -338,6 +354,7 @@ impl ComponentCache {
             memory_bytes: usize::try_from(built.profile.default_memory_bytes()).unwrap_or(usize::MAX),
             table_elements: 20_000,
             output_bytes: 1 << 16,
+            fuel: None,
         };
         self.link_within(built, kind, capabilities, limits)
     }

@@ -24,6 +24,7 @@ use crate::{
         digest::ModuleDigest,
         manifest::{Module, ModuleSource},
         oci::{Access, Artifact, RegistryClient},
+        signing::{Evidence, KeySet, Trust, find_signatures},
         web::{TIMEOUT, Trouble, Web, WebError},
     },
     heir::{Admission, Fetched, HeirCall, HeirClient},
@@ -73,11 +74,12 @@ pub(super) struct Fetcher {
     kept: Option<PathBuf>,
     held: Mutex<HashMap<ModuleDigest, Bytes>>,
     receipts: Receipts,
+    trust: Arc<Trust>,
     web: Web,
 }
 
 impl Fetcher {
-    pub(super) fn new(config: &ExtensionsConfig, state: Option<&Path>) -> Self {
+    pub(super) fn new(config: &ExtensionsConfig, trust: Arc<Trust>, state: Option<&Path>) -> Self {
         let kept = state.map(|state| state.join("modules"));
         Self {
             max_module_bytes: config.max_module_bytes,
@@ -85,12 +87,16 @@ impl Fetcher {
             receipts: Receipts::new(kept.clone()),
             kept,
             held: Mutex::default(),
+            trust,
             web: Web::default(),
         }
     }
 
     /// The bytes of a module, or why they are not available, where this machine knows; `None`: they must be fetched.
     pub(super) fn here(&self, module: &Module, dir: Option<&Path>) -> Option<Result<Vec<u8>, String>> {
+        if !self.is_shown(module) {
+            return None;
+        }
         let digest = match &module.source {
             ModuleSource::File(path) => {
                 return Some(match dir {
@@ -114,6 +120,9 @@ impl Fetcher {
 
     /// How large a module is that need not be fetched; `None`: it must be.
     pub(super) fn size_here(&self, module: &Module, dir: Option<&Path>) -> Option<u64> {
+        if !self.is_shown(module) {
+            return None;
+        }
         let size = |path: PathBuf| fs::metadata(path).ok().map(|known| known.len());
         match &module.source {
             // One that is not there is not fetched either.
@@ -137,6 +146,55 @@ impl Fetcher {
         if let Some(digest) = self.digest_of(module) {
             self.held().remove(&digest);
         }
+    }
+
+    /// Whether the signatures of an artifact, as they were found, are enough to load it. Where they are not, there may be
+    /// others by now.
+    fn is_shown(&self, module: &Module) -> bool {
+        let ModuleSource::Oci(artifact) = &module.source else {
+            return true;
+        };
+        if module.signature.is_some() || !self.trust.wants_signatures() {
+            return true;
+        }
+        let receipt = self.receipts.get(&artifact.digest);
+        receipt.is_none_or(|receipt| {
+            receipt.was_looked_at() && self.judge(&receipt, receipt.signatures()).is_ok()
+        })
+    }
+
+    fn judge(&self, receipt: &Receipt, signatures: &[Evidence]) -> Result<KeySet, String> {
+        let signed_by = self.trust.signers(&receipt.artifact, signatures);
+        self.trust.judge(signed_by, signatures.len()).map(|()| signed_by)
+    }
+
+    /// Who signed a module that is here.
+    ///
+    /// # Errors
+    /// When it must not be loaded.
+    pub(super) fn signers(&self, module: &Module, bytes: &[u8]) -> Result<KeySet, String> {
+        let mut shown = 0;
+        let mut signed_by = match &module.signature {
+            Some(signature) => {
+                shown += 1;
+                self.trust.signers_in_record(bytes, signature)?
+            }
+            None => KeySet::default(),
+        };
+        if self.trust.wants_signatures() {
+            let receipts = match &module.source {
+                ModuleSource::Oci(artifact) => self.receipts.get(&artifact.digest).into_iter().collect(),
+                ModuleSource::Kept(digest) => self.receipts.of_module(digest),
+                _ => Vec::new(),
+            };
+            // A receipt is of the artifact that its manifest makes it, and counts for the module that this names.
+            let digest = ModuleDigest::of(bytes);
+            for receipt in receipts.iter().filter(|receipt| receipt.module == digest) {
+                shown += receipt.signatures().len();
+                signed_by = signed_by.and(self.trust.signers(&receipt.artifact, receipt.signatures()));
+            }
+        }
+        self.trust.judge(signed_by, shown).map(|()| signed_by)
     }
 
     /// The digest that a module has which is fetched, as far as it is known: the manifest of an artifact says it.
@@ -272,7 +330,7 @@ impl Fetcher {
                 }
             }
             ModuleSource::Https(url) => self.get(url).await?,
-            ModuleSource::Oci(artifact) => match self.pull(artifact, module.digest).await? {
+            ModuleSource::Oci(artifact) => match self.pull(artifact, module).await? {
                 Some(bytes) => bytes,
                 None => return Ok(()),
             },
@@ -308,11 +366,7 @@ impl Fetcher {
     }
 
     /// Pulls what is not here of an artifact; `None`: its module is here.
-    async fn pull(
-        &self,
-        artifact: &Artifact,
-        pinned: Option<ModuleDigest>,
-    ) -> Result<Option<Bytes>, NotFetched> {
+    async fn pull(&self, artifact: &Artifact, module: &Module) -> Result<Option<Bytes>, NotFetched> {
         let (repository, digest) = (&artifact.repository, &artifact.digest);
         let registry = RegistryClient::new(&self.web, &self.access);
         let receipt = match self.receipts.get(digest) {
@@ -323,10 +377,19 @@ impl Fetcher {
                 Arc::new(Receipt::of(&manifest).map_err(WebError::lasting)?)
             }
         };
-        if let Some(pinned) = pinned.filter(|pinned| *pinned != receipt.module) {
+        if let Some(pinned) = module.digest.filter(|pinned| *pinned != receipt.module) {
             return Err(WebError::lasting(wrong_digest(&receipt.module, &pinned)).into());
         }
         self.check_size(receipt.module_bytes).map_err(WebError::lasting)?;
+        let mut receipt = Receipt::clone(&receipt);
+        if self.trust.wants_signatures() {
+            let found = find_signatures(&registry, repository, digest).await?;
+            if module.signature.is_none() {
+                // What must not be loaded is not pulled either. It may be signed later.
+                self.judge(&receipt, &found).map_err(WebError::wrong)?;
+            }
+            receipt = receipt.with_signatures(found);
+        }
         let is_here = self.held().contains_key(&receipt.module) || self.kept_bytes(&receipt.module).is_some();
         let bytes = if is_here {
             None
@@ -334,7 +397,7 @@ impl Fetcher {
             let blob = registry.blob(repository, &receipt.module, self.max_module_bytes);
             Some(blob.await?)
         };
-        self.receipts.keep(Receipt::clone(&receipt));
+        self.receipts.keep(receipt);
         Ok(bytes)
     }
 }
@@ -350,4 +413,25 @@ fn keep(dir: &Path, digest: &ModuleDigest, bytes: &[u8]) -> io::Result<()> {
     Ok(durable_file::replace(&path, ".new", |file| {
         file.write_all(bytes)
     })?)
+}
+
+/// Puts an artifact where a sidecar with this `state_dir` finds it, so that it need not be pulled. Its signatures are verified
+/// there.
+///
+/// # Errors
+/// When the manifest is of no artifact with this module, or nothing can be written there.
+pub fn keep_artifact(
+    state_dir: &Path,
+    manifest: &[u8],
+    module: &[u8],
+    signatures: Vec<Evidence>,
+) -> Result<(), String> {
+    let receipt = Receipt::of(manifest)?.with_signatures(signatures);
+    let digest = ModuleDigest::of(module);
+    if receipt.module != digest {
+        return Err(wrong_digest(&digest, &receipt.module));
+    }
+    let dir = state_dir.join("extensions").join("modules");
+    keep(&dir, &digest, module).map_err(|error| error.to_string())?;
+    receipt.write(&dir).map_err(|error| error.to_string())
 }

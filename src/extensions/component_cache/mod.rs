@@ -12,5 +12,6 @@ pub(in crate::extensions) use self::modules::{Attempt, Modules, Need};
 pub use self::{
     cache::{Built, ComponentCache, NotBuilt},
     compile::{COMMAND, CompileError, Compiler, compile_here},
+    fetch::keep_artifact,
     modules::read_module_file,
 };

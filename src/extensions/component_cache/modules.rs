@@ -23,6 +23,7 @@ use crate::{
         metrics::ExtensionMetrics,
         revision::Revision,
         sandbox::{Budget, EngineError, Engines},
+        signing::{KeySet, Trust},
     },
     heir::HeirClient,
 };
@@ -53,6 +54,7 @@ pub(in crate::extensions) struct Attempt {
 #[derive(Debug)]
 struct Obtained {
     result: Result<Arc<Built>, String>,
+    signed_by: KeySet,
     /// When it is tried again, where it was tried in vain.
     retry: Option<Retry>,
 }
@@ -78,6 +80,7 @@ impl Modules {
     /// No modules yet. `dir` is the local directory, `state` the private one below `state_dir`.
     pub(in crate::extensions) fn new(
         config: Arc<ExtensionsConfig>,
+        trust: Arc<Trust>,
         metrics: Arc<ExtensionMetrics>,
         revision: Revision,
         dir: Option<&Path>,
@@ -94,7 +97,7 @@ impl Modules {
                 memory_bytes: config.max_compile_memory_bytes,
             },
             compiled: state.map(|state| state.join("compiled")),
-            fetcher: Fetcher::new(&config, state),
+            fetcher: Fetcher::new(&config, trust, state),
             cache: OnceLock::new(),
             obtained: Mutex::default(),
             config,
@@ -135,6 +138,12 @@ impl Modules {
         self.obtained()
             .get(module)
             .map(|obtained| obtained.result.clone())
+    }
+
+    /// Who signed a module that was had.
+    pub(in crate::extensions) fn signed_by(&self, module: &Module) -> KeySet {
+        let known = self.obtained().get(module).map(|obtained| obtained.signed_by);
+        known.unwrap_or_default()
     }
 
     /// What is to be done about a module.
@@ -189,15 +198,15 @@ impl Modules {
                 ..Attempt::default()
             };
         };
-        let bytes = match checked(module, bytes) {
-            Ok(bytes) => bytes,
+        let (bytes, signed_by) = match self.checked(module, bytes) {
+            Ok(checked) => checked,
             Err(reason) => {
                 self.keep(module, Err((reason, Cause::Lasting)));
                 return Attempt::default();
             }
         };
         let (built, compiling) = match self.cache() {
-            Ok(cache) => cache.build_within(&bytes, timeout),
+            Ok(cache) => cache.build_within(&bytes, module.profile(&bytes), timeout),
             Err(reason) => {
                 let fault = Fault::Ours;
                 (Err(NotBuilt { reason, fault }), Duration::ZERO)
@@ -212,7 +221,7 @@ impl Modules {
                 if !compiling.is_zero() {
                     self.metrics.compiled(compiling);
                 }
-                Ok(built)
+                Ok((built, signed_by))
             }
             Err(NotBuilt { reason, fault }) => match fault {
                 Fault::Postponed => {
@@ -236,12 +245,20 @@ impl Modules {
         let Some(Ok(bytes)) = self.fetcher.here(module, self.dir.as_deref()) else {
             return;
         };
-        let (Ok(bytes), Ok(cache)) = (checked(module, Ok(bytes)), self.cache()) else {
+        let (Ok((bytes, signed_by)), Ok(cache)) = (self.checked(module, Ok(bytes)), self.cache()) else {
             return;
         };
-        if let Some(result) = cache.build_without_compiling(&bytes) {
+        if let Some(result) = cache.build_without_compiling(&bytes, module.profile(&bytes)) {
+            let result = result.map(|built| (built, signed_by));
             self.keep(module, result.map_err(|error| (error.reason, Cause::Lasting)));
         }
+    }
+
+    /// The bytes of a module, if they are those that its record names, and who signed them.
+    fn checked(&self, module: &Module, bytes: Result<Vec<u8>, String>) -> Result<(Vec<u8>, KeySet), String> {
+        let bytes = checked(module, bytes)?;
+        let signed_by = self.fetcher.signers(module, &bytes)?;
+        Ok((bytes, signed_by))
     }
 
     /// Says that a module is not built, and why.
@@ -249,15 +266,15 @@ impl Modules {
         self.keep(module, Err((reason, Cause::Lasting)));
     }
 
-    fn keep(&self, module: &Module, result: Result<Arc<Built>, (String, Cause)>) {
+    fn keep(&self, module: &Module, result: Result<(Arc<Built>, KeySet), (String, Cause)>) {
         let mut all = self.obtained();
         let before = all.get(module);
-        let (result, retry) = match result {
-            Ok(built) => (Ok(built), None),
+        let (result, signed_by, retry) = match result {
+            Ok((built, signed_by)) => (Ok(built), signed_by, None),
             Err((reason, cause)) => {
                 let before = before.and_then(|before| before.retry);
                 let retry = Retry::after(before, cause, Instant::now(), fastrand::f64());
-                (Err(reason), Some(retry))
+                (Err(reason), KeySet::default(), Some(retry))
             }
         };
         let is_same = match (before.map(|before| &before.result), &result) {
@@ -265,7 +282,12 @@ impl Modules {
             (Some(Err(known)), Err(new)) => known == new,
             _ => false,
         };
-        all.insert(module.clone(), Obtained { result, retry });
+        let obtained = Obtained {
+            result,
+            signed_by,
+            retry,
+        };
+        all.insert(module.clone(), obtained);
         drop(all);
         if !is_same {
             self.revision.advance();
@@ -305,8 +327,11 @@ pub fn read_module_file(
     dir: &Path,
     module: &Module,
 ) -> Option<Result<Vec<u8>, String>> {
-    let bytes = module
-        .may_change()
-        .then(|| Fetcher::new(config, None).here(module, Some(dir)))?;
-    Some(checked(module, bytes?))
+    if !module.may_change() {
+        return None;
+    }
+    let trust = Arc::new(Trust::read_or_refuse(&config.signatures));
+    let fetcher = Fetcher::new(config, trust, None);
+    let bytes = checked(module, fetcher.here(module, Some(dir))?);
+    Some(bytes.and_then(|bytes| fetcher.signers(module, &bytes).map(|_signers| bytes)))
 }

@@ -41,6 +41,7 @@ impl Attempt<'_> {
             took: _,
             timer,
             memory_bytes,
+            fuel: _,
             spent,
         } = call;
         let health = &self.target.health;

@@ -23,6 +23,7 @@ use crate::{
         registry::{Extension, Registry, Target, merged},
         sandbox::{CallEnv, CallRecord, Kind, PATIENCE, Share},
         scheduling::{Place, WorkerPools},
+        signing::Trust,
     },
 };
 
@@ -33,6 +34,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(in crate::extensions) struct Invoker {
     config: Arc<ExtensionsConfig>,
+    /// `None`: no tenant demands other signatures than those that a module has to have to be loaded.
+    trust: Option<Arc<Trust>>,
     metrics: Arc<ExtensionMetrics>,
     recorder: Option<Arc<Recorder>>,
     pools: WorkerPools,
@@ -120,12 +123,14 @@ impl Invoker {
     /// An invoker with worker threads as configured.
     pub(in crate::extensions) fn new(
         config: Arc<ExtensionsConfig>,
+        trust: Arc<Trust>,
         recorder: Option<Arc<Recorder>>,
         metrics: Arc<ExtensionMetrics>,
     ) -> Self {
         Self {
             pools: WorkerPools::new(&config),
             config,
+            trust: Some(trust).filter(|trust| trust.knows_tenants()),
             metrics,
             recorder,
             cleaner: Cleaner::default(),
@@ -169,6 +174,11 @@ impl Invoker {
             return Err(ExtensionError::NotFound);
         };
         let tenant = call.tenant.as_str();
+        if let Some(trust) = &self.trust
+            && !trust.admits(tenant, routed.target.signed_by)
+        {
+            return Err(ExtensionError::NotFound);
+        }
         let admitted = self.admit(routed.target, now, tenant)?;
         let release = &routed.variant.release;
         let config = if call.config.is_empty() {

@@ -23,20 +23,18 @@ pub struct ManifestLimits {
     pub concurrency: Option<u32>,
     /// Elements of one table.
     pub table_elements: Option<u32>,
+    /// What a call may compute, counted in its instructions.
+    pub fuel: Option<u64>,
 }
+
+/// The least and the most fuel: a call of nothing needs some, and none lasts longer than its time-out.
+const FUEL: std::ops::RangeInclusive<u64> = 1_000..=1_000_000_000_000;
 
 impl Reader {
     pub(super) fn limits(&mut self, fields: &Map<String, Value>) -> ManifestLimits {
         let limits = self.object("$", fields, "limits");
         let at = "$.limits";
         self.unknown(at, &limits, LIMITS);
-        if limits.contains_key("fuel") {
-            self.warn(
-                "$.limits.fuel",
-                "fuel is not metered by this version",
-                "timeout_ms bounds what a call computes",
-            );
-        }
         ManifestLimits {
             memory_bytes: self
                 .number(at, &limits, "memory_bytes", 65_536, u32::MAX)
@@ -46,6 +44,20 @@ impl Reader {
                 .map(u64::from),
             concurrency: self.number(at, &limits, "concurrency", 1, 1_000),
             table_elements: self.number(at, &limits, "table_elements", 1, 20_000),
+            fuel: self.fuel(at, &limits),
         }
+    }
+
+    fn fuel(&mut self, at: &str, limits: &Map<String, Value>) -> Option<u64> {
+        let value = limits.get("fuel").filter(|value| !value.is_null())?;
+        let within = value.as_u64().filter(|fuel| FUEL.contains(fuel));
+        if within.is_none() {
+            self.error(
+                format!("{at}.fuel"),
+                format!("fuel is {value}"),
+                format!("write a whole number from {} to {}", FUEL.start(), FUEL.end()),
+            );
+        }
+        within
     }
 }

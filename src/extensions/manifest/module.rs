@@ -2,7 +2,7 @@
 
 use std::{fmt, path::Path};
 
-use crate::extensions::{digest::ModuleDigest, oci::Artifact};
+use crate::extensions::{digest::ModuleDigest, oci::Artifact, sandbox::Profile};
 
 /// A module, and the digest that it must have.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -11,9 +11,18 @@ pub struct Module {
     pub source: ModuleSource,
     /// Always present but for files and artifacts of a registry, whose manifest names it.
     pub digest: Option<ModuleDigest>,
+    /// A signature over its bytes, in base64.
+    pub signature: Option<Box<str>>,
+    /// What its calls compute is counted: the record sets `limits.fuel`.
+    pub is_metered: bool,
 }
 
 impl Module {
+    /// The engine that it runs on.
+    pub fn profile(&self, bytes: &[u8]) -> Profile {
+        Profile::of(bytes).metered(self.is_metered)
+    }
+
     /// Whether it may be another one the next time that it is looked at.
     pub(in crate::extensions) fn may_change(&self) -> bool {
         matches!(self.source, ModuleSource::File(_))

@@ -1,5 +1,6 @@
 //! Reads a registry record. A mistake makes the record unusable; all mistakes are reported at once.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Map, Value};
 
 use super::{
@@ -87,6 +88,7 @@ const RELEASE_FIELDS: &[&str] = &[
     "created_by",
     "module",
     "sha256",
+    "signature",
 ];
 const INSTANCE_FIELDS: &[&str] = &[
     "extension_id",
@@ -100,6 +102,7 @@ const INSTANCE_FIELDS: &[&str] = &[
     "updated_at",
     "module",
     "sha256",
+    "signature",
 ];
 
 impl Reader {
@@ -154,13 +157,6 @@ impl Reader {
         }
         let base = self.release("$", fields, None);
         let enabled = self.boolean("$", fields, "enabled", true);
-        if fields.contains_key("signature") {
-            self.warn(
-                "$.signature",
-                "signatures are not checked by this version",
-                "rely on sha256",
-            );
-        }
         let capabilities = self.capabilities(fields);
         let limits = self.limits(fields);
         let mut versions = self.versions(fields, &base);
@@ -200,7 +196,7 @@ impl Reader {
             .unwrap_or_default();
         let metadata = self.object("$", fields, "metadata");
         let is_guard = self.boolean("$.metadata", &metadata, "guard", false);
-        Some(Manifest {
+        let mut manifest = Manifest {
             id,
             kind: kind?,
             enabled,
@@ -211,7 +207,15 @@ impl Reader {
             limits,
             versions,
             instances,
-        })
+        };
+        if limits.fuel.is_some() {
+            manifest.exchange_modules(|module| {
+                let mut metered = module.clone();
+                metered.is_metered = true;
+                Some(metered)
+            });
+        }
+        Some(manifest)
     }
 
     fn release(&mut self, at: &str, fields: &Map<String, Value>, base: Option<&Release>) -> Release {
@@ -296,7 +300,7 @@ impl Reader {
         instances
     }
 
-    /// The module that is named here; where there is only its digest, the inherited one with that.
+    /// The module that is named here; where there is only its digest or signature, the inherited one with that.
     fn module(
         &mut self,
         at: &str,
@@ -318,8 +322,24 @@ impl Reader {
                 digest
             }
         };
+        let signature = match fields.get("signature") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text))
+                if BASE64_STANDARD.decode(text).is_ok_and(|bytes| !bytes.is_empty()) =>
+            {
+                Some(Box::from(text.as_str()))
+            }
+            Some(_) => {
+                self.error(
+                    format!("{at}.signature"),
+                    "this is no signature in base64",
+                    "write what `beamline-sidecar ext sign` prints, or remove it",
+                );
+                return None;
+            }
+        };
         let text = match fields.get("module") {
-            None | Some(Value::Null) => return self.pinned(at, digest?, inherited),
+            None | Some(Value::Null) => return self.pinned(at, digest, signature, inherited),
             Some(Value::String(text)) => text,
             Some(_) => {
                 self.error(
@@ -346,6 +366,8 @@ impl Reader {
                 Some(Module {
                     source: ModuleSource::Heir(named),
                     digest: Some(named),
+                    signature,
+                    is_metered: false,
                 })
             }
             Ok(source @ ModuleSource::Https(_)) if digest.is_none() => {
@@ -356,22 +378,38 @@ impl Reader {
                 );
                 None
             }
-            Ok(source) => Some(Module { source, digest }),
+            Ok(source) => Some(Module {
+                source,
+                digest,
+                signature,
+                is_metered: false,
+            }),
         }
     }
 
-    /// An inherited module with a digest of its own.
-    fn pinned(&mut self, at: &str, digest: ModuleDigest, inherited: Option<&Module>) -> Option<Module> {
-        let at = format!("{at}.sha256");
+    /// An inherited module with a digest or a signature of its own.
+    fn pinned(
+        &mut self,
+        at: &str,
+        digest: Option<ModuleDigest>,
+        signature: Option<Box<str>>,
+        inherited: Option<&Module>,
+    ) -> Option<Module> {
+        if digest.is_none() && signature.is_none() {
+            return None;
+        }
+        let key = if digest.is_some() { "sha256" } else { "signature" };
+        let at = format!("{at}.{key}");
         let Some(inherited) = inherited else {
             self.error(
                 at,
-                "sha256 has no one module here that it is the digest of",
+                format!("{key} has no one module here that it is of"),
                 "name the module beside it",
             );
             return None;
         };
-        if matches!(inherited.source, ModuleSource::Heir(named) if named != digest) {
+        if matches!((&inherited.source, digest), (ModuleSource::Heir(named), Some(digest)) if *named != digest)
+        {
             self.error(
                 at,
                 "sha256 is another digest than the inherited module's name has",
@@ -380,7 +418,9 @@ impl Reader {
         }
         Some(Module {
             source: inherited.source.clone(),
-            digest: Some(digest),
+            digest: digest.or(inherited.digest),
+            signature: signature.or_else(|| inherited.signature.clone()),
+            is_metered: false,
         })
     }
 

@@ -18,3 +18,4 @@ pub use self::{
     manifest::{Descriptor, ImageIndex, ImageManifest, Layout, media},
     reference::{Artifact, Reference, Repository},
 };
+pub use super::web::{Trouble, WebError};

@@ -21,9 +21,10 @@ use crate::{
         manifest::{ExtensionRecords, Instance, Manifest, ManifestDirectory, Module, Release},
         metrics::ExtensionMetrics,
         revision::Revision,
-        sandbox::{CallLimits, Kind, Prepared, Profile},
+        sandbox::{CallLimits, Kind, Prepared},
+        signing::Trust,
     },
-    policy::{Pipeline, Problem, Severity},
+    policy::{Pipeline, Problem, Severity, TenantId},
 };
 
 /// The weight of the only instance, where a manifest names none.
@@ -33,6 +34,7 @@ const DEFAULT_WEIGHT: u32 = 100;
 #[derive(Debug)]
 pub(in crate::extensions) struct RegistryBuilder {
     config: Arc<ExtensionsConfig>,
+    trust: Arc<Trust>,
     metrics: Arc<ExtensionMetrics>,
     revision: Revision,
     switches: Switches,
@@ -68,6 +70,7 @@ impl RegistryBuilder {
     /// A builder that has built nothing yet.
     pub(in crate::extensions) fn new(
         config: Arc<ExtensionsConfig>,
+        trust: Arc<Trust>,
         metrics: Arc<ExtensionMetrics>,
         revision: Revision,
         kept: KeptRecords,
@@ -75,6 +78,7 @@ impl RegistryBuilder {
         Self {
             kept,
             config,
+            trust,
             metrics,
             switches: Switches::default(),
             links: Links::new(revision.clone()),
@@ -195,9 +199,11 @@ impl RegistryBuilder {
     pub(in crate::extensions) fn check_pipeline(
         &self,
         registry: &Registry,
+        tenant: &TenantId,
         pipeline: &Pipeline,
     ) -> Vec<Problem> {
-        self.checks.pipeline(registry, pipeline)
+        let is_admitted = |target: &Target| self.trust.admits(tenant.as_str(), target.signed_by);
+        self.checks.pipeline(registry, is_admitted, pipeline)
     }
 
     /// Switches an extension off or on again, for this process. Returns whether that changed anything.
@@ -266,7 +272,7 @@ impl RegistryBuilder {
             built,
             limits,
         } = self.linked(manifest, kind, module, modules)?;
-        let starts_slow = prepared.profile() == Profile::Interpreter;
+        let starts_slow = prepared.profile().is_interpreter();
         let name = instance.map(|instance| &*instance.id);
         let health = self.health.of(&manifest.id);
         let health = health.target(&release.version, name, starts_slow);
@@ -275,6 +281,7 @@ impl RegistryBuilder {
             weight: instance.map_or(DEFAULT_WEIGHT, |instance| instance.weight),
             prepared,
             module: module.clone(),
+            signed_by: modules.signed_by(module),
             built,
             limits,
             health,
@@ -393,7 +400,7 @@ impl Build<'_> {
         let id: Arc<str> = Arc::from(&*manifest.id);
         let health = self.builder.health.of(&id);
         for target in variants.iter().flat_map(|variant| &variant.instances) {
-            let starts_slow = target.prepared.profile() == Profile::Interpreter;
+            let starts_slow = target.prepared.profile().is_interpreter();
             target.health.runs_module(target.built.digest, starts_slow);
         }
         health.retain(|version, instance| {

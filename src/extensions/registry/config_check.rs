@@ -162,7 +162,13 @@ impl ConfigChecks {
     }
 
     /// What the extensions that a pipeline names find wrong with their configurations there.
-    pub(super) fn pipeline(&self, registry: &Registry, pipeline: &Pipeline) -> Vec<Problem> {
+    /// `is_admitted`: whether what is called is signed as the policy's tenant demands.
+    pub(super) fn pipeline(
+        &self,
+        registry: &Registry,
+        is_admitted: impl Fn(&Target) -> bool,
+        pipeline: &Pipeline,
+    ) -> Vec<Problem> {
         let mut problems = optional_guards(registry, pipeline);
         let lists: [(&str, Stage, Vec<&Item>); 4] = [
             ("pre", Stage::Pre, pipeline.pre.iter().map(|p| &p.item).collect()),
@@ -208,6 +214,15 @@ impl ConfigChecks {
                         "put it into the list of its type",
                     ));
                     continue;
+                }
+                if !extension.targets().all(|(_, target)| is_admitted(target)) {
+                    problems.push(Problem::warning(
+                        format!("{at}.id"),
+                        format!(
+                            "{id:?} is not signed as extensions.signatures.tenants demands: it is not found"
+                        ),
+                        "have it signed by a key of the tenant, or take it out",
+                    ));
                 }
                 for (release, target) in extension.targets() {
                     let config = serde_json::Value::Object(merged(&release.config, &item.config)).to_string();

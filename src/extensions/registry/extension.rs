@@ -14,6 +14,7 @@ use crate::{
         manifest::{Manifest, Module, Release},
         metrics::{Execution, ExecutionSeries, ExtensionMetrics},
         sandbox::{CallLimits, Kind, Prepared},
+        signing::KeySet,
     },
     policy::{PolicyId, TenantId},
 };
@@ -72,6 +73,8 @@ pub struct Target {
     pub prepared: Arc<Prepared>,
     /// Where that is from.
     pub module: Module,
+    /// Who signed it, of those whose keys are known.
+    pub(in crate::extensions) signed_by: KeySet,
     /// The module that it was made of.
     pub built: Arc<Built>,
     /// The limits of its calls.

@@ -204,6 +204,8 @@ impl Entry {
             Some(Module {
                 source: ModuleSource::Kept(digest),
                 digest: Some(digest),
+                signature: module.signature.clone(),
+                is_metered: module.is_metered,
             })
         };
         manifest.exchange_modules(copy_of);

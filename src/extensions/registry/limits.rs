@@ -45,6 +45,7 @@ pub fn call_limits(
         memory_bytes: usize::try_from(memory.min(max_memory)).unwrap_or(usize::MAX),
         table_elements: limits.table_elements.unwrap_or(profile.default_table_elements()) as usize,
         output_bytes: usize::try_from(output.min(max_output)).unwrap_or(usize::MAX),
+        fuel: limits.fuel,
     })
 }
 

@@ -130,6 +130,8 @@ pub struct CallOutput<T> {
     pub timer: Timer,
     /// The most linear memory that it had.
     pub memory_bytes: usize,
+    /// What it computed, where that is counted.
+    pub fuel: Option<u64>,
     /// To be dropped, at once or when the answer is sent.
     pub spent: SpentStore,
 }
@@ -240,6 +242,10 @@ impl Prepared {
         store.set_hostcall_fuel(limits.output_bytes);
         store.epoch_deadline_callback(imports::at_tick);
         store.set_epoch_deadline(1);
+        if self.profile.is_metered() {
+            // Fails for engines that do not count only.
+            let _counts = store.set_fuel(limits.fuel.unwrap_or(u64::MAX));
+        }
         store
     }
 
@@ -288,6 +294,12 @@ impl Prepared {
         let timer = store.data().timer;
         let took = timer.elapsed();
         let memory_bytes = store.data().limiter.peak;
+        let fuel = match limits.fuel {
+            Some(fuel) if self.profile.is_metered() => {
+                store.get_fuel().ok().map(|left| fuel.saturating_sub(left))
+            }
+            _ => None,
+        };
         let output = std::mem::take(&mut store.data_mut().output);
         CallOutput {
             result,
@@ -295,6 +307,7 @@ impl Prepared {
             took,
             timer,
             memory_bytes,
+            fuel,
             spent: SpentStore { _store: store },
         }
     }

@@ -3,6 +3,9 @@
 //! Small modules are compiled with explicit bounds checks: their memory then never needs a system call to be made or
 //! cleaned, which is what a fresh instance costs. Interpreters (JavaScript, Python) are large and compute a lot, so
 //! they get guard pages, under which the same code is a third faster.
+//!
+//! Counting what a call computes costs a call that computes a lot a good part of its speed, so it is compiled into the code
+//! of those modules only whose records set `fuel`: each kind of engine is there with it too, made for the first that asks.
 
 use std::{
     fmt, io,
@@ -22,15 +25,47 @@ const KEEP_RESIDENT: usize = 1 << 20;
 
 /// Which engine a module runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Profile {
     /// Explicit bounds checks.
     Compact,
     /// Guard pages, and room for many parts.
     Interpreter,
+    /// As `Compact`, and what a call computes is counted.
+    CompactMetered,
+    /// As `Interpreter`, and what a call computes is counted.
+    InterpreterMetered,
 }
 
 impl Profile {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Compact,
+        Self::Interpreter,
+        Self::CompactMetered,
+        Self::InterpreterMetered,
+    ];
+
+    /// The same, for a module whose calls have `fuel`, or have none.
+    pub const fn metered(self, is_metered: bool) -> Self {
+        match (self.is_interpreter(), is_metered) {
+            (false, false) => Self::Compact,
+            (true, false) => Self::Interpreter,
+            (false, true) => Self::CompactMetered,
+            (true, true) => Self::InterpreterMetered,
+        }
+    }
+
+    /// Whether it is that of interpreters.
+    pub const fn is_interpreter(self) -> bool {
+        matches!(self, Self::Interpreter | Self::InterpreterMetered)
+    }
+
+    /// Whether what a call computes is counted.
+    pub const fn is_metered(self) -> bool {
+        matches!(self, Self::CompactMetered | Self::InterpreterMetered)
+    }
+
     /// The profile of a module, by its size.
     pub fn of(module: &[u8]) -> Self {
         if module.len() > INTERPRETER_BYTES {
@@ -45,23 +80,19 @@ impl Profile {
         match self {
             Self::Compact => "compact",
             Self::Interpreter => "interpreter",
+            Self::CompactMetered => "compact-metered",
+            Self::InterpreterMetered => "interpreter-metered",
         }
     }
 
     /// Memory that a call may use where its record does not say, in bytes.
     pub const fn default_memory_bytes(self) -> u64 {
-        match self {
-            Self::Compact => 16 << 20,
-            Self::Interpreter => 64 << 20,
-        }
+        if self.is_interpreter() { 64 << 20 } else { 16 << 20 }
     }
 
     /// Elements that a table may have where the record does not say: what the pool has room for.
     pub const fn default_table_elements(self) -> u32 {
-        match self {
-            Self::Compact => 10_000,
-            Self::Interpreter => 20_000,
-        }
+        if self.is_interpreter() { 20_000 } else { 10_000 }
     }
 
     /// What decides how code is compiled. It must be the same where a module is compiled and where it is run.
@@ -71,17 +102,20 @@ impl Profile {
             .wasm_component_model(true)
             .concurrency_support(false)
             .epoch_interruption(true)
+            .consume_fuel(self.is_metered())
             .wasm_memory64(false)
             .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(16));
         match self {
-            Self::Compact => config
+            Self::Compact | Self::CompactMetered => config
                 .signals_based_traps(false)
                 .memory_guard_size(0)
                 .memory_reservation(COMPACT_RESERVATION)
                 .memory_reservation_for_growth(0)
                 .memory_may_move(false)
                 .max_wasm_stack(256 << 10),
-            Self::Interpreter => config.memory_may_move(false).max_wasm_stack(768 << 10),
+            Self::Interpreter | Self::InterpreterMetered => {
+                config.memory_may_move(false).max_wasm_stack(768 << 10)
+            }
         };
         config
     }
@@ -94,7 +128,7 @@ impl Profile {
             .max_unused_warm_slots(instances.div_ceil(8))
             .pagemap_scan(Enabled::Auto);
         match self {
-            Self::Compact => pool
+            Self::Compact | Self::CompactMetered => pool
                 .total_component_instances(instances)
                 .total_core_instances(instances * 4)
                 .total_memories(instances)
@@ -104,7 +138,7 @@ impl Profile {
                 .max_tables_per_component(4)
                 .table_elements(self.default_table_elements() as usize)
                 .max_memory_size(max_memory_bytes.min(COMPACT_RESERVATION as usize)),
-            Self::Interpreter => {
+            Self::Interpreter | Self::InterpreterMetered => {
                 // Each takes milliseconds and megabytes: more of them at once would only wait for each other.
                 let instances = instances.min(32);
                 pool.total_component_instances(instances)
@@ -144,10 +178,11 @@ pub enum EngineError {
     Thread(#[from] io::Error),
 }
 
-/// Both engines. That for interpreters, whose pool needs a lot of address space, is made when there is one to run.
+/// The engines. All but that for small modules, whose pools need a lot of address space, are made when there is a module to
+/// run on them.
 pub struct Engines {
     compact: Engine,
-    interpreter: OnceLock<Result<Engine, EngineError>>,
+    others: [OnceLock<Result<Engine, EngineError>>; 3],
     instances: u32,
     max_memory_bytes: usize,
     clock: Arc<EpochClock>,
@@ -175,7 +210,7 @@ impl Engines {
         clock.advances(&compact);
         Ok(Self {
             compact,
-            interpreter: OnceLock::new(),
+            others: Default::default(),
             instances,
             max_memory_bytes,
             clock,
@@ -188,17 +223,19 @@ impl Engines {
     }
 
     pub(in crate::extensions) fn engine(&self, profile: Profile) -> Result<&Engine, &EngineError> {
-        match profile {
-            Profile::Compact => Ok(&self.compact),
-            Profile::Interpreter => {
-                let make = || {
-                    let engine = make(profile, self.instances, self.max_memory_bytes)?;
-                    self.clock.advances(&engine);
-                    Ok(engine)
-                };
-                self.interpreter.get_or_init(make).as_ref()
-            }
-        }
+        let [interpreter, compact_metered, interpreter_metered] = &self.others;
+        let other = match profile {
+            Profile::Compact => return Ok(&self.compact),
+            Profile::Interpreter => interpreter,
+            Profile::CompactMetered => compact_metered,
+            Profile::InterpreterMetered => interpreter_metered,
+        };
+        let make = || {
+            let engine = make(profile, self.instances, self.max_memory_bytes)?;
+            self.clock.advances(&engine);
+            Ok(engine)
+        };
+        other.get_or_init(make).as_ref()
     }
 
     pub(in crate::extensions) fn clock(&self) -> &Arc<EpochClock> {

@@ -20,6 +20,9 @@ pub enum CallError {
     /// It crashed.
     #[error("it crashed: {}", .0.reason)]
     Trap(CrashReport),
+    /// It computed more than its record lets it.
+    #[error("it used up the fuel that its record gives it")]
+    Fuel,
     /// It needs more memory than its limit.
     #[error("it wanted more memory than it may have")]
     Memory(CrashReport),
@@ -87,6 +90,9 @@ impl CallError {
                 },
             };
         };
+        if *trap == Trap::OutOfFuel {
+            return Self::Fuel;
+        }
         let reason = trap.to_string();
         let reason = reason.strip_prefix("wasm trap: ").unwrap_or(&reason).to_owned();
         match limiter.refused {
@@ -103,6 +109,7 @@ impl CallError {
             Self::Trap(report) | Self::Memory(report) | Self::Table(report) => Some(report),
             Self::Timeout
             | Self::Overrun
+            | Self::Fuel
             | Self::Output { .. }
             | Self::Failure(_)
             | Self::NoInstance { .. } => None,

@@ -49,6 +49,7 @@ pub(in crate::extensions) fn failure(error: &CallError, timeout_ms: u32, attempt
         CallError::Trap(report) => ExtensionError::Trap {
             reason: one_line(&report.reason),
         },
+        CallError::Fuel => ExtensionError::FuelLimit,
         CallError::Memory(_) | CallError::Table(_) => ExtensionError::MemoryLimit,
         CallError::Output { reason } => ExtensionError::OutputLimit {
             reason: one_line(reason),

@@ -128,6 +128,8 @@ pub struct CallLimits {
     pub table_elements: usize,
     /// Bytes that it may hand to the host at once.
     pub output_bytes: usize,
+    /// What it may compute, counted in its own instructions: the same on every machine. `None`: its time limits it.
+    pub fuel: Option<u64>,
 }
 
 /// What a call is given to work on.

@@ -139,6 +139,8 @@ pub enum CaseError {
     Timeout,
     /// It crashes.
     Trap,
+    /// It computes more than its fuel lets it.
+    Fuel,
     /// It needs too much memory.
     Memory,
     /// It needs too large a table.
@@ -148,13 +150,21 @@ pub enum CaseError {
 }
 
 impl CaseError {
-    pub(super) const ALL: [Self; 5] = [Self::Timeout, Self::Trap, Self::Memory, Self::Table, Self::Output];
+    pub(super) const ALL: [Self; 6] = [
+        Self::Timeout,
+        Self::Trap,
+        Self::Fuel,
+        Self::Memory,
+        Self::Table,
+        Self::Output,
+    ];
 
     /// As cases name it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
             Self::Trap => "trap",
+            Self::Fuel => "fuel",
             Self::Memory => "memory",
             Self::Table => "table",
             Self::Output => "output",

@@ -77,6 +77,8 @@ pub struct CaseRun {
     pub took: Duration,
     /// The most linear memory that the call had.
     pub memory_bytes: usize,
+    /// What it computed, where its record gives it fuel.
+    pub fuel: Option<u64>,
 }
 
 /// The settings of the calls of a run.
@@ -113,6 +115,7 @@ impl CallSettings {
                 output: checked.output,
                 took: checked.took,
                 memory_bytes: checked.memory_bytes,
+                fuel: checked.fuel,
             });
         }
         let mut run = self.call(prepared, case)?;
@@ -131,6 +134,7 @@ impl CallSettings {
             output: call.output,
             took: call.took,
             memory_bytes: call.memory_bytes,
+            fuel: call.fuel,
         })
     }
 }
@@ -242,6 +246,7 @@ fn failed(error: CallError) -> Result<Outcome, String> {
         }
         CallError::NoInstance { .. } => return Err(reason),
         CallError::Timeout | CallError::Overrun => (CaseError::Timeout, None),
+        CallError::Fuel => (CaseError::Fuel, None),
         CallError::Trap(report) => (CaseError::Trap, Some(report)),
         CallError::Memory(report) => (CaseError::Memory, Some(report)),
         CallError::Table(report) => (CaseError::Table, Some(report)),

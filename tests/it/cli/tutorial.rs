@@ -15,7 +15,7 @@ use std::{
 use beamline_sidecar::extensions::Manifest;
 use serde_json::{Value, json};
 
-use crate::support::Process;
+use crate::support::{OciRegistry, Process};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -106,6 +106,7 @@ fn what_is_left_out_may_be_anything_and_the_rest_must_be_there() {
 /// Where the tutorial is followed: an empty directory.
 struct Desk {
     dir: tempfile::TempDir,
+    registry: OciRegistry,
     sidecar: Option<Process>,
 }
 
@@ -113,6 +114,7 @@ impl Desk {
     fn new() -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
+            registry: OciRegistry::start(),
             sidecar: None,
         }
     }
@@ -132,7 +134,8 @@ impl Desk {
             self.sidecar = Some(Process::start_in(self.dir.path(), &arguments, &ports));
             return;
         }
-        let mut command = step.command.to_owned();
+        let registry = self.registry.address.to_string();
+        let mut command = step.command.replace("127.0.0.1:5000", &registry);
         if let Some(sidecar) = &self.sidecar {
             let admin = sidecar.admin.unwrap().to_string();
             command = command.replace("127.0.0.1:8080", &sidecar.listen[0]);
@@ -158,7 +161,8 @@ impl Desk {
             .unwrap();
         let printed = on_a_quiet_machine(&String::from_utf8(output.stdout).unwrap());
         let errors = String::from_utf8_lossy(&output.stderr);
-        match step.shown {
+        let shown = step.shown.map(|shown| shown.replace("127.0.0.1:5000", &registry));
+        match &shown {
             Some(shown) => assert!(
                 is_as_shown(shown, &printed),
                 "{command}\nis shown to print\n{shown}\nand prints\n{printed}\n{errors}"

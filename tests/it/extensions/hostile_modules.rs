@@ -12,7 +12,9 @@ use std::{
     time::Duration,
 };
 
-use beamline_sidecar::extensions::{CallError, Compiler, ComponentCache, Engines, Kind, ModuleDigest};
+use beamline_sidecar::extensions::{
+    CallError, Compiler, ComponentCache, Engines, Kind, ModuleDigest, Profile,
+};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::{
     ServerConfig,
@@ -189,7 +191,10 @@ fn hostile_26_a_busy_machine_is_not_held_against_a_module() {
     for turn in 1..=5 {
         let refused = cache.build(&module).unwrap_err().to_string();
         assert!(refused.contains("waited for the processor"), "{refused}");
-        assert!(cache.known(&digest).is_none(), "turn {turn}");
+        assert!(
+            cache.known(&digest, Profile::of(&module)).is_none(),
+            "turn {turn}"
+        );
     }
 }
 
@@ -641,7 +646,7 @@ async fn hostile_24_what_is_said_of_a_configuration_is_bounded() {
     let _same_workshop = built("pii-guard");
     assert!(
         component_cache()
-            .known(&ModuleDigest::of(&guest("pii-guard")))
+            .known(&ModuleDigest::of(&guest("pii-guard")), Profile::Compact)
             .is_some()
     );
 }

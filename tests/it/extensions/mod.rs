@@ -9,6 +9,7 @@
 pub(crate) mod compatibility;
 mod decide;
 mod fair;
+mod fuel;
 mod host;
 mod hostile;
 mod hostile_modules;
@@ -16,6 +17,7 @@ mod oci;
 pub(crate) mod place;
 mod registry;
 mod sandbox;
+mod signatures;
 mod supply;
 
 use std::{
@@ -78,6 +80,7 @@ pub(crate) const LIMITS: CallLimits = CallLimits {
     memory_bytes: 16 << 20,
     table_elements: 10_000,
     output_bytes: 1 << 20,
+    fuel: None,
 };
 
 pub(crate) const TIME: Time = Time::of(Duration::from_millis(2_000));

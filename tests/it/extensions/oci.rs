@@ -268,13 +268,13 @@ async fn a_registry_that_is_slow_or_never_ends_keeps_nothing_else_waiting() {
             Fault::Drip(PIECE, std::time::Duration::ZERO)
         }
     });
-    let yaml = "extensions: {module_hosts: ['127.0.0.1'], max_module_bytes: 100000}";
+    let yaml = "extensions: {module_hosts: ['127.0.0.1'], max_module_bytes: 300000}";
     fs::write(rig.place.path("sidecar.yaml"), rig.place.yaml(yaml)).unwrap();
     let sidecar = Sidecar::try_start(&rig.place.yaml(yaml)).unwrap();
     eventually("what is near runs", || passes(&sidecar, "near")).await;
     eventually("what does not end is given up", || async {
         let said = problems(&sidecar, "endless").await;
-        said.contains("more than 100000 bytes")
+        said.contains("more than 300000 bytes")
     })
     .await;
     assert_eq!(
@@ -332,7 +332,7 @@ async fn a_registry_is_shown_credentials_that_are_nowhere_else() {
     };
     fs::write(&file, auths("falsch-8")).unwrap();
     let yaml = format!(
-        "log: {{format: json, level: trace}}\nextensions: {{module_hosts: ['127.0.0.1'], registries: {{credentials_file: {}}}}}",
+        "log: {{format: json, filter: trace}}\nextensions: {{module_hosts: ['127.0.0.1'], registries: {{credentials_file: {}}}}}",
         file.display()
     );
     let process = open.place.process(&yaml);

@@ -95,16 +95,21 @@ impl OciRegistry {
 
     /// Puts a manifest into a repository, under its digest. Returns that.
     pub(crate) async fn manifest(&self, repository: &str, manifest: &Value) -> String {
-        let text = manifest.to_string();
+        self.text(repository, &manifest.to_string(), None).await
+    }
+
+    /// Puts a manifest as it is written into a repository, under its digest or a tag. Returns the digest.
+    pub(crate) async fn text(&self, repository: &str, text: &str, tag: Option<&str>) -> String {
         let digest = format!("sha256:{}", ModuleDigest::of(text.as_bytes()));
+        let manifest: Value = serde_json::from_str(text).unwrap();
         let kind = manifest["mediaType"].as_str().unwrap();
         let put = self
             .client()
             .send(
                 Method::PUT,
-                &format!("/v2/{repository}/manifests/{digest}"),
+                &format!("/v2/{repository}/manifests/{}", tag.unwrap_or(&digest)),
                 &[("content-type", kind)],
-                text,
+                text.to_owned(),
             )
             .await
             .unwrap();

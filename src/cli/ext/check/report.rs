@@ -166,7 +166,8 @@ impl Report {
             self.warning("$.limits.memory_bytes", refusal.message, refusal.remedy);
         }
         let cache = component_cache(1, limits.memory_bytes, None)?;
-        let built = match cache.build(module) {
+        let profile = info.profile.metered(limits.fuel.is_some());
+        let built = match cache.build_for(module, profile) {
             Ok(built) => built,
             Err(error) => {
                 self.problem(

@@ -1,0 +1,1 @@
+QCM2wNk8QSR7mAsoSsRZBdt1oAWElf8u5rHD2xe7Kg5UXMtr1I/3+aqX0FT+7PBXtvlOoc+ulN2XxuWbB/H+Bg==
