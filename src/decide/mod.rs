@@ -48,7 +48,7 @@ pub use input::{
     Context, DecideContext, DecisionId, DecisionInput, Effects, FallbackEvaluation, Message, PipelineLimits,
     Rules,
 };
-pub use redact::{REDACTED, is_sensitive, redact};
+pub use redact::{REDACTED, brief, is_sensitive, redact, redact_briefly};
 pub use refusal::{RateLimited, Refusal};
 pub use replacement::{MessageText, Replacement};
 pub use seed::{Jitter, Seed};

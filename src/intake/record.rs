@@ -1,19 +1,23 @@
 //! What decisions leave behind: counters, and lines in the log.
 
-use std::time::Instant;
+use std::{borrow::Cow, time::Instant};
 
 use serde_json::Value;
 
 use super::{broken_version::BrokenVersion, metrics::IntakeMetrics};
 use crate::{
     decide::{
-        DecideContext, DecisionInput, Explaining, Mechanism, Refusal, StickyCheck, audit_form, is_sensitive,
+        DecideContext, DecisionInput, Explaining, Mechanism, REDACTED, Refusal, StickyCheck, audit_form,
+        brief, is_sensitive,
         memory::{State, Transition},
-        redact,
+        redact_briefly,
     },
     policy::{DetailLevel, TenantId, exact},
     snapshot::{SnapshotMetrics, SnapshotStore, TenantMetrics},
 };
+
+/// The most bytes of a context in a line of the log, or a little more.
+const CONTEXT: usize = 4096;
 
 /// Records what came of requests.
 #[derive(Debug, Clone, Copy)]
@@ -96,7 +100,8 @@ impl<'a> Recorder<'a> {
         );
     }
 
-    /// The platform's line about a decision, personal data left out.
+    /// The platform's line about a decision, personal data left out. However long the policy's and the context's texts
+    /// are, it is short: lines wait in memory for whoever reads them.
     pub(super) fn log(self, explaining: &Explaining<'_>, broken: Option<&BrokenVersion>) {
         let Explaining {
             decision,
@@ -106,27 +111,39 @@ impl<'a> Recorder<'a> {
             ..
         } = explaining;
         let (mechanism, priority) = audit_form(&decision.selection.how);
-        let mut context = redact(input.context);
+        let (mut context, is_cut) = redact_briefly(input.context, CONTEXT);
         // A session's value names a person more often than not.
         if let Some(sticky) = &policy.sticky
-            && (is_sensitive(&sticky.session_key) || context.contains_key(&*sticky.session_key))
+            && (is_sensitive(&sticky.session_key) || input.context.contains_key(&*sticky.session_key))
         {
-            context.insert(sticky.session_key.to_string(), crate::decide::REDACTED.into());
+            context.insert(brief(&sticky.session_key).into_owned(), REDACTED.into());
         }
+        let mut cut = Vec::new();
+        if is_cut {
+            cut.push("context");
+        }
+        let provider_id = short(decision.selection.provider.as_str(), "provider_id", &mut cut);
+        let policy_version = short(&policy.version, "policy_version", &mut cut);
+        let steps = explaining.steps(DetailLevel::Minimal).join("; ");
+        let steps = short(&steps, "steps", &mut cut);
+        let problem = broken.map(ToString::to_string);
+        let policy_problem = problem
+            .as_deref()
+            .map(|problem| short(problem, "policy_problem", &mut cut));
         let context = exact::written(Value::Object(context).to_string());
-        let steps = explaining.steps(DetailLevel::Minimal);
         tracing::info!(
             decision_id = %at.id,
             seed = %at.seed,
-            provider_id = decision.selection.provider.as_str(),
+            provider_id = &*provider_id,
             mechanism,
             policy_id = input.policy_id.as_str(),
-            policy_version = &*policy.version,
+            policy_version = &*policy_version,
             tenant_id = input.tenant.as_str(),
             priority,
-            steps = steps.join("; "),
+            steps = &*steps,
             context,
-            policy_problem = broken.map(tracing::field::display),
+            policy_problem = policy_problem.as_deref(),
+            cut = (!cut.is_empty()).then(|| cut.join(", ")),
             "Routing decision"
         );
     }
@@ -201,6 +218,15 @@ impl<'a> Recorder<'a> {
             }
         }
     }
+}
+
+/// A text of the line, with the field's name among those that are cut if it is.
+fn short<'t>(text: &'t str, field: &'static str, cut: &mut Vec<&'static str>) -> Cow<'t, str> {
+    let shown = brief(text);
+    if shown.len() != text.len() {
+        cut.push(field);
+    }
+    shown
 }
 
 fn milliseconds_since(started: Instant) -> f64 {

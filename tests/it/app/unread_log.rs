@@ -122,3 +122,42 @@ async fn with_a_log_that_nobody_reads_it_ends_in_time() {
     assert_eq!(code, Some(0));
     drop(process);
 }
+
+#[tokio::test]
+async fn a_decision_about_much_is_a_short_line_that_says_what_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (process, data, _admin) = start(dir.path());
+    let mut asked: Value = serde_json::from_str(DECIDE).unwrap();
+    asked["metadata"] = serde_json::json!({
+        "note": "x".repeat(300_000),
+        "list": vec![0; 100_000],
+        "names": (0..10_000).map(|n| (format!("name-{n}"), n.into())).collect::<serde_json::Map<_, _>>(),
+    });
+    let (small, large) = (DECIDE.to_owned(), asked.to_string());
+    assert!(large.len() > 600_000);
+    for request in [small, large] {
+        let answer = data.post("/api/v1/decide", request).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    }
+    let decisions = || {
+        let log = process.log();
+        log.into_iter()
+            .filter(|line| line.contains("Routing decision"))
+            .collect::<Vec<_>>()
+    };
+    eventually("both are logged", || async { decisions().len() == 2 }).await;
+    let (small, large) = (&decisions()[0], &decisions()[1]);
+    assert!(large.len() < 16 << 10, "{} bytes: {large}", large.len());
+    let (small, large): (Value, Value) = (
+        serde_json::from_str(small).unwrap(),
+        serde_json::from_str(large).unwrap(),
+    );
+    assert_eq!(
+        (&small["cut"], large["cut"].as_str()),
+        (&Value::Null, Some("context"))
+    );
+    let context = large["context"].as_str().unwrap();
+    assert!(serde_json::from_str::<Value>(context).is_ok(), "{context}");
+    assert!(context.contains(" more\""), "{context}");
+    assert!(context.contains("\"tenant_id\":\"acme\""), "{context}");
+}
