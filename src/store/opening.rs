@@ -100,7 +100,8 @@ pub(super) async fn migrate(pool: &AnyPool, dialect: Dialect, deadline: Instant)
     }
 }
 
-/// Gives a new store its identity.
+/// Gives a new store its identity. One that has it is not waited for, where another process writes to it just now and may
+/// have been stopped there.
 async fn found(connection: &mut AnyConnection) -> Result<(), DbError> {
     let mut random = [0; 32];
     rustls::crypto::ring::default_provider()
@@ -110,7 +111,8 @@ async fn found(connection: &mut AnyConnection) -> Result<(), DbError> {
     let store_id = hex::encode(random);
     sqlx::query(
         "INSERT INTO head (id, store_id, revision, chain, floor_revision, floor_chain)
-         VALUES (1, $1, 0, $2, 0, $2) ON CONFLICT (id) DO NOTHING",
+         SELECT 1, $1, 0, $2, 0, $2 WHERE NOT EXISTS (SELECT 1 FROM head WHERE id = 1)
+         ON CONFLICT (id) DO NOTHING",
     )
     .bind(store_id.as_str())
     .bind(chain::genesis(&store_id))

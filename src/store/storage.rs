@@ -1,10 +1,14 @@
 //! Whether what is written reaches the disk, and the file that the store was opened with.
 
 use std::{
+    ffi::OsString,
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, Ordering::Relaxed},
+    },
 };
 
 use super::error::{DbError, Trouble};
@@ -39,7 +43,7 @@ impl Storage {
         if self.is_replaced.swap(is_replaced, Relaxed) != is_replaced {
             let path = file.path.display();
             if is_replaced {
-                tracing::error!(%path, "The database's file was removed or replaced: nothing is written until it is back or the store is started again.");
+                tracing::error!(%path, "The database's file, or its log beside it, was removed or replaced: nothing is written until it is back or the store is started again.");
             } else {
                 tracing::info!(%path, "The database's file is back.");
             }
@@ -74,27 +78,63 @@ impl Storage {
     }
 }
 
-/// A file by its identity: the device and the number of its inode.
+/// The device and the number of an inode.
+type Identity = (u64, u64);
+
+/// SQLite's file, and those beside it that belong to it for as long as a connection is open: the log, in which the last
+/// writes are, and the index of that.
 #[derive(Debug)]
 pub(super) struct DatabaseFile {
     path: PathBuf,
-    identity: (u64, u64),
+    identity: Identity,
+    /// What was last seen of each in its place. The last connection takes them away, and the next makes new ones.
+    beside: Mutex<[(PathBuf, Option<Identity>); 2]>,
 }
 
 impl DatabaseFile {
     /// The file that is at the path now.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
-        let identity = identity(&path)?;
-        Ok(Self { path, identity })
+        let beside = ["-wal", "-shm"].map(|end| {
+            let mut beside = OsString::from(&path);
+            beside.push(end);
+            let identity = identity(beside.as_ref()).ok();
+            (PathBuf::from(beside), identity)
+        });
+        Ok(Self {
+            identity: identity(&path)?,
+            path,
+            beside: Mutex::new(beside),
+        })
     }
 
     fn is_in_place(&self) -> bool {
+        let mut beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
         identity(&self.path).is_ok_and(|identity| identity == self.identity)
+            && beside.iter_mut().all(|(path, seen)| {
+                let now = identity(path).ok();
+                // Another one is in order, or none, unless the one before is still written to.
+                let in_place = now == *seen || !seen.is_some_and(is_open);
+                if in_place {
+                    *seen = now;
+                }
+                in_place
+            })
     }
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
+fn identity(path: &Path) -> io::Result<Identity> {
     let metadata = fs::metadata(path)?;
     Ok((metadata.dev(), metadata.ino()))
+}
+
+/// Whether this process has a file open.
+fn is_open(file: Identity) -> bool {
+    // Without the list of its descriptors nothing can be said, and the worse is assumed.
+    let Ok(descriptors) = fs::read_dir("/proc/self/fd") else {
+        return true;
+    };
+    descriptors
+        .filter_map(Result::ok)
+        .any(|descriptor| identity(&descriptor.path()).is_ok_and(|open| open == file))
 }

@@ -41,6 +41,39 @@ async fn a_store_whose_file_is_not_in_its_place_acknowledges_nothing() {
     store.stop().await;
 }
 
+#[tokio::test]
+async fn a_store_whose_log_alone_was_removed_acknowledges_nothing_either() {
+    for end in ["-wal", "-shm"] {
+        let scratch = Scratch::sqlite();
+        let store = scratch.start().await;
+        assert_eq!(store.put(P, "{}").await.status, 201);
+        let log = format!("{}{end}", scratch.database);
+        let refused = async || {
+            let put = store.put(P, "{\"a\":1}").await;
+            assert_eq!(put.error(), (503, "storage_unavailable".into()), "{end}");
+            let health = store.get("/health").await;
+            assert_eq!(health.error(), (503, "storage_unavailable".into()), "{end}");
+            assert_eq!(store.get(P).await.body, "{}");
+        };
+        // Moved away it is written to all the same, and comes back as it is.
+        let away = format!("{log}.away");
+        fs::rename(&log, &away).unwrap();
+        refused().await;
+        fs::rename(&away, &log).unwrap();
+        assert_eq!(store.get("/health").await.status, 200);
+        assert_eq!(store.put(P, "{\"a\":2}").await.status, 200);
+        assert_eq!(store.put(P, "{}").await.status, 200);
+        fs::remove_file(&log).unwrap();
+        refused().await;
+        // What was acknowledged is in the file once the store has ended.
+        store.stop().await;
+        let store = scratch.start().await;
+        assert_eq!(store.get(P).await.body, "{}");
+        assert_eq!(store.put(P, "{\"a\":3}").await.status, 200);
+        store.stop().await;
+    }
+}
+
 fn sha256(bytes: &[u8]) -> String {
     use sha2::{Digest, Sha256};
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()

@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use beamline_sidecar::store::{Store, StoreConfig};
+use sqlx::{AnyConnection, Connection};
 
 use super::{
     P,
@@ -63,4 +64,25 @@ async fn a_disk_that_cannot_be_written_is_named_as_the_cause() {
     }
     assert!(causes.contains("unable to open database file"), "{causes}");
     assert!(!causes.contains("pool"), "{causes}");
+}
+
+#[tokio::test]
+async fn a_store_starts_while_another_process_holds_what_writers_hold() {
+    let Some(server) = postgres() else { return };
+    let scratch = Scratch::postgres(server, "template0").await;
+    let first = scratch.start().await;
+    assert_eq!(first.put(P, "{}").await.status, 201);
+    // As a replica does that was stopped in the middle of a write, but without end.
+    let mut writer = AnyConnection::connect(&scratch.database).await.unwrap();
+    sqlx::raw_sql("BEGIN; UPDATE head SET revision = revision")
+        .execute(&mut writer)
+        .await
+        .unwrap();
+    let second = scratch.start().await;
+    assert_eq!(second.get(P).await.body, "{}");
+    writer.close().await.unwrap();
+    assert_eq!(second.put(P, "{\"n\":1}").await.status, 200);
+    first.stop().await;
+    second.stop().await;
+    scratch.remove().await;
 }
