@@ -13,10 +13,10 @@ use beamline_sidecar::store::Level;
 
 use crate::support::{Fault, Faulty, Heir, QUICK, Sidecar, eventually};
 
-const FLEET: usize = 10;
+pub(super) const FLEET: usize = 10;
 
 /// What is promised, of a machine that does what it is told.
-const SOON: Duration = Duration::from_millis(2_500);
+pub(super) const SOON: Duration = Duration::from_millis(2_500);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outage {
@@ -29,13 +29,13 @@ pub(crate) enum Outage {
 }
 
 /// How late this process gets to what it has to do: what the machine adds to every wait.
-struct Lateness {
+pub(super) struct Lateness {
     worst_ms: Arc<AtomicU64>,
     running: tokio::task::JoinHandle<()>,
 }
 
 impl Lateness {
-    fn measured() -> Self {
+    pub(super) fn measured() -> Self {
         const STEP: Duration = Duration::from_millis(10);
         let worst_ms = Arc::new(AtomicU64::new(0));
         let noted = worst_ms.clone();
@@ -51,7 +51,7 @@ impl Lateness {
     }
 
     /// A way back has some ten waits: for timers, threads and sockets.
-    fn allows(&self) -> Duration {
+    pub(super) fn allows(&self) -> Duration {
         Duration::from_millis(20 * self.worst_ms.load(SeqCst))
     }
 }

@@ -8,7 +8,7 @@
 mod answers;
 mod availability;
 pub(crate) mod coming_back;
-mod name;
+pub(crate) mod name;
 mod outage;
 mod streams;
 mod tls;

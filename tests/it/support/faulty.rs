@@ -81,7 +81,12 @@ pub(crate) struct Faulty {
 impl Faulty {
     /// Passes everything on to this HEIR.
     pub(crate) async fn start(heir: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at(heir, ([127, 0, 0, 1], 0).into()).await
+    }
+
+    /// As [`start`](Self::start), at this address.
+    pub(crate) async fn start_at(heir: SocketAddr, address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let rule: Arc<Mutex<Rule>> = Arc::new(Mutex::new(Box::new(|_| Fault::None)));
