@@ -13,6 +13,7 @@ use std::{
             net::{SocketAddr, UnixDatagram},
         },
     },
+    time::Duration,
 };
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -85,6 +86,11 @@ impl Parent {
         if let Some(socket) = &self.socket {
             let _unheard = socket.send(state.as_bytes());
         }
+    }
+
+    /// Tells it that the start gets on, and when it will be told so again at the latest.
+    pub fn tell_progress(&self, again_within: Duration) {
+        self.tell(&format!("EXTEND_TIMEOUT_USEC={}", again_within.as_micros()));
     }
 
     /// Lets it keep a socket under a name, for the process after this one.

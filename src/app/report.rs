@@ -29,18 +29,23 @@ pub(super) async fn report(
         parent.tell(&format!("WATCHDOG_USEC={}", stuck_after.as_micros()));
     }
     let begun = Instant::now();
-    while !readiness.has_started() && begun.elapsed() < STARTED {
-        tokio::time::sleep(SOON).await;
-    }
-    parent.tell("READY=1");
-    let mut ticks = interval(PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        parent.tell(if heartbeat.is_stuck() {
-            "WATCHDOG=trigger"
-        } else {
-            "WATCHDOG=1"
-        });
-    }
+    let started = async {
+        while !readiness.has_started() && begun.elapsed() < STARTED {
+            tokio::time::sleep(SOON).await;
+        }
+        parent.tell("READY=1");
+    };
+    let running = async {
+        let mut ticks = interval(PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            parent.tell(if heartbeat.is_stuck() {
+                "WATCHDOG=trigger"
+            } else {
+                "WATCHDOG=1"
+            });
+        }
+    };
+    tokio::join!(started, running);
 }

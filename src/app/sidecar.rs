@@ -83,7 +83,11 @@ impl App {
         for (cause, count) in parent.restarts() {
             metrics.worker_restarts(cause, *count);
         }
+        let start_timeout = Duration::from_millis(config.runtime.start_timeout_ms);
+        parent.tell_progress(start_timeout);
         let state = StateDir::take(&config, &parent)?;
+        // Another process may have had the directory until now.
+        parent.tell_progress(start_timeout);
         let state_path = state.as_ref().map(StateDir::path);
         let host = extension_host(&config, state_path, &source, &metrics.extensions)?;
         let store = SnapshotStore::start_with(metrics.snapshot.clone(), Some(host.clone()))
@@ -106,6 +110,7 @@ impl App {
             }
             None => (Journal::in_memory(), Arc::new(Ledger::in_memory(evictions))),
         };
+        parent.tell_progress(start_timeout);
         let work_runtime = OwnRuntime::work().map_err(BuildError::Thread)?;
         let live = Arc::new(ArcSwap::from_pointee(refresh.clone()));
         let (heir, heir_tasks) = upstream::build(&config, &store, &live, &metrics, work_runtime.handle())?;
@@ -148,6 +153,7 @@ impl App {
             config.extensions.required_at_start.clone(),
         ));
         let directory = load_directory(&config, &store, &readiness)?;
+        parent.tell_progress(start_timeout);
         let (memory, memory_tasks) = memory::build(&config, state.as_ref(), &store, &metrics)?;
         tasks.extend(memory_tasks);
         let (fetched_for, heir) = (store.clone(), client.clone());

@@ -94,7 +94,7 @@ enum Command {
 
 /// Runs the command that the command line names.
 pub fn main() -> ExitCode {
-    // Before the command line is parsed, which would make the supervisor several times as large. Its worker parses it.
+    // The worker parses the command line.
     if run::is_supervised(std::env::args_os().skip(1)) {
         return run::supervised();
     }

@@ -103,16 +103,12 @@ pub(super) fn is_supervised(mut arguments: impl Iterator<Item = OsString>) -> bo
         && arguments.any(|argument| argument == SUPERVISED)
 }
 
-/// Runs this command line below a supervisor.
+/// Runs this command line below a supervisor. Returns only if there is none.
 pub(super) fn supervised() -> ExitCode {
     let arguments = std::env::args_os().skip(1);
-    match supervise::run(arguments.filter(|argument| argument != SUPERVISED).collect()) {
-        Ok(code) => code,
-        Err(error) => {
-            print_err(&format!("The sidecar cannot be supervised: {error}"));
-            ExitCode::FAILURE
-        }
-    }
+    let error = supervise::start(arguments.filter(|argument| argument != SUPERVISED));
+    print_err(&format!("The sidecar cannot be supervised: {error}"));
+    ExitCode::FAILURE
 }
 
 async fn serve(config: config::Config, source: ConfigSource, logs: Logs, handover: Handover) -> ExitCode {

@@ -129,6 +129,10 @@ pub struct RuntimeConfig {
     /// A thread that answers the Router and has not run for this long is stuck: `/live` and `/ready` fail.
     #[schemars(range(min = 1_000, max = 600_000))]
     pub stuck_after_ms: u64,
+    /// A start that does not get on for this long hangs, on a disk that does not answer, say: `run --supervised` begins
+    /// another.
+    #[schemars(range(min = 1_000, max = 3_600_000))]
+    pub start_timeout_ms: u64,
 }
 
 impl Default for RuntimeConfig {
@@ -136,6 +140,7 @@ impl Default for RuntimeConfig {
         Self {
             workers: 1,
             stuck_after_ms: 5_000,
+            start_timeout_ms: 60_000,
         }
     }
 }

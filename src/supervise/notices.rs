@@ -30,6 +30,8 @@ pub(super) enum Notice {
     Ready,
     /// It waits for the state directory of the worker that it takes over from.
     Standby,
+    /// Its start gets on, and it says so again within this time.
+    Progress(Duration),
     /// It runs.
     Alive,
     /// It is broken, and knows it.
@@ -98,6 +100,9 @@ fn parse(text: &str, descriptor: Option<OwnedFd>) -> Vec<Notice> {
     let mut notices = Vec::new();
     if let Some(limit) = value("WATCHDOG_USEC").and_then(|limit| limit.parse().ok()) {
         notices.push(Notice::Limit(Duration::from_micros(limit)));
+    }
+    if let Some(within) = value("EXTEND_TIMEOUT_USEC").and_then(|within| within.parse().ok()) {
+        notices.push(Notice::Progress(Duration::from_micros(within)));
     }
     match value("WATCHDOG") {
         Some("1") => notices.push(Notice::Alive),

@@ -1,7 +1,6 @@
 //! The supervisor's loop: signals, notices, and the ends of workers.
 
 use std::{
-    env,
     ffi::OsString,
     fs,
     io::{self, Read},
@@ -10,7 +9,6 @@ use std::{
         unix::net::UnixStream,
     },
     path::{Path, PathBuf},
-    process::ExitCode,
     time::{Duration, Instant},
 };
 
@@ -75,14 +73,14 @@ struct Restarts {
 /// What there is to wait for beside notices.
 struct Signals(Vec<(Signal, UnixStream)>);
 
-/// Runs `beamline-sidecar` with these arguments, again and again, until it is told to stop or the sidecar cannot start.
+/// Runs a program with these arguments, again and again, until it is told to stop or the program cannot start.
 ///
 /// # Errors
 /// When the process cannot get what it needs, or the first worker cannot be started.
-pub fn run(arguments: Vec<OsString>) -> io::Result<ExitCode> {
+pub(super) fn run(program: PathBuf, arguments: Vec<OsString>) -> io::Result<u8> {
     let signals = Signals::receive()?;
     let mut supervisor = Supervisor {
-        program: env::current_exe()?,
+        program,
         arguments,
         parent: Parent::from_env(),
         notices: Notices::bind()?,
@@ -101,7 +99,7 @@ pub fn run(arguments: Vec<OsString>) -> io::Result<ExitCode> {
     supervisor.worker = Some(supervisor.start(false)?);
     let code = supervisor.supervise(&signals);
     supervisor.remove_files();
-    Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
+    Ok(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
 impl Supervisor {
@@ -212,8 +210,13 @@ impl Supervisor {
                     self.replace();
                 }
             }
-            Notice::Standby if is_successor => self.retire(),
-            Notice::Standby => {}
+            Notice::Standby => {
+                worker.note_waiting();
+                if is_successor {
+                    self.retire();
+                }
+            }
+            Notice::Progress(again_within) => worker.note_progress(again_within),
             Notice::Alive => worker.note_alive(),
             Notice::Broken => worker.end(),
             Notice::Limit(limit) => worker.limit = limit,

@@ -20,17 +20,32 @@ const FIRST_DESCRIPTOR: i32 = 3;
 /// How often a worker says that it runs, until it has said itself how often it must.
 const FIRST_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long a start may take until it is first heard of.
+const FIRST_START: Duration = Duration::from_secs(60);
+
 /// A worker that runs, as far as is known.
 #[derive(Debug)]
 pub(super) struct Worker {
     child: Child,
     /// Since when it answers.
     pub(super) ready: Option<Instant>,
-    /// When it last said that it runs; from then on it must go on.
-    alive: Option<Instant>,
+    /// When it last said something of itself.
+    heard: Instant,
+    state: State,
+    /// How long one that runs may be silent.
     pub(super) limit: Duration,
-    /// It was ended because it did not say so any more.
+    /// It was ended because it was silent for longer.
     pub(super) hung: bool,
+}
+
+/// How far a worker is.
+#[derive(Debug)]
+enum State {
+    /// It starts, and is heard of again within this time.
+    Starts(Duration),
+    /// It waits for the worker that it takes over from.
+    Waits,
+    Runs,
 }
 
 /// What a worker is started with.
@@ -85,7 +100,8 @@ impl Worker {
         Ok(Self {
             child: command.spawn()?,
             ready: None,
-            alive: None,
+            heard: Instant::now(),
+            state: State::Starts(FIRST_START),
             limit: FIRST_LIMIT,
             hung: false,
         })
@@ -97,12 +113,32 @@ impl Worker {
 
     /// It said that it runs.
     pub(super) fn note_alive(&mut self) {
-        self.alive = Some(Instant::now());
+        self.note(State::Runs);
     }
 
-    /// When it is ended unless it says once more that it runs.
+    /// It said that its start gets on.
+    pub(super) fn note_progress(&mut self, again_within: Duration) {
+        self.note(State::Starts(again_within));
+    }
+
+    /// It said that it waits for another one, which may take as long as it likes.
+    pub(super) fn note_waiting(&mut self) {
+        self.note(State::Waits);
+    }
+
+    fn note(&mut self, state: State) {
+        (self.heard, self.state) = (Instant::now(), state);
+    }
+
+    /// When it is ended unless it is heard of before.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        (!self.hung).then_some(self.alive? + self.limit)
+        let silence = match self.state {
+            State::Starts(within) => within,
+            State::Waits => return None,
+            State::Runs => self.limit,
+        };
+        // One that was ended may take its time: in a call of the kernel that does not return.
+        (!self.hung).then(|| self.heard + silence)
     }
 
     /// Ends it now: it does not run any more.

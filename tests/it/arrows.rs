@@ -1,6 +1,6 @@
 //! Which room of `src` uses which: `tests/arrows.txt`, held against the code.
 //!
-//! A room is a folder or a file right below `src`; `lib.rs` and `main.rs`, which name them all, are none. What only
+//! A room is a folder or a file right below `src`; `lib.rs`, `main.rs` and `bin`, which are above them all, are none. What only
 //! tests compile does not count.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -150,12 +150,15 @@ fn read_folder(dir: &Path, module: &Module, into: &mut BTreeMap<Module, File>) {
         let path = entry.unwrap().path();
         let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let child = [module.as_slice(), std::slice::from_ref(&stem)].concat();
+        let is_above_all = module.is_empty() && matches!(&*stem, "lib" | "main" | "bin");
+        if is_above_all {
+            continue;
+        }
         if path.is_dir() {
             read_folder(&path, &child, into);
         } else if path.extension().is_some_and(|extension| extension == "rs")
             && stem != "tests"
             && !stem.ends_with("_tests")
-            && !(module.is_empty() && matches!(&*stem, "lib" | "main"))
         {
             let mut file = File {
                 shown: path

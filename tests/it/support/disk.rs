@@ -1,8 +1,8 @@
-//! A file system of its own that is soon full, or read-only.
+//! A file system of its own that is soon full, or read-only, and one that hangs.
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output},
 };
 
@@ -91,6 +91,61 @@ impl SmallDisk {
     pub(crate) fn make_read_only(&self) {
         let remounted = mount(&["-o", "remount,ro", self.path().to_str().unwrap()]);
         assert!(remounted.status.success());
+    }
+}
+
+/// A file system on a device of its own that can be frozen, as under a storage array that does not answer: what writes to it
+/// waits in the kernel, and cannot even be killed. Only root may.
+pub(crate) struct FrozenDisk {
+    dir: tempfile::TempDir,
+    is_frozen: bool,
+}
+
+impl FrozenDisk {
+    pub(crate) fn mount() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, place) = (dir.path().join("image"), dir.path().join("disk"));
+        fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+        fs::create_dir(&place).unwrap();
+        let run = |command: &mut Command| {
+            let output = command.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{command:?}: {said}");
+        };
+        run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image));
+        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&place));
+        Self {
+            dir,
+            is_frozen: false,
+        }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.dir.path().join("disk")
+    }
+
+    pub(crate) fn freeze(&mut self) {
+        self.freeze_with("--freeze");
+        self.is_frozen = true;
+    }
+
+    pub(crate) fn thaw(&mut self) {
+        self.freeze_with("--unfreeze");
+        self.is_frozen = false;
+    }
+
+    fn freeze_with(&self, what: &str) {
+        let done = Command::new("fsfreeze").arg(what).arg(self.path()).status();
+        assert!(done.unwrap().success(), "{what}");
+    }
+}
+
+impl Drop for FrozenDisk {
+    fn drop(&mut self) {
+        if self.is_frozen {
+            self.thaw();
+        }
+        let _ended = Command::new("umount").arg("-l").arg(self.path()).status();
     }
 }
 

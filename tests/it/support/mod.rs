@@ -31,10 +31,10 @@ use std::{
 
 pub(crate) use authority::Authority;
 pub(crate) use client::{Answer, Client, converse, raw, until_closed};
-pub(crate) use disk::SmallDisk;
+pub(crate) use disk::{FrozenDisk, SmallDisk};
 pub(crate) use faulty::{Fault, Faulty, Seen};
 pub(crate) use heir::Heir;
-pub(crate) use process::{Ended, Process, program};
+pub(crate) use process::{Ended, Process, as_process_1, children, program};
 pub(crate) use processes::{Copy, SidecarProcess, StoreProcess};
 pub(crate) use proxy::Proxy;
 pub(crate) use registry::OciRegistry;

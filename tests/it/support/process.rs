@@ -23,6 +23,27 @@ pub(crate) fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_beamline-sidecar"))
 }
 
+/// A command that runs another as process 1 of a namespace of its own. Only root may, or whoever may be root of a namespace
+/// of users.
+pub(crate) fn as_process_1() -> Command {
+    let mut command = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+    command
+}
+
+/// The processes that a process has started.
+pub(crate) fn children(of: Pid) -> Vec<Pid> {
+    let pid = of.as_raw_nonzero();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children = children.split_whitespace();
+    children
+        .map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap())
+        .collect()
+}
+
 /// What a command that ends by itself came to.
 pub(crate) struct Ended {
     pub(crate) code: i32,
@@ -66,6 +87,7 @@ pub(crate) struct Process {
     log: Arc<Mutex<Vec<String>>>,
     /// Nothing is read of the log.
     unread: Arc<AtomicBool>,
+    heard: mpsc::Receiver<(Vec<String>, Option<SocketAddr>)>,
     /// Addresses named in the line that says what it listens at.
     pub(crate) listen: Vec<String>,
     pub(crate) admin: Option<SocketAddr>,
@@ -134,7 +156,35 @@ impl Process {
         Self::spawn(command, environment)
     }
 
-    fn spawn(mut command: Command, environment: &[(&str, &str)]) -> Self {
+    /// As [`start`](Self::start), as process 1 of a namespace of its own, as in a container. What is started here is above
+    /// it, and ends as it does; the process itself is the only one of [`children`](Self::children).
+    pub(crate) fn start_as_process_1(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = as_process_1();
+        command.arg(program().get_program()).args(arguments);
+        Self::spawn(command, environment)
+    }
+
+    /// As [`start`](Self::start), without waiting until it listens.
+    pub(crate) fn start_unheard(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = program();
+        command.args(arguments);
+        Self::spawn_unheard(command, environment)
+    }
+
+    fn spawn(command: Command, environment: &[(&str, &str)]) -> Self {
+        let mut process = Self::spawn_unheard(command, environment);
+        process.wait_until_it_listens();
+        process
+    }
+
+    pub(crate) fn wait_until_it_listens(&mut self) {
+        let Ok((listen, admin)) = self.heard.recv_timeout(Duration::from_secs(60)) else {
+            panic!("it does not listen: {:?}", self.log());
+        };
+        (self.listen, self.admin) = (listen, admin);
+    }
+
+    fn spawn_unheard(mut command: Command, environment: &[(&str, &str)]) -> Self {
         // Most tests are about bytes that arrive as they were sent, whatever they mean.
         command.env("BEAMLINE_WRITES_VALIDATE", "lenient");
         command.envs(environment.iter().copied());
@@ -163,18 +213,14 @@ impl Process {
                 }
             }
         });
-        let mut process = Self {
+        Self {
             child,
             log,
             unread,
+            heard,
             listen: Vec::new(),
             admin: None,
-        };
-        let Ok((listen, admin)) = heard.recv_timeout(Duration::from_secs(30)) else {
-            panic!("it does not listen: {:?}", process.log());
-        };
-        (process.listen, process.admin) = (listen, admin);
-        process
+        }
     }
 
     /// Whether its log is read, as it is from the start; some lines may be on their way here.
@@ -184,6 +230,11 @@ impl Process {
 
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
+    }
+
+    /// The processes that this one has started, those that have ended and were not waited for included.
+    pub(crate) fn children(&self) -> Vec<Pid> {
+        children(self.pid())
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -1,7 +1,9 @@
 //! How much waits, on the disk and in memory.
 #![expect(
     clippy::unwrap_used,
-    reason = "helpers of tests fail the test that called them"
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and says what it measured"
 )]
 
 use std::path::Path;
@@ -10,7 +12,7 @@ use beamline_sidecar::store::Level;
 use http::{Method, StatusCode};
 
 use crate::{
-    support::{Client, Heir, Proxy, Sidecar, SidecarProcess, eventually, within},
+    support::{Client, Heir, Process, Proxy, Sidecar, SidecarProcess, eventually, within},
     writes::put_delete::{is_queued, replayed, with_state, writes},
 };
 
@@ -75,6 +77,71 @@ async fn the_bytes_that_wait_are_bounded_and_reported() {
     .await;
     assert_eq!(heir.client().policy("acme/a").await.text(), of_length(50_000, 1));
     sidecar.stop().await;
+}
+
+/// The most that was resident since this was last asked, in KiB.
+fn peak_kib(process: &Process) -> u64 {
+    let proc = format!("/proc/{}", process.pid().as_raw_nonzero());
+    let status = std::fs::read_to_string(format!("{proc}/status")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap();
+    // The peak begins anew.
+    std::fs::write(format!("{proc}/clear_refs"), "5").unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[tokio::test]
+async fn many_large_trees_of_json_take_little_more_memory_than_one() {
+    let heir = Heir::start(Level::Changes).await;
+    let process = Process::start(
+        &["run"],
+        &[
+            ("BEAMLINE_LISTEN", "127.0.0.1:0"),
+            ("BEAMLINE_ADMIN_LISTEN", "127.0.0.1:0"),
+            ("BEAMLINE_HEIR_URL", &heir.url()),
+            ("BEAMLINE_REFRESH_INTERVAL_MS", "100"),
+            // What a control group of 40 MiB leaves for bodies.
+            ("BEAMLINE_LIMITS_MAX_BUFFERED_BYTES", "2621440"),
+            ("BEAMLINE_WRITES_VALIDATE", "strict"),
+        ],
+    );
+    let client = Client::new(&process.listen[0]);
+    // Half a million values, each of which takes far more memory than text.
+    let tree = format!(
+        "{{\"weights\":{{\"a\":1.0}},\"metadata\":{{\"list\":[0{}]}}}}",
+        ",0".repeat(500_000)
+    );
+    let put = client.put_policy("t/a", tree.clone()).await;
+    assert!(put.status.is_success(), "{}", put.text());
+    // Once more, for what is kept for the next time.
+    peak_kib(&process);
+    let before = peak_kib(&process);
+    assert!(client.put_policy("t/a", tree.clone()).await.status.is_success());
+    let one = peak_kib(&process) - before;
+    let puts: Vec<_> = (0..24)
+        .map(|_| {
+            let (client, tree) = (Client::new(&process.listen[0]), tree.clone());
+            tokio::spawn(async move { client.put_policy("t/a", tree).await })
+        })
+        .collect();
+    let (mut made, mut refused) = (0, 0);
+    for put in puts {
+        let put = put.await.unwrap();
+        match put.status.as_u16() {
+            200 => made += 1,
+            503 => refused += 1,
+            _ => panic!("{}: {}", put.status, put.text()),
+        }
+    }
+    let many = peak_kib(&process).saturating_sub(before);
+    println!("one takes {one} KiB, {made} made and {refused} refused take {many} KiB");
+    assert!(made > 0);
+    assert!(
+        many <= 3 * one + (8 << 10),
+        "one takes {one} KiB, 24 take {many} KiB"
+    );
 }
 
 fn resident_mib(sidecar: &SidecarProcess) -> u64 {

@@ -1,0 +1,147 @@
+//! A disk that hangs below `state_dir`: what reads or writes there waits, and nothing else does. The disks are real ones, for
+//! which the tests have to be run by root.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{fs, path::Path};
+
+use beamline_sidecar::store::Level;
+use http::{Method, StatusCode};
+use rustix::process::{Pid, Signal};
+
+use crate::support::{Client, FrozenDisk, Heir, Process, eventually};
+
+const LISTEN: [(&str, &str); 3] = [
+    ("BEAMLINE_LISTEN", "127.0.0.1:0"),
+    ("BEAMLINE_ADMIN_LISTEN", "127.0.0.1:0"),
+    ("BEAMLINE_REFRESH_INTERVAL_MS", "100"),
+];
+
+/// A sidecar that has its snapshot on the disk.
+async fn sidecar(heir: &Heir, state: &Path, more: &[(&str, &str)]) -> (Process, Client, Client) {
+    let url = heir.url();
+    let mut environment = LISTEN.to_vec();
+    environment.extend([
+        ("BEAMLINE_HEIR_URL", &*url),
+        ("BEAMLINE_STATE_DIR", state.to_str().unwrap()),
+    ]);
+    environment.extend(more);
+    let process = Process::start(&["run"], &environment);
+    let (data, admin) = (
+        Client::new(&process.listen[0]),
+        Client::new(process.admin.unwrap()),
+    );
+    eventually("the snapshot is on disk", || async {
+        data.policy("t/a").await.status == StatusCode::OK && state.join("snapshot").exists()
+    })
+    .await;
+    (process, data, admin)
+}
+
+/// What a process may do about a disk that hangs: a write that waits for it, and a snapshot to be saved. Everything else
+/// goes on.
+async fn works_beside_the_disk(heir: &mut Heir, process: &Process, data: &Client, admin: &Client) {
+    heir.client().put_policy("t/a", "{\"v\":2}").await;
+    eventually("the change is seen", || async {
+        data.policy("t/a").await.text() == "{\"v\":2}"
+    })
+    .await;
+    heir.gone().await;
+    let waits = Client::new(&process.listen[0]);
+    let waiting = tokio::spawn(async move {
+        waits
+            .send(Method::PUT, "/api/v1/policies/t/b", &[], "{\"v\":1}")
+            .await
+    });
+    for _ in 0..200 {
+        assert_eq!(data.policy("t/a").await.text(), "{\"v\":2}");
+        assert_eq!(admin.get("/live").await.status, StatusCode::OK);
+        assert_eq!(admin.get("/ready").await.status, StatusCode::OK);
+        assert_eq!(admin.get("/metrics").await.status, StatusCode::OK);
+    }
+    waiting.abort();
+}
+
+async fn heir() -> Heir {
+    let heir = Heir::start(Level::Changes).await;
+    heir.client().put_policy("t/a", "{\"v\":1}").await;
+    heir
+}
+
+/// The state of the first thread of a process, as in proc(5).
+fn state_of(pid: Pid) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+#[tokio::test]
+async fn a_disk_that_cannot_even_be_interrupted_holds_up_the_kernel_alone() {
+    let mut heir = heir().await;
+    let mut disk = FrozenDisk::mount();
+    let more = [
+        ("BEAMLINE_SHUTDOWN_LAME_DUCK_MS", "0"),
+        ("BEAMLINE_SHUTDOWN_DRAIN_TIMEOUT_MS", "1000"),
+    ];
+    let (mut process, data, admin) = sidecar(&heir, &disk.path().join("state"), &more).await;
+    disk.freeze();
+    works_beside_the_disk(&mut heir, &process, &data, &admin).await;
+    process.signal(Signal::TERM);
+    // It has ended: only threads are left that the kernel does not let go before the disk answers.
+    eventually("it has ended", || async { state_of(process.pid()) == Some('Z') }).await;
+    assert!(
+        data.send(Method::GET, "/api/v1/policies/t/a", &[], "")
+            .await
+            .is_err()
+    );
+    disk.thaw();
+    assert_eq!(process.wait(), Some(0));
+}
+
+/// Whether a process has been killed, whether or not the kernel can carry it out.
+fn is_killed(pid: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default();
+    let pending = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+    ["SigPnd:", "ShdPnd:"]
+        .into_iter()
+        .filter_map(|name| u64::from_str_radix(pending(name)?.trim(), 16).ok())
+        .any(|signals| signals & (1 << (Signal::KILL.as_raw() - 1)) != 0)
+}
+
+#[tokio::test]
+async fn a_start_that_hangs_is_ended_and_another_one_begun() {
+    let heir = heir().await;
+    let mut disk = FrozenDisk::mount();
+    let state = disk.path().join("state");
+    fs::create_dir(&state).unwrap();
+    disk.freeze();
+    let url = heir.url();
+    let mut environment = LISTEN.to_vec();
+    environment.extend([
+        ("BEAMLINE_HEIR_URL", &*url),
+        ("BEAMLINE_STATE_DIR", state.to_str().unwrap()),
+        ("BEAMLINE_RUNTIME_START_TIMEOUT_MS", "5000"),
+    ]);
+    let mut process = Process::start_unheard(&["run", "--supervised"], &environment);
+    eventually("the worker that hangs is ended", || async {
+        process
+            .children()
+            .first()
+            .is_some_and(|worker| is_killed(*worker))
+    })
+    .await;
+    // Not before the disk lets it go, and then the next one finds all in order.
+    disk.thaw();
+    process.wait_until_it_listens();
+    let metrics = Client::new(process.admin.unwrap()).get("/metrics").await;
+    assert!(
+        metrics.text().contains("worker_restarts_total{cause=\"hung\"} 1"),
+        "{}",
+        metrics.text()
+    );
+    let client = Client::new(&process.listen[0]);
+    eventually("it answers", || async {
+        client.policy("t/a").await.status == StatusCode::OK
+    })
+    .await;
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait(), Some(0));
+}
