@@ -13,7 +13,7 @@ WORKDIR /src
 COPY . .
 # The commit that `--version` names; the context has no repository.
 ARG COMMIT=unknown
-RUN BEAMLINE_COMMIT=${COMMIT} cargo build --release --locked --bin beamline-sidecar
+RUN BEAMLINE_COMMIT=${COMMIT} cargo build --release --locked --bins
 RUN tests/kubernetes/image-root.sh target/release/beamline-sidecar /out
 
 FROM scratch
