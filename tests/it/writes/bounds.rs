@@ -1,7 +1,6 @@
 //! How much waits, on the disk and in memory.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     clippy::print_stdout,
     reason = "a test fails by panicking, and says what it measured"
 )]
