@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::{
     case::{CaseCandidate, CaseDecision, CaseError, CaseFile, CaseIds, Expect, ExtensionCase, MessageValue},
     mistake::Mistake,
-    tree::{Entries, Node, Reader, Tree, value},
+    tree::{self, Entries, Node, Reader, Tree, value},
 };
 use crate::{
     extensions::sandbox::{BreakerState, Kind},
@@ -59,7 +59,7 @@ pub fn read_decision(text: &str) -> Result<CaseDecision, Vec<Mistake>> {
 fn part<T>(text: &str, read: impl FnOnce(&mut Reader, &Node) -> Option<T>) -> Result<T, Vec<Mistake>> {
     let root = yaml::read(text).or_else(|error| {
         // YAML has limits that a call need not keep, such as the length of a key; what is JSON is read without them.
-        serde_json::from_str::<Node>(text).map_err(|_| {
+        serde_json::from_str(text).map(tree::without_places).map_err(|_| {
             let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
             vec![Mistake {
                 line,

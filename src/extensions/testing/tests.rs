@@ -103,7 +103,7 @@ cases:
             "9:5: give the case a `name`: a sentence that says what it shows",
             "9:22: what a validator is expected to do has no `scores`: there are reject, failure, config_problems, error",
             "11:13: only one of failure, error can come of a call",
-            "13:21: error is one of timeout, trap, memory, table, output",
+            "13:21: error is one of timeout, trap, fuel, memory, table, output",
             "14:5: a case is an object with name, message, context, config, candidates, decision, now_ms, seed, policy_id, trace_id, request_id, expect",
         ]
     );

@@ -7,7 +7,7 @@ use serde::{
     de::{MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Number, Value};
-use serde_saphyr::Spanned;
+use serde_saphyr::{Location, Spanned};
 
 use super::mistake::Mistake;
 
@@ -87,6 +87,19 @@ impl<'de> Visitor<'de> for TreeVisitor {
         }
         Ok(Tree::Object(entries))
     }
+}
+
+/// A value as a node whose place is not known.
+pub(super) fn without_places(value: Value) -> Node {
+    let tree = match value {
+        Value::Array(items) => Tree::List(items.into_iter().map(without_places).collect()),
+        Value::Object(entries) => {
+            let entries = entries.into_iter();
+            Tree::Object(entries.map(|(key, value)| (key, without_places(value))).collect())
+        }
+        scalar => Tree::Scalar(scalar),
+    };
+    Spanned::new(tree, Location::UNKNOWN, Location::UNKNOWN)
 }
 
 pub(super) fn value(node: &Node) -> Value {

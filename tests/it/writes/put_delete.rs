@@ -448,7 +448,7 @@ async fn a_wrong_answer_to_a_look_after_a_write_takes_nothing_from_it() {
                 if written
                     && !answered
                     && seen.is("GET /api/v1/policies/acme/a")
-                    && seen.header("if-none-match") == ""
+                    && seen.header("if-none-match").is_empty()
                 {
                     answered = true;
                     return Fault::Say(status, &[], body.to_owned());
