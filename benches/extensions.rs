@@ -34,6 +34,7 @@ static COMPONENT_CACHE: LazyLock<ComponentCache> = LazyLock::new(|| {
         program: env!("CARGO_BIN_EXE_beamline-sidecar").into(),
         timeout: Duration::from_secs(120),
         memory_bytes: 4 << 30,
+        in_background: false,
     };
     ComponentCache::new(Arc::new(Engines::new(256, 64 << 20).unwrap()), compiler, None)
 });

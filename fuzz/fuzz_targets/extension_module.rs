@@ -26,6 +26,7 @@ static COMPONENT_CACHE: LazyLock<ComponentCache> = LazyLock::new(|| {
         program: "unused".into(),
         timeout: Duration::from_secs(10),
         memory_bytes: 1 << 30,
+        in_background: false,
     };
     ComponentCache::new(Arc::new(engines), compiler, None)
 });

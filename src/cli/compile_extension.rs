@@ -20,10 +20,19 @@ pub(super) struct CompileArgs {
     /// The process that started this one, and with which it ends.
     #[arg(long)]
     parent: Option<u32>,
+    /// Something more important runs beside it.
+    #[arg(long)]
+    in_background: bool,
 }
 
 pub(super) fn run(args: &CompileArgs) -> ExitCode {
-    match compile_here(args.profile, args.memory_bytes, args.seconds, args.parent) {
+    match compile_here(
+        args.profile,
+        args.memory_bytes,
+        args.seconds,
+        args.parent,
+        args.in_background,
+    ) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             print_err(&reason);

@@ -263,7 +263,8 @@ impl Supervisor {
             || status.exit_status().unwrap_or(1),
             |signal| ENDED_BY_SIGNAL + signal,
         );
-        if worker.ready.is_none() {
+        // One that was killed, be it by the kernel for its memory, might have answered.
+        if worker.ready.is_none() && (signal.is_none() || worker.hung) {
             self.unready += 1;
         }
         // One that says what it cannot start with is the first to ask.

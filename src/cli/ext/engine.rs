@@ -35,6 +35,7 @@ pub(super) fn component_cache(
         program,
         timeout: COMPILE_TIMEOUT,
         memory_bytes: config.max_compile_memory_bytes,
+        in_background: false,
     };
     Ok(ComponentCache::new(Arc::new(engines), compiler, dir))
 }

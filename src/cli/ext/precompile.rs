@@ -122,6 +122,7 @@ fn cache(config: &ExtensionsConfig, out: &Path) -> Result<ComponentCache, String
             .map_err(|error| format!("this program cannot find itself: {error}"))?,
         timeout: Duration::from_millis(config.compile_timeout_ms),
         memory_bytes: config.max_compile_memory_bytes,
+        in_background: false,
     };
     let dir = out.join("extensions").join("compiled");
     let cache = ComponentCache::new(Arc::new(engines), compiler, Some(&dir));

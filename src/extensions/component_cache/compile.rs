@@ -32,6 +32,8 @@ pub struct Compiler {
     pub timeout: Duration,
     /// Memory that the process may use, in bytes.
     pub memory_bytes: u64,
+    /// Whether something more important runs beside it, such as serving.
+    pub in_background: bool,
 }
 
 /// Why a module was not compiled.
@@ -48,7 +50,7 @@ pub enum CompileError {
     },
     /// It got too little of the processor. The module may be compiled another time.
     #[error(
-        "compiling was not over after extensions.compile_timeout_ms ({} ms), most of which it waited for the processor; it is tried again",
+        "compiling was not over after extensions.compile_timeout_ms ({} ms), most of which it waited for the processor",
         .after.as_millis()
     )]
     Starved {
@@ -121,6 +123,7 @@ impl Compiler {
             .args(["--memory-bytes", &self.memory_bytes.to_string()])
             .args(["--seconds", &(timeout.as_secs() + 1).to_string()])
             .args(["--parent", &std::process::id().to_string()])
+            .args(self.in_background.then_some("--in-background"))
             .env_clear()
             // The allocator's first arena, a GiB before anything is limited, would be room within every limit.
             .env("MIMALLOC_ARENA_RESERVE", "0")
@@ -274,6 +277,7 @@ pub fn compile_here(
     memory_bytes: u64,
     seconds: u64,
     parent: Option<u32>,
+    in_background: bool,
 ) -> Result<(), String> {
     use rustix::process::{Resource, Rlimit, nice, setrlimit};
     if let Some(parent) = parent {
@@ -290,8 +294,10 @@ pub fn compile_here(
     // At the hard limit the kernel sends the signal that anybody else could have sent; at the soft one, one that says why.
     limit(Resource::Cpu, seconds, seconds + 5)?;
     limit(Resource::Core, 0, 0)?;
-    // Serving comes first. Where the system does not allow it, compiling has the same priority.
-    let _not_allowed = nice(10);
+    if in_background {
+        // Where the system does not allow it, compiling has the same priority.
+        let _not_allowed = nice(10);
+    }
     let mut module = Vec::new();
     io::stdin()
         .read_to_end(&mut module)

@@ -95,6 +95,7 @@ impl Modules {
                 program,
                 timeout: Duration::from_millis(config.compile_timeout_ms),
                 memory_bytes: config.max_compile_memory_bytes,
+                in_background: true,
             },
             compiled: state.map(|state| state.join("compiled")),
             fetcher: Fetcher::new(&config, trust, state),

@@ -92,5 +92,14 @@ pub(super) fn check_config(
 ) -> wasmtime::Result<Result<Vec<ConfigProblem>, CallError>> {
     let function: TypedFunc<(&str,), (Result<(), Vec<ConfigProblem>>,)> =
         instance.get_typed_func(&mut *store, export)?;
-    Ok(Ok(function.call(store, (config,))?.0.err().unwrap_or_default()))
+    let problems = match function.call(store, (config,))?.0 {
+        Ok(()) => Vec::new(),
+        // A refusal all the same.
+        Err(problems) if problems.is_empty() => vec![ConfigProblem {
+            path: String::new(),
+            message: "the extension refuses it and does not say why".to_owned(),
+        }],
+        Err(problems) => problems,
+    };
+    Ok(Ok(problems))
 }

@@ -296,3 +296,21 @@ async fn without_a_supervisor_it_is_as_good_a_service_of_systemd() {
     heard("STOPPING=1").await;
     assert_eq!(process.wait(), Some(0));
 }
+
+/// What is killed before it can answer, be it by the kernel for its memory, says nothing of the next one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_that_are_killed_before_they_answer_are_replaced_until_one_does() {
+    let heir = Heir::start(Level::Changes).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (process, admin) = start(&heir.url(), dir.path());
+    let mut last = worker(process.pid(), &admin, None).await;
+    kill_process(last, Signal::KILL).unwrap();
+    for _ in 0..8 {
+        let next = || children(process.pid()).into_iter().find(|pid| *pid != last);
+        eventually("another worker is started", || async { next().is_some() }).await;
+        let found = next().unwrap();
+        kill_process(found, Signal::KILL).unwrap();
+        last = found;
+    }
+    worker(process.pid(), &admin, Some(last)).await;
+}

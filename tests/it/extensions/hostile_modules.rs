@@ -183,6 +183,7 @@ fn hostile_26_a_busy_machine_is_not_held_against_a_module() {
         program,
         timeout: Duration::from_millis(100),
         memory_bytes: 1 << 30,
+        in_background: false,
     };
     let engines = Arc::new(Engines::new(4, 1 << 20).unwrap());
     let cache = ComponentCache::new(engines, compiler, None);

@@ -54,6 +54,7 @@ pub(crate) fn compiler() -> Compiler {
         program: env!("CARGO_BIN_EXE_beamline-sidecar").into(),
         timeout: Duration::from_secs(600),
         memory_bytes: 2 << 30,
+        in_background: false,
     }
 }
 
