@@ -136,6 +136,7 @@ impl Brief {
 
     /// Does something with a quarter of what is left, so that one large value does not hide the others.
     fn within_a_part<T>(&mut self, show: impl FnOnce(&mut Self) -> T) -> T {
+        self.spend(0);
         let part = self.left / 4;
         let others = self.left - part;
         self.left = part;

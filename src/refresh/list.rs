@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     heir::{Fetched, HeirCall, HeirError, wire},
-    policy::{ETag, InvalidId, PolicyId, TenantId},
+    policy::{ETag, PolicyId, TenantId},
     snapshot::{Coverage, FetchStart, Gone, Incoming, Key, Position, Scope, Snapshot, check},
 };
 
@@ -46,7 +46,7 @@ impl Refresher {
         };
         detected.lists = true;
         let began = Instant::now();
-        let listed = parse_list(&body)?;
+        let (listed, unnamed) = parse_list(&body)?;
         let before = detected.fingerprints.get(tenant);
         let mut seen = HashMap::with_capacity(listed.len());
         let mut incoming = Incoming::new(
@@ -69,6 +69,13 @@ impl Refresher {
             }
         }
         let gone = keep_gone(&base, tenant, start, &mut incoming);
+        if unnamed > 0 && !gone.is_empty() {
+            return Err(HeirError::Invalid(format!(
+                "{unnamed} elements of the list have no policy_id, and {} policies are not in it: they may be the same",
+                gone.len()
+            ))
+            .into());
+        }
         if is_same(&base, tenant, &incoming) {
             detected.fingerprints.insert(tenant.clone(), seen);
             return Ok(Listed {
@@ -190,9 +197,11 @@ struct Element {
     etag: Option<ETag>,
 }
 
-/// A bare array of documents, or `{"policies":[…]}`. Each names itself: a list of which that cannot be said does not show
-/// what is not in it. One whose name is that of an operation is left out: no path leads to it.
-fn parse_list(body: &[u8]) -> Result<Vec<Element>, HeirError> {
+/// A bare array of documents, or `{"policies":[…]}`, and how many of its elements name no policy. They are left out.
+///
+/// # Errors
+/// When it is no list, or one of another form: there are elements, and none is named.
+fn parse_list(body: &[u8]) -> Result<(Vec<Element>, usize), HeirError> {
     let invalid = |error: serde_json::Error| HeirError::Invalid(format!("the list: {error}"));
     let list: wire::List<'_> = if body.trim_ascii_start().starts_with(b"[") {
         wire::List {
@@ -202,23 +211,15 @@ fn parse_list(body: &[u8]) -> Result<Vec<Element>, HeirError> {
     } else {
         serde_json::from_slice(body).map_err(invalid)?
     };
-    let mut elements = Vec::with_capacity(list.policies.len());
+    let count = list.policies.len();
+    let mut elements = Vec::with_capacity(count);
     for raw in list.policies {
-        let named: wire::Listed<'_> = serde_json::from_str(raw.get()).map_err(|error| {
-            HeirError::Invalid(format!("the list has an element without a policy_id: {error}"))
-        })?;
-        let id = match PolicyId::parse(&named.policy_id) {
-            Ok(id) => id,
-            Err(InvalidId::Reserved) => {
-                tracing::warn!(policy = %named.policy_id, "HEIR lists a policy that no path leads to; it is left out.");
-                continue;
-            }
-            Err(error) => {
-                let id = &named.policy_id;
-                return Err(HeirError::Invalid(format!(
-                    "the list has the policy_id {id:?}, which {error}"
-                )));
-            }
+        let id = serde_json::from_str::<wire::Listed<'_>>(raw.get())
+            .ok()
+            .and_then(|named| PolicyId::parse(&named.policy_id).ok());
+        let Some(id) = id else {
+            tracing::warn!("HEIR listed a policy without a policy_id that is one; it is left out.");
+            continue;
         };
         let etag = list.etags.get(id.as_str()).cloned();
         elements.push(Element {
@@ -227,7 +228,13 @@ fn parse_list(body: &[u8]) -> Result<Vec<Element>, HeirError> {
             etag,
         });
     }
-    Ok(elements)
+    let unnamed = count - elements.len();
+    if elements.is_empty() && unnamed > 0 {
+        return Err(HeirError::Invalid(format!(
+            "none of the {count} elements of the list has a policy_id"
+        )));
+    }
+    Ok((elements, unnamed))
 }
 
 /// Puts back what the list does not have any more, and names it: that is removed only when all has been seen.

@@ -189,12 +189,13 @@ impl SnapshotStore {
             match operation {
                 Operation::Put { key, policy } => {
                     let known = draft.snapshot().heir(key.0.as_str(), key.1.as_str());
-                    // What HEIR says of a revision replaces what a write was believed to have made of it.
-                    let older = known.is_some_and(|known| {
-                        reaches(known.revision, policy.revision)
-                            && (known.revision != policy.revision || known.document == policy.document)
-                    });
-                    if older || state.pins.is_beyond(&key, policy.revision) {
+                    let is_known = match known {
+                        // What HEIR says of a revision replaces what a write was believed to have made of it.
+                        Some(known) if known.revision == policy.revision => known.document == policy.document,
+                        Some(known) => reaches(known.revision, policy.revision),
+                        None => state.pins.covers(&key, policy.revision),
+                    };
+                    if is_known || state.pins.is_beyond(&key, policy.revision) {
                         continue;
                     }
                     loaded += 1;
@@ -208,7 +209,7 @@ impl SnapshotStore {
                 Operation::Delete { key, revision } => {
                     let known = draft.snapshot().heir(key.0.as_str(), key.1.as_str());
                     let older = known.is_some_and(|known| reaches(known.revision, revision));
-                    if older || state.pins.is_beyond(&key, revision) {
+                    if older || state.pins.covers(&key, revision) {
                         continue;
                     }
                     draft.edit_problems(|problems| {

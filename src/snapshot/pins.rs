@@ -91,6 +91,13 @@ impl Pins {
         true
     }
 
+    /// Whether a write made this revision of the policy, or a later one.
+    pub(super) fn covers(&self, key: &Key, revision: Option<u64>) -> bool {
+        self.pins
+            .get(key)
+            .is_some_and(|pin| pin.is_in_memory && reaches(pin.revision, revision))
+    }
+
     /// Whether a write made a later revision of the policy.
     pub(super) fn is_beyond(&self, key: &Key, revision: Option<u64>) -> bool {
         self.pins.get(key).is_some_and(|pin| {

@@ -277,9 +277,10 @@ impl Writer {
         // past that as well, HEIR's history cannot be relied on.
         let (policy, revision) = match heir_policy::version(client, key).await {
             Ok(Some(now)) if now.revision >= revision => (Some(now.clone()), now.revision),
-            // A later write took it away, or an answer is older than the write: memory knows better either way.
-            Ok(_) => return,
-            Err(_) => (policy, revision),
+            // A later write took it away, as memory has it.
+            Ok(None) if policy.is_some() && self.tag_in_memory(key).is_none() => return,
+            // Gone, as was asked for; or an answer that is older than the write, and no answer.
+            Ok(_) | Err(_) => (policy, revision),
         };
         if !self.store.apply_write(key, policy.clone(), revision) {
             self.store.apply_unverified_write(key, policy, revision);

@@ -190,7 +190,7 @@ heir:
 
     pub(crate) async fn wait_for(&self, state: &str) {
         let admin = self.admin();
-        within(60, &format!("the sidecar is {state}"), || async {
+        within(300, &format!("the sidecar is {state}"), || async {
             admin.get("/ready").await.json()["state"] == state
         })
         .await;
