@@ -58,6 +58,7 @@ async fn more_than_may_wait_for_heir_are_refused_and_lookups_go_on() {
     let heir = Scripted::start().await;
     heir.on("GET /health", Say::Json(200, "", "{}".into()));
     heir.on("GET /slow", Say::Silence);
+    heir.on("GET /api/v1/policies/slow ", Say::Silence);
     heir.on("GET /api/v1/policies/acme/chat ", Say::Json(200, "", "{}".into()));
     let sidecar = Sidecar::try_start(&format!(
         "{QUICK}heir: {{url: '{}', timeout_ms: 20000}}\nlimits: {{max_waiting_requests: 2}}\nrefresh: {{interval_ms: 3600000}}",
@@ -67,16 +68,17 @@ async fn more_than_may_wait_for_heir_are_refused_and_lookups_go_on() {
     sidecar.wait_for("live").await;
     let client = sidecar.client();
     assert_eq!(client.policy("acme/chat").await.status, StatusCode::OK);
-    let slow: Vec<_> = (0..2)
-        .map(|_| {
-            let client = client.clone();
-            tokio::spawn(async move { client.get("/slow").await })
+    let mut slow = Vec::new();
+    // Half of the places are for what is forwarded.
+    for (path, waiting) in [("/slow", 1.0), ("/api/v1/policies/slow", 2.0)] {
+        let client = client.clone();
+        slow.push(tokio::spawn(async move { client.get(path).await }));
+        eventually("one more waits", || async {
+            sidecar.metric("beamline_sidecar_waiting_requests").await == waiting
         })
-        .collect();
-    eventually("two wait", || async {
-        sidecar.metric("beamline_sidecar_waiting_requests").await == 2.0
-    })
-    .await;
+        .await;
+        assert_eq!(sidecar.client().get("/other").await.code(), "overloaded");
+    }
     for path in [
         "/slow",
         "/other",
@@ -97,7 +99,7 @@ async fn more_than_may_wait_for_heir_are_refused_and_lookups_go_on() {
         sidecar
             .metric("beamline_sidecar_errors_total{code=\"overloaded\"}")
             .await,
-        4.0
+        6.0
     );
     // Who goes makes room.
     for waiting in slow {
