@@ -101,7 +101,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// The platform's line about a decision, personal data left out. However long the policy's and the context's texts
-    /// are, it is short: lines wait in memory for whoever reads them.
+    /// are, it is short: lines wait in memory until the log is read.
     pub(super) fn log(self, explaining: &Explaining<'_>, broken: Option<&BrokenVersion>) {
         let Explaining {
             decision,

@@ -117,16 +117,23 @@ impl Db {
                 .min_connections(1)
                 .idle_timeout(None)
                 .max_lifetime(None),
-            // One stays open: to open the first of all again takes space on the disk, which may be full.
+            // All stay open: to open the first of all again takes space on the disk, which may be full, and one that is
+            // opened after the file was taken away is to another.
             Place::File(_) => pool
                 .max_connections(u32::try_from(READERS + OTHERS).unwrap_or(u32::MAX))
-                .min_connections(1)
+                .min_connections(u32::try_from(READERS + OTHERS).unwrap_or(u32::MAX))
                 .idle_timeout(None)
                 .max_lifetime(None),
             Place::Postgres(_) => pool.max_connections(u32::try_from(READERS + OTHERS).unwrap_or(u32::MAX)),
         };
         let pool = pool.connect_with(options).await?;
         migrate(&pool, dialect, deadline).await?;
+        if matches!(place, Place::File(_)) {
+            let mut all = Vec::with_capacity(READERS + OTHERS);
+            while all.len() < READERS + OTHERS {
+                all.push(pool.acquire().await?);
+            }
+        }
         if let Some(first) = first {
             // Closed only now, so that a file's log is never without a connection.
             first.close().await?;

@@ -105,9 +105,7 @@ impl Db {
                 }
             }
         });
-        let written = written.await;
-        self.note_trouble(&written);
-        written
+        self.looked_at(written.await)
     }
 
     /// Writes what is no record and has no revision.
@@ -135,17 +133,20 @@ impl Db {
                 }
             }
         });
-        let written = written.await;
-        self.note_trouble(&written);
-        written
+        self.looked_at(written.await)
     }
 
-    fn note_trouble<T>(&self, written: &Result<T, CallError>) {
-        if let Err(CallError::Db(error)) = written
-            && let Some(trouble) = error.trouble()
-        {
-            self.storage.note(Some(trouble));
+    /// What a write came to, with what that says of the disk noted.
+    fn looked_at<T>(&self, written: Result<T, CallError>) -> Result<T, CallError> {
+        if let Err(CallError::Db(error)) = &written {
+            if let Some(trouble) = error.trouble() {
+                self.storage.note(Some(trouble));
+            } else if error.is_passing() {
+                // A connection to a file that was taken away finds it locked, and waits in vain.
+                self.storage.check_file()?;
+            }
         }
+        written
     }
 
     /// Checks whether another process wrote, and wakes the requests that wait for changes.

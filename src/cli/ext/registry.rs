@@ -176,7 +176,7 @@ pub(super) fn sha256(of: &Descriptor) -> Result<ModuleDigest, String> {
         .ok_or_else(|| format!("{:?} is no sha256 digest", of.digest))
 }
 
-/// The digest of what a name stands for now.
+/// The digest of the artifact that a name leads to.
 pub(super) async fn resolve(registry: &RegistryClient<'_>, name: &Reference) -> Result<ModuleDigest, String> {
     if let Some(digest) = name.digest {
         return Ok(digest);

@@ -7,7 +7,7 @@ use crate::extensions::{
     web::WebError,
 };
 
-/// Signatures of one artifact that are looked at. Whoever may push to a repository may put others beside it.
+/// Signatures of one artifact that are looked at. Every client that may push to a repository may put others beside it.
 const MAX_SIGNATURES: usize = 64;
 /// The largest of them.
 const MAX_BYTES: u64 = 256 << 10;

@@ -1,6 +1,6 @@
 //! The certificates in their Secret, and the webhook's configuration that names their authorities.
 //!
-//! Whoever is first writes; the others find that the Secret has another version than they read, and read it again. So replicas
+//! The first replica writes; the others find that the Secret has another version than they read, and read it again. So replicas
 //! never have different authorities, and there is no leader that could be lost.
 
 use std::{

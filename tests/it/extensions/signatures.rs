@@ -166,7 +166,7 @@ async fn an_artifact_runs_only_if_a_key_signed_it_that_counts() {
     }
 }
 
-/// Puts the signature of what is in a repository beside another artifact, as whoever may push there can.
+/// Puts the signature of what is in a repository beside another artifact, as every client that may push there can.
 async fn move_signature(desk: &Desk, from: &str, to: &str) {
     let client = desk.registry.client();
     let record: Value =

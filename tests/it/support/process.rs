@@ -23,7 +23,7 @@ pub(crate) fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_beamline-sidecar"))
 }
 
-/// A command that runs another as process 1 of a namespace of its own. Only root may, or whoever may be root of a namespace
+/// A command that runs another as process 1 of a namespace of its own. Only root may, or a user that may be root of a namespace
 /// of users.
 pub(crate) fn as_process_1() -> Command {
     let mut command = Command::new("unshare");
