@@ -267,7 +267,7 @@ fn read(line: &str) -> Result<Recording, String> {
         ));
     }
     let file = json!({"extension": line.kind, "cases": [line.case]});
-    let read = testing::read(&testing::written(&file)).map_err(|mistakes| {
+    let read = testing::read_value(file).map_err(|mistakes| {
         let mistakes: Vec<&str> = mistakes.iter().map(|mistake| mistake.message.as_str()).collect();
         mistakes.join("; ")
     })?;

@@ -18,7 +18,7 @@ pub use self::{
     case::{CaseCandidate, CaseDecision, CaseError, CaseFile, CaseIds, Expect, ExtensionCase, MessageValue},
     compare::{Difference, compare},
     mistake::Mistake,
-    read::{read, read_candidates, read_decision, read_message, read_object},
+    read::{read, read_candidates, read_decision, read_message, read_object, read_value},
     run::{CallSettings, CaseRun, FailedCall, Given, Outcome},
 };
 

@@ -24,6 +24,14 @@ pub fn read(text: &str) -> Result<CaseFile, Vec<Mistake>> {
     part(text, file)
 }
 
+/// Reads cases that are a value already, such as recorded calls: what is no text has no places, and no limits of YAML.
+///
+/// # Errors
+/// Every mistake in it.
+pub fn read_value(file_of_cases: Value) -> Result<CaseFile, Vec<Mistake>> {
+    whole(&tree::without_places(file_of_cases), file)
+}
+
 /// Reads a message, as a case has one.
 ///
 /// # Errors
@@ -68,8 +76,12 @@ fn part<T>(text: &str, read: impl FnOnce(&mut Reader, &Node) -> Option<T>) -> Re
             }]
         })
     })?;
+    whole(&root, read)
+}
+
+fn whole<T>(root: &Node, read: impl FnOnce(&mut Reader, &Node) -> Option<T>) -> Result<T, Vec<Mistake>> {
     let mut reader = Reader::default();
-    match read(&mut reader, &root) {
+    match read(&mut reader, root) {
         Some(part) if reader.mistakes.is_empty() => Ok(part),
         _ => {
             reader.mistakes.sort();
