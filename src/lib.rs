@@ -48,6 +48,7 @@ pub mod decide;
 pub mod durable_file;
 pub mod extensions;
 pub mod failure;
+pub mod fair_share;
 pub mod forward;
 pub mod health_check;
 pub mod heartbeat;

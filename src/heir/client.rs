@@ -32,7 +32,11 @@ use super::{
     resolver::Resolver,
     tls::{self, TlsError},
 };
-use crate::telemetry::chain;
+use crate::{
+    fair_share::{FairShare, Share},
+    policy::TenantId,
+    telemetry::chain,
+};
 
 /// Speaks to HEIR for the whole process.
 #[derive(Debug)]
@@ -50,6 +54,8 @@ pub struct HeirClient {
     permits: Arc<Semaphore>,
     /// A part of those: the rest is for what this process asks itself, however many clients ask or read slowly.
     forward_permits: Arc<Semaphore>,
+    /// The calls that requests of tenants cause, shared by tenant.
+    turns: FairShare<TenantId>,
     pub(super) availability: Availability,
     pub(super) metrics: Arc<HeirMetrics>,
 }
@@ -85,6 +91,7 @@ impl HeirClient {
             authorization: ArcSwap::from_pointee(authorization),
             permits: Arc::new(Semaphore::new(config.pool.max_requests)),
             forward_permits: Arc::new(Semaphore::new(config.pool.max_requests / 2)),
+            turns: FairShare::new(config.pool.max_requests),
             availability: Availability::new(config.breaker.clone(), metrics.clone()),
             base,
             config,
@@ -194,6 +201,13 @@ impl HeirClient {
             status: response.status(),
             retry_after: None,
         })
+    }
+
+    /// Waits for a tenant's turn to make the calls that one of its requests causes, so that however many one tenant makes,
+    /// another's are not kept waiting. It lasts until it is dropped.
+    pub async fn turn(&self, tenant: &TenantId) -> Result<Share<TenantId>, HeirError> {
+        let turn = time::timeout(self.caller_timeout(), self.turns.take(tenant)).await;
+        turn.map_err(|_elapsed| HeirError::PoolExhausted)
     }
 
     /// A read for which a caller waits, repeated as `heir.retry` allows. Any status but 200 and 304 is an error.

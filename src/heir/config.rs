@@ -69,7 +69,7 @@ pub struct TlsConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PoolConfig {
-    /// Requests to HEIR at one time.
+    /// Requests to HEIR at one time. No tenant's lookups and writes together may hold more than are free.
     #[schemars(range(min = 2, max = 10_000))]
     pub max_requests: usize,
     /// Idle connections that are kept.

@@ -154,7 +154,7 @@ impl Intake {
         let Some(fetcher) = self.fetcher.clone() else {
             return Ok(());
         };
-        let place = self.waiting.place()?;
+        let place = self.waiting.place(&key.0)?;
         // The question goes on when the caller leaves, and keeps its place.
         let asking = tokio::spawn(async move {
             let outcome = fetcher.fetch(&key).await;

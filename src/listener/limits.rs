@@ -25,8 +25,8 @@ pub struct LimitsConfig {
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections: usize,
     /// Requests that wait for HEIR or the disk at one time; further ones are answered 503 `overloaded`. A request counts
-    /// from when its body is there until its answer is sent. Lookups from memory never wait and do not count. Half
-    /// of them may be forwarded ones.
+    /// from when its body is there until its answer is sent. Lookups from memory never wait and do not count. No
+    /// tenant, nor all forwarded ones together, may hold more than are free.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_waiting_requests: usize,
     /// Time for a request's head, and again for its body, to arrive. A client that takes nothing of its answer for up to

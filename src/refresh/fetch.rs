@@ -133,7 +133,11 @@ impl Fetcher {
     }
 
     async fn ask(&self, key: &Key) -> FetchOutcome {
-        match fetch_policy(&self.client, &self.store, key, self.policy_bytes, Retry::Yes).await {
+        let asked = async {
+            let _turn = self.client.turn(&key.0).await?;
+            fetch_policy(&self.client, &self.store, key, self.policy_bytes, Retry::Yes).await
+        };
+        match asked.await {
             Ok(true) => FetchOutcome::Stored,
             Ok(false) => FetchOutcome::Absent,
             Err(error) => {

@@ -34,7 +34,7 @@ impl Router {
         client: Client,
         started: Instant,
     ) -> Result<Response, Failure> {
-        let (place, this) = (self.waiting.place()?, self.clone());
+        let (place, this) = (self.waiting.place(&tenant)?, self.clone());
         self.elsewhere(async move {
             let room = this.buffered.room(client);
             let listed = this.refresh_and_list(&tenant, room, started).await?;

@@ -66,7 +66,7 @@ impl Router {
         headers: HeaderMap,
         started: Instant,
     ) -> Result<Response, Failure> {
-        let (place, this) = (self.waiting.place()?, self.clone());
+        let (place, this) = (self.waiting.place(&key.0)?, self.clone());
         self.elsewhere(async move {
             let response = this.fetch_and_look_up(&key, &headers, started).await?;
             Ok(response.map(|body| body.holding(place)))

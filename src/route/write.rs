@@ -32,8 +32,8 @@ impl Router {
         } else {
             Change::Delete
         };
-        let request = write_request(key, change, parts.headers)?;
-        let (place, this) = (self.waiting.place()?, self.clone());
+        let place = self.waiting.place(&key.0)?;
+        let (request, this) = (write_request(key, change, parts.headers)?, self.clone());
         self.elsewhere(async move {
             let outcome = this.writer.write(request).await?;
             drop(room);

@@ -193,6 +193,7 @@ impl Writer {
         document: Option<&PolicyDocument>,
         headers: HeaderMap,
     ) -> Result<WriteOutcome, HeirError> {
+        let _turn = client.turn(&key.0).await?;
         let before = self.tag_in_memory(key);
         let reply = heir_policy::send(client, key, document, headers).await?;
         let outcome: fn(Made) -> WriteOutcome = match (document, reply.status) {

@@ -290,7 +290,7 @@ async fn writes_that_go_on_without_their_callers_keep_their_places_and_their_mem
     heir.on("GET /health", Say::Json(200, "", "{}".into()));
     heir.on("PUT /", Say::Silence);
     let sidecar = Sidecar::try_start(&format!(
-        "{QUICK}heir: {{url: '{}', timeout_ms: 20000}}\nlimits: {{max_waiting_requests: 3}}",
+        "{QUICK}heir: {{url: '{}', timeout_ms: 20000}}\nlimits: {{max_waiting_requests: 6}}",
         heir.url()
     ))
     .unwrap();
@@ -320,6 +320,12 @@ async fn writes_that_go_on_without_their_callers_keep_their_places_and_their_mem
         (refused.status.as_u16(), refused.code()),
         (503, "overloaded".into())
     );
+    let other = "PUT /api/v1/policies/beta/p HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}";
+    let _other = send(sidecar.data, other).await;
+    eventually("another tenant has a place", || async {
+        heir.count("PUT /") == 4
+    })
+    .await;
     sidecar.stop().await;
 }
 

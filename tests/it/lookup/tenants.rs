@@ -10,7 +10,7 @@ use proptest::{
     test_runner::{Config, TestRunner},
 };
 
-use crate::support::{Heir, Sidecar, eventually};
+use crate::support::{Heir, QUICK, Say, Scripted, Sidecar, eventually, send};
 
 /// Few names, so that tenants share them, and names that run together the same: `a` + `a-b`, `a-a` + `b`.
 fn name() -> impl Strategy<Value = String> {
@@ -103,4 +103,46 @@ async fn hostile_11_no_tenant_is_answered_with_anothers_policy() {
         }
         sidecar.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_tenant_whose_policies_heir_never_sends_leaves_connections_to_the_others() {
+    let heir = Scripted::start().await;
+    heir.on("GET /health", Say::Json(200, "", "{}".into()));
+    heir.on("GET /api/v1/policies/acme/", Say::Silence);
+    heir.on("PUT /api/v1/policies/acme/", Say::Silence);
+    heir.on(
+        "GET /api/v1/policies/beta/p",
+        Say::Json(200, "", r#"{"weights":{"a":1.0}}"#.into()),
+    );
+    heir.on("PUT /api/v1/policies/beta/p", Say::Json(201, "", "{}".into()));
+    let sidecar = Sidecar::try_start(&format!(
+        "{QUICK}heir: {{url: '{}', timeout_ms: 60000, pool: {{max_requests: 8}}}}",
+        heir.url()
+    ))
+    .unwrap();
+    sidecar.wait_for("live").await;
+    let mut acme = Vec::new();
+    for index in 0..20 {
+        for head in ["GET", "PUT"] {
+            let request = format!(
+                "{head} /api/v1/policies/acme/{head}{index} HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{{}}"
+            );
+            acme.push(send(sidecar.data, &request).await);
+        }
+    }
+    let asked = || heir.count("GET /api/v1/policies/acme/") + heir.count("PUT /api/v1/policies/acme/");
+    eventually("HEIR is asked", || async { asked() >= 4 }).await;
+    let client = sidecar.client();
+    assert_eq!(client.policy("beta/p").await.status, StatusCode::OK);
+    assert_eq!(
+        client
+            .put_policy("beta/p", r#"{"weights":{"a":1.0}}"#)
+            .await
+            .status,
+        StatusCode::CREATED
+    );
+    assert_eq!(asked(), 4);
+    drop(acme);
+    sidecar.stop().await;
 }
