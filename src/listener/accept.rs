@@ -79,6 +79,7 @@ pub(super) async fn accept<F>(
             }
         }
     }
+    bound.leave_new_ones();
     // Clients that the kernel already accepted for us would be reset by the close; serve them as well.
     while let Some((stream, peer)) = waiting.take().or_else(|| bound.accept_pending().ok().flatten()) {
         let entry = open.enter();

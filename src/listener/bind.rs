@@ -11,6 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use socket2::{SockFilter, SockRef};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -36,7 +37,8 @@ pub type TlsSettings = Arc<ArcSwap<rustls::ServerConfig>>;
 
 #[derive(Debug)]
 enum Socket {
-    Tcp(TcpListener),
+    /// And whether another process may listen at the same address.
+    Tcp(TcpListener, bool),
     /// With the inode of the socket file, where it is removed in the end: a successor may have put its own in the same
     /// place.
     Unix(UnixListener, Option<u64>),
@@ -59,7 +61,7 @@ impl Bound {
                 let listener = socket.listen(BACKLOG)?;
                 let address = Address::Tcp(listener.local_addr()?);
                 Ok(Self {
-                    socket: Socket::Tcp(listener),
+                    socket: Socket::Tcp(listener, share),
                     address,
                     tls: None,
                 })
@@ -119,7 +121,7 @@ impl Bound {
                 listener.set_nonblocking(true)?;
                 let address = Address::Tcp(listener.local_addr()?);
                 Self {
-                    socket: Socket::Tcp(TcpListener::from_std(listener)?),
+                    socket: Socket::Tcp(TcpListener::from_std(listener)?, false),
                     address,
                     tls: None,
                 }
@@ -156,7 +158,7 @@ impl Bound {
 
     pub(super) async fn accept(&self) -> io::Result<(Stream, Peer)> {
         match &self.socket {
-            Socket::Tcp(listener) => {
+            Socket::Tcp(listener, _) => {
                 let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
                 Ok((self.stream(stream), Peer::Tcp(address)))
@@ -168,11 +170,24 @@ impl Bound {
         }
     }
 
+    /// Leaves new connections to the process that listens at the same address, if one may. The kernel would go on to give this
+    /// socket its part of them until it is closed, and reset those that came since the last look.
+    pub(super) fn leave_new_ones(&self) {
+        /// `BPF_RET | BPF_K`: a filter that passes no bytes of a packet. A client whose packet is dropped sends it again,
+        /// and by then only the other socket is there.
+        const DROP: SockFilter = SockFilter::new(0x06, 0, 0, 0);
+        if let Socket::Tcp(listener, true) = &self.socket
+            && let Err(error) = SockRef::from(listener).attach_filter(&[DROP])
+        {
+            tracing::debug!(%error, "Connections that come while this socket is closed are reset.");
+        }
+    }
+
     /// Accepts a connection that is already waiting, or none. Asks the kernel itself: the runtime may not have heard
     /// yet of a client that came a moment ago.
     pub(super) fn accept_pending(&self) -> io::Result<Option<(Stream, Peer)>> {
         let accepted = match &self.socket {
-            Socket::Tcp(listener) => {
+            Socket::Tcp(listener, _) => {
                 let listener = std::net::TcpListener::from(listener.as_fd().try_clone_to_owned()?);
                 listener.accept().and_then(|(stream, address)| {
                     stream.set_nonblocking(true)?;
@@ -209,7 +224,7 @@ impl Bound {
 impl AsFd for Bound {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.socket {
-            Socket::Tcp(listener) => listener.as_fd(),
+            Socket::Tcp(listener, _) => listener.as_fd(),
             Socket::Unix(listener, _) => listener.as_fd(),
         }
     }
