@@ -172,7 +172,7 @@ fn an_artifact_moves_with_its_signatures_and_its_digest() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sidecar_without_any_registry_runs_what_was_loaded_into_its_state() {
-    let (registry, place) = (OciRegistry::start(), Place::quick());
+    let (registry, place) = (OciRegistry::start(), Place::new());
     let dir = place.path("");
     ok(&dir, &["keygen", "release"]);
     ok(&dir, &["keygen", "other"]);

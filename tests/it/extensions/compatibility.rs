@@ -211,7 +211,7 @@ fn a_post_processor_of_0_1_0_answers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_of_0_1_0_take_part_in_a_decision() {
-    let place = Place::quick();
+    let place = Place::new();
     for (id, kind, config) in [
         ("pre-processor", "pre", json!({"added": true})),
         ("validator", "validator", json!({})),

@@ -61,7 +61,7 @@ fn a_call_with_fuel_ends_at_the_same_instruction_each_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_fuel_of_a_record_is_enforced_and_costs_no_other_extension_anything() {
-    let place = Place::quick();
+    let place = Place::new();
     let lasting = json!({"timeout_ms": 5_000, "config": {"do": "loop"}, "limits": {"fuel": 1_000_000}});
     place.misbehaving("loops", "validator", lasting);
     place.misbehaving(

@@ -51,7 +51,7 @@ fn guarded(place: &Place, id: &str, guest_name: &str, more: Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_20_an_asynchronous_component_is_refused() {
-    let place = Place::quick();
+    let place = Place::new();
     guarded(&place, "async", "asynchronous", json!({}));
     guarded(&place, "good", "pii-guard", json!({}));
     let sidecar = place.start("");
@@ -67,7 +67,7 @@ async fn hostile_20_an_asynchronous_component_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_21_what_never_ends_before_its_first_call_is_refused_or_ended() {
-    let place = Place::quick();
+    let place = Place::new();
     guarded(&place, "start", "loops-at-start", json!({}));
     // One that often runs into its deadline hardly runs where the tests leave no processor idle: each has one call.
     let reallocs = ["realloc-0", "realloc-1", "realloc-2", "realloc-3", "realloc-4"];
@@ -88,7 +88,7 @@ async fn hostile_21_what_never_ends_before_its_first_call_is_refused_or_ended() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_21_tables_are_as_large_as_they_may_be() {
-    let place = Place::quick();
+    let place = Place::new();
     guarded(&place, "large", "large-table", json!({}));
     guarded(
         &place,
@@ -114,7 +114,7 @@ async fn hostile_21_tables_are_as_large_as_they_may_be() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_21_nobody_else_notices() {
-    let place = Place::quick();
+    let place = Place::new();
     let deeds = [
         "loop",
         "loop-in-host",
@@ -183,7 +183,7 @@ async fn hostile_21_nobody_else_notices() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_23_more_calls_than_instances_are_refused_and_the_rest_goes_on() {
-    let place = Place::quick();
+    let place = Place::new();
     place.misbehaving(
         "slow",
         "validator",
@@ -219,7 +219,7 @@ async fn hostile_23_more_calls_than_instances_are_refused_and_the_rest_goes_on()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_24_what_is_no_answer_has_its_name() {
-    let place = Place::quick();
+    let place = Place::new();
     guarded(&place, "no-text", "no-text", json!({}));
     guarded(&place, "wild", "wild-answer", json!({}));
     place.misbehaving(
@@ -251,7 +251,7 @@ async fn hostile_24_what_is_no_answer_has_its_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_24_a_flood_of_lines_is_cut_to_a_few_a_second() {
-    let place = Place::quick();
+    let place = Place::new();
     place.misbehaving(
         "loud",
         "validator",
@@ -287,7 +287,7 @@ async fn hostile_24_a_flood_of_lines_is_cut_to_a_few_a_second() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_25_absurd_times_are_refused_or_cut() {
-    let place = Place::quick();
+    let place = Place::new();
     let bad = [
         json!(0),
         json!(-1),
@@ -355,7 +355,7 @@ async fn hostile_25_absurd_times_are_refused_or_cut() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_29_a_query_of_death_stops_its_extension_and_no_policy() {
-    let place = Place::quick();
+    let place = Place::new();
     place.misbehaving("bad", "validator", json!({"config": {"do": "trap"}}));
     for on_fail in ["block", "warn", "ignore"] {
         place.policy(

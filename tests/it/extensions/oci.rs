@@ -35,7 +35,7 @@ impl Rig {
         Self {
             proxy: Faulty::start(registry.address).await,
             registry,
-            place: Place::quick(),
+            place: Place::new(),
         }
     }
 

@@ -17,23 +17,24 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// One that has what any test compiled before: most tests are not about compiling, and it is most of what they cost.
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["policies/acme", "extensions", "state"] {
-            fs::create_dir_all(dir.path().join(name)).unwrap();
-        }
-        Self { dir }
-    }
-
-    /// One that has what any test compiled before: a busy machine takes its time to compile.
-    pub(crate) fn quick() -> Self {
-        let place = Self::new();
+        let place = Self::cold();
         let known = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
         for dir in [&known, &place.path("state/extensions")] {
             fs::create_dir_all(dir).unwrap();
         }
         std::os::unix::fs::symlink(known, place.path("state/extensions/compiled")).unwrap();
         place
+    }
+
+    /// One that has nothing compiled, and whose compiled code is its own.
+    pub(crate) fn cold() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["policies/acme", "extensions", "state"] {
+            fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        Self { dir }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -333,8 +333,8 @@ async fn an_operator_switches_off_and_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn compiled_code_is_kept_and_never_trusted_blindly() {
-    let place = Place::new();
-    place.extension("guard", "validator", "pii-guard", json!({}));
+    let place = Place::cold();
+    place.extension("guard", "validator", "accepts", json!({}));
     place.policy("chat", json!({"validators": [{"id": "guard"}]}));
     let compiled = r"beamline_sidecar_extension_compile_seconds_count";
     let sidecar = place.start("");
@@ -471,7 +471,7 @@ async fn ask_for(sidecar: &Sidecar, metadata: &Value) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guard_can_be_held_against_dry_runs_by_metadata() {
-    let place = Place::quick();
+    let place = Place::new();
     place.extension("guard", "validator", "pii-guard", json!({}));
     place.policy(
         "chat",

@@ -149,7 +149,7 @@ async fn modules_come_only_from_where_they_may_and_no_larger_than_they_may() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_on_disk_is_for_the_sidecar_alone() {
-    let place = Place::new();
+    let place = Place::cold();
     place.extension("guard", "validator", "pii-guard", json!({}));
     let sidecar = place.start("");
     sidecar.stop().await;

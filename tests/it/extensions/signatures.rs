@@ -29,7 +29,7 @@ impl Desk {
     fn new() -> Self {
         let desk = Self {
             registry: OciRegistry::start(),
-            place: Place::quick(),
+            place: Place::new(),
         };
         for (name, kind) in [
             ("ours", "ecdsa-p256"),

@@ -70,7 +70,7 @@ async fn passes(sidecar: &Sidecar, policy: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_26_neither_the_start_nor_a_policy_waits_for_a_compiler() {
-    let place = Place::new();
+    let place = Place::cold();
     guard(&place, "guard", &guest("pii-guard"));
     place.policy("plain", json!({}));
     let compiler = place.compiler(&gate(&place));
@@ -110,7 +110,7 @@ async fn hostile_26_neither_the_start_nor_a_policy_waits_for_a_compiler() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_26_while_another_version_is_compiled_the_last_good_one_is_called() {
-    let place = Place::new();
+    let place = Place::cold();
     guard(&place, "guard", &guest("pii-guard"));
     let compiler = place.compiler(&gate(&place));
     open_gate(&place);
@@ -146,7 +146,7 @@ async fn hostile_26_while_another_version_is_compiled_the_last_good_one_is_calle
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compiler_that_somebody_kills_is_started_again() {
-    let place = Place::new();
+    let place = Place::cold();
     guard(&place, "guard", &guest("pii-guard"));
     let killed = format!("[ -e {} ] || kill -KILL $$", place.path("gate").display());
     let sidecar = place.start_with(&place.compiler(&killed), "");
@@ -180,7 +180,7 @@ const TOO_LARGE: &str = "cat > /dev/null; echo memory allocation of 7 bytes fail
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_26_a_refusal_outlives_a_restart_and_is_looked_at_again_when_asked_for() {
-    let place = Place::new();
+    let place = Place::cold();
     guard(&place, "bomb", &guest("pii-guard"));
     let compiler = place.compiler(TOO_LARGE);
     let mut first = None;
@@ -212,7 +212,7 @@ async fn hostile_26_a_refusal_outlives_a_restart_and_is_looked_at_again_when_ask
 /// A record that cannot be used anyway is not compiled to its end.
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_26_one_record_costs_what_one_module_may() {
-    let place = Place::new();
+    let place = Place::cold();
     let modules = 40;
     let instances: Vec<Value> = (0..modules)
         .map(|number| {
@@ -256,7 +256,7 @@ async fn hostile_26_one_record_costs_what_one_module_may() {
 /// Several are compiled at the same time before the first start is over.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_processors_compile_until_all_is_there() {
-    let place = Place::new();
+    let place = Place::cold();
     let processors = std::thread::available_parallelism().unwrap().get().min(8);
     for number in 0..processors {
         guard(&place, &format!("g{number}"), &component(number));
@@ -315,7 +315,7 @@ async fn a_compiler_ends_with_the_process_that_started_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_is_broken_at_a_restart_has_its_last_good_state() {
-    let place = Place::new();
+    let place = Place::cold();
     let good = json!({"config": {"kinds": ["card"]}});
     place.extension("guard", "validator", "pii-guard", good);
     place.policy(
@@ -376,7 +376,7 @@ async fn a_record_that_is_broken_at_a_restart_has_its_last_good_state() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_that_others_could_write_is_begun_anew() {
-    let place = Place::new();
+    let place = Place::cold();
     guard(&place, "guard", &kept("pii-guard"));
     let compiler = place.compiler("");
     let dir = place.path("state/extensions/compiled");
@@ -422,7 +422,7 @@ async fn a_directory_that_others_could_write_is_begun_anew() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_compiled_ahead_is_there_when_the_sidecar_listens() {
-    let place = Place::new();
+    let place = Place::cold();
     guard(&place, "guard", &guest("pii-guard"));
     place.module("no-component", "broken.wasm");
     let path = |name: &str| place.path(name).display().to_string();
@@ -481,7 +481,7 @@ async fn what_was_compiled_ahead_is_there_when_the_sidecar_listens() {
 /// The digest of a version or an instance that names no module is that of the one it inherits.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_digest_without_a_module_counts_for_the_one_that_is_inherited() {
-    let place = Place::new();
+    let place = Place::cold();
     let right = ModuleDigest::of(&guest("pii-guard")).to_string();
     let wrong = "0".repeat(64);
     let add = |id: &str, more: Value| {
@@ -540,7 +540,7 @@ async fn a_digest_without_a_module_counts_for_the_one_that_is_inherited() {
 /// A version that was made later comes first, wherever it was written down.
 #[tokio::test(flavor = "multi_thread")]
 async fn versions_are_sorted_by_the_moment_and_not_by_its_text() {
-    let place = Place::new();
+    let place = Place::cold();
     place.extension(
         "guard",
         "validator",
@@ -557,7 +557,7 @@ async fn versions_are_sorted_by_the_moment_and_not_by_its_text() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_extension_that_comes_after_a_policy_still_finds_its_last_good_version() {
-    let place = Place::new();
+    let place = Place::cold();
     place.policy("chat", json!({"providers": [{"name": "gamma", "weight": 100}]}));
     let sidecar = place.start_with(&place.compiler(&gate(&place)), "");
     let client = sidecar.client();
@@ -604,7 +604,7 @@ async fn an_extension_that_comes_after_a_policy_still_finds_its_last_good_versio
 
 #[test]
 fn the_configuration_is_checked_with_its_extensions() {
-    let place = Place::new();
+    let place = Place::cold();
     place.extension("good", "validator", "pii-guard", json!({}));
     place.extension("world", "scorer", "pii-guard", json!({}));
     place.extension("wasi", "validator", "asks-for-wasi", json!({}));
@@ -661,7 +661,7 @@ fn the_configuration_is_checked_with_its_extensions() {
 /// A component that was built against another patch version of the interfaces.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_check_of_authors_and_the_sidecar_agree_about_imports() {
-    let place = Place::new();
+    let place = Place::cold();
     let (old, new) = (b"@0.1.0".as_slice(), b"@0.1.7".as_slice());
     for (id, version, is_taken) in [("patch", new, true), ("minor", b"@0.2.0".as_slice(), false)] {
         let mut module = guest("misbehaving-validator");
@@ -691,7 +691,7 @@ async fn the_check_of_authors_and_the_sidecar_agree_about_imports() {
 /// What a stranger wrote into a component is not said to the terminal.
 #[test]
 fn what_is_printed_of_a_component_is_no_command_to_the_terminal() {
-    let place = Place::new();
+    let place = Place::cold();
     let mut module = guest("pii-guard");
     let text = |text: &str, into: &mut Vec<u8>| {
         into.push(u8::try_from(text.len()).unwrap());
@@ -732,7 +732,7 @@ fn what_is_printed_of_a_component_is_no_command_to_the_terminal() {
 /// Nothing that the sidecar was started with reaches the process in which a stranger's module is compiled.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compiler_sees_nothing_of_the_sidecar() {
-    let place = Place::new();
+    let place = Place::cold();
     guard(&place, "guard", &guest("pii-guard"));
     let seen = place.path("seen");
     let look = format!("tr '\\0' '\\n' < /proc/$$/environ > {}", seen.display());
