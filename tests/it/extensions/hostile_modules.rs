@@ -106,7 +106,7 @@ fn guard_of(place: &Place, id: &str, module: &[u8]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_26_what_is_too_large_or_too_deep_is_refused_by_name() {
-    let place = Place::cold();
+    let place = Place::new();
     // Fifty megabytes of functions; one function more than WebAssembly has room for; components in components.
     guard_of(&place, "large", &functions(250_000, &[0x01; 197]));
     guard_of(&place, "many", &functions(1_000_001, &[]));
@@ -129,7 +129,7 @@ async fn hostile_26_what_is_too_large_or_too_deep_is_refused_by_name() {
 /// A million functions are a valid module of four megabytes.
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_26_a_compile_bomb_takes_its_time_and_nobody_elses() {
-    let place = Place::cold();
+    let place = Place::new();
     guard_of(&place, "good", &guest("pii-guard"));
     let sidecar = place.start("extensions: {compile_timeout_ms: 1500}");
     assert!(outcome(&ask(&sidecar.client(), "good").await).starts_with("weighted "));
@@ -159,7 +159,7 @@ async fn hostile_26_a_compile_bomb_takes_its_time_and_nobody_elses() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_26_the_compilers_memory_is_limited() {
-    let place = Place::cold();
+    let place = Place::new();
     guard_of(&place, "bomb", &functions(200_000, &[]));
     guard_of(&place, "good", &guest("pii-guard"));
     let sidecar = place.start("extensions: {max_compile_memory_bytes: 67108864, compile_timeout_ms: 600000}");
@@ -240,7 +240,7 @@ fn hostile_23_a_full_pool_is_not_held_against_a_module() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_26_what_is_no_file_is_not_read() {
-    let place = Place::cold();
+    let place = Place::new();
     let dir = place.path("extensions");
     let elsewhere = place.path("elsewhere.wasm");
     fs::write(&elsewhere, guest("pii-guard")).unwrap();
@@ -276,7 +276,7 @@ async fn hostile_26_what_is_no_file_is_not_read() {
 /// A module that changes all the time, half of the time to something that is none, beside its digest.
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_27_a_module_that_changes_between_two_reads_is_what_its_digest_says_or_nothing() {
-    let place = Place::cold();
+    let place = Place::new();
     let module = kept("validator");
     let pinned = ModuleDigest::of(&module).to_string();
     place.bytes(&module, "m.wasm");
@@ -489,7 +489,7 @@ async fn hostile_25_modules_come_from_the_servers_that_are_named_and_are_what_wa
     web.server.on("GET /endless.wasm ", Say::Endless(endless, chunk));
     web.serves("/large.wasm", &vec![0; 2_000_000]);
 
-    let place = Place::cold();
+    let place = Place::new();
     let sha256 = ModuleDigest::of(&module).to_string();
     let url = |host: &str, path: &str| format!("https://{host}:{port}/{path}.wasm");
     let long = format!("https://127.0.0.1:{port}/{}", "x".repeat(70_000));
@@ -574,7 +574,7 @@ async fn hostile_25_a_module_with_a_wrong_digest_is_fetched_more_rarely_than_one
     let web = Web::start().await;
     let port = web.address.port();
     web.serves("/other.wasm", &kept("validator"));
-    let place = Place::cold();
+    let place = Place::new();
     let unknown = ModuleDigest::of(b"unknown").to_string();
     for id in ["other", "missing"] {
         let url = format!("https://127.0.0.1:{port}/{id}.wasm");
@@ -611,7 +611,7 @@ async fn hostile_25_a_server_nobody_vouches_for_gives_no_module() {
     let web = Web::start().await;
     let module = kept("pii-guard");
     web.serves("/good.wasm", &module);
-    let place = Place::cold();
+    let place = Place::new();
     let url = format!("https://127.0.0.1:{}/good.wasm", web.address.port());
     guard(
         &place,
@@ -634,7 +634,7 @@ async fn hostile_25_a_server_nobody_vouches_for_gives_no_module() {
 /// What an extension says of a configuration reaches logs and pages: one line, and no more than a line.
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_24_what_is_said_of_a_configuration_is_bounded() {
-    let place = Place::cold();
+    let place = Place::new();
     place.bytes(&kept("validator"), "v.wasm");
     let config = json!({"a": "x\n".repeat(20_000)});
     let more = json!({"capabilities": ["clock", "random", "metrics"], "config": config});

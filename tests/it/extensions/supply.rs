@@ -377,7 +377,7 @@ async fn a_record_that_is_broken_at_a_restart_has_its_last_good_state() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_that_others_could_write_is_begun_anew() {
     let place = Place::cold();
-    guard(&place, "guard", &kept("pii-guard"));
+    guard(&place, "guard", &guest("accepts"));
     let compiler = place.compiler("");
     let dir = place.path("state/extensions/compiled");
     let key = dir.join("key");
