@@ -24,6 +24,10 @@ use super::{
 /// Kernel queue of connections not yet accepted.
 const BACKLOG: u32 = 1024;
 
+/// Bytes of answers that the kernel may keep for a client that does not read, about twice as many with its own book-keeping.
+/// Left alone it grows to several megabytes a connection, which no limit of this process would see.
+const SEND_BUFFER: usize = 128 << 10;
+
 /// A bound listening socket.
 #[derive(Debug)]
 pub struct Bound {
@@ -59,6 +63,8 @@ impl Bound {
                 socket.set_reuseport(share)?;
                 socket.bind(*address)?;
                 let listener = socket.listen(BACKLOG)?;
+                // The connections inherit it.
+                SockRef::from(&listener).set_send_buffer_size(SEND_BUFFER)?;
                 let address = Address::Tcp(listener.local_addr()?);
                 Ok(Self {
                     socket: Socket::Tcp(listener, share),
@@ -119,6 +125,7 @@ impl Bound {
         Ok(Some(match socket {
             Inherited::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
+                SockRef::from(&listener).set_send_buffer_size(SEND_BUFFER)?;
                 let address = Address::Tcp(listener.local_addr()?);
                 Self {
                     socket: Socket::Tcp(TcpListener::from_std(listener)?, false),

@@ -376,6 +376,51 @@ async fn a_list_holds_its_memory_and_its_place_until_it_is_read_or_given_up() {
     sidecar.stop().await;
 }
 
+/// Bytes that the kernel has of what was sent to a client, which has not taken them.
+fn unread(client: &TcpStream) -> u64 {
+    let port = |address: std::net::SocketAddr| format!(":{:04X}", address.port());
+    let (ours, theirs) = (
+        port(client.peer_addr().unwrap()),
+        port(client.local_addr().unwrap()),
+    );
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let line = table.lines().find(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields[1].ends_with(&ours) && fields[2].ends_with(&theirs)
+    });
+    let queues = line.unwrap().split_whitespace().nth(4).unwrap();
+    u64::from_str_radix(queues.split(':').next().unwrap(), 16).unwrap()
+}
+
+#[tokio::test]
+async fn the_kernel_keeps_little_for_a_client_that_does_not_read() {
+    let heir = Heir::start(Level::Changes).await;
+    let document = format!("{{\"a\":\"{}\"}}", "x".repeat(1_000_000));
+    for index in 0..12 {
+        heir.client()
+            .put_policy(&format!("acme/p{index}"), document.clone())
+            .await;
+    }
+    let sidecar = Sidecar::start(&heir.url(), "limits: {read_timeout_ms: 60000}");
+    sidecar.wait_for("live").await;
+    let client = send(
+        sidecar.data,
+        "GET /api/v1/policies/acme HTTP/1.1\r\nhost: a\r\n\r\n",
+    )
+    .await;
+    let mut before = 0;
+    let mut largest = 0;
+    // Until it takes no more.
+    while largest == 0 || before != largest {
+        before = largest;
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        largest = largest.max(unread(&client));
+    }
+    assert!(largest < 512 << 10, "{largest} bytes");
+    drop(client);
+    sidecar.stop().await;
+}
+
 #[tokio::test]
 async fn a_unix_socket_is_a_listener_like_any_other() {
     let folder = tempfile::tempdir().unwrap();
