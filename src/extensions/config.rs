@@ -27,8 +27,8 @@ pub struct ExtensionsConfig {
     /// Calls that can be under way at the same time, of all extensions together. Memory is set aside for each.
     #[schemars(range(min = 4, max = 1_000))]
     pub max_instances: u32,
-    /// Threads for extensions that take long, and as many for those that seldom end in time; quick ones run where the
-    /// request is served.
+    /// Calls of extensions that take long that compute at a time, and as many of those that seldom end in time; quick ones
+    /// run where the request is served.
     #[schemars(range(min = 1, max = 64))]
     pub worker_threads: u32,
     /// Calls that may wait for a slow thread, and as many for one of those that seldom end in time; further ones fail at

@@ -10,6 +10,8 @@ pub(in crate::extensions) struct Admitted {
     pub(in crate::extensions) place: Place,
     /// It needs to be checked only seldom.
     pub(in crate::extensions) is_trusted: bool,
+    /// What the last call of its tenant computed.
+    pub(in crate::extensions) last_ran: Option<Duration>,
     /// Whether a quarantine ends.
     pub(super) probe: bool,
     /// Whether a half-open breaker closes.
@@ -55,7 +57,9 @@ pub(in crate::extensions) enum Change {
 #[derive(Debug, Clone, Copy)]
 pub(in crate::extensions) struct Cost {
     pub(in crate::extensions) took: Duration,
-    /// For how long it computed, where that says where its next call is to run.
+    /// For how long it computed.
+    pub(in crate::extensions) computed: Duration,
+    /// The same, where that says where its next call is to run.
     pub(in crate::extensions) ran: Option<Duration>,
     pub(in crate::extensions) memory_bytes: usize,
 }

@@ -46,6 +46,8 @@ pub(super) struct Standing {
     /// A call of this tenant succeeded: the crashes of other tenants do not concern it.
     has_worked: bool,
     last_call: Option<Timestamp>,
+    /// What its last call computed that was over; `None`: that is not known.
+    last_ran: Option<Duration>,
 }
 
 impl Standings {
@@ -83,6 +85,7 @@ impl Standings {
         Ok(Admitted {
             place: standing.lane.place(),
             is_trusted: standing.lane.is_trusted(),
+            last_ran: standing.last_ran,
             probe,
             trial,
             common_probe,
@@ -182,19 +185,24 @@ impl Standings {
     /// place.
     pub(super) fn ran(&mut self, now: Timestamp, tenant: &str, ran: Duration) -> Option<Place> {
         self.usual.count(ran);
-        of(&mut self.tenants, &self.usual, tenant, now).lane.count(ran)
+        let standing = of(&mut self.tenants, &self.usual, tenant, now);
+        // It was not over.
+        standing.last_ran = None;
+        standing.lane.count(ran)
     }
 
-    /// Counts a call that is over, by the time that it computed, where that says something, and by whether it ended in time;
-    /// as above.
+    /// Counts a call that is over, by the time that it computed, and again where that says something about its lane, and by
+    /// whether it ended in time; as above.
     pub(super) fn ended(
         &mut self,
         now: Timestamp,
         tenant: &str,
-        ran: Option<Duration>,
+        (computed, ran): (Duration, Option<Duration>),
         in_time: bool,
     ) -> Option<Place> {
-        let lane = &mut of(&mut self.tenants, &self.usual, tenant, now).lane;
+        let standing = of(&mut self.tenants, &self.usual, tenant, now);
+        standing.last_ran = Some(computed);
+        let lane = &mut standing.lane;
         let before = lane.place();
         if let Some(ran) = ran {
             lane.count(ran);
@@ -278,6 +286,7 @@ impl Standing {
             quarantine: Quarantine::default(),
             has_worked: false,
             last_call: None,
+            last_ran: None,
         }
     }
 

@@ -43,7 +43,7 @@ pub(super) struct State {
     pub(super) last_success: Option<Timestamp>,
     pub(super) last_failure: Option<Timestamp>,
     pub(super) latency: Latency,
-    /// About how long successful calls take at most.
+    /// About how long successful calls compute at most.
     slowest_success: Duration,
     pub(super) traps: VecDeque<LastTrap>,
 }
@@ -139,6 +139,7 @@ impl TargetHealth {
     ) -> Recorded {
         let Cost {
             took,
+            computed,
             ran,
             memory_bytes,
         } = cost;
@@ -146,12 +147,12 @@ impl TargetHealth {
         let mut state = self.state();
         state.latency.record(now, took);
         let in_time = !matches!(outcome, CallOutcome::Timeout);
-        let moved = state.standings.ended(now, tenant, ran, in_time);
+        let moved = state.standings.ended(now, tenant, (computed, ran), in_time);
         let change = match outcome {
             CallOutcome::Success => {
                 state.successes += 1;
                 state.last_success = Some(now);
-                state.slowest_success = took.max(state.slowest_success - state.slowest_success / FORGETS);
+                state.slowest_success = computed.max(state.slowest_success - state.slowest_success / FORGETS);
                 state.standings.succeeded(config, now, tenant, admitted)
             }
             CallOutcome::Failure | CallOutcome::Timeout => {
@@ -175,7 +176,7 @@ impl TargetHealth {
         Recorded { change, moved }
     }
 
-    /// About how long successful calls take at most; zero before the first.
+    /// About how long successful calls compute at most; zero before the first.
     pub(in crate::extensions) fn slowest_success(&self) -> Duration {
         self.state().slowest_success
     }

@@ -79,6 +79,7 @@ impl Patient {
     ) -> Recorded {
         let cost = Cost {
             took,
+            computed: took,
             ran: Some(took),
             memory_bytes: 1,
         };
@@ -432,6 +433,7 @@ fn a_canary_and_the_stable_version_share_no_standing() {
             .expect("it may be called");
         let cost = Cost {
             took: SLOW,
+            computed: SLOW,
             ran: Some(SLOW),
             memory_bytes: 1,
         };

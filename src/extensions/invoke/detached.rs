@@ -18,6 +18,7 @@ use crate::{
             BreakerState, CallRecord, CandidateRecord, DecisionRecord, Kind, MessageRecord, SpentStore, Time,
             Work,
         },
+        scheduling::Slot,
     },
 };
 
@@ -112,7 +113,7 @@ impl Detached {
     }
 
     /// Makes the call, which is waited for so long, and records it.
-    pub(super) fn run(&self, left: Duration) -> (Result<Kept, ExtensionError>, SpentStore) {
+    pub(super) fn run(&self, left: Duration, turns: Arc<Slot>) -> (Result<Kept, ExtensionError>, SpentStore) {
         let [tenant_id, policy_id, trace_id, request_id, context, config] =
             self.texts.each_ref().map(|text| &**text);
         let attempt = Attempt {
@@ -159,10 +160,9 @@ impl Detached {
             patience: left,
             fast: None,
         };
-        let call = self
-            .target
-            .prepared
-            .call(attempt.record, work, self.target.limits, time, self.terms.env);
+        let (limits, env) = (self.target.limits, self.terms.env);
+        let prepared = &self.target.prepared;
+        let call = prepared.call_in_turns(attempt.record, work, limits, time, env, Some(turns));
         attempt.keep_for_author(work, &call);
         attempt.finish(call, &ids)
     }

@@ -48,7 +48,9 @@ impl Attempt<'_> {
         let own = Duration::from_millis(self.terms.own_timeout_ms.into());
         let crash = result.as_ref().err().and_then(CallError::crash).cloned();
         let ran_out = matches!(result, Err(CallError::Memory(_)));
-        let mut timed_out = matches!(result, Err(CallError::Timeout));
+        // For its extension's health that is the same: it had reasonable time, and did not end.
+        let was_pushed_out = matches!(result, Err(CallError::PushedOut));
+        let mut timed_out = was_pushed_out || matches!(result, Err(CallError::Timeout));
         let timeout = || failure(&CallError::Timeout, self.terms.timeout_ms, self.terms.attempts);
         let mut answer = match result {
             Ok(raw) => self.keep(raw, candidates),
@@ -60,7 +62,7 @@ impl Attempt<'_> {
             timed_out = true;
             answer = Err(timeout());
         }
-        if matches!(answer, Err(ExtensionError::Unavailable)) {
+        if !was_pushed_out && matches!(answer, Err(ExtensionError::Unavailable)) {
             // There was no room for it, or for its answer: that is not the extension's doing.
             self.withdraw();
             return (answer, spent);
@@ -85,6 +87,7 @@ impl Attempt<'_> {
         let caller = (self.record.tenant_id, self.record.policy_id);
         let cost = Cost {
             took,
+            computed: ran,
             ran: (!self.terms.overran).then_some(ran),
             memory_bytes,
         };
@@ -117,7 +120,7 @@ impl Attempt<'_> {
 
     /// For how long a call has to compute before it counts that it does not end: callers with deadlines of their own must not
     /// hide one that never does.
-    fn reasonable(&self, own: Duration) -> Duration {
+    pub(super) fn reasonable(&self, own: Duration) -> Duration {
         let usual = self.target.health.slowest_success() * TIMES_AS_LONG;
         (own / 2).min(usual.max(REASONABLE))
     }

@@ -22,12 +22,15 @@ use crate::{
     extensions::{
         health::Permit,
         sandbox::{CallError, CandidateRecord, Fast, Time},
-        scheduling::{FAST, Owner, Place, Turn, WorkerPools},
+        scheduling::{FAST, Owner, Place, Probably, Turn, WorkerPools},
     },
 };
 
 /// After the end of its patience, the time in which a call must be over: the clock's tick, and handing over the answer.
 const GRACE: Duration = Duration::from_millis(5);
+
+/// How often it is looked whether a call has ended that makes room.
+const ENDING: Duration = Duration::from_millis(2);
 
 impl Attempt<'_> {
     /// Runs it where the calls of its tenant belong.
@@ -42,7 +45,7 @@ impl Attempt<'_> {
         self.terms.overran = false;
         let mut place = self.terms.admitted.place;
         if place == Place::Fast {
-            let Some(_permit) = self.permit(pools) else {
+            let Some(_permit) = self.permit(pools, began + self.terms.patience).await else {
                 self.withdraw();
                 return Err(ExtensionError::Unavailable);
             };
@@ -90,28 +93,33 @@ impl Attempt<'_> {
             self.withdraw();
             ExtensionError::Unavailable
         };
-        let pool = pools.pool(place).map_err(|error| {
+        let budget = self.target.prepared.budget();
+        let pool = pools.pool(place, budget).map_err(|error| {
             tracing::error!(%error, "The threads of the slow lane cannot be started.");
             unavailable()
         })?;
-        let permit = self.permit(pools).ok_or_else(unavailable)?;
-        let budget = self.target.prepared.budget();
+        let permit = self.permit(pools, until).await.ok_or_else(unavailable)?;
         let share = budget.share_of(self.record.tenant_id, self.input_bytes(input));
         let share = share.ok_or_else(unavailable)?;
         let detached = Detached::of(self, input, candidates);
         let (send, receive) = oneshot::channel();
         let begun = Arc::new(AtomicBool::new(false));
         let has_begun = begun.clone();
-        let submitted = pool.submit(self.owner(), move |turn| {
+        let probably = Probably {
+            last: self.terms.admitted.last_ran.filter(|_| !self.terms.overran),
+            usual: self.reasonable(Duration::from_millis(self.terms.own_timeout_ms.into())),
+        };
+        let submitted = pool.submit(self.owner(), probably, move |turn| {
             let (_permit, _share) = (permit, share);
             let left = until.saturating_duration_since(Instant::now());
             // A call that has not begun is dropped with its caller; one that has begun goes on without it.
-            if turn == Turn::PushedOut || left.is_zero() || send.is_closed() {
+            let is_waited_for = !left.is_zero() && !send.is_closed();
+            let Turn::Run(turns) = (if is_waited_for { turn } else { Turn::PushedOut }) else {
                 detached.withdraw();
                 return;
-            }
+            };
             has_begun.store(true, Ordering::Relaxed);
-            let (answer, _spent) = detached.run(left);
+            let (answer, _spent) = detached.run(left, turns);
             let _gone = send.send(answer);
         });
         if submitted.is_err() {
@@ -129,11 +137,18 @@ impl Attempt<'_> {
         }
     }
 
-    /// Permits the call, if need be at the expense of one that waits, of a tenant with more of them.
-    fn permit(&self, pools: &WorkerPools) -> Option<Permit> {
+    /// Permits the call, if need be at the expense of one that waits, of a tenant with more of them, or of one of another
+    /// tenant that takes longer than usual. What other tenants' calls have begun is waited for.
+    async fn permit(&self, pools: &WorkerPools, until: Instant) -> Option<Permit> {
         let health = &self.extension.health;
         let mut permit = health.permit(self.extension.concurrency);
-        while permit.is_none() && pools.push_out(&self.owner()) {
+        while permit.is_none() {
+            if !pools.push_out(&self.owner()) {
+                if Instant::now() >= until || !pools.make_room(&self.owner()) {
+                    return None;
+                }
+                tokio::time::sleep(ENDING).await;
+            }
             permit = health.permit(self.extension.concurrency);
         }
         permit

@@ -80,6 +80,11 @@ impl Budget {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether half of it is in use: what can wait is not begun then.
+    pub(in crate::extensions) fn is_half_used(&self) -> bool {
+        self.used() >= self.max_bytes / 2
+    }
+
     /// Bytes that are in use.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)

@@ -14,6 +14,7 @@ use super::{
     error::CallError,
     imports::{self, CallState, Ended},
     timer::Timer,
+    turns::Turns,
     types::{CallEnv, CallLimits, Capability, GuestOutput, Kind, Raw, Time, Work},
     wire::{CallRecord, ConfigProblem},
 };
@@ -204,7 +205,7 @@ impl Prepared {
             reason: format!("{error:#}{}", looks_like(self.pre.component())),
         };
         let time = Time::of(Duration::from_secs(2));
-        let mut store = self.store(engine, limits, time, CallEnv { now_ms: 0, seed: 0 });
+        let mut store = self.store(engine, limits, time, None, CallEnv { now_ms: 0, seed: 0 });
         let _running = self.engines.clock().running(store.data().watch());
         let instance = self.pre.instantiate(&mut store).map_err(|error| {
             let is_full = error.downcast_ref::<Ended>() == Some(&Ended::NoRoom);
@@ -233,11 +234,16 @@ impl Prepared {
         self.profile
     }
 
-    fn store(&self, engine: &Engine, limits: CallLimits, time: Time, env: CallEnv) -> Store<CallState> {
-        let mut store = Store::new(
-            engine,
-            CallState::new(limits, time, env, self.engines.budget().share()),
-        );
+    fn store(
+        &self,
+        engine: &Engine,
+        limits: CallLimits,
+        time: Time,
+        turns: Option<Arc<dyn Turns>>,
+        env: CallEnv,
+    ) -> Store<CallState> {
+        let share = self.engines.budget().share();
+        let mut store = Store::new(engine, CallState::new(limits, time, turns, env, share));
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(limits.output_bytes);
         store.epoch_deadline_callback(imports::at_tick);
@@ -258,7 +264,20 @@ impl Prepared {
         time: Time,
         env: CallEnv,
     ) -> CallOutput<Raw> {
-        self.run(limits, time, env, |store| {
+        self.call_in_turns(record, work, limits, time, env, None)
+    }
+
+    /// As [`Self::call`], on a thread where calls take turns.
+    pub(in crate::extensions) fn call_in_turns(
+        &self,
+        record: CallRecord<'_>,
+        work: Work<'_>,
+        limits: CallLimits,
+        time: Time,
+        env: CallEnv,
+        turns: Option<Arc<dyn Turns>>,
+    ) -> CallOutput<Raw> {
+        self.run(limits, time, turns, env, |store| {
             let instance = self.pre.instantiate(&mut *store)?;
             call::work(store, &instance, &self.work, record, work)
         })
@@ -271,7 +290,7 @@ impl Prepared {
         limits: CallLimits,
         time: Time,
     ) -> CallOutput<Vec<ConfigProblem>> {
-        self.run(limits, time, CallEnv { now_ms: 0, seed: 0 }, |store| {
+        self.run(limits, time, None, CallEnv { now_ms: 0, seed: 0 }, |store| {
             let instance = self.pre.instantiate(&mut *store)?;
             call::check_config(store, &instance, &self.check, config)
         })
@@ -281,10 +300,11 @@ impl Prepared {
         &self,
         limits: CallLimits,
         time: Time,
+        turns: Option<Arc<dyn Turns>>,
         env: CallEnv,
         run: impl FnOnce(&mut Store<CallState>) -> wasmtime::Result<Result<T, CallError>>,
     ) -> CallOutput<T> {
-        let mut store = self.store(self.pre.engine(), limits, time, env);
+        let mut store = self.store(self.pre.engine(), limits, time, turns, env);
         let running = self.engines.clock().running(store.data().watch());
         let result = match run(&mut store) {
             Ok(result) => result,

@@ -17,6 +17,9 @@ pub enum CallError {
     /// Not a failure yet: it is to be begun anew on a worker thread.
     #[error("it takes too long for the fast lane")]
     Overrun,
+    /// It computed for longer than its like, and another call needed its place.
+    #[error("it took longer than usual, and made room for another call")]
+    PushedOut,
     /// It crashed.
     #[error("it crashed: {}", .0.reason)]
     Trap(CrashReport),
@@ -63,6 +66,7 @@ impl CallError {
         match error.downcast_ref::<Ended>() {
             Some(Ended::Deadline | Ended::Late) => return Self::Timeout,
             Some(Ended::Overrun) => return Self::Overrun,
+            Some(Ended::PushedOut) => return Self::PushedOut,
             Some(Ended::NoRoom) => {
                 return Self::NoInstance {
                     reason: Ended::NoRoom.to_string(),
@@ -109,6 +113,7 @@ impl CallError {
             Self::Trap(report) | Self::Memory(report) | Self::Table(report) => Some(report),
             Self::Timeout
             | Self::Overrun
+            | Self::PushedOut
             | Self::Fuel
             | Self::Output { .. }
             | Self::Failure(_)

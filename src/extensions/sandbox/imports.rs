@@ -1,7 +1,7 @@
 //! What a component may import, and the state of one call behind it: its limits, and what it logged and counted. That is
 //! kept until the call is over, so that a call which is begun anew elsewhere logs nothing twice.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use wasmtime::{
     ResourceLimiter, StoreContextMut, UpdateDeadline,
@@ -13,6 +13,7 @@ use super::{
     epoch::Watch,
     text::is_name,
     timer::Timer,
+    turns::{Go, Turns},
     types::{CallEnv, CallLimits, Capability, GuestOutput, Time},
     wire::LogLevel,
 };
@@ -21,6 +22,8 @@ use crate::split_mix::SplitMix64;
 /// Lines of one call, and bytes of one line and of all of them; further ones are dropped.
 const MAX_LOG_LINES: usize = 32;
 const MAX_LOG_LINE_BYTES: usize = 1_024;
+/// For so long a call that takes turns computes before it is looked at for the first time.
+const FIRST_LOOK: Duration = Duration::from_millis(6);
 /// Counters of one call.
 const MAX_COUNTERS: usize = 32;
 /// The longest name of a counter.
@@ -35,6 +38,9 @@ pub(super) enum Ended {
     /// It is not waited for any longer.
     #[error("it is not waited for any longer")]
     Late,
+    /// Another call needs its place more.
+    #[error("it made room for another call")]
+    PushedOut,
     /// It takes longer than it may take where the request is served.
     #[error("the call takes longer than the fast lane allows")]
     Overrun,
@@ -49,6 +55,8 @@ pub(super) struct CallState {
     pub(super) limiter: Limiter,
     pub(super) timer: Timer,
     time: Time,
+    /// `None`: its thread is its own.
+    turns: Option<Arc<dyn Turns>>,
     now_ms: u64,
     random: SplitMix64,
     pub(super) output: GuestOutput,
@@ -100,7 +108,13 @@ impl ResourceLimiter for Limiter {
 }
 
 impl CallState {
-    pub(super) fn new(limits: CallLimits, time: Time, env: CallEnv, share: Share) -> Self {
+    pub(super) fn new(
+        limits: CallLimits,
+        time: Time,
+        turns: Option<Arc<dyn Turns>>,
+        env: CallEnv,
+        share: Share,
+    ) -> Self {
         Self {
             limiter: Limiter {
                 memory_bytes: limits.memory_bytes,
@@ -112,6 +126,7 @@ impl CallState {
             },
             timer: Timer::begin(),
             time,
+            turns,
             now_ms: env.now_ms,
             random: SplitMix64::new(env.seed),
             output: GuestOutput::default(),
@@ -121,7 +136,11 @@ impl CallState {
     /// How often the clock checks it.
     pub(super) fn watch(&self) -> Watch {
         match self.time.fast {
-            None => Watch::At(self.timer.began() + self.time.deadline.min(self.time.patience)),
+            None => {
+                let end = self.time.deadline.min(self.time.patience);
+                let first = self.turns.as_ref().map_or(end, |_| end.min(FIRST_LOOK));
+                Watch::At(self.timer.began() + first)
+            }
             Some(fast) if fast.trusted => Watch::Trusting,
             Some(_) => Watch::Close,
         }
@@ -150,8 +169,18 @@ impl CallState {
 /// Called at each tick of the clock that finds the call running.
 pub(super) fn at_tick(store: StoreContextMut<'_, CallState>) -> wasmtime::Result<UpdateDeadline> {
     let state = store.data();
-    let (time, elapsed) = (state.time, state.timer.elapsed());
+    let time = state.time;
     let fast = time.fast.map_or(Duration::MAX, |fast| fast.after);
+    if let Some(turns) = &state.turns
+        && state.timer.elapsed() < time.patience
+    {
+        match turns.wait(state.timer.began() + time.patience) {
+            Go::On => {}
+            Go::Late => return Err(Ended::Late.into()),
+            Go::Away => return Err(Ended::PushedOut.into()),
+        }
+    }
+    let elapsed = state.timer.elapsed();
     // It cannot have computed for longer than it is here.
     if elapsed < time.deadline.min(time.patience).min(fast) {
         return Ok(UpdateDeadline::Continue(1));

@@ -15,6 +15,7 @@ mod json;
 mod output;
 mod text;
 mod timer;
+mod turns;
 mod types;
 mod wire;
 
@@ -37,5 +38,7 @@ pub(in crate::extensions) use self::{
     engine::fingerprint,
     output::failure,
     text::{is_code, one_line},
+    timer::processor as processor_time,
+    turns::{Go, Turns},
     types::PATIENCE,
 };

@@ -59,7 +59,7 @@ pub(in crate::extensions) fn failure(error: &CallError, timeout_ms: u32, attempt
             message: one_line(message),
         },
         CallError::Failure(_) => ExtensionError::InvalidResponse,
-        CallError::NoInstance { .. } => ExtensionError::Unavailable,
+        CallError::NoInstance { .. } | CallError::PushedOut => ExtensionError::Unavailable,
     }
 }
 

@@ -67,7 +67,7 @@ impl Timer {
 }
 
 /// The processor time that this thread has had.
-fn processor() -> Duration {
+pub(in crate::extensions) fn processor() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
     Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())

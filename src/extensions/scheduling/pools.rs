@@ -1,18 +1,24 @@
 //! The two worker pools: one for extensions that take long, one for those that seldom end in time.
 
-use std::{io, sync::OnceLock};
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+};
 
 use super::{
     lane::Place,
-    worker_pool::{Owner, WorkerPool},
+    order::Owner,
+    worker_pool::{Size, WorkerPool},
 };
-use crate::{extensions::config::ExtensionsConfig, thread_priority::Priority};
+use crate::{
+    extensions::{config::ExtensionsConfig, sandbox::Budget},
+    thread_priority::Priority,
+};
 
 /// Both pools. The threads of each are started for its first call: most sidecars need none.
 #[derive(Debug)]
 pub(in crate::extensions) struct WorkerPools {
-    threads: u32,
-    max_queued: u32,
+    size: Size,
     slow: OnceLock<Result<WorkerPool, io::Error>>,
     idle: OnceLock<Result<WorkerPool, io::Error>>,
 }
@@ -21,29 +27,43 @@ impl WorkerPools {
     /// Pools with as many threads, and as much room to wait, as configured.
     pub(in crate::extensions) fn new(config: &ExtensionsConfig) -> Self {
         Self {
-            threads: config.worker_threads,
-            max_queued: config.max_queued_calls,
+            size: Size {
+                running: config.worker_threads as usize,
+                // Those that pause in both leave the most instances to others.
+                paused: config.max_instances as usize / 16,
+                max_queued: config.max_queued_calls as usize,
+            },
             slow: OnceLock::new(),
             idle: OnceLock::new(),
         }
     }
 
-    /// The pool for calls that run at this place.
+    /// The pool for calls that run at this place, whose memory is of this budget.
     ///
     /// # Errors
     /// When its threads cannot be started.
-    pub(in crate::extensions) fn pool(&self, place: Place) -> Result<&WorkerPool, &io::Error> {
+    pub(in crate::extensions) fn pool(
+        &self,
+        place: Place,
+        budget: &Arc<Budget>,
+    ) -> Result<&WorkerPool, &io::Error> {
         let (pool, priority) = match place {
             Place::Fast | Place::Slow => (&self.slow, Priority::Low),
             Place::Idle => (&self.idle, Priority::Idle),
         };
-        pool.get_or_init(|| WorkerPool::start(self.threads, self.max_queued, priority))
+        pool.get_or_init(|| WorkerPool::start(self.size, priority, budget))
             .as_ref()
     }
 
     /// Removes a call of the same extension that waits, of a tenant of which more wait. Returns whether there was one.
     pub(in crate::extensions) fn push_out(&self, owner: &Owner) -> bool {
         self.started().any(|pool| pool.push_out(owner))
+    }
+
+    /// Has a call of the same extension and another tenant end, if one takes longer than usual. Returns whether there is one
+    /// whose end is worth waiting for.
+    pub(in crate::extensions) fn make_room(&self, owner: &Owner) -> bool {
+        self.started().any(|pool| pool.make_room(owner))
     }
 
     /// Calls that wait for a thread.

@@ -1,23 +1,31 @@
-//! A few threads for extensions that take long. The calls of each extension wait in a queue of their own for each tenant.
-//! Extensions take turns, and so do the tenants of one, so that whichever calls most delays only itself; and no extension
-//! occupies all the threads. Where there is no place left to wait, the last call goes of the queue that is the longest.
+//! A few threads for extensions that take long. Which call computes is chosen by `order.rs`; here are the threads: one for
+//! each call that may have begun, of which as many compute as configured. Where there is no place left to wait, the last call
+//! goes of the queue that is the longest.
 
 use std::{
     collections::{HashMap, VecDeque},
-    io,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    fmt, io,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
-use crate::thread_priority::Priority;
+use super::order::{FOR_SHORT, Next, Now, Order, Owner, PAUSED, Probably, Room, SLICE};
+use crate::{
+    extensions::sandbox::{Budget, Go, Turns, processor_time},
+    thread_priority::Priority,
+};
 
 /// A call that waits for a thread.
 type Job = Box<dyn FnOnce(Turn) + Send>;
 
 /// Why a call does not wait any longer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(in crate::extensions) enum Turn {
-    /// A thread is free for it.
-    Run,
+    /// A thread is free for it. While it computes, it asks whether it may go on.
+    Run(Arc<Slot>),
     /// Another call takes its place, of a tenant or an extension of which fewer wait.
     PushedOut,
 }
@@ -27,11 +35,15 @@ pub(in crate::extensions) enum Turn {
 #[error("too many slow calls wait already")]
 pub(in crate::extensions) struct Full;
 
-/// Whose a call is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::extensions) struct Owner {
-    pub(in crate::extensions) extension: usize,
-    pub(in crate::extensions) tenant: Box<str>,
+/// How many calls may be how far.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::extensions) struct Size {
+    /// Compute at a time.
+    pub(in crate::extensions) running: usize,
+    /// Have begun besides those, and hold instances.
+    pub(in crate::extensions) paused: usize,
+    /// Wait.
+    pub(in crate::extensions) max_queued: usize,
 }
 
 /// The threads, and the calls that wait for them.
@@ -39,57 +51,81 @@ pub(in crate::extensions) struct Owner {
 pub(in crate::extensions) struct WorkerPool(Arc<Shared>);
 
 struct Shared {
-    waiting: Mutex<Waiting>,
+    state: Mutex<State>,
+    /// There is a call to take up, or the pool ends.
     wake: Condvar,
     max_queued: usize,
-    /// How many threads one extension may occupy.
-    share: usize,
+    budget: Arc<Budget>,
 }
 
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+struct State {
+    order: Order<Job>,
+    /// Calls that were chosen and that no thread has taken up yet.
+    chosen: VecDeque<(u64, Job)>,
+    /// What the threads of calls that have begun wait for while those pause.
+    paused: HashMap<u64, Arc<Condvar>>,
+    ended: bool,
+}
+
+/// The place of a call that has begun, on its thread.
+pub(in crate::extensions) struct Slot {
+    shared: Arc<Shared>,
+    number: u64,
+    /// The processor time of the thread when the call began.
+    from: Duration,
+    /// What it had computed when it last asked, in nanoseconds. The clock may tick more often than a slice is long, and a
+    /// thread of low priority takes the lock no more often than it must.
+    asked: AtomicU64,
+    wake: Arc<Condvar>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").finish_non_exhaustive()
     }
 }
 
-#[derive(Default)]
-struct Waiting {
-    extensions: HashMap<usize, Queues>,
-    /// Extensions with calls that wait, in the order of their turns.
-    turns: VecDeque<usize>,
-    count: usize,
-    ended: bool,
-}
-
-/// The calls of one extension.
-#[derive(Default)]
-struct Queues {
-    /// By tenant; none is empty.
-    tenants: HashMap<Box<str>, VecDeque<Job>>,
-    /// Tenants with calls that wait, in the order of their turns.
-    turns: VecDeque<Box<str>>,
-    count: usize,
-    running: usize,
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot")
+            .field("number", &self.number)
+            .finish_non_exhaustive()
+    }
 }
 
 impl WorkerPool {
-    /// Starts so many threads of a priority.
+    /// Starts threads of a priority. Calls pause only while this budget has memory for them.
     ///
     /// # Errors
     /// When a thread cannot be started.
     pub(in crate::extensions) fn start(
-        threads: u32,
-        max_queued: u32,
+        Size {
+            running,
+            paused,
+            max_queued,
+        }: Size,
         priority: Priority,
+        budget: &Arc<Budget>,
     ) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            waiting: Mutex::default(),
+        let room = Room {
+            running,
+            // No extension occupies all the threads.
+            share: running.saturating_sub(1).max(1),
+            begun: running + paused.min(PAUSED + FOR_SHORT),
+        };
+        let pool = Self(Arc::new(Shared {
+            state: Mutex::new(State {
+                order: Order::new(room),
+                chosen: VecDeque::new(),
+                paused: HashMap::new(),
+                ended: false,
+            }),
             wake: Condvar::new(),
-            max_queued: max_queued as usize,
-            share: (threads as usize).saturating_sub(1).max(1),
-        });
-        for number in 0..threads {
-            let weak = Arc::downgrade(&shared);
+            max_queued,
+            budget: budget.clone(),
+        }));
+        for number in 0..room.begun {
+            let weak = Arc::downgrade(&pool.0);
             std::thread::Builder::new()
                 .name(format!("extension-slow-{number}"))
                 .spawn(move || {
@@ -97,11 +133,11 @@ impl WorkerPool {
                     work(&weak);
                 })?;
         }
-        Ok(Self(shared))
+        Ok(pool)
     }
 
-    /// Puts a call into the queue of its extension and its tenant. Where there is no place left, one is made at the expense
-    /// of a longer queue.
+    /// Puts a call into the queue of its extension and its tenant. Where there is no place left, one is made at the expense of a
+    /// longer queue.
     ///
     /// # Errors
     /// When all queues together hold `max_queued` calls, or those of this extension half as many, and none of them is longer
@@ -109,20 +145,21 @@ impl WorkerPool {
     pub(in crate::extensions) fn submit(
         &self,
         owner: Owner,
+        probably: Probably,
         job: impl FnOnce(Turn) + Send + 'static,
     ) -> Result<(), Full> {
         let most = self.0.max_queued;
         let mut pushed_out = None;
-        let mut waiting = self.0.lock();
+        let mut state = self.0.lock();
         // No extension may use up the room of all.
-        if waiting.of(owner.extension) >= most.div_ceil(2) {
-            pushed_out = Some(waiting.push_out(&owner, true).ok_or(Full)?);
-        } else if waiting.count >= most {
-            pushed_out = Some(waiting.push_out(&owner, false).ok_or(Full)?);
+        if state.order.waiting_of(owner.extension) >= most.div_ceil(2) {
+            pushed_out = Some(state.order.push_out(&owner, true).ok_or(Full)?);
+        } else if state.order.waiting() >= most {
+            pushed_out = Some(state.order.push_out(&owner, false).ok_or(Full)?);
         }
-        waiting.push(owner, Box::new(job));
-        drop(waiting);
-        self.0.wake.notify_one();
+        state.order.push(owner, probably, Box::new(job));
+        self.0.go_on(&mut state);
+        drop(state);
         if let Some(pushed_out) = pushed_out {
             pushed_out(Turn::PushedOut);
         }
@@ -131,7 +168,7 @@ impl WorkerPool {
 
     /// Removes a call of the same extension that waits, of a tenant of which more wait. Returns whether there was one.
     pub(in crate::extensions) fn push_out(&self, owner: &Owner) -> bool {
-        let pushed_out = self.0.lock().push_out(owner, true);
+        let pushed_out = self.0.lock().order.push_out(owner, true);
         let was_one = pushed_out.is_some();
         if let Some(pushed_out) = pushed_out {
             pushed_out(Turn::PushedOut);
@@ -139,9 +176,24 @@ impl WorkerPool {
         was_one
     }
 
+    /// Has a call of the same extension and another tenant end, if one takes longer than usual. Returns whether there is one
+    /// whose end is worth waiting for.
+    pub(in crate::extensions) fn make_room(&self, owner: &Owner) -> bool {
+        let mut state = self.0.lock();
+        if !state.order.is_leaving(owner)
+            && let Some(number) = state.order.end_longest(owner)
+        {
+            if let Some(wake) = state.paused.get(&number) {
+                wake.notify_one();
+            }
+            self.0.go_on(&mut state);
+        }
+        state.order.has_begun_of_others(owner)
+    }
+
     /// Calls that wait for a thread.
     pub(in crate::extensions) fn waiting(&self) -> usize {
-        self.0.lock().count
+        self.0.lock().order.waiting()
     }
 }
 
@@ -153,135 +205,122 @@ impl Drop for WorkerPool {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Waiting {
-    /// How many calls of an extension wait.
-    fn of(&self, extension: usize) -> usize {
-        self.extensions.get(&extension).map_or(0, |queues| queues.count)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&mut self, owner: Owner, job: Job) {
-        let Owner { extension, tenant } = owner;
-        let queues = self.extensions.entry(extension).or_default();
-        if queues.count == 0 {
-            self.turns.push_back(extension);
-        }
-        queues.count += 1;
-        self.count += 1;
-        match queues.tenants.get_mut(&tenant) {
-            Some(jobs) => jobs.push_back(job),
-            None => {
-                queues.turns.push_back(tenant.clone());
-                queues.tenants.insert(tenant, VecDeque::from([job]));
-            }
-        }
-    }
-
-    /// The next call whose extension has a thread left. Its tenant and its extension go to the end of their lines.
-    fn next(&mut self, share: usize) -> Option<(usize, Job)> {
-        for _ in 0..self.turns.len() {
-            let extension = self.turns.pop_front()?;
-            let queues = self.extensions.get_mut(&extension)?;
-            if queues.running >= share {
-                self.turns.push_back(extension);
-                continue;
-            }
-            let job = queues.next()?;
-            queues.running += 1;
-            if queues.count > 0 {
-                self.turns.push_back(extension);
-            }
-            self.count -= 1;
-            return Some((extension, job));
-        }
-        None
-    }
-
-    /// Takes the last call out of the longest queue, if more than one call more waits there than in the caller's own:
-    /// only among those of the caller's extension, or among all.
-    fn push_out(&mut self, owner: &Owner, of_its_own: bool) -> Option<Job> {
-        let own = self.extensions.get(&owner.extension);
-        let own = own.and_then(|queues| queues.tenants.get(&owner.tenant));
-        let own = own.map_or(0, VecDeque::len);
-        let candidates = self
-            .extensions
-            .iter()
-            .filter(|(extension, _)| !of_its_own || **extension == owner.extension);
-        let queues = candidates.flat_map(|(extension, queues)| {
-            let lengths = queues.tenants.iter().map(|(tenant, jobs)| (jobs.len(), tenant));
-            lengths.map(|(length, tenant)| (length, *extension, tenant))
-        });
-        let (length, extension, tenant) = queues.max_by_key(|(length, ..)| *length)?;
-        if length < own + 2 {
-            return None;
-        }
-        let tenant = tenant.clone();
-        let queues = self.extensions.get_mut(&extension)?;
-        // It held two calls at least, so it keeps its turn.
-        let job = queues.tenants.get_mut(&tenant)?.pop_back()?;
-        queues.count -= 1;
-        self.count -= 1;
-        Some(job)
-    }
-
-    fn done(&mut self, extension: usize) {
-        if let Some(queues) = self.extensions.get_mut(&extension) {
-            queues.running -= 1;
-            if queues.running == 0 && queues.count == 0 {
-                self.extensions.remove(&extension);
+    /// Has computed whatever is next, as long as there are threads for it.
+    fn go_on(&self, state: &mut State) {
+        while let Some(next) = state.order.next(!self.budget.is_half_used()) {
+            match next {
+                Next::Begins(number, job) => {
+                    state.chosen.push_back((number, job));
+                    self.wake.notify_one();
+                }
+                Next::GoesOn(number) | Next::Leaves(number) => {
+                    if let Some(wake) = state.paused.get(&number) {
+                        wake.notify_one();
+                    }
+                }
             }
         }
     }
 }
 
-impl Queues {
-    /// The next call of the tenant whose turn it is.
-    fn next(&mut self) -> Option<Job> {
-        let tenant = self.turns.pop_front()?;
-        let jobs = self.tenants.get_mut(&tenant)?;
-        let job = jobs.pop_front()?;
-        self.count -= 1;
-        if jobs.is_empty() {
-            self.tenants.remove(&tenant);
-        } else {
-            self.turns.push_back(tenant);
+impl Slot {
+    fn ran(&self) -> Duration {
+        processor_time().saturating_sub(self.from)
+    }
+}
+
+impl Turns for Slot {
+    fn wait(&self, until: Instant) -> Go {
+        let ran = self.ran();
+        let asked = Duration::from_nanos(self.asked.load(Ordering::Relaxed));
+        if ran.saturating_sub(asked) < SLICE {
+            return Go::On;
         }
-        Some(job)
+        let nanos = u64::try_from(ran.as_nanos()).unwrap_or(u64::MAX);
+        self.asked.store(nanos, Ordering::Relaxed);
+        let mut state = self.shared.lock();
+        if state.order.now(self.number) == Now::Leaves {
+            return Go::Away;
+        }
+        state.order.ran(self.number, ran);
+        state.order.pause(self.number);
+        state.paused.insert(self.number, self.wake.clone());
+        self.shared.go_on(&mut state);
+        let go = loop {
+            match state.order.now(self.number) {
+                Now::Runs => break Go::On,
+                Now::Leaves => break Go::Away,
+                Now::Pauses => {}
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                state.order.leave(self.number);
+                break Go::Late;
+            }
+            let woken = self.wake.wait_timeout(state, left);
+            (state, _) = woken.unwrap_or_else(PoisonError::into_inner);
+        };
+        state.paused.remove(&self.number);
+        go
     }
 }
 
 fn work(shared: &Weak<Shared>) {
+    let wake = Arc::new(Condvar::new());
     loop {
         let Some(shared) = shared.upgrade() else { return };
-        let (extension, job) = {
-            let mut waiting = shared.lock();
+        let (number, job) = {
+            let mut state = shared.lock();
             loop {
-                if waiting.ended {
+                if state.ended {
                     return;
                 }
-                match waiting.next(shared.share) {
-                    Some(next) => break next,
-                    None => waiting = shared.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+                match state.chosen.pop_front() {
+                    Some(chosen) => break chosen,
+                    None => state = shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
                 }
             }
         };
-        job(Turn::Run);
-        shared.lock().done(extension);
-        // Another thread may have skipped this extension.
-        shared.wake.notify_one();
+        let slot = Arc::new(Slot {
+            shared: shared.clone(),
+            number,
+            from: processor_time(),
+            asked: AtomicU64::new(0),
+            wake: wake.clone(),
+        });
+        job(Turn::Run(slot.clone()));
+        let mut state = shared.lock();
+        state.order.ran(number, slot.ran());
+        state.order.done(number);
+        shared.go_on(&mut state);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::sync::{atomic::AtomicBool, mpsc};
 
     use super::*;
     use crate::thread_priority::tests::{in_a_thread, of as priority_shown, shown};
+
+    /// Nothing is known of the calls here.
+    const PROBABLY: Probably = Probably {
+        last: None,
+        usual: Duration::from_secs(1),
+    };
+
+    fn started(running: usize, max_queued: usize, priority: Priority) -> WorkerPool {
+        let size = Size {
+            running,
+            paused: usize::MAX,
+            max_queued,
+        };
+        WorkerPool::start(size, priority, &Budget::new(u64::MAX)).unwrap()
+    }
 
     fn of(extension: usize, tenant: &str) -> Owner {
         Owner {
@@ -292,31 +331,34 @@ mod tests {
 
     #[test]
     fn one_extension_does_not_keep_another_waiting() {
-        let pool = WorkerPool::start(2, 64, Priority::Low).unwrap();
+        let pool = started(2, 64, Priority::Low);
         let (release, held) = mpsc::channel::<()>();
         let held = Arc::new(Mutex::new(held));
         for _ in 0..10 {
             let held = held.clone();
-            pool.submit(of(1, "t"), move |_| assert!(held.lock().unwrap().recv().is_err()))
-                .unwrap();
+            pool.submit(of(1, "t"), PROBABLY, move |_| {
+                assert!(held.lock().unwrap().recv().is_err())
+            })
+            .unwrap();
         }
         let (done, is_done) = mpsc::channel();
-        pool.submit(of(2, "t"), move |_| done.send(()).unwrap()).unwrap();
+        pool.submit(of(2, "t"), PROBABLY, move |_| done.send(()).unwrap())
+            .unwrap();
         is_done.recv().unwrap();
         assert!(pool.waiting() >= 8);
         drop(release);
     }
 
     /// A pool of one thread that is busy until what is returned is dropped.
-    fn busy(max_queued: u32) -> (WorkerPool, mpsc::Sender<()>) {
-        let pool = WorkerPool::start(1, max_queued, Priority::Low).unwrap();
+    fn busy(max_queued: usize) -> (WorkerPool, mpsc::Sender<()>) {
+        let pool = started(1, max_queued, Priority::Low);
         let (release, held) = mpsc::channel::<()>();
         let (begun, has_begun) = mpsc::channel();
         let wait = move |_| {
             begun.send(()).unwrap();
             assert!(held.recv().is_err());
         };
-        pool.submit(of(0, "busy"), wait).unwrap();
+        pool.submit(of(0, "busy"), PROBABLY, wait).unwrap();
         has_begun.recv().unwrap();
         (pool, release)
     }
@@ -327,17 +369,100 @@ mod tests {
         let (done, order) = mpsc::channel();
         let submit = |tenant: &'static str| {
             let done = done.clone();
-            pool.submit(of(1, tenant), move |_| done.send(tenant).unwrap())
+            pool.submit(of(1, tenant), PROBABLY, move |_| done.send(tenant).unwrap())
         };
         for _ in 0..20 {
             submit("a").unwrap();
         }
         submit("b").unwrap();
         submit("c").unwrap();
-        submit("b").unwrap();
         drop(release);
-        let order: Vec<_> = order.iter().take(8).collect();
-        assert_eq!(order, ["a", "b", "c", "a", "b", "a", "a", "a"]);
+        let order: Vec<_> = order.iter().take(22).collect();
+        assert_eq!(order[..3], ["a", "b", "c"]);
+    }
+
+    /// Computes until it is told to stop, as a call does: asked at each tick.
+    fn compute(slot: &Slot, stop: &AtomicBool, until: Instant) -> Go {
+        loop {
+            let began = processor_time();
+            while processor_time() - began < Duration::from_millis(1) {
+                std::hint::black_box(());
+            }
+            match slot.wait(until) {
+                Go::On if stop.load(Ordering::SeqCst) => return Go::On,
+                Go::On => {}
+                other => return other,
+            }
+        }
+    }
+
+    #[test]
+    fn a_call_that_goes_on_and_on_pauses_for_those_of_other_tenants() {
+        let pool = started(1, 64, Priority::Low);
+        let far = Instant::now() + Duration::from_secs(3_600);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (done, is_done) = mpsc::channel();
+        for tenant in ["one", "two", "three"] {
+            let (stop, done) = (stop.clone(), done.clone());
+            let job = move |turn| {
+                let Turn::Run(slot) = turn else { return };
+                done.send((tenant, compute(&slot, &stop, far))).unwrap();
+            };
+            pool.submit(of(1, tenant), PROBABLY, job).unwrap();
+        }
+        // There is one thread that computes, and none of the three ends.
+        for _ in 0..20 {
+            let (tell, told) = mpsc::channel();
+            pool.submit(of(1, "short"), PROBABLY, move |_| tell.send(()).unwrap())
+                .unwrap();
+            told.recv().unwrap();
+        }
+        assert!(is_done.try_recv().is_err());
+        // One that is not waited for any longer goes, whether or not it is its turn.
+        let due = Instant::now() + Duration::from_millis(50);
+        let (tell, told) = mpsc::channel();
+        let never = Arc::new(AtomicBool::new(false));
+        let job = move |turn| {
+            let Turn::Run(slot) = turn else { return };
+            tell.send(compute(&slot, &never, due)).unwrap();
+        };
+        pool.submit(of(1, "late"), PROBABLY, job).unwrap();
+        assert_eq!(told.recv().unwrap(), Go::Late);
+        stop.store(true, Ordering::SeqCst);
+        let mut ended: Vec<_> = is_done.iter().take(3).collect();
+        ended.sort_unstable_by_key(|(tenant, _)| *tenant);
+        assert_eq!(ended, [("one", Go::On), ("three", Go::On), ("two", Go::On)]);
+    }
+
+    #[test]
+    fn what_takes_longer_than_usual_makes_room_for_another_tenant() {
+        let pool = started(1, 64, Priority::Low);
+        let far = Instant::now() + Duration::from_secs(3_600);
+        let (begun, has_begun) = mpsc::channel();
+        let (done, is_done) = mpsc::channel();
+        let never = Arc::new(AtomicBool::new(false));
+        let job = move |turn| {
+            let Turn::Run(slot) = turn else { return };
+            begun.send(()).unwrap();
+            done.send(compute(&slot, &never, far)).unwrap();
+        };
+        let probably = Probably {
+            last: None,
+            usual: Duration::from_millis(10),
+        };
+        pool.submit(of(1, "a"), probably, job).unwrap();
+        has_begun.recv().unwrap();
+        assert!(!pool.make_room(&of(1, "a")), "it is its own");
+        assert!(!pool.make_room(&of(2, "b")), "it is another extension");
+        assert!(pool.make_room(&of(1, "b")), "it is worth waiting for");
+        let ended = loop {
+            pool.make_room(&of(1, "b"));
+            match is_done.recv_timeout(Duration::from_millis(5)) {
+                Ok(ended) => break ended,
+                Err(_) => continue,
+            }
+        };
+        assert_eq!(ended, Go::Away);
     }
 
     #[test]
@@ -346,8 +471,9 @@ mod tests {
         let (done, turns) = mpsc::channel();
         let submit = |extension: usize, tenant: &'static str| {
             let done = done.clone();
-            pool.submit(of(extension, tenant), move |turn| {
-                done.send((extension, tenant, turn)).unwrap();
+            pool.submit(of(extension, tenant), PROBABLY, move |turn| {
+                let ran = matches!(turn, Turn::Run(_));
+                done.send((extension, tenant, ran)).unwrap();
             })
         };
         for _ in 0..8 {
@@ -370,25 +496,19 @@ mod tests {
         assert_eq!(pool.waiting(), 16);
         let pushed_out: Vec<_> = turns.try_iter().collect();
         assert_eq!(pushed_out.len(), 5);
-        assert!(
-            pushed_out[..4]
-                .iter()
-                .all(|turn| *turn == (1, "a", Turn::PushedOut))
-        );
+        assert!(pushed_out[..4].iter().all(|turn| *turn == (1, "a", false)));
         assert!(pool.push_out(&of(1, "c")) && !pool.push_out(&of(5, "c")));
         drop(release);
-        let ran = (0..15)
-            .map(|_| turns.recv().unwrap())
-            .filter(|turn| turn.2 == Turn::Run);
+        let ran = (0..15).map(|_| turns.recv().unwrap()).filter(|turn| turn.2);
         assert_eq!(ran.count(), 15 - 1);
     }
 
     #[test]
     fn its_threads_stand_back() {
         for priority in [Priority::Low, Priority::Idle] {
-            let pool = WorkerPool::start(1, 4, priority).unwrap();
+            let pool = started(1, 4, priority);
             let (tell, told) = mpsc::channel();
-            pool.submit(of(1, "t"), move |_| tell.send(shown()).unwrap())
+            pool.submit(of(1, "t"), PROBABLY, move |_| tell.send(shown()).unwrap())
                 .unwrap();
             assert_eq!(
                 told.recv().unwrap(),
@@ -400,16 +520,16 @@ mod tests {
     #[test]
     fn there_is_an_end_to_waiting() {
         let (pool, release) = busy(4);
-        assert_eq!(pool.submit(of(1, "t"), |_| ()), Ok(()));
-        assert_eq!(pool.submit(of(1, "t"), |_| ()), Ok(()));
+        assert_eq!(pool.submit(of(1, "t"), PROBABLY, |_| ()), Ok(()));
+        assert_eq!(pool.submit(of(1, "t"), PROBABLY, |_| ()), Ok(()));
         assert_eq!(
-            pool.submit(of(1, "t"), |_| ()),
+            pool.submit(of(1, "t"), PROBABLY, |_| ()),
             Err(Full),
             "half of the room is all that one may have"
         );
-        assert_eq!(pool.submit(of(2, "t"), |_| ()), Ok(()));
-        assert_eq!(pool.submit(of(3, "t"), |_| ()), Ok(()));
-        assert_eq!(pool.submit(of(3, "t"), |_| ()), Err(Full));
+        assert_eq!(pool.submit(of(2, "t"), PROBABLY, |_| ()), Ok(()));
+        assert_eq!(pool.submit(of(3, "t"), PROBABLY, |_| ()), Ok(()));
+        assert_eq!(pool.submit(of(3, "t"), PROBABLY, |_| ()), Err(Full));
         drop(release);
     }
 }

@@ -244,7 +244,7 @@ fn failed(error: CallError) -> Result<Outcome, String> {
             );
             return Ok(Outcome::Error(FailedCall::of(CaseError::Output, reason)));
         }
-        CallError::NoInstance { .. } => return Err(reason),
+        CallError::NoInstance { .. } | CallError::PushedOut => return Err(reason),
         CallError::Timeout | CallError::Overrun => (CaseError::Timeout, None),
         CallError::Fuel => (CaseError::Fuel, None),
         CallError::Trap(report) => (CaseError::Trap, Some(report)),

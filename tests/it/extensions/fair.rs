@@ -12,6 +12,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use super::{
     decide::{executed, join},
@@ -284,6 +285,102 @@ async fn one_tenants_waiting_calls_make_room_for_those_of_another() {
         refused += one.await.unwrap();
     }
     assert!(refused > 0, "there was no want of room");
+}
+
+/// Calls of a validator that never end, of so many tenants, each with several callers that try again and again.
+fn never_ending(sidecar: &Sidecar, tenants: usize) -> JoinSet<()> {
+    let mut callers = JoinSet::new();
+    for number in 0..tenants * 3 {
+        let client = sidecar.client();
+        callers.spawn(async move {
+            let tenant = format!("hostile-{}", number % tenants);
+            loop {
+                ask_of(&client, &tenant, "chat").await;
+                // One that is refused at once keeps no processor busy.
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+    }
+    callers
+}
+
+/// A guard that all share: the calls of one tenant take about a millisecond or two, those of twelve others never end.
+fn shared_guard(place: &Place, more: Value) {
+    place.misbehaving("shared", "validator", more);
+    let good = json!({"do": "spin", "iterations": 2_000_000});
+    let named = |more: Value| {
+        let mut named = json!({"id": "shared", "on_fail": "block"});
+        named
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        json!({"validators": [named]})
+    };
+    place.policy_of("good", "chat", named(json!({"config": good})));
+    for number in 0..12 {
+        // Long time-outs, and short ones that are tried again.
+        let timeout_ms = if number % 2 == 0 { 5_000 } else { 500 };
+        let hostile = json!({"timeout_ms": timeout_ms, "retry": 3, "config": {"do": "loop"}});
+        place.policy_of(&format!("hostile-{number}"), "chat", named(hostile));
+    }
+}
+
+/// It is time that tenants share, not places in a queue.
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_whose_calls_never_end_do_not_keep_another_from_a_guard_they_share() {
+    for tenants in [1, 4, 12] {
+        let place = Place::quick();
+        shared_guard(&place, json!({"timeout_ms": 5_000}));
+        let sidecar = place.start("");
+        let client = sidecar.client();
+        // It finds its lane.
+        for _ in 0..4 {
+            assert!(is_decided(&ask_of(&client, "good", "chat").await));
+        }
+        let callers = never_ending(&sidecar, tenants);
+        eventually("they wait for each other", || async {
+            let page = sidecar.admin().get("/admin/extensions").await.json();
+            page["slow_lane"]["waiting"].as_u64() >= Some(tenants as u64)
+        })
+        .await;
+        let ended = async || health(&sidecar, "shared").await["failures"].as_u64().unwrap();
+        let before = ended().await;
+        for turn in 0..30 {
+            let answer = ask_of(&client, "good", "chat").await;
+            assert!(
+                is_decided(&answer),
+                "{tenants} tenants, {turn}: {}",
+                answer.text()
+            );
+        }
+        // Where one of their calls had to end before each of its own, as many would have ended.
+        let ended = ended().await - before;
+        assert!(ended < 30, "{tenants} tenants: {ended} calls ended");
+        drop(callers);
+    }
+}
+
+/// Nor do they where they are as many as may be called at a time.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_never_end_make_room_where_few_are_allowed_at_a_time() {
+    let place = Place::quick();
+    let limits = json!({"concurrency": 4});
+    shared_guard(&place, json!({"timeout_ms": 5_000, "limits": limits}));
+    let sidecar = place.start("");
+    let client = sidecar.client();
+    for _ in 0..4 {
+        assert!(is_decided(&ask_of(&client, "good", "chat").await));
+    }
+    let callers = never_ending(&sidecar, 8);
+    eventually("all that may be called are", || async {
+        health(&sidecar, "shared").await["running"].as_u64() >= Some(4)
+    })
+    .await;
+    for turn in 0..30 {
+        let answer = ask_of(&client, "good", "chat").await;
+        assert!(is_decided(&answer), "{turn}: {}", answer.text());
+    }
+    drop(callers);
 }
 
 /// Ends with its test.
