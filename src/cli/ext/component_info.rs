@@ -98,7 +98,7 @@ impl ComponentInfo {
 
 fn check_header(bytes: &[u8]) -> Result<(), String> {
     if Parser::is_component(bytes) {
-        check_lengths(bytes)
+        check_structure(bytes)
     } else if Parser::is_core_wasm(bytes) {
         Err(
             "it is a core module, not a component: make one of it with `beamline-sidecar ext build`"
@@ -109,17 +109,45 @@ fn check_header(bytes: &[u8]) -> Result<(), String> {
     }
 }
 
-/// Refuses a section that claims more bytes than there are: a reader would make room for all of them first.
-fn check_lengths(bytes: &[u8]) -> Result<(), String> {
-    let mut rest = bytes.get(8..).unwrap_or_default();
-    while let [id, after @ ..] = rest {
-        let mut reader = BinaryReader::new(after, 0);
+/// The sections of a component that hold a component.
+const COMPONENT_SECTION: u8 = 4;
+/// The bytes before the first section.
+const HEADER: usize = 8;
+/// How deeply components may lie within each other. Tools that make components go two or three levels deep.
+const MAX_DEPTH: usize = 64;
+
+/// Refuses a section that claims more bytes than there are: a reader would make room for all of them first. And refuses what is
+/// nested too deeply: what reads a component looks at its bytes again for each level.
+fn check_structure(bytes: &[u8]) -> Result<(), String> {
+    let mut at = HEADER;
+    // Where each component that is being read ends, the outermost first.
+    let mut ends = vec![bytes.len()];
+    while let Some(end) = ends.last().copied() {
+        let Some((id, rest)) = bytes.get(at..end).and_then(<[u8]>::split_first) else {
+            ends.pop();
+            continue;
+        };
+        let mut reader = BinaryReader::new(rest, 0);
         let length = reader.read_var_u32().map_err(|error| error.to_string())? as usize;
-        let contents = &after[reader.current_position()..];
-        rest = contents.get(length..).ok_or_else(|| {
-            let left = contents.len();
-            format!("it ends in the middle: its section {id} claims {length} bytes, and {left} are left")
-        })?;
+        let contents = &rest[reader.current_position()..];
+        if length > contents.len() {
+            return Err(format!(
+                "it ends in the middle: its section {id} claims {length} bytes, and {} are left",
+                contents.len()
+            ));
+        }
+        at = end - contents.len();
+        if *id == COMPONENT_SECTION && length >= HEADER {
+            if ends.len() > MAX_DEPTH {
+                return Err(format!(
+                    "it holds components within each other, more than {MAX_DEPTH} deep: no tool makes such, and none is read"
+                ));
+            }
+            ends.push(at + length);
+            at += HEADER;
+        } else {
+            at += length;
+        }
     }
     Ok(())
 }
@@ -204,4 +232,57 @@ fn producers(bytes: &[u8]) -> Vec<Producer> {
     found.sort_unstable();
     found.dedup();
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Components within each other: the innermost first, so that the time is linear.
+    fn nested(depth: usize) -> Vec<u8> {
+        let header = b"\0asm\x0d\0\x01\0";
+        let mut reversed: Vec<u8> = header.iter().rev().copied().collect();
+        for _ in 0..depth {
+            let mut length = Vec::new();
+            let mut rest = reversed.len();
+            while rest >= 0x80 {
+                length.push(u8::try_from(rest & 0x7f).unwrap() | 0x80);
+                rest >>= 7;
+            }
+            length.push(u8::try_from(rest).unwrap());
+            reversed.extend(length.iter().rev());
+            reversed.push(COMPONENT_SECTION);
+            reversed.extend(header.iter().rev());
+        }
+        reversed.reverse();
+        reversed
+    }
+
+    #[test]
+    fn what_is_nested_deeply_is_refused_before_anything_reads_it() {
+        for depth in [0, 3, MAX_DEPTH] {
+            assert_eq!(check_structure(&nested(depth)), Ok(()), "{depth}");
+        }
+        assert!(ComponentInfo::of(&nested(3)).is_ok_and(|info| info.kind.is_none()));
+        // Thirty megabytes: to look at all bytes for each level would take hours.
+        for depth in [MAX_DEPTH + 1, 10_000, 2_500_000] {
+            let refused = ComponentInfo::of(&nested(depth)).unwrap_err();
+            assert!(refused.contains("more than 64 deep"), "{depth}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_section_is_no_longer_than_what_it_lies_in() {
+        let mut component = nested(2);
+        assert_eq!(check_structure(&component), Ok(()));
+        // The innermost claims what is there of the outermost only.
+        let inner = component.len() - HEADER - 1;
+        component[inner] = 20;
+        component.extend([0; 40]);
+        let refused = check_structure(&component).unwrap_err();
+        assert!(
+            refused.contains("it ends in the middle: its section 4 claims 20 bytes"),
+            "{refused}"
+        );
+    }
 }
