@@ -29,7 +29,7 @@ use crate::{
     operate::Operator,
     parent::Parent,
     readiness::Readiness,
-    refresh::supply_extensions,
+    refresh::{ask_extensions, supply_extensions},
     route::Router,
     snapshot::SnapshotStore,
     telemetry::Logs,
@@ -159,6 +159,10 @@ impl App {
         let (fetched_for, heir) = (store.clone(), client.clone());
         tasks.push(Task::new("modules", move |stop| {
             supply_extensions(fetched_for, heir, stop)
+        }));
+        let asked_for = store.clone();
+        tasks.push(Task::new("configurations", move |stop| {
+            ask_extensions(asked_for, stop)
         }));
         let waiting = Arc::new(WaitingRequests::new(
             config.limits.max_waiting_requests,

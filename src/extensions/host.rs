@@ -17,11 +17,11 @@ use super::{
     manifest::{ExtensionRecords, Manifest, ManifestDirectory, Module},
     metrics::ExtensionMetrics,
     recording::Recorder,
-    registry::{KeptRecords, Registry, RegistryBuilder},
+    registry::{Checking, Judged, KeptRecords, Registry, RegistryBuilder},
     revision::Revision,
     signing::Trust,
 };
-use crate::policy::{Pipeline, Problem, TenantId};
+use crate::policy::{Pipeline, TenantId};
 
 /// Obtains the modules of extensions, builds the registries of snapshots, and calls extensions.
 #[derive(Debug)]
@@ -174,11 +174,6 @@ impl ExtensionHost {
         self.builder.has_changed(registry)
     }
 
-    /// Whether there was no time left to ask an extension about a configuration.
-    pub fn has_unasked(&self) -> bool {
-        self.builder.has_unasked()
-    }
-
     /// Writes down what can be called, for the next run. `knows_heir`: whether all records of HEIR are in the registry.
     pub fn keep_good_state(&self, registry: &Registry, knows_heir: bool) {
         if !self.config.enabled {
@@ -205,14 +200,16 @@ impl ExtensionHost {
         self.builder.build(before, heir, &self.directory, &self.modules)
     }
 
-    /// What the extensions that a pipeline names find wrong with their configurations there.
+    /// What the extensions that a pipeline names find wrong with their configurations there. Those that are asked take their
+    /// time.
     pub fn check_pipeline(
         &self,
         registry: &Registry,
         tenant: &TenantId,
         pipeline: &Pipeline,
-    ) -> Vec<Problem> {
-        self.builder.check_pipeline(registry, tenant, pipeline)
+        checking: Checking,
+    ) -> Judged {
+        self.builder.check_pipeline(registry, tenant, pipeline, checking)
     }
 
     /// Switches an extension off or on again, for this process. Returns whether that changed anything.

@@ -54,7 +54,7 @@ pub use self::{
     },
     metrics::ExtensionMetrics,
     recording::{InvalidRecording, RecordConfig, Recording, read_recordings},
-    registry::{Extension, ManifestSource, Refusal, Registry, Target, call_limits, merged},
+    registry::{Checking, Extension, Judged, ManifestSource, Refusal, Registry, Target, call_limits, merged},
     sandbox::{
         BreakerState, Budget, CallEnv, CallError, CallLimits, CallOutput, CallRecord, CandidateRecord,
         Capability, ConfigProblem, CrashReport, DecisionRecord, EngineError, Engines, Fast, GuestFailure,

@@ -1,7 +1,11 @@
 //! Files that others write and this process reads: its configuration, tokens, certificates, policies.
 //!
 //! A pipe in a file's place would be waited for until someone writes into it, and a device might never end. Neither is
-//! opened in a way that waits, nor read.
+//! opened in a way that waits, nor read. What takes long all the same is left to threads of its own: `readers.rs`.
+
+mod readers;
+
+pub use readers::{read_all, read_one};
 
 use std::{
     fs::File,

@@ -4,19 +4,25 @@
 //! leaves the last good version of that policy in place.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use hashbrown::HashMap;
 
+use super::extensions::ASKING;
 use crate::{
     plain_file,
     policy::{PolicyDocument, PolicyId, Problem, TenantId},
     snapshot::{Key, Policy, SnapshotStore},
 };
+
+/// How long one file is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A file that could not be taken.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
@@ -60,7 +66,7 @@ impl Directory {
     /// generations under such names.
     pub fn read(&self) -> io::Result<(HashMap<Key, PolicyDocument>, Vec<BadFile>)> {
         let (mut policies, mut bad) = (HashMap::new(), Vec::new());
-        for tenant_dir in sorted(&self.path)? {
+        for tenant_dir in plain_file::read_one(&self.path, PATIENCE, sorted)? {
             if !tenant_dir.is_dir() {
                 continue;
             }
@@ -79,21 +85,30 @@ impl Directory {
                     continue;
                 }
             };
-            for file in sorted(&tenant_dir)? {
-                if file.extension().is_some_and(|extension| extension == "json") && file.is_file() {
-                    match self.read_file(&file) {
-                        Ok((id, document)) => {
-                            policies.insert((tenant.clone(), id), document);
-                        }
-                        Err(problems) => bad.push(BadFile { path: file, problems }),
+            let mut files = plain_file::read_one(&tenant_dir, PATIENCE, sorted)?;
+            files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
+            let most = self.policy_bytes;
+            for (file, read) in plain_file::read_all(files, PATIENCE, move |file| read_bytes(file, most)) {
+                // It was taken away since, or a link leads nowhere.
+                if read.as_ref().err().map(io::Error::kind) == Some(io::ErrorKind::NotFound) {
+                    continue;
+                }
+                match self.policy_of(&file, read) {
+                    Ok((id, document)) => {
+                        policies.insert((tenant.clone(), id), document);
                     }
+                    Err(problems) => bad.push(BadFile { path: file, problems }),
                 }
             }
         }
         Ok((policies, bad))
     }
 
-    fn read_file(&self, file: &Path) -> Result<(PolicyId, PolicyDocument), Vec<Problem>> {
+    fn policy_of(
+        &self,
+        file: &Path,
+        read: io::Result<Vec<u8>>,
+    ) -> Result<(PolicyId, PolicyDocument), Vec<Problem>> {
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
         let id = PolicyId::parse(&stem).map_err(|error| {
             vec![Problem::error(
@@ -102,26 +117,22 @@ impl Directory {
                 "name it after the policy",
             )]
         })?;
-        let unreadable = |error: io::Error| {
-            vec![Problem::error(
-                "$",
-                format!("cannot be read: {error}"),
-                "check its permissions",
-            )]
-        };
-        let size = fs::metadata(file).map_err(unreadable)?.len();
-        if size > self.policy_bytes as u64 {
-            return Err(vec![Problem::error(
+        let bytes = read.map_err(|error| match error.kind() {
+            io::ErrorKind::FileTooLarge => vec![Problem::error(
                 "$",
                 format!(
-                    "the file has {size} bytes, more than limits.max_body_bytes ({})",
+                    "the file has {error}, more than limits.max_body_bytes ({})",
                     self.policy_bytes
                 ),
                 "shorten the policy, or raise the limit",
-            )]);
-        }
-        let bytes = Bytes::from(plain_file::read(file).map_err(unreadable)?);
-        PolicyDocument::parse(bytes).map(|document| (id, document))
+            )],
+            _ => vec![Problem::error(
+                "$",
+                format!("cannot be read: {error}"),
+                "check its permissions",
+            )],
+        })?;
+        PolicyDocument::parse(Bytes::from(bytes)).map(|document| (id, document))
     }
 
     /// Reads the directory into the snapshot and reports what is wrong with it. The number of policies.
@@ -152,8 +163,24 @@ impl Directory {
             }
         }
         store.set_files(files);
+        // Most answer at once: then the policies are judged before anything is decided by them.
+        store.ask_extensions(ASKING);
         Ok(count)
     }
+}
+
+/// The bytes of a file, if they are no more than so many.
+fn read_bytes(file: &Path, most: usize) -> io::Result<Vec<u8>> {
+    let file = plain_file::open(file)?;
+    let size = file.metadata()?.len();
+    if size > most as u64 {
+        let message = format!("{size} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    let mut bytes = Vec::new();
+    // It may grow meanwhile; then it is no whole document.
+    file.take(most as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn key_of(file: &Path) -> Option<Key> {

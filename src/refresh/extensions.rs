@@ -12,13 +12,17 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     extensions::{ExtensionHost, Look, Supply},
     heir::HeirClient,
-    snapshot::{Coverage, Origin, SnapshotStore},
+    snapshot::{Asked, Coverage, Origin, SnapshotStore},
 };
 
 /// The least pause between two snapshots that are published for modules.
 const PAUSE: Duration = Duration::from_millis(50);
-/// When extensions are asked again about configurations for which there was no time.
-const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// For how long extensions are asked about configurations before what they said is published.
+pub(super) const ASKING: Duration = Duration::from_millis(250);
+/// For at most one part in so many of the time.
+const ASKING_PART: u32 = 4;
+/// When extensions are asked again that could not be asked.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Reads the directory of extensions again, and has modules looked at again. Where everything is looked at, waits until it
 /// is done and published.
@@ -36,6 +40,8 @@ pub async fn reload_extensions(store: &Arc<SnapshotStore>, look: Look) -> io::Re
         Look::Everything => host.looks().done(asked).await,
         Look::Files => {}
     }
+    let asking = store.clone();
+    let _asked = tokio::task::spawn_blocking(move || asking.ask_extensions(ASKING)).await;
     read?.map(|_| ())
 }
 
@@ -78,12 +84,43 @@ pub async fn supply_extensions(
     }
 }
 
+/// Asks extensions about the configurations of policies once these are published, whenever there are such that they were not asked
+/// about.
+pub async fn ask_extensions(store: Arc<SnapshotStore>, stop: CancellationToken) {
+    let mut published = store.published();
+    loop {
+        published.borrow_and_update();
+        let (asking, began) = (store.clone(), Instant::now());
+        // An extension may take its time.
+        let asked = tokio::task::spawn_blocking(move || asking.ask_extensions(ASKING)).await;
+        let pause = match asked {
+            Ok(Asked::All) => None,
+            Ok(Asked::Some) => Some(began.elapsed() * ASKING_PART),
+            Err(error) => {
+                tracing::error!(%error, "Extensions could not be asked about configurations.");
+                Some(ASK_AGAIN)
+            }
+        };
+        let again = async {
+            match pause {
+                Some(pause) => tokio::time::sleep(pause.max(ASK_AGAIN)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = again => {}
+            _ = published.changed(), if pause.is_none() => {}
+        }
+    }
+}
+
 /// Publishes snapshots with the modules that have come: not one for each, since each costs a look at all policies.
 struct Publisher {
     store: Arc<SnapshotStore>,
     host: Arc<ExtensionHost>,
     next: Instant,
-    ask_again: Instant,
     /// Of the snapshot whose good state was written down.
     kept: Option<u64>,
 }
@@ -95,30 +132,26 @@ impl Publisher {
             store,
             host,
             next: now,
-            ask_again: now,
             kept: None,
         }
     }
 
-    fn wants(&self, now: Instant) -> bool {
-        let is_changed = self.host.has_changed(self.store.load().registry());
-        is_changed || (self.host.has_unasked() && self.ask_again <= now)
+    fn wants(&self) -> bool {
+        self.host.has_changed(self.store.load().registry())
     }
 
     /// Publishes what has changed, unless it is too early. Returns whether it did.
     async fn publish(&mut self, is_idle: bool) -> bool {
         let now = Instant::now();
-        if !self.wants(now) || (!is_idle && self.next > now) {
+        if !self.wants() || (!is_idle && self.next > now) {
             return false;
         }
         let store = self.store.clone();
-        // Extensions are asked about their configurations, and may take their time.
         if let Err(error) = tokio::task::spawn_blocking(move || store.edit(|_| ())).await {
             tracing::error!(%error, "A snapshot with other extensions could not be made.");
         }
         let took = now.elapsed();
         self.next = Instant::now() + PAUSE.max(took * 10);
-        self.ask_again = Instant::now() + ASK_AGAIN;
         true
     }
 
@@ -126,13 +159,12 @@ impl Publisher {
     async fn is_due(&self) {
         let now = Instant::now();
         let is_changed = self.host.has_changed(self.store.load().registry());
-        let at = match (is_changed, self.host.has_unasked()) {
-            (true, _) => self.next,
-            (false, true) => self.ask_again,
-            (false, false) => return std::future::pending().await,
-        };
+        if !is_changed {
+            return std::future::pending().await;
+        }
         // Never at once: publishing may have failed.
-        tokio::time::sleep_until(at.max(now + Duration::from_millis(1)).into()).await;
+        let at = self.next.max(now + Duration::from_millis(1));
+        tokio::time::sleep_until(at.into()).await;
     }
 
     /// Writes down what can be called, for the next run.

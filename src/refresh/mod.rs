@@ -29,7 +29,7 @@ mod stream;
 pub use config::RefreshConfig;
 pub use directory::{BadFile, Directory};
 pub use disk::{DiskSnapshot, LoadedFromDisk};
-pub use extensions::{reload_extensions, supply_extensions};
+pub use extensions::{ask_extensions, reload_extensions, supply_extensions};
 pub use fetch::{FetchOutcome, Fetcher};
 pub(crate) use fetch::{Retry, fetch_policy};
 pub use metrics::RefreshMetrics;

@@ -27,12 +27,14 @@ pub(crate) struct Broken {
     pub(crate) of_extensions: Vec<Problem>,
     /// The last version that was not broken, where there was one.
     pub(crate) last_good: Option<Arc<Policy>>,
+    /// An extension that it names was not asked about it yet: it may turn out to be broken.
+    pub(crate) is_unasked: bool,
 }
 
 impl Broken {
     /// Nothing that would have to be kept.
     pub(super) fn is_empty(&self) -> bool {
-        self.of_extensions.is_empty() && self.last_good.is_none()
+        self.of_extensions.is_empty() && self.last_good.is_none() && !self.is_unasked
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use hashbrown::HashMap;
@@ -18,8 +19,8 @@ use super::{
     tenant::Tenant,
 };
 use crate::{
-    extensions::{ExtensionHost, ExtensionRecords, Registry},
-    policy::{PolicyId, Problem, TenantId, errors},
+    extensions::{Checking, ExtensionHost, ExtensionRecords, Judged, Registry},
+    policy::{PolicyId, TenantId, errors},
 };
 
 /// Policies that a line is logged for at a time.
@@ -34,21 +35,35 @@ pub struct Draft<'a> {
     last_good: Option<HashMap<Key, Arc<Policy>>>,
 }
 
-/// What the extensions that a policy names have against their configurations there.
-fn problems_of_extensions(
+/// What the extensions that a policy names have against their configurations there, as far as it is known: the snapshot waits
+/// for none of them.
+fn judged_by_extensions(
     tenant: &TenantId,
     policy: &Policy,
     registry: &Registry,
     host: Option<&ExtensionHost>,
-) -> Vec<Problem> {
+    checking: Checking,
+) -> Judged {
     let Some(host) = host.filter(|_| policy.has_extensions()) else {
-        return Vec::new();
+        return Judged::default();
     };
     let (routing, _) = crate::policy::read(policy.document.bytes());
     let pipeline = routing.pipeline.as_deref();
-    pipeline.map_or_else(Vec::new, |pipeline| {
-        host.check_pipeline(registry, tenant, pipeline)
+    pipeline.map_or_else(Judged::default, |pipeline| {
+        host.check_pipeline(registry, tenant, pipeline, checking)
     })
+}
+
+/// Asks the extensions that a policy names about their configurations there, for so long, so that the next snapshot knows what
+/// they say.
+pub(super) fn ask_extensions(
+    tenant: &TenantId,
+    policy: &Policy,
+    registry: &Registry,
+    host: &ExtensionHost,
+    within: Duration,
+) {
+    judged_by_extensions(tenant, policy, registry, Some(host), Checking::For(within));
 }
 
 /// Whether a policy names an extension that is not there yet, and so could not be asked about it.
@@ -301,6 +316,13 @@ impl<'a> Draft<'a> {
         self.last_good = Some(last_good);
     }
 
+    /// Extensions were asked about policies of a tenant.
+    pub(super) fn judge_again(&mut self, tenant: &TenantId) {
+        if self.next.tenants.contains_key(tenant) {
+            self.touched.insert(tenant.clone());
+        }
+    }
+
     /// Makes the registry of the extensions, and finds which policies are broken where either has changed.
     pub(super) fn judge(&mut self, before: &Snapshot, host: Option<&ExtensionHost>) {
         let mut anew = false;
@@ -333,7 +355,8 @@ impl<'a> Draft<'a> {
                 // What has not changed is judged as before: one change must not cost all broken policies of its tenant.
                 let same = was.filter(|was| {
                     let entry = was.policies.get(policy_id).and_then(|entry| entry.found());
-                    entry.is_some_and(|entry| Arc::ptr_eq(entry.policy, found.policy))
+                    let is_unasked = was.broken.get(policy_id).is_some_and(|known| known.is_unasked);
+                    !is_unasked && entry.is_some_and(|entry| Arc::ptr_eq(entry.policy, found.policy))
                 });
                 if let Some(was) = same {
                     count += usize::from(was.errors_of(policy_id.as_str(), found.policy) > 0);
@@ -342,12 +365,13 @@ impl<'a> Draft<'a> {
                     }
                     continue;
                 }
-                let of_extensions = problems_of_extensions(&id, found.policy, &registry, host);
+                let judged = judged_by_extensions(&id, found.policy, &registry, host, Checking::Known);
+                let (of_extensions, is_unasked) = (judged.problems, judged.has_unasked);
                 let is_broken = found.policy.errors() > 0 || errors(&of_extensions).next().is_some();
                 count += usize::from(is_broken);
-                // What an extension has against it is known once its module is there. Until then the version before is kept:
-                // it may be the last good one.
-                let is_unjudged = !is_broken && names_pending(found.policy, &registry);
+                // What an extension has against it is known once its module is there and it was asked. Until then the version
+                // before is kept: it may be the last good one.
+                let is_unjudged = !is_broken && (is_unasked || names_pending(found.policy, &registry));
                 let known = Broken {
                     last_good: if is_broken || is_unjudged {
                         self.last_good_of(before, &id, policy_id, found.policy)
@@ -355,6 +379,7 @@ impl<'a> Draft<'a> {
                         None
                     },
                     of_extensions,
+                    is_unasked,
                 };
                 if is_broken && lines > 0 && is_news(before, &id, policy_id, found.policy, &known) {
                     lines -= 1;

@@ -10,6 +10,7 @@
 //! ```
 
 mod activate;
+mod ask;
 mod broken;
 mod draft;
 mod freshness;
@@ -27,6 +28,7 @@ mod state;
 mod store;
 mod tenant;
 
+pub use ask::Asked;
 pub use broken::{BrokenPolicies, BrokenPolicy};
 pub use draft::Draft;
 pub use freshness::{Age, Freshness, Unconfirmed, WhenExpired};

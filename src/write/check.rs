@@ -1,12 +1,18 @@
 //! Whether a document may be written, and the refusal that names what is wrong with it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::{
+    extensions::Checking,
     failure::{ErrorCode, Failure},
     policy::{PolicyDocument, Problem, Severity, TenantId, read},
     snapshot::SnapshotStore,
 };
+
+/// For how long the extensions of a document are asked. Where that is not enough, it is to be sent again.
+const MAX_CHECKING: Duration = Duration::from_secs(5);
 
 /// Checks a document that was sent; every problem is named.
 pub(super) fn check(body: &Bytes, strict: bool) -> Result<PolicyDocument, Failure> {
@@ -35,10 +41,18 @@ pub(super) async fn check_extensions(
     };
     let (host, registry, tenant) = (host.clone(), store.load().registry().clone(), tenant.clone());
     // An extension may take its time, which is bounded, but not by what a worker has.
-    let checked = tokio::task::spawn_blocking(move || host.check_pipeline(&registry, &tenant, &pipeline));
-    let problems = checked.await.unwrap_or_default();
-    if problems.iter().any(|problem| problem.severity == Severity::Error) {
-        return Err(invalid_policy(&problems));
+    let check = move || {
+        let checking = Checking::For(MAX_CHECKING);
+        host.check_pipeline(&registry, &tenant, &pipeline, checking)
+    };
+    let judged = tokio::task::spawn_blocking(check).await.unwrap_or_default();
+    let mut problems = judged.problems.iter();
+    if problems.any(|problem| problem.severity == Severity::Error) {
+        return Err(invalid_policy(&judged.problems));
+    }
+    if judged.has_unasked {
+        let message = "there was no time or no instance to check the configurations of its extensions";
+        return Err(Failure::new(ErrorCode::Overloaded, message).retry_after_seconds(1));
     }
     Ok(())
 }

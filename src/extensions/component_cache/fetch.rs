@@ -7,6 +7,7 @@ use std::{
     io::{Read, Write},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -28,12 +29,17 @@ use crate::{
         web::{TIMEOUT, Trouble, Web, WebError},
     },
     heir::{Admission, Fetched, HeirCall, HeirClient},
+    plain_file,
 };
 
 /// Modules that wait in memory to be compiled, where there is no directory to keep them in.
 const MAX_HELD: usize = 8;
 /// Modules in the private directory; of more, those that nothing names are removed.
 const MAX_KEPT: usize = 256;
+
+/// How long a file is waited for, and how long its size. A file system may hang.
+const PATIENCE: Duration = Duration::from_secs(10);
+const STAT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why a module was not fetched.
 #[derive(Debug)]
@@ -123,7 +129,10 @@ impl Fetcher {
         if !self.is_shown(module) {
             return None;
         }
-        let size = |path: PathBuf| fs::metadata(path).ok().map(|known| known.len());
+        let size = |path: PathBuf| {
+            let known = plain_file::read_one(&path, STAT_PATIENCE, |path| fs::metadata(path));
+            known.ok().map(|known| known.len())
+        };
         match &module.source {
             // One that is not there is not fetched either.
             ModuleSource::File(path) => Some(dir.and_then(|dir| size(dir.join(&**path))).unwrap_or(0)),
@@ -276,24 +285,23 @@ impl Fetcher {
     }
 
     fn read(&self, dir: &Path, path: &str) -> Result<Vec<u8>, String> {
-        let file = dir.join(path);
-        let unreadable = |error: io::Error| format!("cannot be read: {error}");
+        let most = self.max_module_bytes;
         // A link may lead anywhere, and then it is the operator who made it lead there; `..` is refused when the
         // record is read. What is no file, a pipe say, might never end, or never begin.
-        let known = fs::metadata(&file).map_err(unreadable)?;
-        if !known.is_file() {
-            return Err("it is not a file".into());
-        }
-        self.check_size(known.len())?;
-        let mut bytes = Vec::with_capacity(usize::try_from(known.len()).unwrap_or(0));
-        // It may have been exchanged, or grow meanwhile.
-        fs::File::open(&file)
-            .and_then(|file| {
-                file.take(self.max_module_bytes.saturating_add(1))
-                    .read_to_end(&mut bytes)
-            })
-            .map_err(unreadable)?;
-        self.check_size(bytes.len() as u64)?;
+        let read = move |file: &Path| {
+            let file = plain_file::open(file)?;
+            let size = file.metadata()?.len();
+            if size > most {
+                return Ok((size, Vec::new()));
+            }
+            let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+            // It may grow meanwhile.
+            file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+            Ok((bytes.len() as u64, bytes))
+        };
+        let read = plain_file::read_one(&dir.join(path), PATIENCE, read);
+        let (size, bytes) = read.map_err(|error| format!("cannot be read: {error}"))?;
+        self.check_size(size)?;
         Ok(bytes)
     }
 

@@ -199,6 +199,11 @@ impl Modules {
                 ..Attempt::default()
             };
         };
+        if let Err(reason) = bytes {
+            // Its disk may give it another time.
+            self.keep(module, Err((reason, Cause::Away)));
+            return Attempt::default();
+        }
         let (bytes, signed_by) = match self.checked(module, bytes) {
             Ok(checked) => checked,
             Err(reason) => {

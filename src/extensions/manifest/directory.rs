@@ -6,6 +6,7 @@ use std::{
     io::{self, Read},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use super::types::{ExtensionRecords, Manifest};
@@ -13,6 +14,9 @@ use crate::{extensions::revision::Revision, plain_file, policy::Problem};
 
 /// The largest record.
 const MAX_RECORD_BYTES: u64 = 1 << 20;
+
+/// How long one record is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The directory, and what was last read of it.
 #[derive(Debug)]
@@ -89,23 +93,24 @@ impl Files {
     /// Reads the directory. A file that cannot be read keeps the record that it held `before`.
     fn read(dir: &Path, before: &Self) -> io::Result<Self> {
         let mut files = Self::default();
-        let mut paths: Vec<PathBuf> = fs::read_dir(dir)?
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect::<Result<_, _>>()?;
+        let mut paths = plain_file::read_one(dir, PATIENCE, |dir| {
+            let entries = fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path()));
+            entries.collect::<io::Result<Vec<PathBuf>>>()
+        })?;
+        // Kubernetes keeps a mounted ConfigMap's generations under names that begin with a dot.
+        let is_record = |path: &PathBuf| {
+            let is_json = path.extension().is_some_and(|extension| extension == "json");
+            is_json && !name_of(path).starts_with('.')
+        };
+        paths.retain(is_record);
         paths.sort_unstable();
-        for path in paths {
-            let is_record = path.extension().is_some_and(|extension| extension == "json");
-            let name = path
-                .file_stem()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            // Kubernetes keeps a mounted ConfigMap's generations under names that begin with a dot.
-            if !is_record || name.starts_with('.') || !path.is_file() {
-                continue;
+        for (path, read) in plain_file::read_all(paths, PATIENCE, read_record) {
+            // It was taken away since, or a link leads nowhere.
+            let is_gone = read.as_ref().err().map(io::Error::kind) == Some(io::ErrorKind::NotFound);
+            if !is_gone {
+                let name = name_of(&path);
+                files.add(before, path, &name, read);
             }
-            let read = read_record(&path);
-            files.add(before, path, &name, read);
         }
         Ok(files)
     }
@@ -153,6 +158,11 @@ impl Files {
         self.records.insert(id.clone(), text);
         self.from.insert(id, path);
     }
+}
+
+fn name_of(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default();
+    stem.to_string_lossy().into_owned()
 }
 
 fn read_record(path: &Path) -> io::Result<String> {

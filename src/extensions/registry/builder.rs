@@ -1,10 +1,14 @@
 //! Builds the registry of a snapshot from manifests and modules. It is done while the snapshot is published, so nothing is
 //! fetched or compiled.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
-    config_check::ConfigChecks,
+    config_check::{Checker, Checking, ConfigChecks, Judged, PATIENCE},
     extension::{Extension, ManifestSource, Target, Variant},
     index::{Origin, Registry},
     kept::KeptRecords,
@@ -29,6 +33,9 @@ use crate::{
 
 /// The weight of the only instance, where a manifest names none.
 const DEFAULT_WEIGHT: u32 = 100;
+
+/// For how long a record's extensions are asked about its configurations at a time: others are linked too.
+const MAX_ASKING: Duration = Duration::from_secs(1);
 
 /// Builds registries, and keeps what the next one can use again.
 #[derive(Debug)]
@@ -93,11 +100,6 @@ impl RegistryBuilder {
         registry.origin.revision != self.revision.current()
     }
 
-    /// Whether there was no time left to ask an extension about a configuration.
-    pub(in crate::extensions) fn has_unasked(&self) -> bool {
-        self.checks.has_unasked()
-    }
-
     /// What could be called before, in an earlier run too.
     pub(in crate::extensions) fn kept(&self) -> &KeptRecords {
         &self.kept
@@ -113,8 +115,7 @@ impl RegistryBuilder {
         modules: &Modules,
     ) -> Arc<Registry> {
         let revision = self.revision.current();
-        let unasked = self.checks.begin();
-        if before.origin.revision == revision && Arc::ptr_eq(&before.origin.records, heir) && !unasked {
+        if before.origin.revision == revision && Arc::ptr_eq(&before.origin.records, heir) {
             return before.clone();
         }
         self.links.begin();
@@ -152,8 +153,8 @@ impl RegistryBuilder {
         Arc::new(registry)
     }
 
-    /// Links the modules of a manifest that are here, so that the next registry finds it done: while one is built, writes
-    /// wait.
+    /// Links the modules of a manifest that are here, and asks them about their configurations, so that the next registry finds
+    /// it done: while one is built, writes wait.
     pub(in crate::extensions) fn link(&self, manifest: &Manifest, modules: &Modules) {
         let Some(kind) = manifest.runs() else { return };
         for (_, built, limits) in self.unlinked(manifest, kind, modules) {
@@ -162,12 +163,49 @@ impl RegistryBuilder {
                     .link(cache, &built, kind, &manifest.capabilities, limits);
             }
         }
+        let until = Instant::now() + MAX_ASKING;
+        let unasked = self.unasked(manifest, kind, modules);
+        for (built, limits, prepared, config) in &unasked {
+            if Instant::now() < until {
+                self.checks
+                    .ask(checker(built, *limits, prepared), config, PATIENCE);
+            }
+        }
+        if !unasked.is_empty() {
+            self.revision.advance();
+        }
     }
 
-    /// Whether a module of a manifest is here that was not linked yet.
+    /// Whether a module of a manifest is here that was not linked yet, or not asked about a configuration.
     pub(in crate::extensions) fn is_unlinked(&self, manifest: &Manifest, modules: &Modules) -> bool {
-        let kind = manifest.runs();
-        kind.is_some_and(|kind| !self.unlinked(manifest, kind, modules).is_empty())
+        let is_unlinked = |kind| {
+            let is_linked = self.unlinked(manifest, kind, modules).is_empty();
+            !is_linked || !self.unasked(manifest, kind, modules).is_empty()
+        };
+        manifest.runs().is_some_and(is_unlinked)
+    }
+
+    /// What is linked of a manifest and was not asked about its configurations, with these.
+    fn unasked(
+        &self,
+        manifest: &Manifest,
+        kind: Kind,
+        modules: &Modules,
+    ) -> Vec<(Arc<Built>, CallLimits, Arc<Prepared>, String)> {
+        let called = releases(manifest)
+            .iter()
+            .flat_map(|release| listed(manifest, release).into_iter().map(move |it| (release, it)));
+        let unasked = called.filter_map(|(release, (_, module, _))| {
+            let built = modules.get(module?)?.ok()?;
+            let limits = call_limits(&manifest.limits, built.profile, &self.config).ok()?;
+            let capabilities = &manifest.capabilities;
+            let linked = self.links.find(&built, kind, capabilities, limits);
+            let prepared = linked?.ok()?;
+            let config = config_text(release);
+            let known = self.checks.known(checker(&built, limits, &prepared), &config);
+            known.is_none().then_some((built, limits, prepared, config))
+        });
+        unasked.collect()
     }
 
     fn unlinked<'a>(
@@ -201,9 +239,10 @@ impl RegistryBuilder {
         registry: &Registry,
         tenant: &TenantId,
         pipeline: &Pipeline,
-    ) -> Vec<Problem> {
+        checking: Checking,
+    ) -> Judged {
         let is_admitted = |target: &Target| self.trust.admits(tenant.as_str(), target.signed_by);
-        self.checks.pipeline(registry, is_admitted, pipeline)
+        self.checks.pipeline(registry, is_admitted, pipeline, checking)
     }
 
     /// Switches an extension off or on again, for this process. Returns whether that changed anything.
@@ -389,11 +428,15 @@ impl Build<'_> {
         let variants = self.variants(&manifest, kind, problems, is_pending)?;
         for variant in &variants {
             for target in &variant.instances {
-                let found = self.builder.checks.of(target, &variant.config_text);
+                let checker = checker(&target.built, target.limits, &target.prepared);
+                let Some(found) = self.builder.checks.known(checker, &variant.config_text) else {
+                    *is_pending = true;
+                    continue;
+                };
                 problems.extend(found.into_iter().map(|problem| problem.in_manifest()));
             }
         }
-        if problems.iter().any(|problem| problem.severity == Severity::Error) {
+        if *is_pending || problems.iter().any(|problem| problem.severity == Severity::Error) {
             return None;
         }
         variants.first()?.instances.first()?;
@@ -455,13 +498,23 @@ impl Build<'_> {
             }
             variants.push(Variant {
                 release: release.clone(),
-                config_text: serde_json::Value::Object(release.config.clone())
-                    .to_string()
-                    .into(),
+                config_text: config_text(release).into(),
                 instances,
             });
         }
         (!failed).then_some(variants)
+    }
+}
+
+fn config_text(release: &Release) -> String {
+    serde_json::Value::Object(release.config.clone()).to_string()
+}
+
+fn checker<'a>(built: &Built, limits: CallLimits, prepared: &'a Prepared) -> Checker<'a> {
+    Checker {
+        digest: built.digest,
+        prepared,
+        limits,
     }
 }
 

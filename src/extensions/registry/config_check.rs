@@ -1,11 +1,9 @@
-//! Configurations, checked by their extensions while a snapshot is made. Each is checked once.
+//! Configurations, checked by their extensions. Each is checked once, and never while a snapshot is made: writes and other
+//! tenants' policies would wait for that. A snapshot counts what is known, and has the rest asked afterwards.
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use sha2::{Digest, Sha256};
@@ -19,15 +17,15 @@ use crate::{
     decide::{Stage, memory::Table},
     extensions::{
         digest::ModuleDigest,
-        sandbox::{CallError, ConfigProblem, Kind, Time, one_line},
+        sandbox::{CallError, CallLimits, ConfigProblem, Kind, Prepared, Time, one_line},
     },
     policy::{Item, Mode, Pipeline, Problem, Processor, json_path},
 };
 
-/// The time that one check may take.
+/// For how long one check may compute.
 const TIMEOUT: Duration = Duration::from_millis(100);
-/// The time that all checks of one snapshot together may take, but for those that take less than a millisecond.
-const BUDGET: Duration = Duration::from_secs(1);
+/// For how long it is waited for at least, whatever keeps it from computing.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// Configurations whose results are remembered.
 const MAX_REMEMBERED: usize = 4_096;
 /// Problems of one configuration that are reported.
@@ -41,9 +39,32 @@ type Problems = Arc<[InConfig]>;
 #[derive(Debug)]
 pub(super) struct ConfigChecks {
     known: Table<Asked, Problems>,
-    spent: Mutex<Duration>,
-    /// A configuration of this snapshot was not checked.
-    unasked: AtomicBool,
+}
+
+/// An extension that can be asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Checker<'a> {
+    pub(super) digest: ModuleDigest,
+    pub(super) prepared: &'a Prepared,
+    pub(super) limits: CallLimits,
+}
+
+/// Whether extensions are asked about configurations that they were not asked about before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checking {
+    /// What they said before counts.
+    Known,
+    /// They are, for so long.
+    For(Duration),
+}
+
+/// What extensions find wrong with their configurations.
+#[derive(Debug, Default)]
+pub struct Judged {
+    /// What is known.
+    pub problems: Vec<Problem>,
+    /// There is something that an extension was not asked about yet.
+    pub has_unasked: bool,
 }
 
 /// A problem of a configuration, wherever that was written.
@@ -51,7 +72,7 @@ pub(super) struct ConfigChecks {
 pub(super) enum InConfig {
     /// The extension reports it.
     Wrong(ConfigProblem),
-    /// The extension did not answer in time. A busy machine must not make an extension unavailable.
+    /// The extension did not say whether anything is wrong with it.
     NotChecked(String),
 }
 
@@ -70,10 +91,37 @@ impl InConfig {
                 message,
                 "correct the configuration",
             ),
-            Self::NotChecked(message) => {
-                Problem::warning(path, message, "let the extension check it in less time")
-            }
+            Self::NotChecked(reason) => Problem::error(
+                path,
+                format!("its configuration could not be checked: {reason}"),
+                "correct the configuration, or the extension that checks it",
+            ),
         }
+    }
+}
+
+impl Checking {
+    /// Until when extensions are asked.
+    fn until(self) -> Option<Instant> {
+        match self {
+            Self::Known => None,
+            Self::For(time) => Some(Instant::now() + time),
+        }
+    }
+}
+
+impl<'a> Checker<'a> {
+    fn of(target: &'a Target) -> Self {
+        Self {
+            digest: target.built.digest,
+            prepared: &target.prepared,
+            limits: target.limits,
+        }
+    }
+
+    fn asked(&self, config: &str) -> Asked {
+        let config = Sha256::digest(config).into();
+        (self.digest, self.prepared.kind(), config)
     }
 }
 
@@ -81,84 +129,36 @@ impl Default for ConfigChecks {
     fn default() -> Self {
         Self {
             known: Table::new(MAX_REMEMBERED),
-            spent: Mutex::default(),
-            unasked: AtomicBool::new(false),
         }
     }
 }
 
 impl ConfigChecks {
-    /// Another snapshot is made. Returns whether a configuration of the last one was not checked.
-    pub(super) fn begin(&self) -> bool {
-        *self.spent.lock().unwrap_or_else(PoisonError::into_inner) = Duration::ZERO;
-        self.unasked.swap(false, Ordering::SeqCst)
+    /// What an extension finds wrong with a configuration. `None`: it was not asked yet.
+    pub(super) fn known(&self, checker: Checker<'_>, config: &str) -> Option<Vec<InConfig>> {
+        let asked = checker.asked(config);
+        let known = self.known.change(&asked, Some(now()), |known| known.clone())?;
+        Some(known.to_vec())
     }
 
-    /// Whether another snapshot would check more.
-    pub(super) fn has_unasked(&self) -> bool {
-        self.unasked.load(Ordering::SeqCst)
-    }
-
-    /// What an extension finds wrong with a configuration.
-    pub(super) fn of(&self, target: &Target, config: &str) -> Vec<InConfig> {
-        let asked = (
-            target.built.digest,
-            target.prepared.kind(),
-            Sha256::digest(config).into(),
-        );
-        if let Some(problems) = self.known.change(&asked, Some(now()), |known| known.clone()) {
-            return problems.to_vec();
-        }
-        let Some(problems) = self.ask(target, config) else {
-            self.unasked.store(true, Ordering::SeqCst);
-            return Vec::new();
-        };
-        self.known
-            .change_or_make(&asked, now(), || (asked, problems), |known| known.to_vec())
-    }
-
-    /// `None`: there is no time left to ask, or no instance; the next snapshot asks.
-    fn ask(&self, target: &Target, config: &str) -> Option<Problems> {
-        let spent = *self.spent.lock().unwrap_or_else(PoisonError::into_inner);
-        if spent >= BUDGET {
-            return None;
-        }
-        // The snapshot waits for it, whatever keeps it from computing.
-        let deadline = TIMEOUT.min(BUDGET - spent);
-        let time = Time {
-            deadline,
-            patience: deadline,
-            fast: None,
-        };
-        let ran = target.prepared.check_config(config, target.limits, time);
-        if ran.took > Duration::from_millis(1) {
-            *self.spent.lock().unwrap_or_else(PoisonError::into_inner) += ran.took;
-        }
-        let problems = match ran.result {
-            Ok(problems) => {
-                let bounded = |ConfigProblem { path, message }| {
-                    InConfig::Wrong(ConfigProblem {
-                        path: one_line(&path).into(),
-                        message: one_line(&message).into(),
-                    })
-                };
-                problems.into_iter().take(MAX_PROBLEMS).map(bounded).collect()
-            }
-            // It had less time than a check may take: such a result is not remembered.
-            Err(CallError::Timeout) if time.deadline < TIMEOUT => return None,
-            Err(CallError::NoInstance { .. }) => return None,
-            Err(error) => {
-                let message = format!("the extension could not check it: {error}");
-                vec![match error {
-                    CallError::Timeout => InConfig::NotChecked(message),
-                    _ => InConfig::Wrong(ConfigProblem {
-                        path: String::new(),
-                        message,
-                    }),
-                }]
-            }
-        };
-        Some(problems.into())
+    /// As [`Self::known`], and asks if need be, which is waited for so long. `None`: there was no instance or no processor for
+    /// it.
+    pub(super) fn ask(
+        &self,
+        checker: Checker<'_>,
+        config: &str,
+        patience: Duration,
+    ) -> Option<Vec<InConfig>> {
+        let known = self.known(checker, config);
+        known.or_else(|| {
+            let problems = answer(checker, config, patience)?;
+            let asked = checker.asked(config);
+            let make = || (asked, problems);
+            Some(
+                self.known
+                    .change_or_make(&asked, now(), make, |known| known.to_vec()),
+            )
+        })
     }
 
     /// What the extensions that a pipeline names find wrong with their configurations there.
@@ -168,7 +168,10 @@ impl ConfigChecks {
         registry: &Registry,
         is_admitted: impl Fn(&Target) -> bool,
         pipeline: &Pipeline,
-    ) -> Vec<Problem> {
+        checking: Checking,
+    ) -> Judged {
+        let until = checking.until();
+        let mut has_unasked = false;
         let mut problems = optional_guards(registry, pipeline);
         let lists: [(&str, Stage, Vec<&Item>); 4] = [
             ("pre", Stage::Pre, pipeline.pre.iter().map(|p| &p.item).collect()),
@@ -226,9 +229,16 @@ impl ConfigChecks {
                 }
                 for (release, target) in extension.targets() {
                     let config = serde_json::Value::Object(merged(&release.config, &item.config)).to_string();
-                    let found = self.of(target, &config);
+                    let checker = Checker::of(target);
+                    let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+                    let found = match left {
+                        Some(left) if !left.is_zero() => self.ask(checker, &config, left.max(PATIENCE)),
+                        _ => self.known(checker, &config),
+                    };
+                    has_unasked |= found.is_none();
                     let found = found
                         .into_iter()
+                        .flatten()
                         .map(|problem| problem.at(&format!("{at}.config")));
                     for problem in found {
                         if !problems.contains(&problem) {
@@ -238,8 +248,43 @@ impl ConfigChecks {
                 }
             }
         }
-        problems
+        Judged {
+            problems,
+            has_unasked,
+        }
     }
+}
+
+/// Asks an extension about a configuration. `None`: there was no instance or no processor for it, and it is asked again.
+fn answer(checker: Checker<'_>, config: &str, patience: Duration) -> Option<Problems> {
+    let time = Time {
+        deadline: TIMEOUT,
+        patience,
+        fast: None,
+    };
+    let ran = checker.prepared.check_config(config, checker.limits, time);
+    let problems = match ran.result {
+        Ok(problems) => {
+            let bounded = |ConfigProblem { path, message }| {
+                InConfig::Wrong(ConfigProblem {
+                    path: one_line(&path).into(),
+                    message: one_line(&message).into(),
+                })
+            };
+            problems.into_iter().take(MAX_PROBLEMS).map(bounded).collect()
+        }
+        Err(CallError::NoInstance { .. }) => return None,
+        // A busy machine must not make an extension unavailable.
+        Err(CallError::Timeout) if ran.timer.ran(ran.took) < TIMEOUT => return None,
+        Err(CallError::Timeout) => {
+            let most = TIMEOUT.as_millis();
+            vec![InConfig::NotChecked(format!(
+                "the check took longer than {most} ms"
+            ))]
+        }
+        Err(error) => vec![InConfig::NotChecked(error.to_string())],
+    };
+    Some(problems.into())
 }
 
 /// Warns of guards that a policy names as optional: if one fails, messages pass as if it were not there.

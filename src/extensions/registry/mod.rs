@@ -12,6 +12,7 @@ mod switches;
 
 pub(in crate::extensions) use self::{builder::RegistryBuilder, kept::KeptRecords};
 pub use self::{
+    config_check::{Checking, Judged},
     extension::{Extension, ManifestSource, Target, merged},
     index::Registry,
     limits::call_limits,

@@ -259,12 +259,24 @@ async fn hostile_26_what_is_no_file_is_not_read() {
     for id in ["link", "endless", "circle", "folder", "pipe"] {
         guard(&place, id, &format!("file:{id}.wasm"), json!({}));
     }
+    // Nor is what lies there in a record's place.
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        dir.join("a-pipe.json"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .unwrap();
+    symlink("/dev/zero", dir.join("a-device.json")).unwrap();
     let sidecar = place.start("");
     for (id, says) in [
-        ("endless", "not a file"),
+        ("endless", "no regular file"),
         ("circle", "cannot be read"),
-        ("folder", "not a file"),
-        ("pipe", "not a file"),
+        ("folder", "no regular file"),
+        ("pipe", "no regular file"),
+        ("a-pipe", "no regular file"),
+        ("a-device", "no regular file"),
     ] {
         let said = problems(&sidecar, id).await;
         assert!(said.contains(says), "{id}: {said}");

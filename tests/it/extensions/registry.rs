@@ -488,3 +488,121 @@ async fn a_guard_can_be_held_against_dry_runs_by_metadata() {
     let sidecar = Sidecar::try_start(&yaml).unwrap();
     assert_eq!(ask_for(&sidecar, &dry).await, "403 validator_blocked");
 }
+
+/// A policy of a provider that `odd` guards, with this configuration.
+fn guarded_by_odd(provider: &str, config: Value) -> Value {
+    json!({"version": "1.0", "providers": [{"name": provider, "weight": 100}], "validators": [{"id": "odd", "config": config}]})
+}
+
+/// The problems that the admin listener shows of a policy.
+async fn problems_of(sidecar: &Sidecar, policy: &str) -> String {
+    let page = sidecar.admin().get("/admin/snapshot").await.json();
+    let all = page["problems"].as_array().unwrap();
+    let of = all.iter().find(|it| it["policy_id"] == policy);
+    of.map_or_else(String::new, |it| it["problems"].to_string())
+}
+
+const NEVER_CHECKED: &str = "its configuration could not be checked: the check took longer than 100 ms";
+
+/// Such a policy is a broken one, wherever it comes from: its last good version decides.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_whose_check_never_ends_is_a_problem_of_its_policy() {
+    let heir = Heir::start(beamline_sidecar::store::Level::Changes).await;
+    let store = heir.client();
+    let place = Place::quick();
+    place.misbehaving("odd", "validator", json!({}));
+    for policy in ["from-file", "file-only"] {
+        place.policy(policy, guarded_by_odd("alpha", json!({})));
+    }
+    store
+        .put_policy("acme/from-heir", guarded_by_odd("alpha", json!({})).to_string())
+        .await;
+    let yaml = format!(
+        "policies_dir: {}\nextensions_dir: {}\nstate_dir: {}\nwrites: {{validate: strict}}",
+        place.path("policies").display(),
+        place.path("extensions").display(),
+        place.path("state").display(),
+    );
+    let sidecar = Sidecar::start(&heir.url(), &yaml);
+    sidecar.wait_for("live").await;
+    for policy in ["from-heir", "from-file"] {
+        eventually("it decides", || async {
+            ask(&sidecar, policy, json!({})).await == "weighted alpha"
+        })
+        .await;
+    }
+    let bad = guarded_by_odd("beta", json!({"check": "loop", "do": "trap"}));
+    // A busy machine may have no time to check it: then it is not taken either.
+    let refused = loop {
+        let refused = sidecar.client().put_policy("acme/put", bad.to_string()).await;
+        if refused.status != 503 {
+            break refused;
+        }
+    };
+    assert_eq!(refused.status, 422, "{}", refused.text());
+    for said in [NEVER_CHECKED, "$.validators[0].config"] {
+        assert!(refused.text().contains(said), "{}", refused.text());
+    }
+    store.put_policy("acme/from-heir", bad.to_string()).await;
+    let file = place.path("policies/acme/from-file.json");
+    std::fs::write(place.path("new"), bad.to_string()).unwrap();
+    std::fs::rename(place.path("new"), file).unwrap();
+    sidecar.admin().post("/admin/reload", "").await;
+    for policy in ["from-heir", "from-file"] {
+        eventually("it is listed", || async {
+            let said = problems_of(&sidecar, policy).await;
+            said.contains(NEVER_CHECKED) && said.contains("$.validators[0].config")
+        })
+        .await;
+        assert_eq!(
+            ask(&sidecar, policy, json!({})).await,
+            "weighted alpha",
+            "{policy}"
+        );
+    }
+}
+
+/// What extensions are asked is asked once the snapshot is published that the policies are in.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_policy_waits_for_checks_of_configurations() {
+    let heir = Heir::start(beamline_sidecar::store::Level::Changes).await;
+    let store = heir.client();
+    let place = Place::quick();
+    place.misbehaving("odd", "validator", json!({}));
+    let yaml = format!(
+        "extensions_dir: {}\nstate_dir: {}",
+        place.path("extensions").display(),
+        place.path("state").display(),
+    );
+    let sidecar = Sidecar::start(&heir.url(), &yaml);
+    sidecar.wait_for("live").await;
+    store
+        .put_policy("acme/first", guarded_by_odd("alpha", json!({})).to_string())
+        .await;
+    eventually("it decides", || async {
+        ask(&sidecar, "first", json!({})).await == "weighted alpha"
+    })
+    .await;
+    let listed = async || {
+        let page = sidecar.admin().get("/admin/snapshot").await.json();
+        page["problems"].as_array().unwrap().len()
+    };
+    let mut was_seen_unjudged = false;
+    for number in 0..12 {
+        let before = listed().await;
+        let (key, config) = (
+            format!("acme/odd-{number}"),
+            json!({"check": "loop", "note": number}),
+        );
+        store
+            .put_policy(&key, guarded_by_odd("alpha", config).to_string())
+            .await;
+        eventually("it is there", || async {
+            sidecar.client().policy(&key).await.status == 200
+        })
+        .await;
+        was_seen_unjudged |= listed().await == before;
+    }
+    assert!(was_seen_unjudged, "each was there only once its check had ended");
+    eventually("all are judged in the end", || async { listed().await == 12 }).await;
+}
