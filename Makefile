@@ -50,6 +50,7 @@ test-guests: ## Build the extensions in every language, and run their own tests
 	wasm-extensions/python/build.sh
 	for guard in pii-guard pii-guard-js pii-guard-python; do \
 		cargo run --quiet --locked -- ext test wasm-extensions/target/components/$$guard.wasm wasm-extensions/tests/pii-guard.yaml; done
+	cargo nextest run --locked --run-ignored only -E 'test(/the_page_for_.*_can_be_followed/)'
 
 soak: ## Run the long tests, for SOAK_SECONDS (600) and SOAK_RELOADS (10000)
 	tests/setup.sh

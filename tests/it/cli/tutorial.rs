@@ -207,6 +207,99 @@ fn the_tutorial_can_be_followed() {
     );
 }
 
+/// Each page, the language as `ext new` and as fenced code calls it, and where the code that it shows is from.
+const LANGUAGES: [(&str, &str, &str); 3] = [
+    ("extensions-rust.md", "rust", "wasm-extensions/templates/rust"),
+    (
+        "extensions-javascript.md",
+        "js",
+        "wasm-extensions/js/template/kinds",
+    ),
+    (
+        "extensions-python.md",
+        "python",
+        "wasm-extensions/python/template/kinds",
+    ),
+];
+
+/// The page of a language: the project that it begins with, the files that it names, its commands, and the code that it shows,
+/// which is the project's own, so that what tests that tests the page.
+#[test]
+fn there_is_a_page_for_each_language_and_it_is_true() {
+    for (name, language, source) in LANGUAGES {
+        let page = page(name);
+        assert!(
+            self::page("extensions.md").contains(&format!("]({name})")),
+            "{name}"
+        );
+        let steps = steps(&page);
+        assert!(steps.len() >= 5, "{name}");
+        let mut desk = Desk::new();
+        desk.follow(&steps[0]);
+        let project = steps[0].command.split(' ').nth(4).unwrap();
+        let mut files = 0;
+        for file in first_cells(&page).into_iter().flatten() {
+            assert!(desk.path(project).join(file).exists(), "{name}: {file}");
+            files += 1;
+        }
+        assert!(files >= 6, "{name}: {files}");
+        for step in &steps {
+            for part in step
+                .command
+                .split("&& ")
+                .filter_map(|part| part.strip_prefix("beamline-sidecar "))
+            {
+                let arguments = part.split(' ').take(2).chain(["--help"]);
+                let known = Command::new(env!("CARGO_BIN_EXE_beamline-sidecar"))
+                    .args(arguments)
+                    .output();
+                assert!(known.unwrap().status.success(), "{name}: {part}");
+            }
+        }
+        let mut sources = String::new();
+        for entry in fs::read_dir(root().join(source)).unwrap() {
+            sources += &fs::read_to_string(entry.unwrap().path()).unwrap_or_default();
+        }
+        let shown = blocks(&page, language);
+        assert!(!shown.is_empty(), "{name}");
+        for block in shown {
+            assert!(
+                sources.contains(block),
+                "{name} shows what is not in {source}:\n{block}"
+            );
+        }
+        for kind in ["`pre`", "`validator`", "`scorer`", "`post`"] {
+            assert!(page.contains(kind), "{name}: {kind}");
+        }
+    }
+}
+
+/// From an empty directory, as a reader would.
+fn follow_page(name: &str) {
+    let page = page(name);
+    let mut desk = Desk::new();
+    for step in steps(&page) {
+        desk.follow(&step);
+    }
+}
+
+#[test]
+fn the_page_for_rust_can_be_followed() {
+    follow_page("extensions-rust.md");
+}
+
+#[test]
+#[ignore = "needs Node.js and what it fetches from a registry: make test-guests"]
+fn the_page_for_javascript_can_be_followed() {
+    follow_page("extensions-javascript.md");
+}
+
+#[test]
+#[ignore = "needs what Python fetches from a registry, and takes minutes: make test-guests"]
+fn the_page_for_python_can_be_followed() {
+    follow_page("extensions-python.md");
+}
+
 fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
     let fence = format!("```{language}\n");
     let parts = page.split(fence.as_str()).skip(1);
