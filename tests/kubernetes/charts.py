@@ -185,6 +185,29 @@ def document_docs(charts, write):
             fail(f"charts/{name}/README.md is out of date: tests/kubernetes/charts.py --write")
 
 
+def manifests(charts, program, write):
+    """The plain manifests of examples/k8s."""
+    folder = ROOT / "examples/k8s"
+    heir = checked(HELMS[-1], "template", "heir", charts["beamline-heir"], "--kube-version", VERSIONS[-1])
+    kept = [part for part in documents(heir) if "helm.sh/hook" not in part["metadata"].get("annotations", {})]
+    for part in kept:
+        # There is no chart where they are used, and the namespace is the one that `kubectl apply` has.
+        part["metadata"].pop("namespace", None)
+        for labels in [part["metadata"]["labels"], *([part["spec"]["template"]["metadata"]["labels"]] if "template" in part["spec"] else [])]:
+            labels.pop("helm.sh/chart", None)
+            labels.pop("app.kubernetes.io/managed-by", None)
+    made = {
+        "heir.yaml": yaml.safe_dump_all(kept, sort_keys=False),
+        "router-with-sidecar.yaml": checked(program, "inject", "-f", folder / "router.yaml"),
+    }
+    for name, text in made.items():
+        text = f"# Made by tests/kubernetes/charts.py --write: see README.md.\n{text.removeprefix('---').lstrip()}"
+        if write:
+            (folder / name).write_text(text)
+        elif not (folder / name).exists() or (folder / name).read_text() != text:
+            fail(f"examples/k8s/{name} is out of date: tests/kubernetes/charts.py --write")
+
+
 def unit_tests(charts):
     for name, chart in charts.items():
         if not (chart / "tests").is_dir():
@@ -298,6 +321,7 @@ def main():
         charts = own_copy(folder)
         document_docs(charts, write)
         compare(charts, write)
+        manifests(charts, target / "debug/beamline-sidecar", write)
         if write:
             return
         (folder / "rendered").mkdir()

@@ -34,6 +34,20 @@ initContainers:
     volumeMounts:
       - name: beamline-sidecar-extensions
         mountPath: {{ $extensions }}
+{{- if $s.extensions.initImage.statePath }}
+  # What was compiled ahead: another container, since the image may have no shell.
+  - name: beamline-sidecar-compiled
+    image: {{ quote $s.extensions.initImage.reference }}
+    imagePullPolicy: {{ $s.extensions.initImage.pullPolicy }}
+    command: [cp, -R, {{ printf "%s/." (trimSuffix "/" $s.extensions.initImage.statePath) | quote }}, /var/lib/beamline]
+    resources:
+      {{- toYaml $s.resources | nindent 6 }}
+    securityContext:
+      {{- include "beamline-sidecar.securityContext" $s | nindent 6 }}
+    volumeMounts:
+      - name: beamline-sidecar-state
+        mountPath: /var/lib/beamline
+{{- end }}
 {{- else }} []
 {{- end }}
 container:
