@@ -15,10 +15,13 @@ FUZZ_SECONDS ?= 60
 # Passed on to the benchmark, for example: make bench BENCH_ARGS="lookup --quick"
 BENCH_ARGS ?=
 
-.PHONY: help build demo test test-charts test-guests test-postgres soak fuzz bench lint coverage clean
+# Parts of the names of the cases that `make test-k8s` runs; all of them when empty.
+K8S_FILTER ?=
+
+.PHONY: help build demo demo-k8s test test-charts test-k8s k8s-up k8s-shell k8s-down test-guests test-postgres soak fuzz bench lint coverage clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
 		printf '  make %-14s %s\n' "$$target" "$$text"; done
 
 build: ## Build the release binary
@@ -37,6 +40,28 @@ test-charts: ## Check the Helm charts with Helm 3 and 4, and that every way into
 	tests/setup.sh charts
 	cargo build --quiet --locked --bin beamline-sidecar
 	tests/kubernetes/charts.py
+
+test-k8s: ## Run the charts and the sidecar on a node of Kubernetes that is made for it; K8S_FILTER="admission job"
+	tests/setup.sh
+	tests/setup.sh kubernetes
+	cargo build --release --locked --bins
+	tests/kubernetes/test.sh $(K8S_FILTER)
+
+k8s-up: ## Start a node of Kubernetes on this machine (as root), to try things out
+	tests/setup.sh kubernetes
+	tests/kubernetes/node.sh up
+
+k8s-shell: ## A shell beside that node, with kubectl, helm3 and helm4
+	tests/kubernetes/node.sh shell
+
+k8s-down: ## Take that node down, and everything on it
+	tests/kubernetes/node.sh down
+
+demo-k8s: ## Show everything at work on a node of Kubernetes, which is taken down again
+	tests/setup.sh demo
+	tests/setup.sh kubernetes
+	cargo build --release --locked --bins
+	tests/kubernetes/demo.sh
 
 test-postgres: ## Run the store's tests against a PostgreSQL server of their own
 	tests/setup.sh

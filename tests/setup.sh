@@ -9,6 +9,7 @@
 #   tests/setup.sh guests     a compiler for WebAssembly, and the extensions that it builds
 #   tests/setup.sh demo       a compiler for WebAssembly, and the two extensions that `make demo` shows
 #   tests/setup.sh charts     Helm 3 and 4 and more, of Go modules, and the schemas of Kubernetes; under .tools/kubernetes
+#   tests/setup.sh kubernetes what charts need, and a whole node of Kubernetes, of Go modules; under .tools/kubernetes too
 #   tests/setup.sh scripting  what builds extensions in JavaScript and Python, under wasm-extensions/target
 #
 # Tools of cargo go to .tools/bin, at the versions of tests/tools.txt; nothing global is touched but Debian's packages.
@@ -164,6 +165,54 @@ for_charts() {
     fi
 }
 
+# Kubernetes, containerd and DNS for tests/kubernetes/node.sh, of the Go modules that cluster/ and node/ pin there.
+for_kubernetes() {
+    ((EUID == 0)) || die "a node of Kubernetes needs root"
+    for_charts
+    need_packages runc containernetworking-plugins iptables conntrack iproute2 buildah procps util-linux docker-registry busybox-static
+    if ! compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null; then
+        # Debian would otherwise start a database with the installation.
+        mkdir -p /etc/postgresql-common && echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
+        need_packages postgresql
+    fi
+    local tools=.tools/kubernetes here=tests/kubernetes sources version stamp=k8s.io/component-base/version
+    sources=$(cat $here/{cluster,node,crds}/go.* $here/cluster/*.go $here/node/*/*.go | sha256sum)
+    [[ "$(cat $tools/node.sources 2>/dev/null)" != "$sources" ]] || return 0
+    say "building a node of Kubernetes into $tools/ (17 minutes of processor time, once)"
+    local out=$PWD/$tools/bin
+    module_version() { sed -n "s#^\t$1 v\([0-9.]*\).*#\1#p" "$here/$2/go.mod" | head -1; }
+    # Arguments: folder, program, package, more flags of the linker.
+    build_node() {
+        (cd "$here/$1" && CGO_ENABLED=0 nice -n 10 go build -trimpath -buildvcs=false -tags 'no_btrfs no_devmapper no_zfs' \
+            -ldflags "-s -w ${4-}" -o "$out/$2" "$3") || die "go could not build $2"
+    }
+    # Without these the API server says v0.0.0, and Helm's charts see the wrong capabilities.
+    version=$(module_version k8s.io/kubernetes cluster)
+    build_node cluster cluster . "-X $stamp.gitVersion=v$version -X $stamp.gitMajor=1 -X $stamp.gitMinor=$(cut -d. -f2 <<<"$version") -X $stamp.gitTreeState=clean"
+    ln -sfn cluster "$out/kubectl"
+    version=$(module_version github.com/containerd/containerd/v2 node)
+    local program
+    for program in containerd containerd-shim-runc-v2 ctr; do
+        build_node node $program github.com/containerd/containerd/v2/cmd/$program "-X github.com/containerd/containerd/v2/version.Version=$version"
+    done
+    build_node node dns ./dns
+    build_node node pause ./pause
+    build_node node router ./router
+    # The definitions that monitors and certificates of the charts are held to.
+    mkdir -p $tools/crds
+    local definitions
+    definitions=$(cd $here/crds && go mod download -json github.com/prometheus-operator/prometheus-operator github.com/cert-manager/cert-manager) ||
+        die "go could not download the definitions of monitors and certificates"
+    local folder file
+    sed -n 's/^\t"Dir": "\(.*\)",$/\1/p' <<<"$definitions" | while read -r folder; do
+        for file in "$folder"/example/prometheus-operator-crd/*_{servicemonitors,podmonitors,prometheusrules}.yaml \
+            "$folder"/deploy/crds/cert-manager.io_{certificates,issuers}.yaml; do
+            [[ ! -e $file ]] || install -m 0644 -t $tools/crds "$file"
+        done
+    done
+    printf '%s\n' "$sources" >$tools/node.sources
+}
+
 # From the registries' packages at the versions that the projects pin.
 for_scripting() {
     local js=wasm-extensions/target/js python=wasm-extensions/target/python lock=wasm-extensions/js/pii-guard/package-lock.json
@@ -200,6 +249,7 @@ case ${1-} in
     guests) for_guests ;;
     demo) for_guests pii-guard latency-scorer ;;
     charts) for_charts ;;
+    kubernetes) for_kubernetes ;;
     scripting) for_scripting ;;
-    *) die "unknown mode '$1': nothing, lint, bench, fuzz, coverage, guests, demo, charts or scripting" ;;
+    *) die "unknown mode '$1': nothing, lint, bench, fuzz, coverage, guests, demo, charts, kubernetes or scripting" ;;
 esac
