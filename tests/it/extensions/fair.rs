@@ -329,7 +329,7 @@ fn shared_guard(place: &Place, more: Value) {
 #[tokio::test(flavor = "multi_thread")]
 async fn tenants_whose_calls_never_end_do_not_keep_another_from_a_guard_they_share() {
     for tenants in [1, 4, 12] {
-        let place = Place::quick();
+        let place = Place::new();
         shared_guard(&place, json!({"timeout_ms": 5_000}));
         let sidecar = place.start("");
         let client = sidecar.client();
@@ -363,7 +363,7 @@ async fn tenants_whose_calls_never_end_do_not_keep_another_from_a_guard_they_sha
 /// Nor do they where they are as many as may be called at a time.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_never_end_make_room_where_few_are_allowed_at_a_time() {
-    let place = Place::quick();
+    let place = Place::new();
     let limits = json!({"concurrency": 4});
     shared_guard(&place, json!({"timeout_ms": 5_000, "limits": limits}));
     let sidecar = place.start("");

@@ -509,7 +509,7 @@ const NEVER_CHECKED: &str = "its configuration could not be checked: the check t
 async fn a_configuration_whose_check_never_ends_is_a_problem_of_its_policy() {
     let heir = Heir::start(beamline_sidecar::store::Level::Changes).await;
     let store = heir.client();
-    let place = Place::quick();
+    let place = Place::new();
     place.misbehaving("odd", "validator", json!({}));
     for policy in ["from-file", "file-only"] {
         place.policy(policy, guarded_by_odd("alpha", json!({})));
@@ -567,7 +567,7 @@ async fn a_configuration_whose_check_never_ends_is_a_problem_of_its_policy() {
 async fn no_policy_waits_for_checks_of_configurations() {
     let heir = Heir::start(beamline_sidecar::store::Level::Changes).await;
     let store = heir.client();
-    let place = Place::quick();
+    let place = Place::new();
     place.misbehaving("odd", "validator", json!({}));
     let yaml = format!(
         "extensions_dir: {}\nstate_dir: {}",
