@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{error::BuildError, metrics::Metrics, tasks::Task};
@@ -16,6 +16,9 @@ use crate::{
     route::Upstream,
     snapshot::{Coverage, SnapshotStore},
 };
+
+/// How long the files that HEIR is reached with are waited for before HEIR is asked without them.
+const READ_WITHIN: Duration = Duration::from_millis(500);
 
 /// The client of HEIR, and the parts that keep the snapshot equal to it.
 #[derive(Debug)]
@@ -41,10 +44,14 @@ pub(super) fn build(
         return Ok((None, Vec::new()));
     };
     let (refresher, client) = (upstream.refresher.clone(), upstream.client.clone());
+    let named = client.clone();
     let interval = Duration::from_millis(config.heir.health_interval_ms);
     let tasks = vec![
         Task::new("refresh", async move |stop| refresher.run(stop).await),
         Task::new("health", move |stop| check_health(client, interval, stop)),
+        Task::new("name", async move |stop| {
+            stop.run_until_cancelled(named.follow_name()).await;
+        }),
     ];
     let part = HeirPart { upstream, restored };
     Ok((Some(part), tasks))
@@ -101,12 +108,13 @@ fn connect(
     }))
 }
 
-/// Asks HEIR's health from time to time, re-reads the files that it is reached with where they have changed, and follows
-/// its name to another address.
+/// Asks HEIR's health from time to time, re-reads the files that it is reached with where they have changed, and looks its
+/// name up.
 async fn check_health(client: Arc<HeirClient>, interval: Duration, stop: CancellationToken) {
+    let mut reading = None;
     loop {
-        client.reread_files();
-        client.follow_name().await;
+        reading = reread_files(&client, reading).await;
+        client.look_name_up().await;
         if let Err(error) = client.check_health().await {
             tracing::debug!(error = error.chain(), "HEIR is not healthy.");
         }
@@ -116,5 +124,20 @@ async fn check_health(client: Arc<HeirClient>, interval: Duration, stop: Cancell
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
+    }
+}
+
+/// Reads the files on a thread that may wait for the disk, unless one does already. What hangs is left behind, to be looked at
+/// the next time: HEIR is asked for its health nevertheless.
+async fn reread_files(client: &Arc<HeirClient>, hanging: Option<JoinHandle<()>>) -> Option<JoinHandle<()>> {
+    let client = client.clone();
+    let mut reading = hanging.unwrap_or_else(|| tokio::task::spawn_blocking(move || client.reread_files()));
+    match tokio::time::timeout(READ_WITHIN, &mut reading).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "The files for HEIR could not be read.");
+            None
+        }
+        Err(_elapsed) => Some(reading),
     }
 }

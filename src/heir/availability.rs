@@ -39,6 +39,8 @@ pub struct Availability {
     has_failed: AtomicBool,
     /// Counts what makes a call that waits for its answer worth another attempt: HEIR is back, or has moved.
     news: watch::Sender<u64>,
+    /// Counts how often HEIR has moved to another address.
+    moves: watch::Sender<u64>,
     /// HEIR refused the last call that needed a permission.
     unauthorized: AtomicBool,
     /// When the refresher asks again, whatever the breaker says.
@@ -54,6 +56,7 @@ impl Availability {
             up: watch::Sender::new(false),
             has_failed: AtomicBool::new(false),
             news: watch::Sender::new(0),
+            moves: watch::Sender::new(0),
             unauthorized: AtomicBool::new(false),
             next_attempt: Mutex::default(),
             metrics,
@@ -90,6 +93,11 @@ impl Availability {
         self.news.subscribe()
     }
 
+    /// Changes when HEIR has moved to another address: what failed at the one before is worth another attempt.
+    pub fn moves(&self) -> watch::Receiver<u64> {
+        self.moves.subscribe()
+    }
+
     /// Whether HEIR has failed since it last answered.
     pub(super) fn has_failed(&self) -> bool {
         self.has_failed.load(Relaxed)
@@ -122,6 +130,7 @@ impl Availability {
 
     /// HEIR has another address.
     pub(super) fn moved(&self) {
+        self.moves.send_modify(|count| *count += 1);
         self.news.send_modify(|count| *count += 1);
     }
 

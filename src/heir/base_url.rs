@@ -80,6 +80,13 @@ impl BaseUrl {
         &self.authority
     }
 
+    /// HEIR's name. `None`: it is known by its address.
+    pub fn host_name(&self) -> Option<&str> {
+        let host = self.authority.host();
+        let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+        (!is_address).then_some(host)
+    }
+
     /// The URL of one path, which begins with `/` and may have a query.
     pub fn join(&self, path_and_query: &str) -> Result<Uri, http::Error> {
         Uri::builder()
@@ -146,6 +153,17 @@ mod tests {
             "http://",
         ] {
             assert!(BaseUrl::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_no_name() {
+        for (url, name) in [
+            ("http://heir.ns.svc:8090", Some("heir.ns.svc")),
+            ("http://10.0.0.1:8090", None),
+            ("http://[::1]:8090", None),
+        ] {
+            assert_eq!(BaseUrl::parse(url).unwrap().host_name(), name, "{url}");
         }
     }
 

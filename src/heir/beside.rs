@@ -59,9 +59,16 @@ impl HeirClient {
         patience: Duration,
     ) -> Result<http::Response<HeirBody>, HeirError> {
         let attempt = || self.exchange(call, Method::GET, path, headers.clone(), Bytes::new(), timeout);
+        let mut moves = self.availability.moves();
         let again = async {
-            time::sleep(patience).await;
-            self.until_healthy().await;
+            let healthy = async {
+                time::sleep(patience).await;
+                self.until_healthy().await;
+            };
+            tokio::select! {
+                () = healthy => {}
+                _ = moves.changed() => {}
+            }
             attempt().await
         };
         tokio::select! {

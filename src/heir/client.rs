@@ -126,18 +126,28 @@ impl HeirClient {
         &self.availability
     }
 
-    /// Looks HEIR's name up, and goes to its new address where it has left the one that answered last. What is under way
-    /// there ends there.
+    /// Looks HEIR's name up, for [`follow_name`](Self::follow_name).
+    pub async fn look_name_up(&self) {
+        if let Some(name) = self.base.host_name() {
+            self.resolver.look_again(name, self.timeout).await;
+        }
+    }
+
+    /// Goes to another address of HEIR's name whenever a lookup, made for whatever reason, says that it has left the one
+    /// that answered last. What is under way there ends there. Goes on for ever.
     pub async fn follow_name(&self) {
-        let remote = *self.remote.lock().unwrap_or_else(PoisonError::into_inner);
-        let host = self.base.authority().host();
-        let is_address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
-        let Some(remote) = remote.filter(|_| !is_address) else {
-            return;
-        };
-        if self.resolver.has_left(host, remote.ip(), self.timeout).await {
-            tracing::info!(heir = %self.base, left = %remote.ip(), "HEIR's name has another address; HEIR is asked there.");
-            *self.remote.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let mut answers = self.resolver.answers();
+        while let Some(addresses) = answers.next().await {
+            let mut remote = self.remote.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_there = |remote: &SocketAddr| {
+                let remote = remote.ip().to_canonical();
+                addresses.iter().any(|found| found.ip().to_canonical() == remote)
+            };
+            let Some(left) = remote.take_if(|remote| !is_there(remote)) else {
+                continue;
+            };
+            drop(remote);
+            tracing::info!(heir = %self.base, left = %left.ip(), "HEIR's name has another address; HEIR is asked there.");
             self.connect_anew();
             self.availability.moved();
         }
@@ -469,7 +479,7 @@ impl HeirClient {
         *request.uri_mut() = self.base.join(path).map_err(HeirError::Request)?;
         *request.headers_mut() = headers;
         let http = self.http.load_full();
-        match time::timeout(timeout, http.client().request(request)).await {
+        match time::timeout(timeout, http.client(call).request(request)).await {
             Ok(Ok(response)) => Ok(response.map(|body| HeirBody::new(body, permits))),
             Ok(Err(error)) if error.is_connect() => Err(HeirError::Connect(error)),
             Ok(Err(error)) => Err(HeirError::Interrupted(error.into())),
@@ -509,7 +519,7 @@ impl HeirClient {
     }
 
     fn note_failure(&self, call: HeirCall, error: &HeirError) {
-        if self.availability.failed(call, error) && matches!(error, HeirError::Timeout { .. }) {
+        if self.availability.failed(call, error) && error.is_silence() {
             // Other connections may lead to nowhere as well.
             self.connect_anew();
         }

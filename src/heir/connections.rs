@@ -13,18 +13,33 @@ use hyper_util::{
 use super::{
     base_url::BaseUrl,
     config::HeirConfig,
+    metrics::HeirCall,
     resolver::Resolver,
     tls::{self, TlsError},
 };
 
-/// The system asks the other end whether it is still there: after this silence, this often, and so many times in vain.
-/// Where packets are lost without a word, a long poll would otherwise be waited for until its time is over.
-const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(2);
-const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(1);
-const KEEP_ALIVE_TIMES: u32 = 3;
+/// When the system asks the other end of a silent connection whether it is still there, and when a connection has ended on
+/// which nothing is acknowledged. Where packets are lost without a word, it would otherwise be used until a time-out is over.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    asks_after: Duration,
+    asks_every: Duration,
+    ends_after: Duration,
+}
 
-/// For how long the other end may leave what was sent unacknowledged.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
+const USUAL: Patience = Patience {
+    asks_after: Duration::from_secs(2),
+    asks_every: Duration::from_secs(1),
+    ends_after: Duration::from_secs(5),
+};
+
+/// A long poll is silent for as long as nothing happens, and costs nothing to ask again: so it is better asked again too early
+/// than left where nothing can come of it.
+const OF_A_POLL: Patience = Patience {
+    asks_after: Duration::from_secs(1),
+    asks_every: Duration::from_secs(1),
+    ends_after: Duration::from_secs(3),
+};
 
 /// What is read from HEIR at one time, and so the longest head of an answer. hyper's own 400 KiB, several of which wait while
 /// a snapshot is parsed, would be a good part of the memory that a sidecar has.
@@ -35,9 +50,8 @@ type Connector = HttpsConnector<HttpConnector<Resolver>>;
 /// Makes connections and keeps those that are idle.
 #[derive(Debug, Clone)]
 pub(super) struct Connections {
-    connector: Connector,
-    max_idle: usize,
-    client: Client<Connector, Full<Bytes>>,
+    client: Kept,
+    polls: Kept,
 }
 
 impl Connections {
@@ -48,22 +62,54 @@ impl Connections {
         timeout: Duration,
         resolver: Resolver,
     ) -> Result<Self, TlsError> {
-        let mut connector = HttpConnector::new_with_resolver(resolver);
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(timeout));
-        connector.set_keepalive(Some(KEEP_ALIVE_AFTER));
-        connector.set_keepalive_interval(Some(KEEP_ALIVE_EVERY));
-        connector.set_keepalive_retries(Some(KEEP_ALIVE_TIMES));
-        connector.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls::client_config(&config.tls, base.is_tls())?)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector);
-        Ok(Self::of(connector, config.pool.max_idle))
+        let tls = tls::client_config(&config.tls, base.is_tls())?;
+        let kept = |patience: Patience, max_idle| {
+            let mut connector = HttpConnector::new_with_resolver(resolver.clone());
+            connector.enforce_http(false);
+            connector.set_nodelay(true);
+            connector.set_connect_timeout(Some(timeout));
+            connector.set_keepalive(Some(patience.asks_after));
+            connector.set_keepalive_interval(Some(patience.asks_every));
+            connector.set_tcp_user_timeout(Some(patience.ends_after));
+            let connector = hyper_rustls::HttpsConnectorBuilder::new()
+                .with_tls_config(tls.clone())
+                .https_or_http()
+                .enable_http1()
+                .wrap_connector(connector);
+            Kept::of(connector, max_idle)
+        };
+        Ok(Self {
+            client: kept(USUAL, config.pool.max_idle),
+            polls: kept(OF_A_POLL, config.pool.max_idle.min(1)),
+        })
     }
 
+    /// The same, without a connection.
+    pub(super) fn anew(&self) -> Self {
+        Self {
+            client: self.client.anew(),
+            polls: self.polls.anew(),
+        }
+    }
+
+    /// For a call of this kind.
+    pub(super) fn client(&self, call: HeirCall) -> &Client<Connector, Full<Bytes>> {
+        match call {
+            HeirCall::Changes => &self.polls.client,
+            _ => &self.client.client,
+        }
+    }
+}
+
+/// Connections with the same patience.
+#[derive(Debug, Clone)]
+struct Kept {
+    connector: Connector,
+    max_idle: usize,
+    client: Client<Connector, Full<Bytes>>,
+}
+
+impl Kept {
     fn of(connector: Connector, max_idle: usize) -> Self {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
@@ -78,12 +124,7 @@ impl Connections {
         }
     }
 
-    /// The same, without a connection.
-    pub(super) fn anew(&self) -> Self {
+    fn anew(&self) -> Self {
         Self::of(self.connector.clone(), self.max_idle)
-    }
-
-    pub(super) fn client(&self) -> &Client<Connector, Full<Bytes>> {
-        &self.client
     }
 }

@@ -114,6 +114,18 @@ impl HeirError {
             )
     }
 
+    /// Whether nothing was heard any more, as opposed to an end that was told: of an answer, or of the connection.
+    pub(super) fn is_silence(&self) -> bool {
+        let Self::Interrupted(error) = self else {
+            return matches!(self, Self::Timeout { .. });
+        };
+        std::iter::successors(Some(&**error as &(dyn std::error::Error + 'static)), |error| {
+            error.source()
+        })
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::TimedOut)
+    }
+
     /// 404, and nothing else about it.
     pub fn not_found() -> Self {
         Self::Status {

@@ -5,11 +5,11 @@
 
 use std::{
     fmt, io,
-    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    net::{SocketAddr, ToSocketAddrs},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use hyper_util::client::legacy::connect::dns::Name;
@@ -18,12 +18,13 @@ use tokio::{sync::watch, time};
 /// How long a lookup is waited for where an earlier one has given addresses.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Another lookup is begun beside one that has taken so long: a resolver that is back answers it at once, and the old one
-/// when it is asked again.
-const SLOW: Duration = Duration::from_secs(2);
-
 /// Lookups at one time.
-const MOST_LOOKUPS: usize = 8;
+const MOST_LOOKUPS: u32 = 8;
+
+/// While lookups hang, another one is begun this often: a [`MOST_LOOKUPS`]th of the five seconds after which the system asks a
+/// silent server of names again. Together they ask it this often for as long as they hang, so that one that is back is soon
+/// heard.
+const EVERY: Duration = Duration::from_millis(625);
 
 /// The addresses, or why there are none.
 type Found = Result<Arc<[SocketAddr]>, Arc<str>>;
@@ -44,9 +45,15 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     known: Option<Arc<[SocketAddr]>>,
-    /// Lookups under way, and when the last of them began.
-    under_way: usize,
-    began: Option<Instant>,
+    /// Lookups under way.
+    under_way: u32,
+    /// Lookups are begun until there is an answer.
+    is_asking: bool,
+    /// Tells the task that begins them from one before it.
+    asking: u64,
+    /// How many have begun, and which of them gave the last answer.
+    begun: u64,
+    answered: u64,
 }
 
 impl fmt::Debug for Shared {
@@ -71,15 +78,42 @@ impl Resolver {
         }))
     }
 
-    /// Begins a lookup, unless one is under way that has not taken long yet.
-    fn begin(&self, host: &str) {
+    /// A way to hear the next answer. Lookups are begun until there is one, whether or not it is still waited for.
+    fn ask(&self, host: &str) -> watch::Receiver<Option<Found>> {
         let mut state = self.0.lock();
-        let is_slow = state.began.is_none_or(|began| began.elapsed() >= SLOW);
-        if state.under_way > 0 && !(is_slow && state.under_way < MOST_LOOKUPS) {
-            return;
+        // What is published from here on is an answer to this question as well: publishing needs the lock.
+        let answers = self.0.found.subscribe();
+        if !state.is_asking {
+            (state.is_asking, state.asking) = (true, state.asking + 1);
+            let (this, host, number) = (self.clone(), host.to_owned(), state.asking);
+            drop(state);
+            tokio::spawn(async move { this.keep_asking(host, number).await });
         }
+        answers
+    }
+
+    async fn keep_asking(&self, host: String, number: u64) {
+        loop {
+            {
+                let mut state = self.0.lock();
+                if !state.is_asking || state.asking != number {
+                    return;
+                }
+                if state.under_way < MOST_LOOKUPS {
+                    state.under_way += 1;
+                    state.begun += 1;
+                    let lookup = state.begun;
+                    drop(state);
+                    self.begin(lookup, host.clone());
+                }
+            }
+            time::sleep(EVERY).await;
+        }
+    }
+
+    /// Looks up in a thread of its own, which has been counted.
+    fn begin(&self, lookup: u64, host: String) {
         let under_way = UnderWay(self.0.clone());
-        let host = host.to_owned();
         let work = move || {
             let found = match (under_way.0.look_up)(&host) {
                 Ok(found) if found.is_empty() => Err("the name has no address".into()),
@@ -88,26 +122,29 @@ impl Resolver {
             };
             let shared = under_way.0.clone();
             drop(under_way);
-            shared.note(found);
+            shared.note(lookup, found);
         };
-        (state.under_way, state.began) = (state.under_way + 1, Some(Instant::now()));
-        drop(state);
         let thread = std::thread::Builder::new().name("heir-name".into());
         if let Err(error) = thread.spawn(work) {
-            self.0.note(Err(error.to_string().into()));
+            self.0.note(lookup, Err(error.to_string().into()));
         }
     }
 
     /// What the next lookup that ends comes to.
     async fn look_up(&self, host: &str) -> Found {
-        let mut found = self.0.found.subscribe();
-        loop {
-            self.begin(host);
-            if time::timeout(SLOW, found.changed()).await.is_ok() {
-                let found = found.borrow_and_update().clone();
-                return found.unwrap_or_else(|| Err("there was no answer".into()));
+        let mut answers = self.ask(host);
+        match answers.changed().await {
+            Ok(()) => {
+                let found = answers.borrow_and_update().clone();
+                found.unwrap_or_else(|| Err("there was no answer".into()))
             }
+            Err(_closed) => Err("there was no answer".into()),
         }
+    }
+
+    /// The next answer of any lookup that has addresses.
+    pub(super) fn answers(&self) -> Answers {
+        Answers(self.0.found.subscribe())
     }
 
     async fn addresses(&self, host: &str) -> Found {
@@ -122,14 +159,24 @@ impl Resolver {
         }
     }
 
-    /// Whether the name has other addresses than this one now. A lookup that fails, or takes longer than this, says
-    /// nothing.
-    pub(super) async fn has_left(&self, host: &str, address: IpAddr, timeout: Duration) -> bool {
-        match time::timeout(timeout, self.look_up(host)).await {
-            Ok(Ok(found)) => found
-                .iter()
-                .all(|found| found.ip().to_canonical() != address.to_canonical()),
-            Ok(Err(_)) | Err(_) => false,
+    /// Looks the name up anew, for those who hear the answers. A lookup that fails, or takes longer than this, says nothing.
+    pub(super) async fn look_again(&self, host: &str, timeout: Duration) {
+        let _late = time::timeout(timeout, self.look_up(host)).await;
+    }
+}
+
+/// The answers that have addresses, as they come.
+#[derive(Debug)]
+pub(super) struct Answers(watch::Receiver<Option<Found>>);
+
+impl Answers {
+    /// The next one. `None`: there will be none.
+    pub(super) async fn next(&mut self) -> Option<Arc<[SocketAddr]>> {
+        loop {
+            self.0.changed().await.ok()?;
+            if let Some(Ok(found)) = &*self.0.borrow_and_update() {
+                return Some(found.clone());
+            }
         }
     }
 }
@@ -148,10 +195,18 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, found: Found) {
-        if let Ok(found) = &found {
-            self.lock().known = Some(found.clone());
+    /// The answer of a lookup that has ended. One without addresses is the last word only where no other lookup hangs, and
+    /// none is news that was asked for before the last one.
+    fn note(&self, lookup: u64, found: Found) {
+        let mut state = self.lock();
+        if lookup < state.answered {
+            return;
         }
+        state.answered = lookup;
+        if let Ok(found) = &found {
+            state.known = Some(found.clone());
+        }
+        state.is_asking &= found.is_err() && state.under_way > 0;
         self.found.send_replace(Some(found));
     }
 }
@@ -208,13 +263,15 @@ mod tests {
         let (answers, asked, resolver) = scripted();
         answers.send(vec![at(1)]).unwrap();
         assert_eq!(*resolver.addresses("heir").await.unwrap(), [at(1)]);
-        // It hangs: what is known is used, and it is not asked once more beside that.
+        // It hangs: what is known is used, whoever asks and however often.
         for _ in 0..3 {
             assert_eq!(*resolver.addresses("heir").await.unwrap(), [at(1)]);
         }
-        assert_eq!(asked.load(SeqCst), 2);
-        answers.send(vec![at(2), at(3)]).unwrap();
-        while resolver.0.lock().under_way > 0 {
+        let begun = asked.load(SeqCst);
+        for _ in 0..begun {
+            answers.send(vec![at(2), at(3)]).unwrap();
+        }
+        while resolver.0.lock().is_asking {
             time::sleep(Duration::from_millis(1)).await;
         }
         drop(answers);
@@ -223,6 +280,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_an_answer_so_far_all_wait_for_the_same_one() {
+        let began = std::time::Instant::now();
         let (answers, asked, resolver) = scripted();
         let waiting: Vec<_> = (0..5)
             .map(|_| {
@@ -237,7 +295,16 @@ mod tests {
         for waiting in waiting {
             assert_eq!(*waiting.await.unwrap().unwrap(), [at(1)]);
         }
-        assert_eq!(asked.load(SeqCst), 1);
+        let begun = asked.load(SeqCst) as u32;
+        assert!(
+            begun <= 1 + began.elapsed().div_duration_f32(EVERY) as u32,
+            "{begun}"
+        );
+        // Those that hang still say the same.
+        (1..begun).for_each(|_| answers.send(vec![at(1)]).unwrap());
+        while resolver.0.lock().under_way > 0 {
+            time::sleep(Duration::from_millis(1)).await;
+        }
         answers.send(Vec::new()).unwrap();
         assert_eq!(
             *resolver.addresses("heir").await.unwrap(),
@@ -261,20 +328,52 @@ mod tests {
         drop(hang);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn lookups_that_hang_are_joined_by_others_up_to_a_limit_and_by_none_after_an_answer() {
+        let (answers, asked, resolver) = scripted();
+        let first = tokio::spawn({
+            let resolver = resolver.clone();
+            async move { resolver.addresses("heir").await }
+        });
+        // Nothing asks meanwhile, and the clock of this test runs as fast as it can.
+        for expected in 1..=MOST_LOOKUPS as usize {
+            while asked.load(SeqCst) < expected {
+                time::sleep(EVERY / 100).await;
+            }
+        }
+        time::sleep(EVERY * 100).await;
+        assert_eq!(asked.load(SeqCst), MOST_LOOKUPS as usize);
+        // One gives up: that is not the last word while others hang, and another takes its place.
+        answers.send(Vec::new()).unwrap();
+        assert!(first.await.unwrap().is_err());
+        while asked.load(SeqCst) == MOST_LOOKUPS as usize {
+            time::sleep(EVERY / 100).await;
+        }
+        let mut heard = resolver.answers();
+        answers.send(vec![at(1)]).unwrap();
+        assert_eq!(*heard.next().await.unwrap(), [at(1)]);
+        time::sleep(EVERY * 100).await;
+        assert_eq!(asked.load(SeqCst), MOST_LOOKUPS as usize + 1);
+        assert!(!resolver.0.lock().is_asking);
+    }
+
     #[tokio::test]
-    async fn an_address_is_left_only_where_an_answer_says_so() {
-        let (answers, _, resolver) = scripted();
-        let left = async |last| {
-            resolver
-                .has_left("heir", at(last).ip(), Duration::from_millis(200))
-                .await
-        };
-        answers.send(vec![at(1), at(2)]).unwrap();
-        assert!(!left(2).await);
-        answers.send(vec![at(3)]).unwrap();
-        assert!(left(2).await);
-        assert!(!left(2).await, "no answer in time");
+    async fn an_answer_that_comes_late_is_no_news() {
+        let (_answers, _, resolver) = scripted();
+        let mut heard = resolver.answers();
+        resolver.0.note(3, Ok(Arc::from([at(3)])));
+        resolver.0.note(2, Ok(Arc::from([at(2)])));
+        assert_eq!(*heard.next().await.unwrap(), [at(3)]);
+        assert_eq!(resolver.0.lock().known.as_deref(), Some(&[at(3)][..]));
+    }
+
+    #[tokio::test]
+    async fn a_lookup_that_fails_is_followed_by_none() {
+        let (answers, asked, resolver) = scripted();
         drop(answers);
-        assert!(!left(2).await, "no answer at all");
+        assert!(resolver.addresses("heir").await.is_err());
+        assert!(!resolver.0.lock().is_asking);
+        assert!(resolver.addresses("heir").await.is_err());
+        assert_eq!(asked.load(SeqCst), 2);
     }
 }

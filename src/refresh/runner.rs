@@ -80,6 +80,7 @@ impl Refresher {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut backoff = self.backoff(seed);
         let mut away = Self::backoff_away(seed);
+        let mut moves = self.client.availability().moves();
         loop {
             let began = Instant::now();
             let (result, hasty) = tokio::select! {
@@ -125,6 +126,7 @@ impl Refresher {
                 () = self.wake.notified() => {}
                 // HEIR has answered another call: no need to wait any longer.
                 Ok(_) = up.wait_for(|up| *up), if result.is_err() && !self.client.availability().is_up() => {}
+                Ok(()) = moves.changed(), if result.is_err() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }

@@ -1,5 +1,6 @@
 //! After an outage, of any kind and length, every sidecar of a fleet sees the next write soon, and HEIR is asked for little
 //! on the way.
+#![expect(clippy::print_stdout, reason = "a test says what it measured")]
 
 use std::{
     sync::{
@@ -11,7 +12,10 @@ use std::{
 
 use beamline_sidecar::store::Level;
 
-use crate::support::{Fault, Faulty, Heir, QUICK, Sidecar, eventually};
+use crate::support::{
+    Client, Fault, Faulty, Heir, LostPackets, QUICK, Sidecar, StoreProcess, eventually,
+    is_in_a_network_of_its_own,
+};
 
 pub(super) const FLEET: usize = 10;
 
@@ -174,6 +178,118 @@ async fn hostile_58_a_fleet_is_soon_back_after_heir_answered_errors() {
         fleet.suffers(Outage::Errors, Duration::from_millis(length)).await;
     }
     fleet.stop().await;
+}
+
+/// Waits until each of the sidecars shows a write that is made now, and asserts that the last one was soon enough. `since`: when
+/// HEIR could be reached again.
+async fn all_see_a_write(heir: &Client, fleet: &[Sidecar], since: Instant, lateness: Lateness, what: &str) {
+    let text = format!("{{\"v\":{}}}", fastrand::u64(..));
+    heir.put_policy("t/a", text.clone()).await;
+    let mut seen_after = Vec::new();
+    for sidecar in fleet {
+        let client = sidecar.client();
+        eventually("the write is seen", || async {
+            client.policy("t/a").await.text() == text
+        })
+        .await;
+        seen_after.push(since.elapsed());
+    }
+    let (worst, allowed) = (seen_after[fleet.len() - 1], SOON + lateness.allows());
+    println!("{what}: {worst:?}");
+    assert!(worst < allowed, "{what}: {seen_after:?}, allowed are {allowed:?}");
+}
+
+async fn fleet_of(url: &str) -> Vec<Sidecar> {
+    let fleet: Vec<Sidecar> = (0..FLEET)
+        .map(|_| Sidecar::try_start(&format!("{QUICK}heir: {{url: '{url}'}}")).unwrap())
+        .collect();
+    for sidecar in &fleet {
+        sidecar.wait_for("live").await;
+    }
+    fleet
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_58_a_fleet_is_soon_back_after_heir_stood_still() {
+    let folder = tempfile::tempdir().unwrap();
+    let heir = StoreProcess::start(&folder.path().join("heir.db"), None).await;
+    heir.client().put_policy("t/a", "{\"v\":0}").await;
+    let fleet = fleet_of(&format!("http://{}", heir.address())).await;
+    for length in [100, 800, 10_000].map(Duration::from_millis) {
+        heir.pause();
+        tokio::time::sleep(length).await;
+        let (lateness, since) = (Lateness::measured(), Instant::now());
+        heir.resume();
+        let what = format!("stood still for {length:?}");
+        all_see_a_write(&heir.client(), &fleet, since, lateness, &what).await;
+    }
+    for sidecar in fleet {
+        sidecar.stop().await;
+    }
+}
+
+const ELSEWHERE: &str = "127.0.0.2";
+
+/// A HEIR at an address of its own, so that packets to it and from it can be told from all others.
+async fn heir_elsewhere() -> Heir {
+    let heir = Heir::start_at(Level::Changes, format!("{ELSEWHERE}:0").parse().unwrap()).await;
+    heir.client().put_policy("t/a", "{\"v\":0}").await;
+    heir
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_58_a_fleet_is_soon_back_after_packets_were_lost() {
+    if !is_in_a_network_of_its_own() {
+        return;
+    }
+    let heir = heir_elsewhere().await;
+    let fleet = fleet_of(&heir.url()).await;
+    for length in [100, 800, 4_000, 10_000].map(Duration::from_millis) {
+        let lost = LostPackets::of_address(ELSEWHERE);
+        tokio::time::sleep(length).await;
+        drop(lost);
+        let (lateness, since) = (Lateness::measured(), Instant::now());
+        let what = format!("packets lost for {length:?}");
+        all_see_a_write(&heir.client(), &fleet, since, lateness, &what).await;
+    }
+    for sidecar in fleet {
+        sidecar.stop().await;
+    }
+}
+
+/// The ports of this process's ends of its connections to a port.
+fn own_ports(port: u16) -> Vec<u16> {
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let of_line = |line: &str| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let own = u16::from_str_radix(columns[1].rsplit_once(':')?.1, 16).ok()?;
+        (columns[3] == "01" && columns[2].ends_with(&format!(":{port:04X}"))).then_some(own)
+    };
+    table.lines().skip(1).filter_map(of_line).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_58_a_fleet_is_soon_back_where_its_connections_were_forgotten() {
+    if !is_in_a_network_of_its_own() {
+        return;
+    }
+    let heir = heir_elsewhere().await;
+    let fleet = fleet_of(&heir.url()).await;
+    for length in [800, 3_000].map(Duration::from_millis) {
+        // What stands between forgets all connections, as a firewall that was started again: nothing comes through on them,
+        // nor does anything end them. New ones can be made.
+        let _forgotten = LostPackets::of_ports(&own_ports(heir.address().port()));
+        let lost = LostPackets::of_address(ELSEWHERE);
+        tokio::time::sleep(length).await;
+        drop(lost);
+        let (lateness, since) = (Lateness::measured(), Instant::now());
+        let what = format!("forgotten, and packets lost for {length:?}");
+        let heir = Client::new(heir.address());
+        all_see_a_write(&heir, &fleet, since, lateness, &what).await;
+    }
+    for sidecar in fleet {
+        sidecar.stop().await;
+    }
 }
 
 /// Time-outs that no test waits for.

@@ -143,6 +143,8 @@ pub(crate) enum NameService {
     At(Ipv4Addr),
     /// It says that it cannot tell.
     Failing,
+    /// It says nothing: what asks it waits for as long as the system does.
+    Silent,
 }
 
 /// A server of names that knows HEIR's.
@@ -188,6 +190,7 @@ fn answer(question: &[u8], says: NameService) -> Option<Vec<u8>> {
         NameService::Failing => (2, None),
         NameService::At(address) if is_known => (0, is_address.then_some(address)),
         NameService::At(_) => (3, None),
+        NameService::Silent => return None,
     };
     let mut answer = question[..2].to_vec();
     answer.extend([
@@ -284,4 +287,10 @@ pub(crate) fn a_fleet_without_names(lengths: &[Duration], kinds: &[NameService])
 fn hostile_58_a_fleet_is_soon_back_after_no_name_was_found() {
     let lengths = [100, 800, 10_000].map(Duration::from_millis);
     a_fleet_without_names(&lengths, &[NameService::Failing]);
+}
+
+#[test]
+fn hostile_58_a_fleet_is_soon_back_after_the_servers_of_names_were_silent() {
+    let lengths = [100, 800, 3_000, 10_000].map(Duration::from_millis);
+    a_fleet_without_names(&lengths, &[NameService::Silent]);
 }

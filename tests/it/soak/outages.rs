@@ -34,6 +34,6 @@ async fn soak_hostile_58_a_fleet_is_soon_back_after_minutes() {
 #[test]
 fn soak_hostile_58_a_fleet_is_soon_back_after_no_name_was_found_for_minutes() {
     if let Some(length) = length() {
-        a_fleet_without_names(&[length], &[NameService::Failing]);
+        a_fleet_without_names(&[length], &[NameService::Failing, NameService::Silent]);
     }
 }

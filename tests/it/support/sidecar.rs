@@ -93,7 +93,7 @@ impl Sidecar {
         Client::new(self.admin)
     }
 
-    /// Waits until `/ready` says this state: `live`, `degraded` or `not_ready`.
+    /// Waits until `/ready` says this state: `live`, `starting`, `degraded` or `not_ready`.
     pub(crate) async fn wait_for(&self, state: &str) {
         let admin = self.admin();
         eventually(&format!("the sidecar is {state}"), || async {
