@@ -23,6 +23,24 @@ impl ETag {
         Self(HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("\"\"")))
     }
 
+    /// A tag for these bytes alone, where HEIR has given this one to others as well: what has the one is not to be taken for
+    /// the other.
+    #[must_use]
+    pub fn told_apart(&self, bytes: &[u8]) -> Self {
+        let ours = Self::of_bytes(bytes);
+        let ours = ours.as_str().trim_matches('"');
+        let digest = Self::of_bytes(self.as_str().as_bytes());
+        let theirs = digest.as_str().trim_matches('"');
+        let text = format!("\"{theirs}~{ours}\"");
+        Self::parse(&text).unwrap_or_else(|| Self::of_bytes(bytes))
+    }
+
+    /// Whether it is this tag, or was [told apart](Self::told_apart) from it for these bytes.
+    pub fn comes_from(&self, tag: &Self, bytes: &[u8]) -> bool {
+        // Only such a tag is worth two digests.
+        self == tag || (self.as_str().contains('~') && *self == tag.told_apart(bytes))
+    }
+
     /// Parses a tag as a peer sent it. Weak tags and texts that are not a quoted tag are useless for comparing
     /// documents byte for byte, so they count as absent.
     pub fn parse(text: &str) -> Option<Self> {
@@ -109,6 +127,16 @@ impl<'de> serde::Deserialize<'de> for ETag {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tag_that_names_two_documents_is_told_apart() {
+        let tag = ETag::parse("\"v1\"").unwrap();
+        let apart = tag.told_apart(b"{}");
+        assert_eq!(ETag::parse(apart.as_str()).as_ref(), Some(&apart));
+        assert!(apart != tag && apart != tag.told_apart(b"[]"));
+        assert!(apart.comes_from(&tag, b"{}") && tag.comes_from(&tag, b"{}"));
+        assert!(!apart.comes_from(&tag, b"[]") && !apart.comes_from(&ETag::of_bytes(b"{}"), b"{}"));
+    }
 
     #[test]
     fn the_tag_of_bytes_is_their_digest() {

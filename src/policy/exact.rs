@@ -40,7 +40,11 @@ fn run(text: &[u8], at: usize) -> usize {
 pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
     let parsed = serde_json::from_slice(text)?;
     match std::str::from_utf8(text) {
-        Ok(text) if may_hold(text.as_bytes()) => serde_json::from_str(&marked(text)),
+        Ok(text) if may_hold(text.as_bytes()) => {
+            // It may be large, and is not needed beside the other one.
+            drop(parsed);
+            serde_json::from_str(&marked(text))
+        }
         _ => Ok(parsed),
     }
 }

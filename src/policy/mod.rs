@@ -21,7 +21,7 @@ pub use document::{MAX_DEPTH, PolicyDocument, Problem, Severity, errors};
 pub use etag::ETag;
 pub use ids::{InvalidId, MAX_ID_BYTES, PolicyId, TenantId, check_id};
 pub use position::{Position, locate};
-pub use read::{check, read, read_exact, read_object};
+pub use read::{check, read, read_exact, read_for_routing, read_object};
 pub use refusal::{Reason, Refusal, refuse_document, refuse_id, refuse_record, refuse_sticky, refuse_value};
 pub use routing::{
     Backoff, BreakerSettings, Deprecated, DetailLevel, FallbackRule, HealthCheck, Item, LimitScope,

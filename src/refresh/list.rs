@@ -56,11 +56,13 @@ impl Refresher {
         );
         for element in listed {
             let fingerprint = fingerprint(&element.bytes);
-            let before = before
-                .and_then(|before| before.get(&element.id))
-                .filter(|(seen, _)| *seen == fingerprint)
-                .map(|(_, etag)| etag);
-            self.take_element(&base, tenant, &element, before, pass, &mut incoming)
+            let before = before.and_then(|before| before.get(&element.id));
+            let looks = match before {
+                Some((seen, etag)) if *seen == fingerprint => Looks::AsBefore(etag),
+                Some(_) => Looks::Otherwise,
+                None => Looks::New,
+            };
+            self.take_element(&base, tenant, &element, looks, pass, &mut incoming)
                 .await?;
             // What could not be taken is fetched again.
             let taken = incoming.policies.get(tenant).and_then(|p| p.get(&element.id));
@@ -110,20 +112,26 @@ impl Refresher {
         keep_gone(&base, tenant, start, &mut nothing)
     }
 
-    /// `unchanged`: the element looks as it did when the document with this tag was fetched for it.
     async fn take_element(
         &self,
         base: &Snapshot,
         tenant: &TenantId,
         element: &Element,
-        unchanged: Option<&ETag>,
+        looks: Looks<'_>,
         pass: Pass,
         incoming: &mut Incoming,
     ) -> Result<(), HeirError> {
         let key = (tenant.clone(), element.id.clone());
         if let Some(known) = base.heir(tenant.as_str(), element.id.as_str()) {
+            let document = &known.document;
             // A write through here may have replaced that document, and another undone it in HEIR.
-            if element.etag.as_ref().or(unchanged) == Some(known.document.etag()) {
+            let is_known = match (&element.etag, looks) {
+                // The same tag for what looks otherwise proves nothing.
+                (_, Looks::Otherwise) | (None, Looks::New) => false,
+                (Some(etag), _) => document.etag().comes_from(etag, document.bytes()),
+                (None, Looks::AsBefore(etag)) => document.etag() == etag,
+            };
+            if is_known {
                 incoming.put(key, known.clone());
                 return Ok(());
             }
@@ -189,6 +197,16 @@ pub(super) struct Listed {
     pub(super) outcome: Outcome,
     /// What memory has and the list has not.
     pub(super) gone: Vec<Gone>,
+}
+
+/// How an element of a list looks, beside how it did when its document was taken.
+#[derive(Debug, Clone, Copy)]
+enum Looks<'a> {
+    /// The same; the document has this tag.
+    AsBefore(&'a ETag),
+    Otherwise,
+    /// It was not in a list yet.
+    New,
 }
 
 struct Element {

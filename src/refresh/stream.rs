@@ -203,7 +203,8 @@ pub(super) fn parse_changes(
     let mut last = answer.from;
     for change in &answer.changes {
         if let Some(revision) = change.revision {
-            if revision < last || revision > answer.to {
+            // What `from` made is in memory: one that comes with it once more, and as something else, is another history.
+            if revision < last || revision <= answer.from || revision > answer.to {
                 return Err(invalid(format!(
                     "a change of revision {revision} stands where it cannot"
                 )));
@@ -387,6 +388,8 @@ mod tests {
             answer(5, 4, &[]),
             answer(5, 7, &[put(7), put(6)]),
             answer(5, 7, &[put(4)]),
+            answer(5, 7, &[put(5), put(6)]),
+            answer(5, 5, &[put(5)]),
             answer(5, 7, &[put(8)]),
             answer(5, 7, &[r#"{"op":"put","kind":"policy","tenant_id":"t"}"#.into()]),
             answer(

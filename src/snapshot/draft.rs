@@ -47,7 +47,7 @@ fn judged_by_extensions(
     let Some(host) = host.filter(|_| policy.has_extensions()) else {
         return Judged::default();
     };
-    let (routing, _) = crate::policy::read(policy.document.bytes());
+    let (routing, _) = crate::policy::read_for_routing(policy.document.bytes());
     let pipeline = routing.pipeline.as_deref();
     pipeline.map_or_else(Judged::default, |pipeline| {
         host.check_pipeline(registry, tenant, pipeline, checking)
@@ -71,7 +71,7 @@ fn names_pending(policy: &Policy, registry: &Registry) -> bool {
     if registry.pending().is_empty() || !policy.has_extensions() {
         return false;
     }
-    let (routing, _) = crate::policy::read(policy.document.bytes());
+    let (routing, _) = crate::policy::read_for_routing(policy.document.bytes());
     let Some(pipeline) = routing.pipeline.as_deref() else {
         return false;
     };

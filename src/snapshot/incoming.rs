@@ -100,20 +100,31 @@ impl Incoming {
     }
 }
 
-/// A document as a policy, or what is wrong with it. The version in memory is used again where it is the same.
+/// A document as a policy, or what is wrong with it. The version in memory is used again where it is the same. Where HEIR gives
+/// another document the tag of the one in memory, that tag names neither, and the document gets one of its own: who has the
+/// old one must not be told that it is the new one.
 pub fn check(
     base: &Snapshot,
     (tenant, policy_id): &Key,
     bytes: Bytes,
-    etag: Option<ETag>,
+    mut etag: Option<ETag>,
     revision: Option<u64>,
 ) -> Result<Arc<Policy>, Vec<Problem>> {
-    if let Some(known) = base.heir(tenant.as_str(), policy_id.as_str())
-        && known.document.bytes() == &bytes
-        && etag.as_ref().is_none_or(|etag| etag == known.document.etag())
-        && revision == known.revision
-    {
-        return Ok(known.clone());
+    if let Some(known) = base.heir(tenant.as_str(), policy_id.as_str()) {
+        let document = &known.document;
+        let has_same_tag = etag
+            .as_ref()
+            .is_none_or(|etag| document.etag().comes_from(etag, document.bytes()));
+        if document.bytes() == &bytes && has_same_tag {
+            if revision == known.revision {
+                return Ok(known.clone());
+            }
+            etag = Some(document.etag().clone());
+        } else if has_same_tag && let Some(tag) = &mut etag {
+            let (tenant, policy) = (tenant.as_str(), policy_id.as_str());
+            tracing::warn!(tenant, policy, etag = %tag, "HEIR gave another document the entity tag of the one before.");
+            *tag = tag.told_apart(&bytes);
+        }
     }
     let document = PolicyDocument::parse_tagged(bytes, etag)?;
     Ok(Arc::new(Policy::new(document, revision)))

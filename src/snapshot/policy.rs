@@ -6,7 +6,7 @@ use http::HeaderValue;
 use serde::Serialize;
 
 use super::provenance::Origin;
-use crate::policy::{PolicyDocument, Problem, RoutingPolicy, errors, read};
+use crate::policy::{PolicyDocument, Problem, RoutingPolicy, errors, read, read_for_routing};
 
 /// A version of a policy.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Policy {
     /// What that is, read once more.
     pub fn notes(&self) -> Vec<Problem> {
         if self.is_noted() {
-            read(self.document.bytes()).1
+            read_for_routing(self.document.bytes()).1
         } else {
             Vec::new()
         }
@@ -79,12 +79,8 @@ impl Policy {
     /// What the document says of decisions. Made by the first one and kept from then on: most policies of a large store are
     /// only ever looked up here, and this form is larger than the document. Making it cannot fail.
     pub fn routing(&self) -> &RoutingPolicy {
-        self.routing.get_or_init(|| {
-            let mut routing = self.read();
-            // Nothing is decided by these, and they can take as much room as all the rest.
-            routing.deprecated = None;
-            Box::new(routing)
-        })
+        self.routing
+            .get_or_init(|| Box::new(read_for_routing(self.document.bytes()).0))
     }
 
     /// All that the document says, read once more.
@@ -105,7 +101,7 @@ pub struct PolicyFlags {
 
 impl PolicyFlags {
     fn of(document: &PolicyDocument) -> Self {
-        let (routing, notes) = read(document.bytes());
+        let (routing, notes) = read_for_routing(document.bytes());
         let provider_has = || routing.providers.iter().any(|p| p.health_check.is_some());
         Self {
             is_noted: !notes.is_empty(),

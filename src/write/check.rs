@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::{
     extensions::Checking,
     failure::{ErrorCode, Failure},
-    policy::{PolicyDocument, Problem, Severity, TenantId, read},
+    policy::{PolicyDocument, Problem, Severity, TenantId, read_for_routing},
     snapshot::SnapshotStore,
 };
 
@@ -18,7 +18,7 @@ const MAX_CHECKING: Duration = Duration::from_secs(5);
 pub(super) fn check(body: &Bytes, strict: bool) -> Result<PolicyDocument, Failure> {
     let document = PolicyDocument::parse(body.clone()).map_err(|problems| invalid_policy(&problems))?;
     if strict {
-        let (_, problems) = read(body);
+        let (_, problems) = read_for_routing(body);
         if problems.iter().any(|problem| problem.severity == Severity::Error) {
             return Err(invalid_policy(&problems));
         }
@@ -35,7 +35,7 @@ pub(super) async fn check_extensions(
     let Some(host) = store.extensions() else {
         return Ok(());
     };
-    let (policy, _) = read(body);
+    let (policy, _) = read_for_routing(body);
     let Some(pipeline) = policy.pipeline else {
         return Ok(());
     };

@@ -5,6 +5,7 @@
 //! write of this document is refused; a load accepts the document nevertheless, and uses the valid parts.
 
 mod fallbacks;
+mod fields;
 mod notes;
 mod pipeline;
 mod settings;
@@ -12,9 +13,11 @@ mod settings;
 mod tests;
 mod weights;
 
+use std::sync::{Mutex, PoisonError};
+
 use serde_json::{Map, Value};
 
-use self::notes::Notes;
+use self::{fields::Fields, notes::Notes};
 use super::{
     Deprecated, DetailLevel, Problem, RoutingPolicy, document::PolicyDocument, exact, json_path::At,
 };
@@ -43,21 +46,50 @@ const FIELDS: [&str; 20] = [
     "escalate_on",
 ];
 
+/// Those that are kept and never used for routing.
+const KEPT_ONLY: [&str; 3] = ["metadata", "defaults", "escalate_on"];
+
+/// Documents that are longer are read one after the other. Others, which nearly all are, wait for none.
+const LONG: usize = 128 << 10;
+
 /// Lists whose entries have conditions.
 const WITH_CONDITIONS: [&str; 5] = ["fallbacks", "pre", "validators", "scorers", "post"];
 
 /// Reads a document whose JSON was checked. Other bytes give an empty policy and one error.
 pub fn read(bytes: &[u8]) -> (RoutingPolicy, Vec<Problem>) {
-    match exact::from_slice::<Map<String, Value>>(bytes) {
+    read_parsed(bytes, exact::from_slice(bytes))
+}
+
+/// As [`read`], without what is kept in a policy and never used for routing. What is read takes a bounded amount of memory,
+/// whatever the document says; one that would take more gives an empty policy and one error.
+pub fn read_for_routing(bytes: &[u8]) -> (RoutingPolicy, Vec<Problem>) {
+    // However many come at the same time, the memory for one is enough.
+    static LONG_ONES: Mutex<()> = Mutex::new(());
+    let is_long = bytes.len() > LONG;
+    let _one_at_a_time = is_long.then(|| LONG_ONES.lock().unwrap_or_else(PoisonError::into_inner));
+    let fields = exact::from_slice::<Fields>(bytes).map(|fields| fields.0);
+    let (mut policy, problems) = read_parsed(bytes, fields);
+    policy.deprecated = None;
+    (policy, problems)
+}
+
+fn read_parsed(
+    bytes: &[u8],
+    parsed: serde_json::Result<Map<String, Value>>,
+) -> (RoutingPolicy, Vec<Problem>) {
+    match parsed {
         Ok(document) if exact::may_hold(bytes) => read_exact(document),
         Ok(document) => read_object(&document),
         Err(error) => {
             let (policy, _) = read_object(&Map::new());
-            let problem = Problem::error(
-                "$",
-                format!("not a JSON object: {error}"),
-                "fix the text at the line and column given",
-            );
+            let text = error.to_string();
+            let problem = if text.contains(fields::TOO_LARGE) {
+                let remedy = "shorten its rules, conditions and extensions' configurations";
+                Problem::error("$", text, remedy)
+            } else {
+                let remedy = "fix the text at the line and column given";
+                Problem::error("$", format!("not a JSON object: {text}"), remedy)
+            };
             (policy, vec![problem])
         }
     }
@@ -66,7 +98,7 @@ pub fn read(bytes: &[u8]) -> (RoutingPolicy, Vec<Problem>) {
 /// Checks the text of a new document: first its JSON, then its language. Returns every problem of either kind.
 pub fn check(bytes: &bytes::Bytes) -> Vec<Problem> {
     match PolicyDocument::parse(bytes.clone()) {
-        Ok(document) => read(document.bytes()).1,
+        Ok(document) => read_for_routing(document.bytes()).1,
         Err(problems) => problems,
     }
 }

@@ -332,3 +332,121 @@ async fn a_local_file_does_not_hide_what_heir_has() {
         sidecar.stop().await;
     }
 }
+
+/// What a HEIR answers that has one policy, at every level, where the tag is the same whatever the document is.
+fn says(heir: &Scripted, level: &str, revision: u64, document: &str) {
+    const TAG: &str = "\"same\"";
+    for call in [
+        "GET /api/v1/snapshot",
+        "GET /api/v1/changes",
+        "GET /api/v1/policies/acme HTTP",
+    ] {
+        heir.on(call, Say::Json(404, "", "{}".into()));
+    }
+    heir.on("GET /health", Say::Json(200, "", "{}".into()));
+    heir.on(
+        "GET /api/v1/policies/acme/a",
+        Say::Json(200, "etag: \"same\"\r\n", document.to_owned()),
+    );
+    let key = json!({"tenant_id": "acme", "policy_id": "a", "revision": revision, "etag": TAG});
+    let with = |more: Value| {
+        let mut all = key.clone();
+        all.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        all
+    };
+    let policy: Value = serde_json::from_str(document).unwrap();
+    match level {
+        "list" => {
+            let mut element = policy;
+            element["policy_id"] = json!("a");
+            let list = json!({"policies": [element], "etags": {"a": TAG}}).to_string();
+            heir.on("GET /api/v1/policies/acme HTTP", Say::Json(200, "", list));
+        }
+        "snapshot" | "changes" => {
+            let line = with(json!({"kind": "policy", "policy": policy}));
+            let stream = format!(
+                "{}\n{line}\n{}\n",
+                json!({"kind": "snapshot", "format": 1, "revision": revision}),
+                json!({"kind": "end", "count": 1})
+            );
+            heir.on("GET /api/v1/snapshot", Say::Json(200, "", stream));
+            if level == "changes" {
+                let put = with(json!({"kind": "policy", "op": "put", "policy": policy}));
+                let nothing = json!({"from": revision, "to": revision, "changes": []});
+                let news = json!({"from": revision - 1, "to": revision, "changes": [put]});
+                let call = |since: u64| format!("GET /api/v1/changes?since={since}&");
+                heir.on(&call(revision - 1), Say::Json(200, "", news.to_string()));
+                heir.on(&call(revision), Say::Json(200, "", nothing.to_string()));
+            }
+        }
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn another_document_under_the_same_tag_is_taken_and_gets_a_tag_of_its_own() {
+    for level in ["single", "list", "snapshot", "changes"] {
+        let heir = Scripted::start().await;
+        says(&heir, level, 2, "{\"v\":1}");
+        let more = format!("{SOON}\n").replace("long_poll_timeout_ms: 2000", "long_poll_timeout_ms: 50");
+        let sidecar = Sidecar::start(&heir.url(), &more);
+        let client = sidecar.client();
+        eventually(level, || async {
+            client.policy("acme/a").await.text() == "{\"v\":1}"
+        })
+        .await;
+        let first = client.policy("acme/a").await.header("etag").to_owned();
+        assert_eq!(first, "\"same\"", "{level}");
+        // What a list first shows under a tag that is known is taken for the document that is known: by then it has.
+        let count = heir.requests().len();
+        eventually("HEIR is asked again", || async {
+            heir.requests().len() > count + 8
+        })
+        .await;
+        let mut before = first;
+        for version in 2..5 {
+            let document = format!("{{\"v\":{version}}}");
+            says(&heir, level, version + 1, &document);
+            eventually(&format!("{level}: {document}"), || async {
+                client.policy("acme/a").await.text() == document
+            })
+            .await;
+            let now = client.policy("acme/a").await;
+            let tag = now.header("etag").to_owned();
+            assert_ne!(
+                tag, before,
+                "{level}: who has the version before must not be told that it is this one"
+            );
+            let asked = client
+                .send(
+                    http::Method::GET,
+                    "/api/v1/policies/acme/a",
+                    &[("if-none-match", &before)],
+                    "",
+                )
+                .await
+                .unwrap();
+            assert_eq!(
+                (asked.status.as_u16(), asked.text()),
+                (200, &*document),
+                "{level}"
+            );
+            // It stays what it is, however often HEIR says the same.
+            let count = heir.requests().len();
+            eventually("HEIR is asked again", || async {
+                heir.requests().len() > count + 8
+            })
+            .await;
+            let again = client.policy("acme/a").await;
+            assert_eq!(
+                (again.header("etag"), again.text()),
+                (&*tag, &*document),
+                "{level}"
+            );
+            before = tag;
+        }
+        sidecar.stop().await;
+    }
+}
