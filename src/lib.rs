@@ -67,6 +67,7 @@ pub mod respond;
 pub mod route;
 pub mod snapshot;
 mod split_mix;
+pub mod state_lock;
 pub mod store;
 pub mod supervise;
 pub mod telemetry;

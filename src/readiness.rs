@@ -23,6 +23,8 @@ use crate::{
 pub enum State {
     /// From a snapshot that HEIR confirms.
     Live,
+    /// From the disk or from `policies_dir`, until HEIR has answered for the first time or has failed to.
+    Starting,
     /// From memory that HEIR does not confirm at present.
     Degraded,
     /// Not at all, or the sidecar is stopping.
@@ -158,10 +160,20 @@ impl Readiness {
                 "the snapshot has expired and refresh.when_expired is refuse",
             );
         }
-        match (origin, refresher.status().state) {
+        let status = refresher.status();
+        let is_first = status.state == RefreshState::Connecting && status.last_error.is_none();
+        match (origin, status.state) {
             (Origin::None, _) if !self.has_files.load(Relaxed) => (
                 State::NotReady,
                 "neither HEIR nor the disk nor policies_dir has given a snapshot yet",
+            ),
+            (Origin::None, _) if is_first => (
+                State::Starting,
+                "HEIR is asked for the first time; policies_dir is served",
+            ),
+            (Origin::Disk, _) if is_first => (
+                State::Starting,
+                "HEIR is asked for the first time; the disk snapshot is served",
             ),
             (Origin::None, _) => (
                 State::Degraded,

@@ -130,7 +130,7 @@ pub(super) async fn live(State(operator): Asked) -> Response {
 pub(super) async fn ready(State(operator): Asked) -> Response {
     let status = operator.readiness();
     let code = match status.state {
-        ReadinessState::Live | ReadinessState::Degraded => StatusCode::OK,
+        ReadinessState::Live | ReadinessState::Starting | ReadinessState::Degraded => StatusCode::OK,
         ReadinessState::NotReady => StatusCode::SERVICE_UNAVAILABLE,
     };
     let mut response = Json(status).into_response();

@@ -131,6 +131,9 @@ impl App {
             metrics.write.clone(),
         ));
         writer.configure(&config.writes);
+        if let Some(state) = &state {
+            tasks.push(state.keep(writer.clone()));
+        }
         if let Some(restored) = restored {
             let writer = writer.clone();
             tasks.push(Task::new("replay", async move |stop| {

@@ -1,10 +1,9 @@
 //! The state directory: the files of an earlier run, and the task that keeps them current.
 
 use std::{
-    fs::{self, File},
-    io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use prometheus::IntCounter;
@@ -17,15 +16,19 @@ use crate::{
     parent::{Parent, STANDBY},
     refresh::DiskSnapshot,
     snapshot::{Snapshot, SnapshotStore},
-    write::{Amounts, Journal, Ledger},
+    state_lock::{NotTaken, StateLock},
+    write::{Amounts, Journal, Ledger, Writer},
 };
+
+/// How often it is looked at whether the directory is still the one that is locked.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The directory, this process's alone.
 #[derive(Debug)]
 pub(super) struct StateDir {
     path: PathBuf,
     /// Held for as long as this process uses the directory.
-    _lock: File,
+    lock: Arc<StateLock>,
 }
 
 impl StateDir {
@@ -36,7 +39,7 @@ impl StateDir {
             return Ok(None);
         }
         Ok(Some(Self {
-            _lock: lock(path, parent)?,
+            lock: Arc::new(lock(path, parent)?),
             path: path.clone(),
         }))
     }
@@ -48,7 +51,8 @@ impl StateDir {
     /// Publishes the snapshot that an earlier run left, and returns the task that writes the later ones.
     pub(super) fn restore_snapshot(&self, store: &Arc<SnapshotStore>, ledger: &Arc<Ledger>) -> Task {
         load_disk(&self.path, store);
-        let (disk, store, ledger) = (DiskSnapshot::new(&self.path), store.clone(), ledger.clone());
+        let disk = DiskSnapshot::new(&self.path).locked_by(self.lock.clone());
+        let (store, ledger) = (store.clone(), ledger.clone());
         let compact = move |saved: &Snapshot| ledger.compact(saved);
         Task::new("disk", |stop| disk.run(store, compact, stop))
     }
@@ -67,45 +71,67 @@ impl StateDir {
 
     /// The journal, with the writes that an earlier run left in it.
     pub(super) fn open_journal(&self) -> Result<Journal, BuildError> {
-        open_journal(&self.path)
+        Ok(open_journal(&self.path)?.locked_by(self.lock.clone()))
+    }
+
+    /// The task that locks the directory again where it is another one than it was, and has what waits written there.
+    pub(super) fn keep(&self, writer: Arc<Writer>) -> Task {
+        let (path, lock) = (self.path.clone(), self.lock.clone());
+        Task::new("state_dir", move |stop| async move {
+            stop.run_until_cancelled(keep(&path, &lock, &writer)).await;
+        })
+    }
+}
+
+/// What still holds the lock then, such as a task that waits for the disk, is not to write any more.
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        self.lock.release();
+    }
+}
+
+async fn keep(path: &Path, lock: &Arc<StateLock>, writer: &Writer) {
+    let path = path.display();
+    let mut replaced = lock.replaced();
+    let mut trouble = None;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let lock = lock.clone();
+        let held = tokio::task::spawn_blocking(move || lock.hold()).await;
+        let now = match held {
+            Ok(held) => held.err().map(|error| error.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(error) = now.as_ref().filter(|_| now != trouble) {
+            tracing::error!(error, %path, "state_dir cannot be used; nothing is kept in it meanwhile.");
+        }
+        trouble = now;
+        if replaced.has_changed().is_ok_and(|changed| changed) {
+            replaced.mark_unchanged();
+            tracing::warn!(%path, "state_dir was replaced; what is kept there is written once more.");
+            writer.write_journal_again().await;
+        }
     }
 }
 
 /// The directory is private, and one process's at a time.
-fn lock(dir: &Path, parent: &Parent) -> Result<File, BuildError> {
+fn lock(dir: &Path, parent: &Parent) -> Result<StateLock, BuildError> {
     let failed = |source| BuildError::StateDir {
         path: dir.to_owned(),
         source,
     };
     durable_file::create_dir_all(dir).map_err(failed)?;
-    let lock = match File::create(dir.join("lock")) {
-        Ok(lock) => lock,
-        // A disk that is read-only or full can still be read; the directory itself can be locked as well.
-        Err(error) if cannot_write(&error) => {
-            tracing::error!(%error, path = %dir.display(), "state_dir cannot be written; what is in it is used.");
-            File::open(dir).map_err(failed)?
-        }
-        Err(error) => return Err(failed(error)),
-    };
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
+    match StateLock::take(dir) {
+        Ok(lock) => Ok(lock),
         // The process that has it is to finish once it hears that this one waits.
-        Err(fs::TryLockError::WouldBlock) if parent.is_successor() => {
+        Err(NotTaken::InUse(file)) if parent.is_successor() => {
             parent.tell(STANDBY);
-            lock.lock().map_err(failed)?;
-            Ok(lock)
+            file.lock().map_err(failed)?;
+            Ok(StateLock::of(dir, file))
         }
-        Err(fs::TryLockError::WouldBlock) => Err(BuildError::StateDirInUse { path: dir.to_owned() }),
-        Err(fs::TryLockError::Error(source)) => Err(failed(source)),
+        Err(NotTaken::InUse(_)) => Err(BuildError::StateDirInUse { path: dir.to_owned() }),
+        Err(NotTaken::Failed(source)) => Err(failed(source)),
     }
-}
-
-fn cannot_write(error: &io::Error) -> bool {
-    use io::ErrorKind::{FileTooLarge, PermissionDenied, ReadOnlyFilesystem, StorageFull};
-    matches!(
-        error.kind(),
-        FileTooLarge | PermissionDenied | ReadOnlyFilesystem | StorageFull
-    )
 }
 
 fn load_disk(dir: &Path, store: &SnapshotStore) {

@@ -10,6 +10,7 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -64,8 +65,9 @@ impl Watched {
         if self.is_empty() {
             return;
         }
+        let this = Arc::new(self);
         let mut complained = false;
-        let mut armed = self.arm(&mut complained);
+        let mut armed = this.clone().armed(&mut complained).await;
         // One check finds what changed between the first reading and the first watch.
         if changed.send(()).await.is_err() {
             return;
@@ -76,22 +78,37 @@ impl Watched {
                 () = changed.closed() => return,
                 // Without a watcher there are no events, and the pause decides.
                 Some(()) = armed.events.recv() => tokio::time::sleep(SETTLE).await,
-                () = self.replaced(&armed.identity) => {}
+                () = this.replaced(&armed.identity) => {}
                 () = tokio::time::sleep(pause) => {}
             }
             // Set again before the change is reported, so that a further change during the reload is seen too.
-            armed = self.arm(&mut complained);
+            armed = this.clone().armed(&mut complained).await;
             if changed.send(()).await.is_err() {
                 return;
             }
         }
     }
 
+    /// Sets the watches, on a thread that may wait for a file system.
+    async fn armed(self: Arc<Self>, complained: &mut bool) -> Armed {
+        let armed = on_a_thread(move || self.arm()).await;
+        if let Some(error) = &armed.error
+            && !std::mem::replace(complained, true)
+        {
+            tracing::warn!(
+                error,
+                "Files cannot be watched; they are looked at every two seconds."
+            );
+        }
+        armed
+    }
+
     /// Returns once a directory is another one than it was, is gone, or is there again.
-    async fn replaced(&self, before: &Identity) {
+    async fn replaced(self: &Arc<Self>, before: &Identity) {
         loop {
             tokio::time::sleep(LOOK).await;
-            if self.identity() != *before {
+            let this = self.clone();
+            if on_a_thread(move || this.identity()).await != *before {
                 return;
             }
         }
@@ -123,7 +140,7 @@ impl Watched {
     }
 
     /// Sets the watches.
-    fn arm(&self, complained: &mut bool) -> Armed {
+    fn arm(&self) -> Armed {
         let (sender, events) = mpsc::channel(1);
         // Before the watches: what is exchanged in between is seen as another one.
         let identity = self.identity();
@@ -137,14 +154,12 @@ impl Watched {
         let mut watcher = match watcher {
             Ok(watcher) => watcher,
             Err(error) => {
-                if !std::mem::replace(complained, true) {
-                    tracing::warn!(%error, "Files cannot be watched; they are looked at every two seconds.");
-                }
                 return Armed {
                     _watcher: None,
                     events,
                     identity,
                     is_blind: true,
+                    error: Some(error.to_string()),
                 };
             }
         };
@@ -163,7 +178,20 @@ impl Watched {
             events,
             identity,
             is_blind,
+            error: None,
         }
+    }
+}
+
+/// Runs what may wait for a file system.
+async fn on_a_thread<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        // It can only have panicked, or the runtime ends.
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_ends) => std::future::pending().await,
+        },
     }
 }
 
@@ -184,4 +212,6 @@ struct Armed {
     identity: Identity,
     /// Not all that is there could be watched.
     is_blind: bool,
+    /// Why nothing can be.
+    error: Option<String>,
 }

@@ -8,12 +8,13 @@ use std::{
     fs::{self, File},
     io::{self, BufRead, BufReader, BufWriter, Read, Write},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
     extensions::ExtensionRecords,
     policy::{ETag, PolicyDocument, PolicyId, TenantId},
     snapshot::{Coverage, Incoming, Origin, Policy, PolicyFlags, Position, Scope, Snapshot, SnapshotStore},
+    state_lock::StateLock,
 };
 
 /// The second format has the last good versions of broken policies, too; the third, what reading each document said.
@@ -115,12 +117,24 @@ pub struct LoadedFromDisk {
 #[derive(Debug)]
 pub struct DiskSnapshot {
     dir: PathBuf,
+    /// What says that the directory is this process's.
+    lock: Option<Arc<StateLock>>,
 }
 
 impl DiskSnapshot {
     /// The files in this directory.
     pub fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned() }
+        Self {
+            dir: dir.to_owned(),
+            lock: None,
+        }
+    }
+
+    /// Nothing is saved unless this says that the directory is this process's, and once more where it is another one.
+    #[must_use]
+    pub fn locked_by(mut self, lock: Arc<StateLock>) -> Self {
+        self.lock = Some(lock);
+        self
     }
 
     /// Reads the newest file that is whole. Damaged ones are moved aside; what they were is said in sentences.
@@ -162,6 +176,10 @@ impl DiskSnapshot {
             path: path.clone(),
             source,
         };
+        self.lock
+            .as_ref()
+            .map_or(Ok(()), |lock| lock.hold())
+            .map_err(failed)?;
         let new = self
             .write_new(snapshot, confirmed)
             .map_err(|error| failed(error.into()))?;
@@ -196,79 +214,124 @@ impl DiskSnapshot {
         on_saved: impl Fn(&Snapshot) + Send + Sync + 'static,
         stop: CancellationToken,
     ) {
-        let (this, on_saved) = (Arc::new(self), Arc::new(on_saved));
+        let mut replaced = self.lock.as_ref().map(|lock| lock.replaced());
         let mut published = store.published();
-        let mut saved = *published.borrow_and_update();
+        let keeper = Arc::new(Keeper {
+            disk: self,
+            store,
+            on_saved: Box::new(on_saved),
+            saved: Mutex::new(Saved {
+                generation: Some(*published.borrow_and_update()),
+                touched: Instant::now(),
+            }),
+        });
         let mut pause = Duration::from_secs(1);
-        let mut touched = Instant::now();
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {
-                    this.clone().keep(&store, &on_saved, &mut saved, &mut touched).await;
+                    keeper.clone().keep().await;
                     return;
                 }
+                () = changed(&mut replaced) => keeper.forget(),
                 // A change wakes; otherwise only the time of the last confirmation has to be noted.
                 _ = published.changed() => {}
                 () = tokio::time::sleep(Duration::from_secs(60)) => {}
             }
             let began = Instant::now();
-            this.clone()
-                .keep(&store, &on_saved, &mut saved, &mut touched)
-                .await;
+            keeper.clone().keep().await;
             // Writing must not be most of what this process does, however fast policies change.
             pause = (began.elapsed() * 10)
                 .clamp(Duration::from_millis(500), Duration::from_secs(60))
                 .max(pause / 2);
             tokio::select! {
                 () = stop.cancelled() => {}
+                // What the pause is for is gone: the disk has nothing any more.
+                () = changed(&mut replaced) => {
+                    keeper.forget();
+                    keeper.clone().keep().await;
+                }
                 () = tokio::time::sleep(pause) => {}
             }
         }
     }
+}
 
-    async fn keep(
-        self: Arc<Self>,
-        store: &Arc<SnapshotStore>,
-        on_saved: &Arc<impl Fn(&Snapshot) + Send + Sync + 'static>,
-        saved: &mut u64,
-        touched: &mut Instant,
-    ) {
-        let snapshot = store.load_full();
-        let generation = snapshot.generation();
-        let (age_ms, _) = store.freshness().at(Instant::now());
-        let confirmed = wall_time()
-            .checked_sub(Duration::from_millis(age_ms))
-            .unwrap_or(SystemTime::UNIX_EPOCH);
+/// Waits until the directory is another one; for ever where nothing tells.
+async fn changed(replaced: &mut Option<watch::Receiver<u64>>) {
+    let told = match replaced {
+        Some(replaced) => replaced.changed().await.is_ok(),
+        None => false,
+    };
+    if !told {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Keeps the file like the snapshot.
+struct Keeper {
+    disk: DiskSnapshot,
+    store: Arc<SnapshotStore>,
+    on_saved: Box<dyn Fn(&Snapshot) + Send + Sync>,
+    saved: Mutex<Saved>,
+}
+
+struct Saved {
+    /// What the file has; `None`: nothing is known of it.
+    generation: Option<u64>,
+    /// When the file's time was set.
+    touched: Instant,
+}
+
+impl Keeper {
+    fn saved(&self) -> MutexGuard<'_, Saved> {
+        self.saved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self) {
+        self.saved().generation = None;
+    }
+
+    /// Saves what is new, on a thread that may wait for the disk.
+    async fn keep(self: Arc<Self>) {
+        if let Err(error) = tokio::task::spawn_blocking(move || self.keep_now()).await {
+            tracing::error!(%error, "Writing the snapshot failed.");
+        }
+    }
+
+    fn keep_now(&self) {
+        let snapshot = self.store.load_full();
         if snapshot.origin() != Origin::Heir {
             return;
         }
+        let (age_ms, _) = self.store.freshness().at(Instant::now());
+        let confirmed = wall_time()
+            .checked_sub(Duration::from_millis(age_ms))
+            .unwrap_or(SystemTime::UNIX_EPOCH);
+        let generation = Some(snapshot.generation());
         // A state directory that was taken away and came back is empty.
-        if generation == *saved && self.dir.join(CURRENT).exists() {
-            if touched.elapsed() > Duration::from_secs(30) {
-                *touched = Instant::now();
-                if let Err(error) = self.touch(confirmed) {
+        if generation == self.saved().generation && self.disk.dir.join(CURRENT).exists() {
+            let is_due = self.saved().touched.elapsed() > Duration::from_secs(30);
+            if is_due {
+                self.saved().touched = Instant::now();
+                if let Err(error) = self.disk.touch(confirmed) {
                     tracing::debug!(%error, "The disk snapshot's time could not be set.");
                 }
             }
             return;
         }
-        let on_saved = on_saved.clone();
-        let save = move || {
-            self.save(&snapshot, confirmed)?;
-            on_saved(&snapshot);
-            Ok::<_, DiskError>(())
-        };
-        match tokio::task::spawn_blocking(save).await {
-            Ok(Ok(())) => {
-                *saved = generation;
-                *touched = Instant::now();
+        match self.disk.save(&snapshot, confirmed) {
+            Ok(()) => {
+                (self.on_saved)(&snapshot);
+                *self.saved() = Saved {
+                    generation,
+                    touched: Instant::now(),
+                };
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::warn!(%error, cause, "The snapshot could not be written; an older one stays on disk.");
             }
-            Err(error) => tracing::error!(%error, "Writing the snapshot failed."),
         }
     }
 }

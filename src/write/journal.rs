@@ -24,13 +24,15 @@ use super::{
     journal_files,
     pending::{Amounts, Pending},
 };
-use crate::{clock::wall, durable_file, policy::PolicyDocument, snapshot::Key};
+use crate::{clock::wall, durable_file, policy::PolicyDocument, snapshot::Key, state_lock::StateLock};
 
 /// All writes that are not done.
 #[derive(Debug)]
 pub struct Journal {
     /// `None`: nothing outlives the process, so nothing may be acknowledged as queued.
     dir: Option<Arc<Path>>,
+    /// What says that the directory is this process's.
+    lock: Option<Arc<StateLock>>,
     inner: Mutex<Inner>,
 }
 
@@ -99,6 +101,7 @@ impl Journal {
     pub fn in_memory() -> Self {
         Self {
             dir: None,
+            lock: None,
             inner: Mutex::default(),
         }
     }
@@ -129,9 +132,17 @@ impl Journal {
         }
         let journal = Self {
             dir: Some(dir.into()),
+            lock: None,
             inner: Mutex::new(inner),
         };
         Ok((journal, found.refused))
+    }
+
+    /// Nothing is written unless this says that the directory is this process's.
+    #[must_use]
+    pub fn locked_by(mut self, lock: Arc<StateLock>) -> Self {
+        self.lock = Some(lock);
+        self
     }
 
     /// Whether what it takes outlives the process.
@@ -338,7 +349,9 @@ impl Journal {
         let Some(dir) = self.dir.clone() else {
             return Ok(());
         };
+        let lock = self.lock.clone();
         let in_dir = move || {
+            lock.map_or(Ok(()), |lock| lock.hold())?;
             let made_again = journal_files::make_again(&dir)?;
             Ok((made_again, work(&dir)))
         };

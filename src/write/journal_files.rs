@@ -180,10 +180,13 @@ impl Found {
         }
         let known: Vec<EntryId> = self.entries.keys().copied().collect();
         for entry in self.entries.values_mut() {
-            if let Base::Entry(before) = entry.base
-                && known.binary_search(&before).is_err()
-                && let Some(left) = entry.on_top_of.take()
-            {
+            let Base::Entry(before) = entry.base else {
+                continue;
+            };
+            if known.binary_search(&before).is_ok() {
+                // It was behind that one, and none is sent before its turn.
+                entry.may_be_in_heir = false;
+            } else if let Some(left) = entry.on_top_of.take() {
                 entry.base = left.base();
             }
         }

@@ -146,6 +146,38 @@ async fn the_limits_hold_for_writes_that_come_at_the_same_time() {
 }
 
 #[tokio::test]
+async fn writes_of_one_policy_are_folded_however_often_the_process_is_started() {
+    let state_dir = tempfile::tempdir().unwrap();
+    for run in 1..=5 {
+        let (journal, refused) = Journal::open(state_dir.path()).unwrap();
+        assert!(refused.is_empty(), "{refused:?}");
+        for write in 0..3 {
+            let text = format!("{run}.{write}");
+            journal.append(replacing("a", Some(&text))).await.unwrap();
+        }
+        // The first may have been sent by the run before, and the last is what is to be in the end; no run leaves others.
+        let kept = journal.entries();
+        assert_eq!(kept.len(), if run == 1 { 1 } else { 2 }, "{kept:?}");
+        let last = journal.newest_queued(&key("a")).unwrap();
+        assert_eq!(
+            journal.document(last.id).await.unwrap(),
+            document(&format!("{run}.2"))
+        );
+        assert_eq!(files(state_dir.path()).len(), kept.len());
+    }
+    // Once the first is done, the other may have been sent as well before this process ended.
+    let (journal, _) = Journal::open(state_dir.path()).unwrap();
+    let [first, last] = &journal.entries()[..] else {
+        panic!("{:?}", journal.entries());
+    };
+    assert_eq!(last.base, Base::Entry(first.id));
+    journal.done(first.id, Base::Absent).await;
+    let (journal, _) = Journal::open(state_dir.path()).unwrap();
+    journal.append(replacing("a", Some("last"))).await.unwrap();
+    assert_eq!(journal.entries().len(), 2);
+}
+
+#[tokio::test]
 async fn a_write_takes_the_place_of_one_that_heir_cannot_have() {
     let state_dir = tempfile::tempdir().unwrap();
     let (journal, _) = Journal::open(state_dir.path()).unwrap();

@@ -79,8 +79,6 @@ pub(super) struct LedgerFile {
     length: u64,
     synced: Instant,
     is_dirty: bool,
-    /// The path leads to another file by now, or to none: what is appended is lost with the process.
-    is_lost: bool,
 }
 
 impl LedgerFile {
@@ -93,7 +91,6 @@ impl LedgerFile {
             length: 0,
             synced: Instant::now(),
             is_dirty: false,
-            is_lost: false,
         };
         ledger.remove_leftovers(state_dir);
         let opened = File::options()
@@ -183,7 +180,6 @@ impl LedgerFile {
             tracing::warn!(%error, "The ledger of acknowledged writes cannot be synced.");
         }
         (self.synced, self.is_dirty) = (Instant::now(), false);
-        self.is_lost = self.file.as_ref().is_some_and(|file| !is_at(file, &self.path));
     }
 
     /// A document that was appended.
@@ -195,10 +191,10 @@ impl LedgerFile {
         Ok(bytes.into())
     }
 
-    /// Whether most of the file is of no use for so many records.
+    /// Whether most of the file is of no use for so many records, or its path leads to another one by now, or to none.
     pub(super) fn is_worth_rewriting(&self, records: usize) -> bool {
         self.file.is_none()
-            || self.is_lost
+            || self.file.as_ref().is_some_and(|file| !is_at(file, &self.path))
             || self.length > WORTH_REWRITING.max(2 * USUAL_RECORD * records as u64)
     }
 
@@ -227,7 +223,7 @@ impl LedgerFile {
         })?;
         self.file = None;
         self.file = Some(File::options().read(true).append(true).open(&self.path)?);
-        (self.length, self.synced, self.is_dirty, self.is_lost) = (length, Instant::now(), false, false);
+        (self.length, self.synced, self.is_dirty) = (length, Instant::now(), false);
         Ok(places)
     }
 }

@@ -140,9 +140,13 @@ impl Writer {
 
     /// Writes what waits to the disk once more, after the files have vanished. What lookups do not see, because a later
     /// write of the policy waits, was only there.
-    async fn write_journal_again(&self) {
+    pub async fn write_journal_again(&self) {
+        let entries = self.journal.entries();
+        if entries.is_empty() {
+            return;
+        }
         tracing::error!("The journal had vanished from the disk; what waits is written once more.");
-        for entry in self.journal.entries() {
+        for entry in entries {
             match entry.operation {
                 Operation::Delete => self.journal.write_again(entry.id, None).await,
                 Operation::Put(_) => match self.document(&entry).await {
@@ -360,7 +364,11 @@ impl Writer {
             return Ok(Sight::Done(Some(Arc::new(policy))));
         }
         Ok(match &entry.base {
-            Base::Document(base) if Some(base) == tag.as_ref() || *base == digest => Sight::Base(tag.map(is)),
+            Base::Document(base)
+                if *base == digest || tag.as_ref().is_some_and(|tag| base.comes_from(tag, &body)) =>
+            {
+                Sight::Base(tag.map(is))
+            }
             Base::Any => {
                 let pinned = Base::Document(tag.clone().unwrap_or(digest));
                 self.journal.pin(entry.id, pinned).await;

@@ -140,7 +140,10 @@ async fn hostile_48_a_process_killed_while_it_writes_starts_from_something_whole
         );
         was_written |= current.exists() || previous.exists();
         if was_written {
-            assert_eq!(admin.get("/ready").await.json()["state"], "degraded");
+            eventually("HEIR is away", || async {
+                admin.get("/ready").await.json()["state"] == "degraded"
+            })
+            .await;
             let list = client.get("/api/v1/policies/t").await;
             assert_eq!(list.json()["policies"].as_array().unwrap().len(), 200);
             assert_eq!(client.policy("t/7").await.header("x-beamline-source"), "disk");

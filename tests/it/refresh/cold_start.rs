@@ -13,7 +13,7 @@ use std::{
 use beamline_sidecar::store::Level;
 use http::StatusCode;
 
-use crate::support::{Answer, Heir, Sidecar, eventually};
+use crate::support::{Answer, Fault, Faulty, Heir, Sidecar, eventually};
 
 /// An address without a listener.
 const NOBODY: &str = "http://127.0.0.1:9";
@@ -74,11 +74,8 @@ async fn heir_comes_before_the_disk_and_the_disk_before_the_directory() {
 
     // The directory alone.
     let sidecar = Sidecar::start(NOBODY, &yaml(empty.path(), policies.path()));
-    let ready = sidecar.admin().get("/ready").await;
-    assert_eq!(
-        (ready.status, &ready.json()["state"]),
-        (StatusCode::OK, &"degraded".into())
-    );
+    sidecar.wait_for("degraded").await;
+    assert_eq!(sidecar.admin().get("/ready").await.status, StatusCode::OK);
     for id in ["acme/a", "acme/b"] {
         let got = sidecar.client().policy(id).await;
         assert_eq!(
@@ -113,7 +110,7 @@ async fn heir_comes_before_the_disk_and_the_disk_before_the_directory() {
     // The disk before the directory.
     let state = left_behind(&heir).await;
     let sidecar = Sidecar::start(NOBODY, &yaml(state.path(), policies.path()));
-    assert_eq!(sidecar.admin().get("/ready").await.json()["state"], "degraded");
+    sidecar.wait_for("degraded").await;
     let from_disk = sidecar.client().policy("acme/a").await;
     assert_eq!(
         (from_disk.text(), from_disk.header("x-beamline-source")),
@@ -275,5 +272,59 @@ async fn tenants_known_whole_stay_so_over_a_restart() {
         StatusCode::SERVICE_UNAVAILABLE,
         "this one was not"
     );
+    sidecar.stop().await;
+}
+
+/// The states that `/ready` names until it says this one, and the status of each.
+async fn states_until(sidecar: &Sidecar, last: &str) -> Vec<(StatusCode, String)> {
+    let states = std::sync::Mutex::new(Vec::new());
+    eventually(last, || async {
+        let ready = sidecar.admin().get("/ready").await;
+        let state = ready.json()["state"].as_str().unwrap().to_owned();
+        let is_last = state == last;
+        states.lock().unwrap().push((ready.status, state));
+        is_last
+    })
+    .await;
+    states.into_inner().unwrap()
+}
+
+#[tokio::test]
+async fn a_start_is_called_one_and_not_an_outage() {
+    let heir = Heir::start(Level::Changes).await;
+    heir.client().put_policy("acme/a", "{}").await;
+    let state = left_behind(&heir).await;
+    let faulty = Faulty::start(heir.address()).await;
+    // HEIR takes its time, and no time-out of this test is shorter.
+    faulty.rule(|_| Fault::Silence);
+    let yaml = format!(
+        "listen: 127.0.0.1:0\nadmin: {{listen: '127.0.0.1:0'}}\nshutdown: {{lame_duck_ms: 50}}\nstate_dir: {}\n\
+         heir: {{url: '{}', timeout_ms: 600000, health_interval_ms: 3600000}}",
+        state.path().display(),
+        faulty.url()
+    );
+    let sidecar = Sidecar::try_start(&yaml).unwrap();
+    eventually("HEIR is asked", || async { !faulty.is_idle() }).await;
+    let ready = sidecar.admin().get("/ready").await;
+    assert_eq!(
+        (ready.status, &ready.json()["state"]),
+        (StatusCode::OK, &"starting".into()),
+        "{}",
+        ready.text()
+    );
+    let from_disk = sidecar.client().policy("acme/a").await;
+    assert_eq!(from_disk.header("x-beamline-source"), "disk");
+    sidecar.stop().await;
+    // One that answers is never taken for away.
+    faulty.rule(|_| Fault::Late(Duration::from_millis(300)));
+    let sidecar = Sidecar::try_start(&yaml).unwrap();
+    let states = states_until(&sidecar, "live").await;
+    let is_well = |(status, state): &(StatusCode, String)| *status == StatusCode::OK && state != "degraded";
+    assert!(states.iter().all(is_well), "{states:?}");
+    sidecar.stop().await;
+    // And one that fails is away from then on.
+    faulty.rule(|_| Fault::Refuse);
+    let sidecar = Sidecar::try_start(&yaml).unwrap();
+    sidecar.wait_for("degraded").await;
     sidecar.stop().await;
 }
