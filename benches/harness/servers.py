@@ -34,7 +34,7 @@ def store(lab, policies, level=None):
     return server
 
 
-def sidecar(lab, heir, state=None, refresh=None, wait=True, decide=None, more=None):
+def sidecar(lab, heir, state=None, refresh=None, wait=True, decide=None, more=None, supervised=False):
     """A sidecar in front of `heir`, on TCP and a Unix socket, all telemetry on."""
     name = lab.unique("sidecar")
     port, admin = free_port(), free_port()
@@ -53,7 +53,7 @@ def sidecar(lab, heir, state=None, refresh=None, wait=True, decide=None, more=No
     config.update(more or {})
     file = lab.dir / f"{name}.yaml"
     file.write_text(json.dumps(config, indent=2))  # JSON is YAML
-    process = lab.start("sidecar", [lab.options.sidecar_binary, "run", "--config", file])
+    process = lab.start("sidecar", [lab.options.sidecar_binary, "run", *(["--supervised"] if supervised else []), "--config", file])
     server = Server(process, process.pid, f"http://127.0.0.1:{port}", unix, f"http://127.0.0.1:{admin}")
     if wait:
         wait_for_200(process, server.admin + "/ready")

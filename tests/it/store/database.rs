@@ -10,11 +10,12 @@ use std::{
 };
 
 use beamline_sidecar::store::{Store, StoreConfig};
+use sqlx::Connection;
 
 use super::{
     P, policy,
     running::config,
-    scratch::{Scratch, everywhere, on_server, postgres},
+    scratch::{Scratch, ask, everywhere, on_server, postgres},
 };
 use crate::support::eventually;
 
@@ -106,6 +107,38 @@ async fn a_server_that_has_become_read_only_asks_writers_to_come_back() {
         store.put(P, "{\"n\":3}").await.status == 200
     })
     .await;
+    store.stop().await;
+    scratch.remove().await;
+}
+
+#[tokio::test]
+async fn a_statement_that_is_cancelled_asks_its_writer_to_come_back() {
+    let Some(server) = postgres() else { return };
+    let scratch = Scratch::postgres(server.clone(), "template0").await;
+    let store = scratch.start().await;
+    assert_eq!(store.put(P, "{}").await.status, 201);
+    // A write waits for another's lock, and an administrator cancels what waits.
+    let lock = scratch.lock().await;
+    let writer = {
+        let client = store.client.clone();
+        tokio::spawn(async move { client.put(P, "{\"n\":2}").await })
+    };
+    let cancelled = format!(
+        "SELECT COUNT(*) FROM (SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+         WHERE datname = '{}' AND wait_event_type = 'Lock') AS cancelled",
+        scratch.name()
+    );
+    eventually("it is met while it waits", || async {
+        ask(&server, cancelled.clone()).await > 0
+    })
+    .await;
+    let refused = writer.await.unwrap();
+    assert_eq!(refused.error(), (503, "overloaded".into()));
+    assert!(refused.find_header("retry-after").is_some());
+    lock.close().await.unwrap();
+    assert_eq!(store.get(P).await.body, "{}");
+    assert_eq!(store.put(P, "{\"n\":3}").await.status, 200);
+    assert_eq!(store.position().await.0, 2);
     store.stop().await;
     scratch.remove().await;
 }
