@@ -156,7 +156,7 @@ impl Drop for FrozenDisk {
 pub(crate) struct SilentDisk {
     place: PathBuf,
     /// The end that would have to answer. Closed, all that waits fails.
-    _silent: fs::File,
+    silent: Option<fs::File>,
 }
 
 impl SilentDisk {
@@ -189,13 +189,15 @@ impl SilentDisk {
         assert!(output.status.success(), "{said}");
         Self {
             place: place.to_owned(),
-            _silent: silent,
+            silent: Some(silent),
         }
     }
 }
 
 impl Drop for SilentDisk {
     fn drop(&mut self) {
+        // First: taking it off looks at it as well.
+        self.silent = None;
         let _ended = Command::new("umount").arg("-l").arg(&self.place).status();
     }
 }
