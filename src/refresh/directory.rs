@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use hashbrown::HashMap;
 
-use super::extensions::ASKING;
+use super::extensions::{ASKING, SHORT};
 use crate::{
     plain_file,
     policy::{PolicyDocument, PolicyId, Problem, TenantId},
@@ -164,7 +164,7 @@ impl Directory {
         }
         store.set_files(files);
         // Most answer at once: then the policies are judged before anything is decided by them.
-        store.ask_extensions(ASKING);
+        store.ask_extensions(ASKING, SHORT);
         Ok(count)
     }
 }

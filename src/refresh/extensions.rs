@@ -19,6 +19,10 @@ use crate::{
 const PAUSE: Duration = Duration::from_millis(50);
 /// For how long extensions are asked about configurations before what they said is published.
 pub(super) const ASKING: Duration = Duration::from_millis(250);
+/// How long an answer is waited for: a busy machine may take that long for a tenth of a second of computing.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// And where a caller waits for all of them.
+pub(super) const SHORT: Duration = Duration::from_millis(500);
 /// For at most one part in so many of the time.
 const ASKING_PART: u32 = 4;
 /// When extensions are asked again that could not be asked.
@@ -41,7 +45,7 @@ pub async fn reload_extensions(store: &Arc<SnapshotStore>, look: Look) -> io::Re
         Look::Files => {}
     }
     let asking = store.clone();
-    let _asked = tokio::task::spawn_blocking(move || asking.ask_extensions(ASKING)).await;
+    let _asked = tokio::task::spawn_blocking(move || asking.ask_extensions(ASKING, SHORT)).await;
     read?.map(|_| ())
 }
 
@@ -92,7 +96,7 @@ pub async fn ask_extensions(store: Arc<SnapshotStore>, stop: CancellationToken) 
         published.borrow_and_update();
         let (asking, began) = (store.clone(), Instant::now());
         // An extension may take its time.
-        let asked = tokio::task::spawn_blocking(move || asking.ask_extensions(ASKING)).await;
+        let asked = tokio::task::spawn_blocking(move || asking.ask_extensions(ASKING, PATIENCE)).await;
         let pause = match asked {
             Ok(Asked::All) => None,
             Ok(Asked::Some) => Some(began.elapsed() * ASKING_PART),

@@ -24,8 +24,8 @@ pub enum Asked {
 
 impl SnapshotStore {
     /// Asks extensions about the policies that they were not asked about yet, one of each tenant after the other, for about so
-    /// long, and publishes what they say.
-    pub fn ask_extensions(&self, within: Duration) -> Asked {
+    /// long, each answer being waited for so long, and publishes what they say.
+    pub fn ask_extensions(&self, within: Duration, patience: Duration) -> Asked {
         let Some(host) = self.extensions() else {
             return Asked::All;
         };
@@ -41,7 +41,7 @@ impl SnapshotStore {
                     return false;
                 };
                 if began.elapsed() < within {
-                    ask_extensions(tenant, &policy, snapshot.registry(), host, TURN);
+                    ask_extensions(tenant, &policy, snapshot.registry(), host, (TURN, patience));
                     asked.insert(tenant.clone());
                 }
                 true

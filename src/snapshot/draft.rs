@@ -61,9 +61,10 @@ pub(super) fn ask_extensions(
     policy: &Policy,
     registry: &Registry,
     host: &ExtensionHost,
-    within: Duration,
+    (within, patience): (Duration, Duration),
 ) {
-    judged_by_extensions(tenant, policy, registry, Some(host), Checking::For(within));
+    let checking = Checking::For { within, patience };
+    judged_by_extensions(tenant, policy, registry, Some(host), checking);
 }
 
 /// Whether a policy names an extension that is not there yet, and so could not be asked about it.

@@ -42,7 +42,10 @@ pub(super) async fn check_extensions(
     let (host, registry, tenant) = (host.clone(), store.load().registry().clone(), tenant.clone());
     // An extension may take its time, which is bounded, but not by what a worker has.
     let check = move || {
-        let checking = Checking::For(MAX_CHECKING);
+        let checking = Checking::For {
+            within: MAX_CHECKING,
+            patience: MAX_CHECKING,
+        };
         host.check_pipeline(&registry, &tenant, &pipeline, checking)
     };
     let judged = tokio::task::spawn_blocking(check).await.unwrap_or_default();

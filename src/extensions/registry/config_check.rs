@@ -24,8 +24,8 @@ use crate::{
 
 /// For how long one check may compute.
 const TIMEOUT: Duration = Duration::from_millis(100);
-/// For how long it is waited for at least, whatever keeps it from computing.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it is waited for where nothing else waits, whatever keeps it from computing.
+pub(in crate::extensions) const PATIENCE: Duration = Duration::from_secs(5);
 /// Configurations whose results are remembered.
 const MAX_REMEMBERED: usize = 4_096;
 /// Problems of one configuration that are reported.
@@ -54,8 +54,13 @@ pub(super) struct Checker<'a> {
 pub enum Checking {
     /// What they said before counts.
     Known,
-    /// They are, for so long.
-    For(Duration),
+    /// They are, for so long, and each answer is waited for so long, whatever keeps the extension from computing.
+    For {
+        /// All of them.
+        within: Duration,
+        /// Each.
+        patience: Duration,
+    },
 }
 
 /// What extensions find wrong with their configurations.
@@ -101,11 +106,11 @@ impl InConfig {
 }
 
 impl Checking {
-    /// Until when extensions are asked.
-    fn until(self) -> Option<Instant> {
+    /// Until when extensions are asked, and how long each is waited for.
+    fn until(self) -> Option<(Instant, Duration)> {
         match self {
             Self::Known => None,
-            Self::For(time) => Some(Instant::now() + time),
+            Self::For { within, patience } => Some((Instant::now() + within, patience)),
         }
     }
 }
@@ -230,9 +235,10 @@ impl ConfigChecks {
                 for (release, target) in extension.targets() {
                     let config = serde_json::Value::Object(merged(&release.config, &item.config)).to_string();
                     let checker = Checker::of(target);
-                    let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-                    let found = match left {
-                        Some(left) if !left.is_zero() => self.ask(checker, &config, left.max(PATIENCE)),
+                    let found = match until {
+                        Some((until, patience)) if Instant::now() < until => {
+                            self.ask(checker, &config, patience)
+                        }
                         _ => self.known(checker, &config),
                     };
                     has_unasked |= found.is_none();

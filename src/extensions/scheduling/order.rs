@@ -203,7 +203,7 @@ impl<Job> Order<Job> {
         let (id, choice) = self.choice(true)?;
         let may_have_begun = match (may_pause, choice.is_short) {
             (true, true) => self.room.begun,
-            (true, false) => (self.room.begun.saturating_sub(FOR_SHORT)).max(self.room.running),
+            (true, false) => self.room.begun.saturating_sub(FOR_SHORT).max(self.room.running),
             (false, _) => self.room.running,
         };
         if choice.has_begun || self.begun.len() < may_have_begun {
@@ -273,10 +273,11 @@ impl<Job> Order<Job> {
             begun.now = Now::Runs;
             (begun.owner.tenant.clone(), Next::GoesOn(number))
         } else {
-            let is_it = |(_, tenant): &(&Box<str>, &mut OfTenant<Job>)| {
-                tenant.waiting.front().map(|first| first.number) == Some(number)
-            };
-            let (name, tenant) = extension.tenants.iter_mut().find(is_it)?;
+            let mut tenants = extension.tenants.iter_mut();
+            let (name, tenant) = tenants.find(|(_, tenant)| {
+                let first = tenant.waiting.front();
+                first.is_some_and(|first| first.number == number)
+            })?;
             let Waiting { probably, job, .. } = tenant.waiting.pop_front()?;
             let name = name.clone();
             tenant.begun += 1;
