@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     names::{FRAGMENT_SHA256, INJECT_LABEL, PREFIX, STATUS, VERSION},
-    quantity::is_quantity,
+    quantity::{amount, is_quantity},
 };
 
 /// What an annotation can override, if the fragment allows it.
@@ -178,6 +178,33 @@ impl Overrides {
                 Override::Native => {}
             }
         }
+        self.fit_request(container, "cpu", Override::CpuRequest, Override::CpuLimit);
+        self.fit_request(
+            container,
+            "memory",
+            Override::MemoryRequest,
+            Override::MemoryLimit,
+        );
+    }
+
+    /// A pod that lowers a limit alone means less of it: with a request above its limit it would be refused.
+    fn fit_request(
+        &self,
+        container: &mut Map<String, Value>,
+        resource: &str,
+        request: Override,
+        limit: Override,
+    ) {
+        let wanted = |what| self.values.iter().find(|(known, _)| *known == what);
+        let (None, Some((_, limit))) = (wanted(request), wanted(limit)) else {
+            return;
+        };
+        let requested = container
+            .get("resources")
+            .and_then(|resources| amount(resources["requests"][resource].as_str()?));
+        if requested > amount(limit) {
+            set_resource(container, "requests", resource, limit);
+        }
     }
 }
 
@@ -269,6 +296,25 @@ mod tests {
         }
         assert_eq!(container["image"], wanted["image"]);
         assert_eq!(container["resources"], wanted["resources"]);
+    }
+
+    #[test]
+    fn a_limit_below_the_request_takes_the_request_with_it_unless_the_pod_says_otherwise() {
+        let resources = |annotations| {
+            let (overrides, _) = read(annotations, &ALL).unwrap();
+            let container = json!({"resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}});
+            let mut container = container.as_object().unwrap().clone();
+            overrides.apply(&mut container);
+            container["resources"].clone()
+        };
+        let lowered = resources(
+            json!({"sidecar.beamline.dev/memory-limit": "48Mi", "sidecar.beamline.dev/cpu-limit": "0.2"}),
+        );
+        let wanted =
+            json!({"requests": {"cpu": "50m", "memory": "48Mi"}, "limits": {"cpu": "0.2", "memory": "48Mi"}});
+        assert_eq!(lowered, wanted);
+        let said = json!({"sidecar.beamline.dev/memory-limit": "48Mi", "sidecar.beamline.dev/memory-request": "60Mi"});
+        assert_eq!(resources(said)["requests"]["memory"], "60Mi");
     }
 
     #[test]

@@ -22,9 +22,51 @@ pub(super) fn is_quantity(text: &str) -> bool {
     text.len() <= 32 && has_digits && has_exponent && suffixes.contains(&suffix)
 }
 
+/// How much that is; `None`: it is no amount. Exact enough to say which of two is more.
+pub(super) fn amount(text: &str) -> Option<f64> {
+    if !is_quantity(text) {
+        return None;
+    }
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match &text[number.len()..] {
+        "n" => 1e-9,
+        "u" => 1e-6,
+        "m" => 1e-3,
+        "k" => 1e3,
+        "M" => 1e6,
+        "G" => 1e9,
+        "T" => 1e12,
+        "P" => 1e15,
+        "E" => 1e18,
+        "Ki" => 1024_f64,
+        "Mi" => 1024_f64.powi(2),
+        "Gi" => 1024_f64.powi(3),
+        "Ti" => 1024_f64.powi(4),
+        "Pi" => 1024_f64.powi(5),
+        "Ei" => 1024_f64.powi(6),
+        _ => 1.0,
+    };
+    number.parse::<f64>().ok().map(|number| number * factor)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn amounts_are_compared_whatever_their_unit() {
+        for (less, more) in [
+            ("48Mi", "64Mi"),
+            ("999m", "1"),
+            ("64M", "64Mi"),
+            (".5", "1e3"),
+            ("900Ki", "1Mi"),
+        ] {
+            assert!(amount(less).unwrap() < amount(more).unwrap(), "{less} {more}");
+        }
+        assert_eq!(amount("1000m"), amount("1"));
+        assert_eq!(amount("a lot"), None);
+    }
 
     #[test]
     fn amounts_are_those_of_kubernetes() {

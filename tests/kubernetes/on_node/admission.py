@@ -178,7 +178,8 @@ def another_webhook_that_adds_a_container_comes_after_and_nothing_is_doubled():
         if any(part["name"] == "other" for part in pod["spec"]["containers"]):
             return None
         other = {**pod["spec"]["containers"][0], "name": "other"}
-        return [{"op": "add", "path": "/spec/containers/-", "value": other},
+        empty = [] if "initContainers" in pod["spec"] else [{"op": "add", "path": "/spec/initContainers", "value": []}]
+        return [*empty, {"op": "add", "path": "/spec/containers/-", "value": other},
                 {"op": "add", "path": "/spec/initContainers/0", "value": {**other, "name": "first-of-others", "ports": [], "readinessProbe": None}}]
     for order in ["zz", "aa"]:
         with namespace(f"second-{order}") as place, Webhook("adds", add, after=order) as other:
@@ -300,7 +301,7 @@ def certificate(folder, names, days=None, ended=False):
     (folder / "serial").write_text("01")
     (folder / "ca.cnf").write_text(f"""[ca]\ndefault_ca=own\n[own]\ndatabase={folder}/index.txt\nserial={folder}/serial\nnew_certs_dir={folder}
 certificate={folder}/ca.crt\nprivate_key={folder}/ca.key\ndefault_md=sha256\npolicy=any\nx509_extensions=ext\nunique_subject=no\n[any]\ncommonName=supplied
-[ext]\nsubjectAltName={','.join('DNS:' + name for name in names)}\nextendedKeyUsage=serverAuth\n""")
+[ext]\nsubjectAltName={','.join(name if ':' in name else 'DNS:' + name for name in names)}\nextendedKeyUsage=serverAuth\n""")
     run("openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=leaf", "-keyout", folder / "tls.key", "-out", folder / "tls.csr")
     now = time.time()
 
@@ -436,7 +437,8 @@ def the_injector_may_do_what_it_needs_and_nothing_else():
     said = {place: kubectl("auth", "can-i", "--list", f"--as={who}", "-n", place) for place in ["beamline", "default"]}
     # What every account may: reviews of itself, and what anybody reads.
     rights = {place: [line for line in text.splitlines()[1:] if line.split()[0] not in ("selfsubjectreviews.authentication.k8s.io",
-              "selfsubjectaccessreviews.authorization.k8s.io", "selfsubjectrulesreviews.authorization.k8s.io") and not line.lstrip().startswith("[/")]
+              "selfsubjectaccessreviews.authorization.k8s.io", "selfsubjectrulesreviews.authorization.k8s.io",
+              "clustertrustbundles.certificates.k8s.io") and not line.lstrip().startswith("[/")]
               for place, text in said.items()}
     require(len(rights["beamline"]) == 2 and len(rights["default"]) == 1, lambda: json.dumps(rights))
     require(any(line.startswith("secrets") and f"[{INJECTOR_NAME}-cert]" in line and "[get update]" in line for line in rights["beamline"]), lambda: json.dumps(rights))

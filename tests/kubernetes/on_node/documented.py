@@ -16,7 +16,8 @@ def commands():
     found = []
     for page in PAGES:
         text = (ROOT / page).read_text()
-        for block in re.findall(r"^```\n(.*?)^```", text, re.S | re.M):
+        # Every block is read, with its language, so that the end of one is not taken for the beginning of the next.
+        for block in [body for language, body in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.S | re.M) if not language]:
             found += [line for line in re.sub(r"\s*\\\n\s*", " ", block).splitlines() if line]
         found += [line for line in re.findall(r"`((?:kubectl|helm|beamline-sidecar inject|make) [^`]+)`", re.sub(r"\n", " ", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)))]
     return found
@@ -74,7 +75,7 @@ def every_command_of_the_pages_does_what_they_say():
         rig.secret("heir-database", "beamline", url=f"postgres://heir@{rig.NODE}/postgres")
         rig.volume("plain")
         # HEIR first: the sidecars of the other commands wait for it.
-        order = sorted(said, key=lambda command: (command in ELSEWHERE, "heir" not in command or "helm install" not in command))
+        order = sorted(said, key=lambda command: (command in ELSEWHERE, not command.startswith("helm install heir")))
         for command in order:
             if command in ELSEWHERE:
                 continue

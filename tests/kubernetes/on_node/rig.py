@@ -57,7 +57,7 @@ def require(condition, message):
         raise Failed(message() if callable(message) else str(message))
 
 
-def run(*command, check=True, timeout=300, **options):
+def run(*command, check=True, timeout=600, **options):
     ran = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=timeout, **options)
     if check and ran.returncode:
         raise Failed(f"{' '.join(map(str, command))}\n{ran.stdout}{ran.stderr}")
@@ -343,12 +343,14 @@ def base():
     if "base" in built:
         return
     image()
-    create({"apiVersion": "v1", "kind": "Namespace", "metadata": {
-        "name": "beamline", "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}})
-    volume("heir")
-    HELM4.install("heir", chart("beamline-heir"), "beamline", {"image": OWN_IMAGE})
+    # A node of `make k8s-up` may have them from the run before.
+    if all(found["metadata"]["name"] != "beamline" for found in listed("namespaces")):
+        create({"apiVersion": "v1", "kind": "Namespace", "metadata": {
+            "name": "beamline", "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}})
+        volume("heir")
+    HELM4.upgrade("heir", chart("beamline-heir"), "beamline", {"image": OWN_IMAGE}, "--install")
     put_policy()
-    HELM4.install("injector", chart("beamline-sidecar-injector"), "beamline", INJECTOR)
+    HELM4.upgrade("injector", chart("beamline-sidecar-injector"), "beamline", INJECTOR, "--install")
     built["base"] = True
 
 
@@ -368,7 +370,8 @@ def http_call(method, url, body=None, headers=None, timeout=10):
 
 
 def heir(method, where, body=None, release="heir", namespace="beamline"):
-    status, _, answer = http_call(method, f"http://{service(release, namespace)}:8090{where}", body)
+    # kube-proxy hears of a new address a moment after the pod is ready.
+    status, _, answer = eventually("HEIR behind its Service", lambda: http_call(method, f"http://{service(release, namespace)}:8090{where}", body), 30)
     require(status < 300, lambda: f"HEIR answered {method} {where} with {status}: {answer[:300]}")
     return answer
 

@@ -11,7 +11,8 @@ import yaml
 
 import rig
 from rig import (COMPONENTS, DIR, HELM4, NODE, OWN_IMAGE, case, chart, create, decide, delete, eventually, get, inside, namespace,
-                 ready_pod, require, run)
+                 ready_pod, require)
+from admission import certificate
 
 MODULE = COMPONENTS / "pii-guard.wasm"
 CARD = "My card is 4111 1111 1111 1111"
@@ -55,11 +56,16 @@ def router(place, name, extensions=None, config=None, edit=None):
     return ready_pod(name, place, 90)
 
 
+def reason(answer):
+    """Why a guard blocked: because of what it found, or because it was not there."""
+    return answer["error"].get("details", {}).get("reason", answer["error"]["code"])
+
+
 def guards(found, seconds=60):
     """The guard refuses a card, and nothing else."""
     def blocks():
         status, answer = decide(found, CARD)
-        return "error" in answer and answer["error"]["code"] not in ("extension_unavailable", "extension_not_found") and (status, answer)
+        return "error" in answer and reason(answer) not in ("extension_unavailable", "extension_not_found") and (status, answer)
     status, answer = eventually("the guard", blocks, seconds)
     require("pii" in json.dumps(answer).lower() or "blocked" in json.dumps(answer).lower(), lambda: json.dumps(answer))
     status, answer = decide(found, "Good morning")
@@ -69,12 +75,18 @@ def guards(found, seconds=60):
 def refuses_the_digest(found):
     """The module is not taken, the page says why, and policies that name it say so."""
     def told():
-        status, page = inside(found, "http://127.0.0.1:9901/admin/extensions")
-        return "digest" in page.lower() or "sha256" in page.lower() and page
-    eventually("the page's word on the digest", told)
+        nonlocal page
+        _, page = inside(found, "http://127.0.0.1:9901/admin/extensions")
+        return "digest" in page.lower() or "sha-256" in page.lower()
+    page = ""
+    try:
+        eventually("the page's word on the digest", told, 20)
+    except rig.Failed as error:
+        raise rig.Failed(f"{error}: {page}") from None
     status, answer = decide(found, "Good morning")
     require("error" in answer, lambda: json.dumps(answer))
-    return answer["error"]["code"]
+    require(reason(answer) in ("extension_unavailable", "extension_not_found"), lambda: json.dumps(answer))
+    return reason(answer)
 
 
 def right_and_wrong(place, extensions_of):
@@ -105,7 +117,7 @@ def modules_of_an_image_volume_and_of_its_next_version():
         rig.build("localhost/extensions:next", {"pii_guard.json": record(digest(), enabled=False), "pii-guard.wasm": MODULE}, "FROM scratch\nCOPY . /\n")
         found = router(place, "next", {"image": {"reference": "localhost/extensions:next", "pullPolicy": "Never"}})
         status, answer = decide(found, CARD)
-        require("error" in answer and "not_found" in answer["error"]["code"], lambda: json.dumps(answer))
+        require("error" in answer and reason(answer) == "extension_not_found", lambda: json.dumps(answer))
         return said
 
 
@@ -221,9 +233,7 @@ def modules_of_a_registry_and_the_last_good_one_while_it_is_down():
 def modules_of_the_web():
     with Policy(), namespace("of-web") as place:
         folder = DIR / "web"
-        folder.mkdir(exist_ok=True)
-        run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1", "-subj", "/CN=x",
-            "-addext", f"subjectAltName=IP:{NODE}", "-keyout", folder / "tls.key", "-out", folder / "tls.crt")
+        certificate(folder, [f"IP:{NODE}"])
         content = MODULE.read_bytes()
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -242,7 +252,7 @@ def modules_of_the_web():
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             # The authorities of the public web are a file of the image; here it is the server's own.
-            create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "web-ca"}, "data": {"ca-certificates.crt": (folder / "tls.crt").read_text()}}, place)
+            create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "web-ca"}, "data": {"ca-certificates.crt": (folder / "ca.crt").read_text()}}, place)
             url = f"https://{NODE}:{server.server_port}/pii-guard.wasm"
             for kind, sha256 in DIGESTS.items():
                 config_map(place, kind, record(sha256(), module=url))

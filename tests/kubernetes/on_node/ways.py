@@ -117,8 +117,9 @@ def an_admission_policy_gives_the_same_pod_without_an_injector_and_that_pod_runs
         HELM4.install("policy", chart("beamline-sidecar-injector"), own, rig.merged(rig.INJECTOR, {"mode": "admissionPolicy"}))
         try:
             merge("deployments", "injector-beamline-sidecar-injector", {"spec": {"replicas": 0}}, "beamline")
-            eventually("the policy's first pod", lambda: create(pod("router"), place, "?dryRun=All"))
-            by_policy = create(pod("router"), place, "?dryRun=All")
+            eventually("the end of the injector's pods", lambda: not listed("pods", "beamline", "app.kubernetes.io/component=injector"))
+            # Until the API server has the policy, the webhook is asked, and is not there.
+            by_policy = eventually("the policy's first pod", lambda: create(pod("router"), place, "?dryRun=All"))
             for found in (by_webhook, by_policy):
                 for name in ["uid", "creationTimestamp", "managedFields"]:
                     found["metadata"].pop(name, None)
