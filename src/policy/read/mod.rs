@@ -17,37 +17,13 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Map, Value};
 
-use self::{fields::Fields, notes::Notes};
+use self::{
+    fields::{FIELDS, Fields},
+    notes::Notes,
+};
 use super::{
     Deprecated, DetailLevel, Problem, RoutingPolicy, document::PolicyDocument, exact, json_path::At,
 };
-
-/// Top-level fields of the language.
-const FIELDS: [&str; 20] = [
-    "version",
-    "policy_id",
-    "tenant_id",
-    "providers",
-    "weights",
-    "fallbacks",
-    "fallback",
-    "sticky",
-    "pre",
-    "validators",
-    "scorers",
-    "post",
-    "circuit_breaker",
-    "rate_limit",
-    "timeout_ms",
-    "health_check",
-    "explanation",
-    "metadata",
-    "defaults",
-    "escalate_on",
-];
-
-/// Those that are kept and never used for routing.
-const KEPT_ONLY: [&str; 3] = ["metadata", "defaults", "escalate_on"];
 
 /// Documents that are longer are read one after the other. Others, which nearly all are, wait for none.
 const LONG: usize = 128 << 10;

@@ -377,6 +377,10 @@ async fn a_list_holds_its_memory_and_its_place_until_it_is_read_or_given_up() {
 }
 
 /// Bytes that the kernel has of what was sent to a client, which has not taken them.
+#[expect(
+    clippy::unwrap_used,
+    reason = "a helper of tests fails the test that called it"
+)]
 fn unread(client: &TcpStream) -> u64 {
     let port = |address: std::net::SocketAddr| format!(":{:04X}", address.port());
     let (ours, theirs) = (

@@ -81,6 +81,10 @@ impl MemoryGroup {
 }
 
 impl Drop for MemoryGroup {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a drop cannot await, and the kernel tells nothing when the last process has left"
+    )]
     fn drop(&mut self) {
         // Those that have just ended may still be counted.
         for _ in 0..100 {
