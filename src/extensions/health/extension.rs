@@ -31,6 +31,8 @@ type Name = (Box<str>, Option<Box<str>>);
 #[derive(Debug, Default)]
 pub struct ExtensionHealth {
     running: AtomicU32,
+    /// Calls that wait until one of those ends.
+    claims: AtomicU32,
     targets: Mutex<BTreeMap<Name, Arc<TargetHealth>>>,
     told: Mutex<Told>,
 }
@@ -49,6 +51,16 @@ struct Told {
 /// A call that counts as running.
 #[derive(Debug)]
 pub(in crate::extensions) struct Permit(Arc<ExtensionHealth>);
+
+/// What the next permit is for that becomes free.
+#[derive(Debug)]
+pub(in crate::extensions) struct Claim(Arc<ExtensionHealth>);
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.0.claims.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Drop for Permit {
     fn drop(&mut self) {
@@ -84,8 +96,27 @@ impl ExtensionHealth {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Permits one call, if fewer than `concurrency` are running or waiting.
+    /// Permits one call, if fewer than `concurrency` are running, waiting or have claims.
     pub(in crate::extensions) fn permit(self: &Arc<Self>, concurrency: u32) -> Option<Permit> {
+        self.permit_of(concurrency.saturating_sub(self.claims.load(Ordering::Relaxed)))
+    }
+
+    /// As [`Self::permit`], for a call that has a claim.
+    pub(in crate::extensions) fn permit_claimed(
+        self: &Arc<Self>,
+        _: &Claim,
+        concurrency: u32,
+    ) -> Option<Permit> {
+        self.permit_of(concurrency)
+    }
+
+    /// Claims the next permit that becomes free.
+    pub(in crate::extensions) fn claim(self: &Arc<Self>) -> Claim {
+        self.claims.fetch_add(1, Ordering::Relaxed);
+        Claim(self.clone())
+    }
+
+    fn permit_of(self: &Arc<Self>, concurrency: u32) -> Option<Permit> {
         let before = self.running.fetch_add(1, Ordering::Relaxed);
         let permit = Permit(self.clone());
         (before < concurrency).then_some(permit)

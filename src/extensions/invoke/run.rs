@@ -137,21 +137,34 @@ impl Attempt<'_> {
         }
     }
 
-    /// Permits the call, if need be at the expense of one that waits, of a tenant with more of them, or of one of another
-    /// tenant that takes longer than usual. What other tenants' calls have begun is waited for.
+    /// Permits the call, if need be at the expense of one that waits, of a tenant with more of them. Where other tenants' calls
+    /// that have begun are in the way of one that probably takes no longer than usual, it claims the place of the first that
+    /// ends, and has one end that takes longer than usual.
     async fn permit(&self, pools: &WorkerPools, until: Instant) -> Option<Permit> {
-        let health = &self.extension.health;
-        let mut permit = health.permit(self.extension.concurrency);
-        while permit.is_none() {
-            if !pools.push_out(&self.owner()) {
-                if Instant::now() >= until || !pools.make_room(&self.owner()) {
-                    return None;
-                }
-                tokio::time::sleep(ENDING).await;
+        let (health, concurrency) = (&self.extension.health, self.extension.concurrency);
+        loop {
+            let permit = health.permit(concurrency);
+            if permit.is_some() {
+                return permit;
             }
-            permit = health.permit(self.extension.concurrency);
+            if !pools.push_out(&self.owner()) {
+                break;
+            }
         }
-        permit
+        let own = Duration::from_millis(self.terms.own_timeout_ms.into());
+        let last = self.terms.admitted.last_ran?;
+        if last > self.reasonable(own) {
+            return None;
+        }
+        let claim = health.claim();
+        while Instant::now() < until && pools.make_room(&self.owner()) {
+            tokio::time::sleep(ENDING).await;
+            let permit = health.permit_claimed(&claim, concurrency);
+            if permit.is_some() {
+                return permit;
+            }
+        }
+        None
     }
 
     fn owner(&self) -> Owner {
