@@ -171,12 +171,6 @@ impl Process {
         Self::spawn_unheard(command, environment)
     }
 
-    /// As [`start`](Self::start), of a command that runs the program somewhere.
-    pub(crate) fn start_by(mut command: Command, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        command.args(arguments);
-        Self::spawn(command, environment)
-    }
-
     fn spawn(command: Command, environment: &[(&str, &str)]) -> Self {
         let mut process = Self::spawn_unheard(command, environment);
         process.wait_until_it_listens();
