@@ -1,7 +1,7 @@
 //! A bounded number of places that several holders share: none of them can keep the others out.
 //!
 //! A holder takes another place only while it has fewer than are free. The first that wants all of them gets half, the
-//! second a quarter, and whoever has none gets one as long as there is one: switches share their buffers like this (the
+//! second a quarter, and one that has none gets one as long as there is one: switches share their buffers like this (the
 //! dynamic threshold of Choudhury and Hahne), because it needs no number of holders and no share set in advance. Of those
 //! that wait, the one that has fewest is next.
 
@@ -125,7 +125,7 @@ impl<K: Eq + Hash + Clone> Drop for Share<K> {
                     .map(|(holder, grant)| (state.take(&holder, &self.state), grant))
             };
             let Some((share, grant)) = granted else { return };
-            // Whoever gave up in between gives it back by dropping it, outside the lock.
+            // A waiter that gave up in between: the place is given back by dropping it, outside the lock.
             let _given_up = grant.send(share);
         }
     }

@@ -263,7 +263,7 @@ mod tests {
         let (answers, asked, resolver) = scripted();
         answers.send(vec![at(1)]).unwrap();
         assert_eq!(*resolver.addresses("heir").await.unwrap(), [at(1)]);
-        // It hangs: what is known is used, whoever asks and however often.
+        // It hangs: what is known is used, for every caller and however often.
         for _ in 0..3 {
             assert_eq!(*resolver.addresses("heir").await.unwrap(), [at(1)]);
         }

@@ -55,22 +55,22 @@ pub fn read_all<T: Send + 'static>(
     read: impl Fn(&Path) -> io::Result<T> + Send + Sync + 'static,
 ) -> Vec<(PathBuf, io::Result<T>)> {
     let mut results = BTreeMap::new();
-    let mut todo = Files::default();
+    let mut queue = Files::default();
     {
         let hanging = hanging();
         for (number, file) in files.iter().enumerate() {
             if hanging.contains(file) {
                 results.insert(number, Err(hangs(patience)));
             } else {
-                todo.left.push_back((number, file.clone()));
+                queue.left.push_back((number, file.clone()));
             }
         }
     }
-    let (todo, read): (Shared, _) = (Arc::new(Mutex::new(todo)), Arc::new(read));
+    let (queue, read): (Shared, _) = (Arc::new(Mutex::new(queue)), Arc::new(read));
     let (report, reported) = mpsc::channel();
     let is_complete = |results: &BTreeMap<usize, io::Result<T>>| results.len() == files.len();
     if !is_complete(&results) {
-        start(&todo, &read, &report);
+        start(&queue, &read, &report);
     }
     let mut begun = None;
     while !is_complete(&results) {
@@ -87,15 +87,15 @@ pub fn read_all<T: Send + 'static>(
                     continue;
                 };
                 let mut hanging = hanging();
-                if lock(&todo).read.contains(&number) {
+                if lock(&queue).read.contains(&number) {
                     continue;
                 }
                 hanging.insert(file.clone());
                 results.entry(number).or_insert_with(|| Err(hangs(patience)));
                 if hanging.len() < MAX_HANGING {
-                    start(&todo, &read, &report);
+                    start(&queue, &read, &report);
                 } else {
-                    for (number, _) in lock(&todo).left.drain(..) {
+                    for (number, _) in lock(&queue).left.drain(..) {
                         results.insert(number, Err(hangs(patience)));
                     }
                 }

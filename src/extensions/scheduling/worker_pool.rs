@@ -60,7 +60,7 @@ struct Shared {
 
 struct State {
     order: Order<Job>,
-    /// Calls that were chosen and that no thread has taken up yet.
+    /// Calls that were chosen and wait for a thread.
     chosen: VecDeque<(u64, Job)>,
     /// What the threads of calls that have begun wait for while those pause.
     paused: HashMap<u64, Arc<Condvar>>,
