@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -31,6 +31,10 @@ const GRACE: Duration = Duration::from_millis(5);
 
 /// How often it is looked whether a call has ended that makes room.
 const ENDING: Duration = Duration::from_millis(2);
+
+/// How often in a row no call of another tenant has to be found in the pools before none is expected: for a moment, a call that
+/// may run is not yet there, or no longer.
+const LOOKS: u32 = 3;
 
 impl Attempt<'_> {
     /// Runs it where the calls of its tenant belong.
@@ -109,17 +113,23 @@ impl Attempt<'_> {
             last: self.terms.admitted.last_ran.filter(|_| !self.terms.overran),
             usual: self.reasonable(Duration::from_millis(self.terms.own_timeout_ms.into())),
         };
-        let submitted = pool.submit(self.owner(), probably, move |turn| {
-            let (_permit, _share) = (permit, share);
+        let permit = Arc::new(Mutex::new(Some(permit)));
+        let give_back = move || drop(permit.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let over = give_back.clone();
+        let submitted = pool.submit(self.owner(), probably, give_back, move |turn| {
+            let _share = share;
             let left = until.saturating_duration_since(Instant::now());
             // A call that has not begun is dropped with its caller; one that has begun goes on without it.
             let is_waited_for = !left.is_zero() && !send.is_closed();
             let Turn::Run(turns) = (if is_waited_for { turn } else { Turn::PushedOut }) else {
                 detached.withdraw();
+                over();
                 return;
             };
             has_begun.store(true, Ordering::Relaxed);
-            let (answer, _spent) = detached.run(left, turns);
+            let (answer, _spent) = detached.run(left, turns.clone());
+            turns.end();
+            over();
             let _gone = send.send(answer);
         });
         if submitted.is_err() {
@@ -139,7 +149,7 @@ impl Attempt<'_> {
 
     /// Permits the call, if need be at the expense of one that waits, of a tenant with more of them. Where other tenants' calls
     /// that have begun are in the way of one that probably takes no longer than usual, it claims the place of the first that
-    /// ends, and has one end that takes longer than usual.
+    /// ends, and has one give its place back that takes longer than usual.
     async fn permit(&self, pools: &WorkerPools, until: Instant) -> Option<Permit> {
         let (health, concurrency) = (&self.extension.health, self.extension.concurrency);
         loop {
@@ -157,12 +167,18 @@ impl Attempt<'_> {
             return None;
         }
         let claim = health.claim();
-        while Instant::now() < until && pools.make_room(&self.owner()) {
-            tokio::time::sleep(ENDING).await;
+        let mut looks = 0;
+        while Instant::now() < until && looks < LOOKS {
+            looks = if pools.make_room(&self.owner()) {
+                0
+            } else {
+                looks + 1
+            };
             let permit = health.permit_claimed(&claim, concurrency);
             if permit.is_some() {
                 return permit;
             }
+            tokio::time::sleep(ENDING).await;
         }
         None
     }

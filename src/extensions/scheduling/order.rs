@@ -313,11 +313,11 @@ impl<Job> Order<Job> {
         long.max_by_key(|(_, begun)| begun.ran).map(|(number, _)| *number)
     }
 
-    /// Has the call of another tenant of the same extension end that computed for longest, if that is longer than usual. Returns
-    /// which.
-    pub(super) fn end_longest(&mut self, owner: &Owner) -> Option<u64> {
+    /// Has the call of another tenant of the same extension end that computed for longest, if that is longer than usual or
+    /// `any` may end. Returns which.
+    pub(super) fn end_longest(&mut self, owner: &Owner, any: bool) -> Option<u64> {
         let long = self.of_others(owner).filter(|(_, begun)| {
-            let is_long = begun.ran > begun.usual;
+            let is_long = any || begun.ran > begun.usual;
             is_long && begun.now != Now::Leaves
         });
         let (number, _) = long.max_by_key(|(_, begun)| begun.ran)?;
@@ -329,11 +329,6 @@ impl<Job> Order<Job> {
     /// Whether calls of other tenants of the same extension have begun. Those end before long, or take longer than usual.
     pub(super) fn has_begun_of_others(&self, owner: &Owner) -> bool {
         self.of_others(owner).next().is_some()
-    }
-
-    /// Whether a call of other tenants of the same extension is about to end.
-    pub(super) fn is_leaving(&self, owner: &Owner) -> bool {
-        self.of_others(owner).any(|(_, begun)| begun.now == Now::Leaves)
     }
 
     fn of_others(&self, owner: &Owner) -> impl Iterator<Item = (&u64, &Begun)> {
@@ -431,12 +426,16 @@ impl<Job> Order<Job> {
         }
     }
 
+    /// How many calls of the owner wait or have begun.
+    pub(super) fn calls_of(&self, owner: &Owner) -> usize {
+        let extension = self.extensions.get(&owner.extension);
+        let tenant = extension.and_then(|extension| extension.tenants.get(&owner.tenant));
+        tenant.map_or(0, OfTenant::calls)
+    }
+
     /// Takes out the call that came last of the tenant with most calls that wait or have begun, if those are more than one
-    /// more than the owner's: only among those of the owner's extension, or among all.
-    pub(super) fn push_out(&mut self, owner: &Owner, of_its_own: bool) -> Option<Job> {
-        let own = self.extensions.get(&owner.extension);
-        let own = own.and_then(|extension| extension.tenants.get(&owner.tenant));
-        let own = own.map_or(0, OfTenant::calls);
+    /// more than the owner's `own`: only among those of the owner's extension, or among all.
+    pub(super) fn push_out(&mut self, owner: &Owner, own: usize, of_its_own: bool) -> Option<Job> {
         let candidates = self
             .extensions
             .iter()
@@ -450,8 +449,23 @@ impl<Job> Order<Job> {
             return None;
         }
         let name = name.clone();
-        let extension = self.extensions.get_mut(&id)?;
-        let Waiting { job, .. } = extension.tenants.get_mut(&name)?.waiting.pop_back()?;
+        self.take_out(id, &name)
+    }
+
+    /// Takes out a call of another tenant of the same extension.
+    pub(super) fn push_out_another(&mut self, owner: &Owner) -> Option<Job> {
+        let tenants = &self.extensions.get(&owner.extension)?.tenants;
+        let (name, _) = tenants
+            .iter()
+            .find(|(name, of)| **name != owner.tenant && !of.waiting.is_empty())?;
+        let name = name.clone();
+        self.take_out(owner.extension, &name)
+    }
+
+    /// Takes out the call of the tenant that came last.
+    fn take_out(&mut self, extension: usize, tenant: &str) -> Option<Job> {
+        let extension = self.extensions.get_mut(&extension)?;
+        let Waiting { job, .. } = extension.tenants.get_mut(tenant)?.waiting.pop_back()?;
         extension.waiting -= 1;
         self.waiting -= 1;
         Some(job)

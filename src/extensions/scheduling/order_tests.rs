@@ -283,7 +283,7 @@ fn what_is_over_is_forgotten() {
         extension: 1,
         tenant: "none".into(),
     };
-    while played.order.push_out(&nobody, true).is_some() {}
+    while played.order.push_out(&nobody, 0, true).is_some() {}
     assert_eq!(played.order.waiting(), 4, "the last of each tenant stays");
     assert_eq!((played.order.running, played.order.leaving), (0, 0));
 }

@@ -55,15 +55,18 @@ impl WorkerPools {
             .as_ref()
     }
 
-    /// Removes a call of the same extension that waits, of a tenant of which more wait. Returns whether there was one.
+    /// Removes a call of the same extension that waits, of a tenant with more calls. Returns whether there was one.
     pub(in crate::extensions) fn push_out(&self, owner: &Owner) -> bool {
-        self.started().any(|pool| pool.push_out(owner))
+        let own = self.started().map(|pool| pool.calls_of(owner)).sum();
+        self.started().any(|pool| pool.push_out(owner, own))
     }
 
-    /// Has a call of the same extension and another tenant end, if one takes longer than usual. Returns whether there is one
-    /// whose end is worth waiting for.
+    /// Has a call of the same extension and another tenant give its place back, if one takes longer than usual, or seldom ends
+    /// in time. Returns whether one did, or will before long.
     pub(in crate::extensions) fn make_room(&self, owner: &Owner) -> bool {
-        self.started().any(|pool| pool.make_room(owner))
+        let mut from_the_idlest = self.started().collect::<Vec<_>>();
+        from_the_idlest.reverse();
+        from_the_idlest.iter().any(|pool| pool.make_room(owner))
     }
 
     /// Calls that wait for a thread.

@@ -18,8 +18,17 @@ use crate::{
     thread_priority::Priority,
 };
 
+/// Runs a call, or tells it that it does not run.
+type Run = Box<dyn FnOnce(Turn) + Send>;
+
+/// Gives back a call's place among those of its extension that may run at a time.
+type GiveBack = Arc<dyn Fn() + Send + Sync>;
+
 /// A call that waits for a thread.
-type Job = Box<dyn FnOnce(Turn) + Send>;
+struct Job {
+    run: Run,
+    give_back: GiveBack,
+}
 
 /// Why a call does not wait any longer.
 #[derive(Debug)]
@@ -55,13 +64,18 @@ struct Shared {
     /// There is a call to take up, or the pool ends.
     wake: Condvar,
     max_queued: usize,
+    /// Its calls make room for calls of other tenants at once: on busy processors its threads hardly run, and would keep what
+    /// they have for as long.
+    gives_way: bool,
     budget: Arc<Budget>,
 }
 
 struct State {
     order: Order<Job>,
     /// Calls that were chosen and wait for a thread.
-    chosen: VecDeque<(u64, Job)>,
+    chosen: VecDeque<(u64, Run)>,
+    /// Of the calls that have begun.
+    give_back: HashMap<u64, GiveBack>,
     /// What the threads of calls that have begun wait for while those pause.
     paused: HashMap<u64, Arc<Condvar>>,
     ended: bool,
@@ -117,11 +131,13 @@ impl WorkerPool {
             state: Mutex::new(State {
                 order: Order::new(room),
                 chosen: VecDeque::new(),
+                give_back: HashMap::new(),
                 paused: HashMap::new(),
                 ended: false,
             }),
             wake: Condvar::new(),
             max_queued,
+            gives_way: priority == Priority::Idle,
             budget: budget.clone(),
         }));
         for number in 0..room.begun {
@@ -137,7 +153,8 @@ impl WorkerPool {
     }
 
     /// Puts a call into the queue of its extension and its tenant. Where there is no place left, one is made at the expense of a
-    /// longer queue.
+    /// longer queue. `give_back` is called where the call has begun and is to end for the sake of another. The other takes its
+    /// place then: its thread may notice much later.
     ///
     /// # Errors
     /// When all queues together hold `max_queued` calls, or those of this extension half as many, and none of them is longer
@@ -146,43 +163,64 @@ impl WorkerPool {
         &self,
         owner: Owner,
         probably: Probably,
-        job: impl FnOnce(Turn) + Send + 'static,
+        give_back: impl Fn() + Send + Sync + 'static,
+        run: impl FnOnce(Turn) + Send + 'static,
     ) -> Result<(), Full> {
         let most = self.0.max_queued;
         let mut pushed_out = None;
         let mut state = self.0.lock();
         // No extension may use up the room of all.
         if state.order.waiting_of(owner.extension) >= most.div_ceil(2) {
-            pushed_out = Some(state.order.push_out(&owner, true).ok_or(Full)?);
+            let own = state.order.calls_of(&owner);
+            pushed_out = Some(state.order.push_out(&owner, own, true).ok_or(Full)?);
         } else if state.order.waiting() >= most {
-            pushed_out = Some(state.order.push_out(&owner, false).ok_or(Full)?);
+            let own = state.order.calls_of(&owner);
+            pushed_out = Some(state.order.push_out(&owner, own, false).ok_or(Full)?);
         }
-        state.order.push(owner, probably, Box::new(job));
+        let job = Job {
+            run: Box::new(run),
+            give_back: Arc::new(give_back),
+        };
+        state.order.push(owner, probably, job);
         self.0.go_on(&mut state);
         drop(state);
         if let Some(pushed_out) = pushed_out {
-            pushed_out(Turn::PushedOut);
+            (pushed_out.run)(Turn::PushedOut);
         }
         Ok(())
     }
 
-    /// Removes a call of the same extension that waits, of a tenant of which more wait. Returns whether there was one.
-    pub(in crate::extensions) fn push_out(&self, owner: &Owner) -> bool {
-        let pushed_out = self.0.lock().order.push_out(owner, true);
+    /// How many calls of the owner wait or have begun.
+    pub(in crate::extensions) fn calls_of(&self, owner: &Owner) -> usize {
+        self.0.lock().order.calls_of(owner)
+    }
+
+    /// Removes a call of the same extension that waits, of a tenant with more calls than the owner's `own`. Returns whether
+    /// there was one.
+    pub(in crate::extensions) fn push_out(&self, owner: &Owner, own: usize) -> bool {
+        let pushed_out = self.0.lock().order.push_out(owner, own, true);
         let was_one = pushed_out.is_some();
         if let Some(pushed_out) = pushed_out {
-            pushed_out(Turn::PushedOut);
+            (pushed_out.run)(Turn::PushedOut);
         }
         was_one
     }
 
-    /// Has a call of the same extension and another tenant end, if one takes longer than usual. Returns whether there is one
-    /// whose end is worth waiting for.
+    /// Has a call of the same extension and another tenant give its place back, if one takes longer than usual, or if the calls
+    /// of this pool give way in any case. Returns whether one did, or will before long.
     pub(in crate::extensions) fn make_room(&self, owner: &Owner) -> bool {
         let mut state = self.0.lock();
-        if !state.order.is_leaving(owner)
-            && let Some(number) = state.order.end_longest(owner)
+        if self.0.gives_way
+            && let Some(pushed_out) = state.order.push_out_another(owner)
         {
+            drop(state);
+            (pushed_out.run)(Turn::PushedOut);
+            return true;
+        }
+        if let Some(number) = state.order.end_longest(owner, self.0.gives_way) {
+            if let Some(give_back) = state.give_back.get(&number) {
+                give_back();
+            }
             if let Some(wake) = state.paused.get(&number) {
                 wake.notify_one();
             }
@@ -214,7 +252,8 @@ impl Shared {
         while let Some(next) = state.order.next(!self.budget.is_half_used()) {
             match next {
                 Next::Begins(number, job) => {
-                    state.chosen.push_back((number, job));
+                    state.give_back.insert(number, job.give_back);
+                    state.chosen.push_back((number, job.run));
                     self.wake.notify_one();
                 }
                 Next::GoesOn(number) | Next::Leaves(number) => {
@@ -230,6 +269,15 @@ impl Shared {
 impl Slot {
     fn ran(&self) -> Duration {
         processor_time().saturating_sub(self.from)
+    }
+
+    /// The call is over, which is to be known before its caller makes the next.
+    pub(in crate::extensions) fn end(&self) {
+        let mut state = self.shared.lock();
+        state.give_back.remove(&self.number);
+        state.order.ran(self.number, self.ran());
+        state.order.done(self.number);
+        self.shared.go_on(&mut state);
     }
 }
 
@@ -273,7 +321,7 @@ fn work(shared: &Weak<Shared>) {
     let wake = Arc::new(Condvar::new());
     loop {
         let Some(shared) = shared.upgrade() else { return };
-        let (number, job) = {
+        let (number, run) = {
             let mut state = shared.lock();
             loop {
                 if state.ended {
@@ -292,11 +340,8 @@ fn work(shared: &Weak<Shared>) {
             asked: AtomicU64::new(0),
             wake: wake.clone(),
         });
-        job(Turn::Run(slot.clone()));
-        let mut state = shared.lock();
-        state.order.ran(number, slot.ran());
-        state.order.done(number);
-        shared.go_on(&mut state);
+        run(Turn::Run(slot.clone()));
+        slot.end();
     }
 }
 
@@ -336,13 +381,16 @@ mod tests {
         let held = Arc::new(Mutex::new(held));
         for _ in 0..10 {
             let held = held.clone();
-            pool.submit(of(1, "t"), PROBABLY, move |_| {
-                assert!(held.lock().unwrap().recv().is_err())
-            })
+            pool.submit(
+                of(1, "t"),
+                PROBABLY,
+                || (),
+                move |_| assert!(held.lock().unwrap().recv().is_err()),
+            )
             .unwrap();
         }
         let (done, is_done) = mpsc::channel();
-        pool.submit(of(2, "t"), PROBABLY, move |_| done.send(()).unwrap())
+        pool.submit(of(2, "t"), PROBABLY, || (), move |_| done.send(()).unwrap())
             .unwrap();
         is_done.recv().unwrap();
         assert!(pool.waiting() >= 8);
@@ -358,7 +406,7 @@ mod tests {
             begun.send(()).unwrap();
             assert!(held.recv().is_err());
         };
-        pool.submit(of(0, "busy"), PROBABLY, wait).unwrap();
+        pool.submit(of(0, "busy"), PROBABLY, || (), wait).unwrap();
         has_begun.recv().unwrap();
         (pool, release)
     }
@@ -369,7 +417,12 @@ mod tests {
         let (done, order) = mpsc::channel();
         let submit = |tenant: &'static str| {
             let done = done.clone();
-            pool.submit(of(1, tenant), PROBABLY, move |_| done.send(tenant).unwrap())
+            pool.submit(
+                of(1, tenant),
+                PROBABLY,
+                || (),
+                move |_| done.send(tenant).unwrap(),
+            )
         };
         for _ in 0..20 {
             submit("a").unwrap();
@@ -408,12 +461,12 @@ mod tests {
                 let Turn::Run(slot) = turn else { return };
                 done.send((tenant, compute(&slot, &stop, far))).unwrap();
             };
-            pool.submit(of(1, tenant), PROBABLY, job).unwrap();
+            pool.submit(of(1, tenant), PROBABLY, || (), job).unwrap();
         }
         // There is one thread that computes, and none of the three ends.
         for _ in 0..20 {
             let (tell, told) = mpsc::channel();
-            pool.submit(of(1, "short"), PROBABLY, move |_| tell.send(()).unwrap())
+            pool.submit(of(1, "short"), PROBABLY, || (), move |_| tell.send(()).unwrap())
                 .unwrap();
             told.recv().unwrap();
         }
@@ -426,7 +479,7 @@ mod tests {
             let Turn::Run(slot) = turn else { return };
             tell.send(compute(&slot, &never, due)).unwrap();
         };
-        pool.submit(of(1, "late"), PROBABLY, job).unwrap();
+        pool.submit(of(1, "late"), PROBABLY, || (), job).unwrap();
         assert_eq!(told.recv().unwrap(), Go::Late);
         stop.store(true, Ordering::SeqCst);
         let mut ended: Vec<_> = is_done.iter().take(3).collect();
@@ -450,7 +503,7 @@ mod tests {
             last: None,
             usual: Duration::from_millis(10),
         };
-        pool.submit(of(1, "a"), probably, job).unwrap();
+        pool.submit(of(1, "a"), probably, || (), job).unwrap();
         has_begun.recv().unwrap();
         assert!(!pool.make_room(&of(1, "a")), "it is its own");
         assert!(!pool.make_room(&of(2, "b")), "it is another extension");
@@ -466,15 +519,62 @@ mod tests {
     }
 
     #[test]
+    fn what_runs_only_when_nothing_else_does_keeps_its_place_from_no_other_tenant() {
+        for priority in [Priority::Low, Priority::Idle] {
+            let pool = started(1, 64, priority);
+            let places = Arc::new(AtomicU64::new(0));
+            let (release, held) = mpsc::channel::<()>();
+            let held = Arc::new(Mutex::new(held));
+            let (tell, told) = mpsc::channel();
+            for tenant in ["begun", "waits"] {
+                places.fetch_add(1, Ordering::SeqCst);
+                let (given_back, over) = (places.clone(), places.clone());
+                let give_back = move || {
+                    given_back.fetch_sub(1, Ordering::SeqCst);
+                };
+                let (held, tell) = (held.clone(), tell.clone());
+                let run = move |turn| match turn {
+                    Turn::Run(_) => {
+                        tell.send(tenant).unwrap();
+                        // As one that is not given a processor: it asks for nothing.
+                        assert!(held.lock().unwrap().recv().is_err());
+                    }
+                    Turn::PushedOut => {
+                        over.fetch_sub(1, Ordering::SeqCst);
+                    }
+                };
+                pool.submit(of(1, tenant), PROBABLY, give_back, run).unwrap();
+            }
+            assert_eq!(told.recv().unwrap(), "begun");
+            let left = [0; 2].map(|_| {
+                assert!(pool.make_room(&of(1, "another")));
+                places.load(Ordering::SeqCst)
+            });
+            let expected = if priority == Priority::Idle {
+                [1, 0]
+            } else {
+                [2, 2]
+            };
+            assert_eq!(left, expected, "{priority:?}");
+            drop(release);
+        }
+    }
+
+    #[test]
     fn a_full_queue_makes_room_for_those_of_which_fewer_wait() {
         let (pool, release) = busy(16);
         let (done, turns) = mpsc::channel();
         let submit = |extension: usize, tenant: &'static str| {
             let done = done.clone();
-            pool.submit(of(extension, tenant), PROBABLY, move |turn| {
-                let ran = matches!(turn, Turn::Run(_));
-                done.send((extension, tenant, ran)).unwrap();
-            })
+            pool.submit(
+                of(extension, tenant),
+                PROBABLY,
+                || (),
+                move |turn| {
+                    let ran = matches!(turn, Turn::Run(_));
+                    done.send((extension, tenant, ran)).unwrap();
+                },
+            )
         };
         for _ in 0..8 {
             submit(1, "a").unwrap();
@@ -497,7 +597,7 @@ mod tests {
         let pushed_out: Vec<_> = turns.try_iter().collect();
         assert_eq!(pushed_out.len(), 5);
         assert!(pushed_out[..4].iter().all(|turn| *turn == (1, "a", false)));
-        assert!(pool.push_out(&of(1, "c")) && !pool.push_out(&of(5, "c")));
+        assert!(pool.push_out(&of(1, "c"), 0) && !pool.push_out(&of(5, "c"), 0));
         drop(release);
         let ran = (0..15).map(|_| turns.recv().unwrap()).filter(|turn| turn.2);
         assert_eq!(ran.count(), 15 - 1);
@@ -508,7 +608,7 @@ mod tests {
         for priority in [Priority::Low, Priority::Idle] {
             let pool = started(1, 4, priority);
             let (tell, told) = mpsc::channel();
-            pool.submit(of(1, "t"), PROBABLY, move |_| tell.send(shown()).unwrap())
+            pool.submit(of(1, "t"), PROBABLY, || (), move |_| tell.send(shown()).unwrap())
                 .unwrap();
             assert_eq!(
                 told.recv().unwrap(),
@@ -520,16 +620,16 @@ mod tests {
     #[test]
     fn there_is_an_end_to_waiting() {
         let (pool, release) = busy(4);
-        assert_eq!(pool.submit(of(1, "t"), PROBABLY, |_| ()), Ok(()));
-        assert_eq!(pool.submit(of(1, "t"), PROBABLY, |_| ()), Ok(()));
+        assert_eq!(pool.submit(of(1, "t"), PROBABLY, || (), |_| ()), Ok(()));
+        assert_eq!(pool.submit(of(1, "t"), PROBABLY, || (), |_| ()), Ok(()));
         assert_eq!(
-            pool.submit(of(1, "t"), PROBABLY, |_| ()),
+            pool.submit(of(1, "t"), PROBABLY, || (), |_| ()),
             Err(Full),
             "half of the room is all that one may have"
         );
-        assert_eq!(pool.submit(of(2, "t"), PROBABLY, |_| ()), Ok(()));
-        assert_eq!(pool.submit(of(3, "t"), PROBABLY, |_| ()), Ok(()));
-        assert_eq!(pool.submit(of(3, "t"), PROBABLY, |_| ()), Err(Full));
+        assert_eq!(pool.submit(of(2, "t"), PROBABLY, || (), |_| ()), Ok(()));
+        assert_eq!(pool.submit(of(3, "t"), PROBABLY, || (), |_| ()), Ok(()));
+        assert_eq!(pool.submit(of(3, "t"), PROBABLY, || (), |_| ()), Err(Full));
         drop(release);
     }
 }
