@@ -79,7 +79,10 @@ test-guests: ## Build the extensions in every language, and run their own tests
 
 soak: ## Run the long tests, for SOAK_SECONDS (600) and SOAK_RELOADS (10000)
 	tests/setup.sh
-	BEAMLINE_SOAK_SECONDS=$(SOAK_SECONDS) BEAMLINE_RELOADS=$(SOAK_RELOADS) cargo nextest run --workspace --locked --no-capture $(SOAK_FILTER)
+	cargo build --release --locked --bins
+	BEAMLINE_SOAK_SECONDS=$(SOAK_SECONDS) BEAMLINE_RELOADS=$(SOAK_RELOADS) \
+		BEAMLINE_TEST_PROGRAM=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release/beamline-sidecar \
+		cargo nextest run --workspace --locked --no-capture $(SOAK_FILTER)
 	BEAMLINE_SOAK_SECONDS=$(SOAK_SECONDS) tests/postgres.sh --no-capture soak::store
 
 fuzz: ## Run each fuzzer for FUZZ_SECONDS (60)

@@ -7,4 +7,9 @@ if [[ ! -x $(rustc --print target-libdir)/../bin/llvm-cov ]]; then
     llvm=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
     export LLVM_COV=llvm-cov-$llvm LLVM_PROFDATA=llvm-profdata-$llvm
 fi
-PATH=$PWD/.tools/bin:$PATH cargo llvm-cov nextest --workspace --locked "$@"
+export PATH=$PWD/.tools/bin:$PATH
+cargo llvm-cov nextest --workspace --locked --no-fail-fast --ignore-run-fail --no-report "$@"
+# Also for the page that `make bench BENCH_ARGS=--write` writes.
+mkdir -p .bench
+cargo llvm-cov report --json --summary-only --output-path .bench/coverage.json
+cargo llvm-cov report

@@ -1,6 +1,6 @@
 """The parts of the benchmark, in the order of the report. Each has a TITLE and `run(lab)`, which gives Markdown."""
 
-from . import bad_guests, bomb_start, cold_start, deaths, decide, extensions, fresh_calls, hit_rate, lookup, memory, open_loop, paused, publish, sessions
+from . import bad_guests, bomb_start, cold_start, coverage, deaths, decide, extensions, fresh_calls, hit_rate, lookup, memory, open_loop, paused, publish, sessions
 
 PARTS = {
     "lookup": lookup,
@@ -17,4 +17,5 @@ PARTS = {
     "publish": publish,
     "paused": paused,
     "deaths": deaths,
+    "coverage": coverage,
 }

@@ -18,9 +18,10 @@ use command_fds::{CommandFdExt, FdMapping};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// The program, to be run with arguments.
+/// The program, to be run with arguments: the one that was built with the tests, or the one that `BEAMLINE_TEST_PROGRAM` names.
 pub(crate) fn program() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_beamline-sidecar"))
+    let named = beamline_sidecar::config::environment().remove("BEAMLINE_TEST_PROGRAM");
+    Command::new(named.as_deref().unwrap_or(env!("CARGO_BIN_EXE_beamline-sidecar")))
 }
 
 /// A command that runs another as process 1 of a namespace of its own. Only root may, or a user that may be root of a namespace
