@@ -8,7 +8,7 @@ if [[ ! -x $(rustc --print target-libdir)/../bin/llvm-cov ]]; then
     export LLVM_COV=llvm-cov-$llvm LLVM_PROFDATA=llvm-profdata-$llvm
 fi
 export PATH=$PWD/.tools/bin:$PATH
-cargo llvm-cov nextest --workspace --locked --no-fail-fast --ignore-run-fail --no-report "$@"
+cargo llvm-cov nextest --workspace --locked --ignore-run-fail --no-report "$@"
 # Also for the page that `make bench BENCH_ARGS=--write` writes.
 mkdir -p .bench
 cargo llvm-cov report --json --summary-only --output-path .bench/coverage.json
