@@ -1,6 +1,6 @@
 //! `beamline-sidecar run`.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Args;
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -17,6 +17,9 @@ use crate::{
     supervise,
     telemetry::{Logs, chain},
 };
+
+/// For so long a thread for what may block waits for the next.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 #[command(
@@ -81,7 +84,10 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
     for warning in &loaded.warnings {
         tracing::warn!(warning, "The configuration is unusual.");
     }
-    let ended = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    // What may block is done every few seconds. With tokio's ten, every thread that was ever needed at a time would stay.
+    runtime.enable_all().thread_keep_alive(KEEP_ALIVE);
+    let ended = match runtime.build() {
         Ok(control) => {
             let ended = control.block_on(serve(loaded.config, source, logs.clone(), handover));
             // A resolver or a disk may still block a thread; nothing waits for it.

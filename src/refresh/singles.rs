@@ -90,7 +90,7 @@ impl Refresher {
             t.policies
                 .iter()
                 // A local file answers only for what HEIR does not have, so HEIR is asked about it as well.
-                .filter(|(_, entry)| entry.heir.is_some() || entry.file.is_some())
+                .filter(|(_, entry)| entry.heir.is_some() || entry.file().is_some())
                 .map(|(id, _)| (tenant.clone(), id.clone()))
         });
         let mut keys: Vec<Key> = known.collect();

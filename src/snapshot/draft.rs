@@ -175,7 +175,7 @@ impl<'a> Draft<'a> {
 
     /// A write that waits for HEIR, or that none does.
     pub fn set_queued(&mut self, key: &Key, queued: Option<Queued>) {
-        self.edit(key, |entry| entry.queued = queued);
+        self.edit(key, |entry| entry.set_queued(queued));
     }
 
     /// All policies of the local directory, in place of those it had before.
@@ -187,15 +187,15 @@ impl<'a> Draft<'a> {
             .flat_map(|(tenant, t)| {
                 t.policies
                     .iter()
-                    .filter(|(_, entry)| entry.file.is_some())
+                    .filter(|(_, entry)| entry.file().is_some())
                     .map(|(id, _)| (tenant.clone(), id.clone()))
             })
             .collect();
         for key in before.iter().filter(|key| !files.contains_key(*key)) {
-            self.edit(key, |entry| entry.file = None);
+            self.edit(key, |entry| entry.set_file(None));
         }
         for (key, policy) in files {
-            self.edit(&key, |entry| entry.file = Some(policy));
+            self.edit(&key, |entry| entry.set_file(Some(policy)));
         }
     }
 
@@ -226,13 +226,7 @@ impl<'a> Draft<'a> {
         });
         known.reserve(policies.len());
         for (id, policy) in policies {
-            known.insert(
-                id,
-                Entry {
-                    heir: Some(policy),
-                    ..Entry::default()
-                },
-            );
+            known.insert(id, Entry::of_heir(policy));
         }
     }
 

@@ -191,9 +191,16 @@ pub enum Queued {
 /// what the platform demands is memory, then the central store, then the directory.
 #[derive(Debug, Clone, Default)]
 pub struct Entry {
-    pub(crate) queued: Option<Queued>,
     pub(crate) heir: Option<Arc<Policy>>,
-    pub(crate) file: Option<Arc<Policy>>,
+    /// Apart, because few have these: a table of entries has twice as many places as policies at the worst.
+    beside: Option<Box<Beside>>,
+}
+
+/// The layers beside HEIR's.
+#[derive(Debug, Clone, Default)]
+struct Beside {
+    queued: Option<Queued>,
+    file: Option<Arc<Policy>>,
 }
 
 /// What a lookup answers with.
@@ -228,8 +235,38 @@ impl Found<'_> {
 }
 
 impl Entry {
+    /// HEIR has this version, and that is all.
+    pub(super) fn of_heir(policy: Arc<Policy>) -> Self {
+        Self {
+            heir: Some(policy),
+            beside: None,
+        }
+    }
+
+    pub(crate) fn queued(&self) -> Option<&Queued> {
+        self.beside.as_ref()?.queued.as_ref()
+    }
+
+    pub(crate) fn file(&self) -> Option<&Arc<Policy>> {
+        self.beside.as_ref()?.file.as_ref()
+    }
+
+    pub(super) fn set_queued(&mut self, queued: Option<Queued>) {
+        self.edit_beside(|beside| beside.queued = queued);
+    }
+
+    pub(super) fn set_file(&mut self, file: Option<Arc<Policy>>) {
+        self.edit_beside(|beside| beside.file = file);
+    }
+
+    fn edit_beside(&mut self, edit: impl FnOnce(&mut Beside)) {
+        let mut beside = self.beside.take().unwrap_or_default();
+        edit(&mut beside);
+        self.beside = (beside.queued.is_some() || beside.file.is_some()).then_some(beside);
+    }
+
     pub(crate) fn found(&self) -> Option<Found<'_>> {
-        let (policy, layer) = match (&self.queued, &self.heir, &self.file) {
+        let (policy, layer) = match (self.queued(), &self.heir, self.file()) {
             (Some(Queued::Put(policy)), _, _) => (policy, Layer::Queued),
             (Some(Queued::Delete), _, _) => return None,
             (None, Some(policy), _) => (policy, Layer::Heir),
@@ -241,17 +278,15 @@ impl Entry {
 
     /// Whether this very version is in one of the layers.
     pub(super) fn holds(&self, policy: &Arc<Policy>) -> bool {
-        let queued = match &self.queued {
+        let queued = match self.queued() {
             Some(Queued::Put(queued)) => Some(queued),
             _ => None,
         };
-        let mut layers = [queued, self.heir.as_ref(), self.file.as_ref()]
-            .into_iter()
-            .flatten();
+        let mut layers = [queued, self.heir.as_ref(), self.file()].into_iter().flatten();
         layers.any(|known| Arc::ptr_eq(known, policy))
     }
 
     pub(super) fn is_vacant(&self) -> bool {
-        self.queued.is_none() && self.heir.is_none() && self.file.is_none()
+        self.heir.is_none() && self.beside.is_none()
     }
 }

@@ -96,7 +96,7 @@ impl Snapshot {
 
     /// The write that waits for HEIR, if lookups see one.
     pub(crate) fn queued(&self, tenant: &str, policy: &str) -> Option<&Queued> {
-        self.tenants.get(tenant)?.policies.get(policy)?.queued.as_ref()
+        self.tenants.get(tenant)?.policies.get(policy)?.queued()
     }
 
     /// The version that HEIR has once the waiting writes are made, and whether it then has one, as far as is known.
@@ -104,7 +104,7 @@ impl Snapshot {
     pub(crate) fn in_heir(&self, tenant: &str, policy: &str) -> (Option<Arc<Policy>>, Option<bool>) {
         let known = self.tenants.get(tenant);
         let entry = known.and_then(|tenant| tenant.policies.get(policy));
-        match entry.map(|entry| (&entry.queued, &entry.heir)) {
+        match entry.map(|entry| (entry.queued(), &entry.heir)) {
             Some((Some(Queued::Put(policy)), _) | (None, Some(policy))) => (Some(policy.clone()), Some(true)),
             Some((Some(Queued::Delete), _)) => (None, Some(false)),
             None | Some((None, None)) => {
@@ -116,7 +116,7 @@ impl Snapshot {
 
     /// The local directory's version of a policy, whatever hides it.
     pub(crate) fn file(&self, tenant: &str, policy: &str) -> Option<&Arc<Policy>> {
-        self.tenants.get(tenant)?.policies.get(policy)?.file.as_ref()
+        self.tenants.get(tenant)?.policies.get(policy)?.file()
     }
 
     /// Number of policies that HEIR has, as far as is known.
