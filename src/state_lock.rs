@@ -8,7 +8,10 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError, TryLockError as NotNow,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
 };
 
 use tokio::sync::watch;
@@ -19,6 +22,7 @@ pub struct StateLock {
     dir: PathBuf,
     /// `None`: it was given back.
     held: Mutex<Option<File>>,
+    is_released: AtomicBool,
     replaced: watch::Sender<u64>,
 }
 
@@ -50,6 +54,7 @@ impl StateLock {
         Self {
             dir: dir.to_owned(),
             held: Mutex::new(Some(locked)),
+            is_released: AtomicBool::new(false),
             replaced: watch::Sender::new(0),
         }
     }
@@ -59,9 +64,19 @@ impl StateLock {
     /// # Errors
     /// When it is gone, another process has the one that is there instead, or it was given back.
     pub fn hold(&self) -> io::Result<()> {
+        let held = self.hold_unreleased();
+        if self.is_released.load(SeqCst) {
+            // It may have been given back while this looked at the disk.
+            self.release();
+            return Err(given_back());
+        }
+        held
+    }
+
+    fn hold_unreleased(&self) -> io::Result<()> {
         let mut held = self.held();
         let Some(before) = &*held else {
-            return Err(io::Error::other("this process has given state_dir back"));
+            return Err(given_back());
         };
         if self.is_at_its_place(before)? {
             return Ok(());
@@ -80,9 +95,15 @@ impl StateLock {
         Ok(())
     }
 
-    /// Gives the directory back, for good: another process may have it, and nothing is to be written there any more.
+    /// Gives the directory back, for good: another process may have it, and nothing is to be written there any more. Where a
+    /// disk keeps another thread in [`hold`](Self::hold), that is not waited for: that thread gives it back.
     pub fn release(&self) {
-        *self.held() = None;
+        self.is_released.store(true, SeqCst);
+        match self.held.try_lock() {
+            Ok(mut held) => *held = None,
+            Err(NotNow::Poisoned(held)) => *held.into_inner() = None,
+            Err(NotNow::WouldBlock) => {}
+        }
     }
 
     fn held(&self) -> MutexGuard<'_, Option<File>> {
@@ -107,6 +128,10 @@ impl StateLock {
             Err(error) => Err(error),
         }
     }
+}
+
+fn given_back() -> io::Error {
+    io::Error::other("this process has given state_dir back")
 }
 
 fn file_of(dir: &Path) -> PathBuf {

@@ -2,7 +2,7 @@
 //! threads answer the Router; the work threads read documents, make writes and build lists. So none of these can delay a
 //! lookup.
 
-use std::io;
+use std::{io, time::Duration};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -10,6 +10,20 @@ use crate::thread_priority::Priority;
 
 /// Threads for what would hold a data thread up: two, so that one long document does not keep another waiting.
 const WORK_THREADS: usize = 2;
+
+/// The threads of a runtime that wait for files end after 10 s without work. This is sooner, and not so soon that work which goes
+/// round among them would keep two.
+const KEEP: Duration = Duration::from_secs(7);
+
+/// Keeps one of the threads of this runtime that may wait for a file. With one there, work is taken by it where the system has no
+/// thread for another one; with none, asking for it would panic, and end the task or the request that asks.
+pub(super) async fn keep_a_thread() {
+    loop {
+        // Nothing is done, and so nothing can fail.
+        let _done = tokio::task::spawn_blocking(|| ()).await;
+        tokio::time::sleep(KEEP).await;
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct OwnRuntime(Option<Runtime>, Handle);
@@ -31,6 +45,7 @@ impl OwnRuntime {
     fn start(builder: &mut Builder) -> io::Result<Self> {
         let runtime = builder.enable_all().build()?;
         let handle = runtime.handle().clone();
+        handle.spawn(keep_a_thread());
         Ok(Self(Some(runtime), handle))
     }
 

@@ -12,7 +12,7 @@ use super::{
     memory,
     memory_limit::buffered_bytes,
     metrics::Metrics,
-    own_runtime::OwnRuntime,
+    own_runtime::{OwnRuntime, keep_a_thread},
     reload::{ConfigSource, Reloader, Targets},
     report::report,
     serving::{Handover, LAST_PROBES, Listeners},
@@ -65,6 +65,8 @@ pub struct Shutdown {
     pub gracefully: CancellationToken,
     /// End now.
     pub at_once: CancellationToken,
+    /// Told to others: nothing is left to be done but to end.
+    pub finished: CancellationToken,
 }
 
 impl App {
@@ -268,6 +270,9 @@ impl App {
         tasks.push(Task::new("reload", move |stop| {
             reloader.run(targets, reload, stop)
         }));
+        tasks.push(Task::new("threads", async move |stop| {
+            stop.run_until_cancelled(keep_a_thread()).await;
+        }));
         let tasks = Tasks::start(tasks);
         // Not one of the tasks: it goes on to the very end.
         let _reporting = tokio::spawn(report(
@@ -289,6 +294,8 @@ impl App {
             tasks.stop(deadline.max(Instant::now() + LAST_SAVES)).await;
             serving.close_admin().await;
             tracing::info!("Stopped.");
+            // Giving back what is left, such as files on a disk that hangs, is not waited for.
+            shutdown.finished.cancel();
         };
         tokio::select! {
             () = graceful => {}

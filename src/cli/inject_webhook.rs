@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{
     output::{EXIT_USAGE, print_err},
-    signals::Signals,
+    signals::{Signals, obeyed_during},
 };
 use crate::{
     app::raise_limit,
@@ -115,9 +115,14 @@ pub(super) fn run(args: &InjectWebhookArgs) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
+    obeyed_during(move |signals, _reloads| control(config, &logs, &signals))
+}
+
+/// Everything but the signals.
+fn control(config: InjectorConfig, logs: &Logs, signals: &Signals) -> ExitCode {
     let ended = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
-            let ended = runtime.block_on(serve(config, logs.clone()));
+            let ended = runtime.block_on(serve(config, logs.clone(), signals));
             // A disk may still block a thread; nothing waits for it.
             runtime.shutdown_background();
             ended
@@ -192,14 +197,7 @@ fn certificates(args: &InjectWebhookArgs) -> Result<Certificates, String> {
     }))
 }
 
-async fn serve(config: InjectorConfig, logs: Logs) -> ExitCode {
-    let (signals, _reloads) = match Signals::receive(logs) {
-        Ok(received) => received,
-        Err(error) => {
-            tracing::error!(%error, "Signals cannot be received.");
-            return ExitCode::FAILURE;
-        }
-    };
+async fn serve(config: InjectorConfig, logs: Logs, signals: &Signals) -> ExitCode {
     let injector = match Injector::build(config) {
         Ok(injector) => injector,
         Err(error @ (InjectorError::Fragment(_) | InjectorError::Tls(_) | InjectorError::ApiServer(_))) => {
@@ -211,7 +209,7 @@ async fn serve(config: InjectorConfig, logs: Logs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let shutdown = signals.serving(injector.longest_stop());
+    let shutdown = signals.serving(injector.longest_stop(), logs);
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(listen = %injector.address(), admin = %injector.admin_address(), version, "The injector listens.");
     tokio::select! {

@@ -4,10 +4,11 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode, sync::Arc, time::Dura
 
 use clap::Args;
 use rustix::process::{Signal, set_parent_process_death_signal};
+use tokio::sync::mpsc;
 
 use super::{
     output::{EXIT_USAGE, print_err},
-    signals::Signals,
+    signals::{Signals, obeyed_during},
 };
 use crate::{
     app::{App, ConfigSource, Handover, raise_limit},
@@ -54,8 +55,20 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         // Two sidecars could not listen at the same addresses.
         let _impossible = set_parent_process_death_signal(Some(Signal::TERM));
     }
+    let file = args.config.clone();
+    // Before anything is read: without handlers SIGHUP ends the process, and a start may take a while.
+    obeyed_during(move |signals, reloads| control(file, handover, &signals, reloads))
+}
+
+/// Everything but the signals.
+fn control(
+    file: Option<PathBuf>,
+    handover: Handover,
+    signals: &Signals,
+    reloads: mpsc::Receiver<()>,
+) -> ExitCode {
     let source = ConfigSource {
-        file: args.config.clone(),
+        file,
         environment: config::environment(),
         program: PathBuf::new(),
     };
@@ -75,7 +88,7 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
     };
     log_panics();
     raise_limit();
-    if let Some(cause) = parent.restart_cause() {
+    if let Some(cause) = handover.parent.restart_cause() {
         tracing::warn!(
             cause,
             "The worker before this one ended; this one takes its place."
@@ -89,7 +102,13 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
     runtime.enable_all().thread_keep_alive(KEEP_ALIVE);
     let ended = match runtime.build() {
         Ok(control) => {
-            let ended = control.block_on(serve(loaded.config, source, logs.clone(), handover));
+            let ended = control.block_on(serve(
+                loaded.config,
+                source,
+                logs.clone(),
+                handover,
+                (signals, reloads),
+            ));
             // A resolver or a disk may still block a thread; nothing waits for it.
             control.shutdown_background();
             ended
@@ -117,23 +136,21 @@ pub(super) fn supervised() -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn serve(config: config::Config, source: ConfigSource, logs: Logs, handover: Handover) -> ExitCode {
-    // First of all: without handlers SIGHUP ends the process, and a start may take a while.
-    let (signals, reloads) = match Signals::receive(logs.clone()) {
-        Ok(received) => received,
-        Err(error) => {
-            tracing::error!(%error, "Signals cannot be received.");
-            return ExitCode::FAILURE;
-        }
-    };
-    let app = match App::build(config, source, logs, handover) {
+async fn serve(
+    config: config::Config,
+    source: ConfigSource,
+    logs: Logs,
+    handover: Handover,
+    (signals, reloads): (&Signals, mpsc::Receiver<()>),
+) -> ExitCode {
+    let app = match App::build(config, source, logs.clone(), handover) {
         Ok(app) => app,
         Err(error) => {
             tracing::error!(error = chain(&error), "The sidecar cannot start.");
             return ExitCode::FAILURE;
         }
     };
-    let shutdown = signals.serving(app.longest_stop());
+    let shutdown = signals.serving(app.longest_stop(), logs);
     let addresses: Vec<String> = app.addresses().iter().map(ToString::to_string).collect();
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(listen = addresses.join(","), admin = %app.admin_address(), version, "The sidecar listens.");

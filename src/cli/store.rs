@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{
     output::{EXIT_USAGE, print_err},
-    signals::Signals,
+    signals::{Signals, obeyed_during},
 };
 use crate::{
     app::raise_limit,
@@ -100,9 +100,14 @@ pub(super) fn run(args: &StoreArgs) -> ExitCode {
         max_buffered_bytes: args.max_buffered_bytes,
         ..StoreConfig::default()
     };
+    obeyed_during(move |signals, _reloads| control(config, &logs, &signals))
+}
+
+/// Everything but the signals.
+fn control(config: StoreConfig, logs: &Logs, signals: &Signals) -> ExitCode {
     let ended = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
-            let ended = runtime.block_on(serve(config, logs.clone()));
+            let ended = runtime.block_on(serve(config, logs.clone(), signals));
             // A database or a disk may still block a thread; nothing waits for it.
             runtime.shutdown_background();
             ended
@@ -116,14 +121,7 @@ pub(super) fn run(args: &StoreArgs) -> ExitCode {
     ended
 }
 
-async fn serve(config: StoreConfig, logs: Logs) -> ExitCode {
-    let (signals, _reloads) = match Signals::receive(logs) {
-        Ok(received) => received,
-        Err(error) => {
-            tracing::error!(%error, "Signals cannot be received.");
-            return ExitCode::FAILURE;
-        }
-    };
+async fn serve(config: StoreConfig, logs: Logs, signals: &Signals) -> ExitCode {
     let (level, longest_stop) = (config.level, config.drain);
     let store = match Store::build(config).await {
         Ok(store) => store,
@@ -150,7 +148,7 @@ async fn serve(config: StoreConfig, logs: Logs) -> ExitCode {
             "Policies were imported."
         );
     }
-    let shutdown = signals.serving(longest_stop);
+    let shutdown = signals.serving(longest_stop, logs);
     tracing::info!(listen = %store.address(), level = level.as_str(), "The store listens.");
     tokio::select! {
         () = store.run(shutdown.gracefully.clone()) => ExitCode::SUCCESS,

@@ -28,7 +28,8 @@ pub(super) fn in_parallel<T: Send + 'static>(
     let (done, all_done) = mpsc::channel::<()>();
     for _ in 0..threads {
         let (items, work, done) = (items.clone(), work.clone(), done.clone());
-        std::thread::spawn(move || {
+        let thread = std::thread::Builder::new().name("at-start".into());
+        let begun = thread.spawn(move || {
             let next = || {
                 let mut items = items.lock().unwrap_or_else(PoisonError::into_inner);
                 items.pop_front().filter(|_| Instant::now() < deadline)
@@ -38,6 +39,11 @@ pub(super) fn in_parallel<T: Send + 'static>(
             }
             drop(done);
         });
+        if let Err(error) = begun {
+            // The others do the work. Without any it is left out, as where there is no time.
+            tracing::warn!(%error, "The system has no thread for a part of the start.");
+            break;
+        }
     }
     drop(done);
     let left = || deadline.saturating_duration_since(Instant::now());

@@ -19,6 +19,12 @@ fn hanging() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     HANGING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Where the machine has no thread left for a file.
+fn no_thread(error: &io::Error) -> io::Error {
+    let message = format!("it cannot be read: the system has no thread for it: {error}");
+    io::Error::new(error.kind(), message)
+}
+
 fn hangs(patience: Duration) -> io::Error {
     let message = format!(
         "it cannot be read within {} s; the others are read without it",
@@ -48,7 +54,7 @@ fn lock(files: &Shared) -> MutexGuard<'_, Files> {
 }
 
 /// Does something with each of these files, in their order. One that takes longer than this is left behind, and until that
-/// ends it is not tried again.
+/// ends it is not tried again. Without a thread to read them, none is waited for.
 pub fn read_all<T: Send + 'static>(
     files: Vec<PathBuf>,
     patience: Duration,
@@ -69,8 +75,15 @@ pub fn read_all<T: Send + 'static>(
     let (queue, read): (Shared, _) = (Arc::new(Mutex::new(queue)), Arc::new(read));
     let (report, reported) = mpsc::channel();
     let is_complete = |results: &BTreeMap<usize, io::Result<T>>| results.len() == files.len();
-    if !is_complete(&results) {
-        start(&queue, &read, &report);
+    let give_up = |results: &mut BTreeMap<_, _>, why: &dyn Fn() -> io::Error| {
+        for (number, _) in lock(&queue).left.drain(..) {
+            results.insert(number, Err(why()));
+        }
+    };
+    if !is_complete(&results)
+        && let Err(error) = start(&queue, &read, &report)
+    {
+        give_up(&mut results, &|| no_thread(&error));
     }
     let mut begun = None;
     while !is_complete(&results) {
@@ -92,12 +105,10 @@ pub fn read_all<T: Send + 'static>(
                 }
                 hanging.insert(file.clone());
                 results.entry(number).or_insert_with(|| Err(hangs(patience)));
-                if hanging.len() < MAX_HANGING {
-                    start(&queue, &read, &report);
-                } else {
-                    for (number, _) in lock(&queue).left.drain(..) {
-                        results.insert(number, Err(hangs(patience)));
-                    }
+                if hanging.len() >= MAX_HANGING {
+                    give_up(&mut results, &|| hangs(patience));
+                } else if let Err(error) = start(&queue, &read, &report) {
+                    give_up(&mut results, &|| no_thread(&error));
                 }
             }
         }
@@ -125,9 +136,10 @@ fn start<T: Send + 'static>(
     files: &Shared,
     read: &Arc<impl Fn(&Path) -> io::Result<T> + Send + Sync + 'static>,
     report: &mpsc::Sender<Report<T>>,
-) {
+) -> io::Result<()> {
     let (files, read, report) = (files.clone(), read.clone(), report.clone());
-    std::thread::spawn(move || {
+    let thread = std::thread::Builder::new().name("reader".into());
+    thread.spawn(move || {
         let next = || lock(&files).left.pop_front();
         while let Some((number, file)) = next() {
             // Where the rest was given up, it is not listened to any more.
@@ -144,7 +156,8 @@ fn start<T: Send + 'static>(
                 return;
             }
         }
-    });
+    })?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::{
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -141,6 +142,11 @@ impl Compiler {
             left().is_zero() || (is_turn && used() >= timeout)
         };
         let exchanged = exchange(&mut child, module, left, is_over);
+        let exchanged = exchanged.inspect_err(|_| {
+            let _gone = child.kill();
+            let _reaped = child.wait();
+        });
+        let exchanged = exchanged.map_err(CompileError::Start)?;
         let used = if exchanged.is_none() {
             let used = processor_time(id);
             // It may have ended by itself meanwhile.
@@ -225,33 +231,40 @@ fn one_line(said: &[u8]) -> String {
 }
 
 /// Hands the module over and takes what comes back; `None` if that takes too long.
+///
+/// # Errors
+/// When the system has no threads for it.
 fn exchange(
     child: &mut Child,
     module: &[u8],
     left: impl Fn() -> Duration,
     is_over: impl Fn() -> bool,
-) -> Option<(Vec<u8>, Vec<u8>)> {
-    let (mut input, output, errors) = (child.stdin.take()?, child.stdout.take()?, child.stderr.take()?);
+) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
+    let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (Some(mut input), Some(output), Some(errors)) = pipes else {
+        return Ok(None);
+    };
+    let thread = || thread::Builder::new().name("compiler-pipe".into());
     let (send, receive) = mpsc::channel();
     let module = module.to_vec();
     // Each ends when the child does, at the latest: its pipes are closed then.
-    std::thread::spawn(move || {
+    thread().spawn(move || {
         // A compiler that refuses a module need not read all of it.
         let _refused = input.write_all(&module);
-    });
-    let errors = std::thread::spawn(move || read(errors, MAX_REASON_BYTES));
-    std::thread::spawn(move || {
+    })?;
+    let errors = thread().spawn(move || read(errors, MAX_REASON_BYTES))?;
+    thread().spawn(move || {
         // After the timeout the receiver is gone.
         let _late = send.send(read(output, MAX_ARTIFACT_BYTES));
-    });
+    })?;
     let artifact = loop {
         match receive.recv_timeout(left().min(LOOK)) {
             Ok(artifact) => break artifact,
             Err(RecvTimeoutError::Timeout) if !is_over() => {}
-            Err(_) => return None,
+            Err(_) => return Ok(None),
         }
     };
-    Some((artifact, errors.join().unwrap_or_default()))
+    Ok(Some((artifact, errors.join().unwrap_or_default())))
 }
 
 /// The processor time of a child, where the kernel reports it. Its one thread does all the work.

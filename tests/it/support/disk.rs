@@ -6,6 +6,8 @@ use std::{
     process::{Command, Output},
 };
 
+use command_fds::{CommandFdExt, FdMapping};
+
 /// A small file system, gone when dropped.
 pub(crate) struct SmallDisk(tempfile::TempDir);
 
@@ -146,6 +148,57 @@ impl Drop for FrozenDisk {
             self.thaw();
         }
         let _ended = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
+/// A file system in the place of a directory of which nothing is ever answered, not even what is in it: what looks at it waits,
+/// and can be killed. Only root may.
+pub(crate) struct SilentDisk {
+    place: PathBuf,
+    /// The end that would have to answer. Closed, all that waits fails.
+    silent: Option<fs::File>,
+}
+
+impl SilentDisk {
+    pub(crate) fn mount_over(place: &Path) -> Self {
+        let silent = fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/fuse")
+            .unwrap();
+        let mapping = FdMapping {
+            parent_fd: silent.try_clone().unwrap().into(),
+            child_fd: 3,
+        };
+        let mut command = Command::new("mount");
+        command
+            // Without a helper, which would want a program that answers.
+            .args([
+                "-i",
+                "-t",
+                "fuse",
+                "-o",
+                "fd=3,rootmode=40000,user_id=0,group_id=0",
+                "silent",
+            ])
+            .arg(place)
+            .fd_mappings(vec![mapping])
+            .unwrap();
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        Self {
+            place: place.to_owned(),
+            silent: Some(silent),
+        }
+    }
+}
+
+impl Drop for SilentDisk {
+    fn drop(&mut self) {
+        // First: taking it off looks at it as well.
+        self.silent = None;
+        let _ended = Command::new("umount").arg("-l").arg(&self.place).status();
     }
 }
 

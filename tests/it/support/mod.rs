@@ -32,7 +32,7 @@ use std::{
 
 pub(crate) use authority::Authority;
 pub(crate) use client::{Answer, Client, converse, raw, until_closed};
-pub(crate) use disk::{FrozenDisk, SmallDisk};
+pub(crate) use disk::{FrozenDisk, SilentDisk, SmallDisk};
 pub(crate) use faulty::{Fault, Faulty, Seen};
 pub(crate) use heir::Heir;
 pub(crate) use process::{Ended, Process, as_process_1, children, program};
@@ -42,7 +42,7 @@ pub(crate) use registry::OciRegistry;
 pub(crate) use rough::{chunked, connect_from, read_until, send};
 pub(crate) use scripted::{Say, Scripted};
 pub(crate) use sidecar::{QUICK, Sidecar};
-pub(crate) use surroundings::{LostPackets, is_in_a_network_of_its_own};
+pub(crate) use surroundings::{ControlGroup, LostPackets, has_mounts_of_its_own, is_in_a_network_of_its_own};
 
 /// Waits until the condition holds; fails the test if it does not within a minute.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {

@@ -38,9 +38,16 @@ pub(crate) fn as_process_1() -> Command {
 /// The processes that a process has started.
 pub(crate) fn children(of: Pid) -> Vec<Pid> {
     let pid = of.as_raw_nonzero();
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let children = children.split_whitespace();
+    // Each thread has those that it started. One that ends meanwhile has none.
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten();
+    let of_thread = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("children"));
+    let children: String = threads
+        .filter_map(|thread| of_thread(thread.ok()?).ok())
+        .collect();
     children
+        .split_whitespace()
         .map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap())
         .collect()
 }
@@ -170,6 +177,12 @@ impl Process {
         let mut command = program();
         command.args(arguments);
         Self::spawn_unheard(command, environment)
+    }
+
+    /// As [`start`](Self::start), of a command that runs the program somewhere.
+    pub(crate) fn start_by(mut command: Command, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        command.args(arguments);
+        Self::spawn(command, environment)
     }
 
     fn spawn(command: Command, environment: &[(&str, &str)]) -> Self {

@@ -1,4 +1,4 @@
-//! A network of its own for a test.
+//! What the kernel gives a process: memory, a network.
 
 use std::{
     fs,
@@ -6,22 +6,139 @@ use std::{
     process::Command,
 };
 
+use rustix::process::Pid;
+
+/// A control group of either version. It is removed when dropped, after its processes have ended. Only root may.
+pub(crate) struct ControlGroup {
+    dir: PathBuf,
+    is_first_version: bool,
+}
+
+impl ControlGroup {
+    /// With a limit of memory.
+    pub(crate) fn with_memory(bytes: u64) -> Self {
+        let group = Self::make("memory");
+        let limit = if group.is_first_version {
+            "memory.limit_in_bytes"
+        } else {
+            // Without it memory goes to the disk instead; a machine may have no such place.
+            let _no_swap = fs::write(group.dir.join("memory.swap.max"), "0");
+            "memory.max"
+        };
+        fs::write(group.dir.join(limit), bytes.to_string()).unwrap();
+        group
+    }
+
+    /// For a process that runs already, whose threads are to be limited.
+    pub(crate) fn of_threads(pid: Pid) -> Self {
+        let group = Self::make("pids");
+        let pid = pid.as_raw_nonzero().to_string();
+        fs::write(group.dir.join("cgroup.procs"), pid).unwrap();
+        group
+    }
+
+    /// No thread is made from now on, or any number.
+    pub(crate) fn allow_threads(&self, are_allowed: bool) {
+        // Below what there are, which stay.
+        let most = if are_allowed { "max" } else { "1" };
+        fs::write(self.dir.join("pids.max"), most).unwrap();
+    }
+
+    fn make(controller: &str) -> Self {
+        let name = format!("beamline-test-{}-{:x}", std::process::id(), fastrand::u32(..));
+        let first = Path::new("/sys/fs/cgroup").join(controller);
+        let is_first_version = first.is_dir();
+        let root = if is_first_version {
+            first
+        } else {
+            PathBuf::from("/sys/fs/cgroup")
+        };
+        let dir = root.join(name);
+        fs::create_dir(&dir).unwrap_or_else(|error| panic!("a control group, which root may make: {error}"));
+        Self {
+            dir,
+            is_first_version,
+        }
+    }
+
+    /// A command that runs a program in the group.
+    pub(crate) fn command(&self, program: &std::ffi::OsStr) -> Command {
+        // The program itself is in memory before: what a build without optimisations has of it is no part of the question.
+        let mut file = fs::File::open(program).unwrap();
+        std::io::copy(&mut file, &mut std::io::sink()).unwrap();
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
+            .arg(self.dir.join("cgroup.procs"))
+            .arg(program);
+        command
+    }
+
+    /// How many of its processes were killed for want of memory.
+    pub(crate) fn killed(&self) -> u64 {
+        let file = if self.is_first_version {
+            "memory.oom_control"
+        } else {
+            "memory.events"
+        };
+        let text = fs::read_to_string(self.dir.join(file)).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        line.unwrap().parse().unwrap()
+    }
+
+    /// The most that was used, in KiB, what the system keeps of files included.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        let file = if self.is_first_version {
+            "memory.max_usage_in_bytes"
+        } else {
+            "memory.peak"
+        };
+        // Older systems of the second version do not know.
+        let text = fs::read_to_string(self.dir.join(file)).unwrap_or_default();
+        text.trim().parse::<u64>().unwrap_or_default() >> 10
+    }
+}
+
+impl Drop for ControlGroup {
+    fn drop(&mut self) {
+        // Those that have just ended may still be counted.
+        for _ in 0..100 {
+            if fs::remove_dir(&self.dir).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+}
+
 /// Runs the test once more in a network of its own, with nothing but its own loopback. `false`: that has been done, and the
 /// test has nothing left to do.
 pub(crate) fn is_in_a_network_of_its_own() -> bool {
-    const INSIDE: &str = "BEAMLINE_TEST_HAS_ITS_OWN_NETWORK";
-    if std::env::var_os(INSIDE).is_some() {
+    let is_inside = is_in_its_own("network", &["--user", "--map-root-user", "--net"]);
+    if is_inside {
         let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
         assert!(up.unwrap().success());
+    }
+    is_inside
+}
+
+/// As [`is_in_a_network_of_its_own`], with mounts of its own: whatever becomes of the test, none is left behind.
+pub(crate) fn has_mounts_of_its_own() -> bool {
+    is_in_its_own("mounts", &["--user", "--map-root-user", "--mount"])
+}
+
+fn is_in_its_own(what: &str, unshared: &[&str]) -> bool {
+    let inside = format!("BEAMLINE_TEST_HAS_ITS_OWN_{}", what.to_uppercase());
+    if std::env::var_os(&inside).is_some() {
         return true;
     }
     let name = std::thread::current().name().unwrap().to_owned();
     assert!(name.contains("::"), "{name} is not the name of a test");
     let again = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net"])
+        .args(unshared)
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", &name, "--nocapture"])
-        .env(INSIDE, "1")
+        .env(inside, "1")
         .status();
     assert!(again.is_ok_and(|status| status.success()), "failed inside");
     false
