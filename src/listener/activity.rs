@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use tokio::{
@@ -15,7 +15,7 @@ use tokio::{
     sync::Notify,
 };
 
-use super::{limits::ConnectionLimits, stream::Stream};
+use super::{limits::ConnectionLimits, linger::Linger, stream::Stream};
 
 /// What the connection's task can see of its own traffic. Written on every request, so nothing but relaxed stores.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub(super) struct Activity {
     used: AtomicU64,
     told_to_close: AtomicBool,
     close: Notify,
+    /// The last request was answered before all of its body had come.
+    leaves_body: AtomicBool,
 }
 
 impl Activity {
@@ -50,6 +52,7 @@ impl Activity {
             clock,
             told_to_close: AtomicBool::new(false),
             close: Notify::new(),
+            leaves_body: AtomicBool::new(false),
         }
     }
 
@@ -57,8 +60,19 @@ impl Activity {
     pub(super) fn note_request(&self) {
         self.requests.store(self.requests.load(Relaxed) + 1, Relaxed);
         self.partial.store(false, Relaxed);
+        self.leaves_body.store(false, Relaxed);
         // After the connection that is counted last, and before the next.
         self.used.store(self.clock.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// The answer to the last request does not wait for all of its body.
+    pub(super) fn note_body_left(&self) {
+        self.leaves_body.store(true, Relaxed);
+    }
+
+    /// A listener that closes waits for no client that might still send something.
+    pub(super) fn forget_body(&self) {
+        self.leaves_body.store(false, Relaxed);
     }
 
     pub(super) fn note_stall(&self, stalled: bool) {
@@ -166,8 +180,19 @@ impl ConnectionTimeouts {
 
 /// The stream, noting that bytes came in.
 pub(super) struct Watched {
-    pub(super) stream: Stream,
-    pub(super) activity: Arc<Activity>,
+    stream: Stream,
+    activity: Arc<Activity>,
+    linger: Option<Linger>,
+}
+
+impl Watched {
+    pub(super) fn new(stream: Stream, activity: Arc<Activity>) -> Self {
+        Self {
+            stream,
+            activity,
+            linger: None,
+        }
+    }
 }
 
 impl AsyncRead for Watched {
@@ -198,7 +223,15 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+        let this = self.get_mut();
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+            if !this.activity.leaves_body.load(Relaxed) {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let linger = this.linger.get_or_insert_with(Linger::new);
+        linger.poll(&mut this.stream, context)
     }
 
     fn poll_write_vectored(

@@ -9,7 +9,11 @@ use std::{
 };
 
 use http::{HeaderValue, header};
-use hyper::{body::Incoming, server::conn::http1, service::Service};
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::http1,
+    service::Service,
+};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -74,10 +78,7 @@ async fn serve_connection<H: Handler>(
         activity: activity.clone(),
         draining: stop.draining.clone(),
     };
-    let io = TokioIo::new(Watched {
-        stream,
-        activity: activity.clone(),
-    });
+    let io = TokioIo::new(Watched::new(stream, activity.clone()));
     let connection = http1::Builder::new()
         .max_buf_size(limits.max_header_bytes.max(SMALLEST_BUFFER))
         // Deadlines are kept below by one coarse timer per connection; hyper's would be reset for every request.
@@ -127,7 +128,10 @@ async fn serve_connection<H: Handler>(
                     Verdict::Drop => return,
                 },
                 Event::MakesRoom => return,
-                Event::Closes => connection.as_mut().graceful_shutdown(),
+                Event::Closes => {
+                    activity.forget_body();
+                    connection.as_mut().graceful_shutdown();
+                }
             },
         }
     }
@@ -159,13 +163,20 @@ impl<H: Handler> Service<http::Request<Incoming>> for Requests<H> {
     fn call(&self, request: http::Request<Incoming>) -> Answer {
         self.activity.note_request();
         let close = self.draining.is_cancelled();
+        let has_body = !request.body().is_end_stream();
         match self.handler.handle(request, self.peer) {
-            Reply::Ready(response) => Answer::Ready(Some(say_goodbye(response, close))),
+            Reply::Ready(response) => {
+                if has_body {
+                    self.activity.note_body_left();
+                }
+                Answer::Ready(Some(say_goodbye(response, close)))
+            }
             Reply::Later(waiting) => {
                 self.activity.active.fetch_add(1, Relaxed);
                 let busy = Busy(self.activity.clone());
                 Answer::Later {
                     waiting,
+                    has_body,
                     busy: Some(busy),
                     draining: self.draining.clone(),
                 }
@@ -200,6 +211,7 @@ enum Answer {
     Ready(Option<Response>),
     Later {
         waiting: Pin<Box<dyn Future<Output = Response> + Send>>,
+        has_body: bool,
         /// Taken by the answer's body where that is not at hand.
         busy: Option<Busy>,
         draining: CancellationToken,
@@ -216,9 +228,17 @@ impl Future for Answer {
                 .map_or(Poll::Pending, |response| Poll::Ready(Ok(response))),
             Self::Later {
                 waiting,
+                has_body,
                 busy,
                 draining,
             } => waiting.as_mut().poll(context).map(|response| {
+                // A handler that refuses a body closes the connection.
+                if *has_body
+                    && response.headers().contains_key(header::CONNECTION)
+                    && let Some(busy) = busy
+                {
+                    busy.0.note_body_left();
+                }
                 let response = say_goodbye(response, draining.is_cancelled());
                 let busy = busy.take();
                 Ok(match response.body() {

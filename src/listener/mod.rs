@@ -14,6 +14,7 @@ mod handler;
 mod http1;
 mod inherited;
 mod limits;
+mod linger;
 mod metrics;
 mod open;
 mod rarely;

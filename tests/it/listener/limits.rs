@@ -495,3 +495,37 @@ async fn a_client_that_ends_its_connection_is_not_counted_as_one_that_sent_nonse
     assert_eq!(counted("client_closed_request").await, 2.0);
     sidecar.stop().await;
 }
+
+#[tokio::test]
+async fn a_client_that_still_sends_what_was_refused_gets_its_answer_and_no_reset() {
+    let heir = Heir::start(Level::Changes).await;
+    let sidecar = Sidecar::start(&heir.url(), "limits: {max_body_bytes: 100000}");
+    sidecar.wait_for("live").await;
+    let path = "/api/v1/policies/acme/chat";
+    let part = vec![b'x'; 1 << 20];
+    for (head, framed) in [
+        ("content-length: 16777216".to_owned(), part.clone()),
+        (
+            "transfer-encoding: chunked".to_owned(),
+            [format!("{:x}\r\n", part.len()).as_bytes(), &part, b"\r\n"].concat(),
+        ),
+    ] {
+        let mut client = send(
+            sidecar.data,
+            &format!("PUT {path} HTTP/1.1\r\nhost: a\r\n{head}\r\n\r\n"),
+        )
+        .await;
+        client.write_all(&framed).await.unwrap();
+        // It goes on only after the answer has come, which it does not read before all is sent.
+        let mut first = [0];
+        assert_eq!(client.peek(&mut first).await.unwrap(), 1, "{head}");
+        for _ in 1..16 {
+            client.write_all(&framed).await.unwrap();
+        }
+        client.shutdown().await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{head}: {answer}");
+    }
+    sidecar.stop().await;
+}
