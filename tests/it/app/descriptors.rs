@@ -3,6 +3,7 @@
 
 use beamline_sidecar::store::Level;
 use http::StatusCode;
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 use tokio::net::TcpStream;
 
 use crate::support::{Client, Heir, Process, eventually};
@@ -119,4 +120,43 @@ async fn silent_connections_on_the_admin_listener_keep_no_probe_from_its_answer(
         assert_eq!(answer.unwrap().status, StatusCode::OK);
     }
     drop(silent);
+}
+
+#[tokio::test]
+async fn connections_that_cannot_be_accepted_are_told_of_once_a_second_and_accepted_as_soon_as_they_can_be() {
+    let process = Process::start(&["run"], &environment("http://127.0.0.1:9", &[]));
+    let data = process.listen[0].clone();
+    let admin = Client::new(process.admin.unwrap());
+    let errors = async || {
+        let metrics = admin.get("/metrics").await;
+        let of_data = metrics
+            .text()
+            .lines()
+            .find_map(|line| line.strip_prefix("beamline_sidecar_accept_errors_total{listener=\"data\"} "));
+        of_data.unwrap().parse::<u64>().unwrap()
+    };
+    assert_eq!(errors().await, 0);
+    // The process has raised it to its hard one, which is that of this process.
+    let all = getrlimit(Resource::Nofile).maximum;
+    let limit = |current| {
+        let limit = Rlimit {
+            current,
+            maximum: all,
+        };
+        prlimit(Some(process.pid()), Resource::Nofile, limit).unwrap();
+    };
+    limit(Some(3));
+    let began = std::time::Instant::now();
+    let waits = silent(&data, 1).await;
+    eventually("it has failed many times", || async { errors().await >= 30 }).await;
+    let lines = process
+        .log()
+        .iter()
+        .filter(|line| line.contains("Could not accept"))
+        .count() as u64;
+    assert!((1..=began.elapsed().as_secs() + 1).contains(&lines), "{lines}");
+    limit(all);
+    let answer = Client::new(&data).policy("t/none").await;
+    assert!(answer.status.is_server_error(), "without HEIR: {}", answer.status);
+    drop(waits);
 }
