@@ -11,6 +11,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -67,7 +68,7 @@ impl Watched {
         }
         let this = Arc::new(self);
         let mut complained = false;
-        let mut armed = this.clone().armed(&mut complained).await;
+        let mut armed = this.clone().armed(None, &mut complained).await;
         // One check finds what changed between the first reading and the first watch.
         if changed.send(()).await.is_err() {
             return;
@@ -77,12 +78,12 @@ impl Watched {
             tokio::select! {
                 () = changed.closed() => return,
                 // Without a watcher there are no events, and the pause decides.
-                Some(()) = armed.events.recv() => tokio::time::sleep(SETTLE).await,
+                Some(()) = next(&mut armed.watches) => tokio::time::sleep(SETTLE).await,
                 () = this.replaced(&armed.identity) => {}
                 () = tokio::time::sleep(pause) => {}
             }
             // Set again before the change is reported, so that a further change during the reload is seen too.
-            armed = this.clone().armed(&mut complained).await;
+            armed = this.clone().armed(armed.watches, &mut complained).await;
             if changed.send(()).await.is_err() {
                 return;
             }
@@ -90,8 +91,8 @@ impl Watched {
     }
 
     /// Sets the watches, on a thread that may wait for a file system.
-    async fn armed(self: Arc<Self>, complained: &mut bool) -> Armed {
-        let armed = on_a_thread(move || self.arm()).await;
+    async fn armed(self: Arc<Self>, before: Option<Watches>, complained: &mut bool) -> Armed {
+        let armed = on_a_thread(move || self.arm(before)).await;
         if let Some(error) = &armed.error
             && !std::mem::replace(complained, true)
         {
@@ -139,48 +140,48 @@ impl Watched {
         }
     }
 
-    /// Sets the watches.
-    fn arm(&self) -> Armed {
-        let (sender, events) = mpsc::channel(1);
+    /// Sets the watches, in the place of those that were set before.
+    fn arm(&self, before: Option<Watches>) -> Armed {
         // Before the watches: what is exchanged in between is seen as another one.
         let identity = self.identity();
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            let read_only = event.as_ref().is_ok_and(|event| event.kind.is_access());
-            if !read_only {
-                // Full: a wake-up is on its way already.
-                let _pending = sender.try_send(());
-            }
-        });
-        let mut watcher = match watcher {
-            Ok(watcher) => watcher,
+        let mut watches = match before.map_or_else(Watches::begin, Ok) {
+            Ok(watches) => watches,
             Err(error) => {
                 return Armed {
-                    _watcher: None,
-                    events,
+                    watches: None,
                     identity,
                     is_blind: true,
-                    error: Some(error.to_string()),
+                    error: Some(error),
                 };
             }
         };
+        let all = || {
+            let dirs = self.dirs.iter().map(|dir| (dir, RecursiveMode::NonRecursive));
+            dirs.chain(self.trees.iter().map(|tree| (tree, RecursiveMode::Recursive)))
+        };
+        for (path, _) in all() {
+            // It may be another directory by now, or none. What is not watched yet is an error, which means nothing.
+            let _gone = watches.watcher.unwatch(path);
+        }
+        // They are what led here.
+        while watches.events.try_recv().is_ok() {}
         let mut is_blind = false;
-        for (paths, mode) in [
-            (&self.dirs, RecursiveMode::NonRecursive),
-            (&self.trees, RecursiveMode::Recursive),
-        ] {
-            for path in paths {
-                // One that is missing is looked for; where it is there, the system has no watches left.
-                is_blind |= watcher.watch(path, mode).is_err() && path.exists();
-            }
+        for (path, mode) in all() {
+            // One that is missing is looked for; where it is there, the system has no watches left.
+            is_blind |= watches.watcher.watch(path, mode).is_err() && path.exists();
         }
         Armed {
-            _watcher: Some(watcher),
-            events,
+            watches: Some(watches),
             identity,
             is_blind,
             error: None,
         }
     }
+}
+
+/// Returns when something was reported; `None` where nothing can be.
+async fn next(watches: &mut Option<Watches>) -> Option<()> {
+    watches.as_mut()?.events.recv().await
 }
 
 /// Runs what may wait for a file system.
@@ -204,10 +205,36 @@ struct Identity {
     mounts: Vec<String>,
 }
 
-/// Watches that are set. Dropped, they are gone.
-struct Armed {
-    _watcher: Option<RecommendedWatcher>,
+/// What watches, and what it reports. One does for as long as the process runs: each has a thread of its own, and where the
+/// system has none left, it panics when it is used, and when it is dropped.
+struct Watches {
+    watcher: RecommendedWatcher,
     events: mpsc::Receiver<()>,
+}
+
+impl Watches {
+    /// The error says why there are none.
+    fn begin() -> Result<Self, String> {
+        // It would not say so itself.
+        let thread = thread::Builder::new().spawn(|| ());
+        thread.map_err(|error| format!("the system has no thread for it: {error}"))?;
+        let (sender, events) = mpsc::channel(1);
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            let read_only = event.as_ref().is_ok_and(|event| event.kind.is_access());
+            if !read_only {
+                // Full: a wake-up is on its way already.
+                let _pending = sender.try_send(());
+            }
+        });
+        let watcher = watcher.map_err(|error| error.to_string())?;
+        Ok(Self { watcher, events })
+    }
+}
+
+/// Watches that are set.
+struct Armed {
+    /// `None`: nothing can be watched.
+    watches: Option<Watches>,
     /// What they were before they were watched.
     identity: Identity,
     /// Not all that is there could be watched.

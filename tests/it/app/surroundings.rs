@@ -4,13 +4,15 @@
     reason = "helpers of tests fail the test that called them"
 )]
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use beamline_sidecar::store::Level;
 use http::StatusCode;
-use rustix::process::{Resource, Rlimit, Signal, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
-use crate::support::{Heir, Sidecar, SidecarProcess, SmallDisk, eventually, within};
+use crate::support::{
+    Client, ControlGroup, Heir, Process, Sidecar, SidecarProcess, SmallDisk, eventually, within,
+};
 
 fn put(dir: &Path, text: &str) {
     fs::create_dir_all(dir.join("acme")).unwrap();
@@ -124,4 +126,110 @@ async fn a_limit_on_the_size_of_files_ends_no_sidecar() {
     assert_eq!(sidecar.client().policy("acme/chat").await.text(), text);
     sidecar.process.signal(Signal::TERM);
     assert_eq!(sidecar.process.wait(), Some(0));
+}
+
+#[tokio::test]
+async fn without_a_thread_to_be_had_nothing_that_had_long_been_quiet_ends() {
+    let heir = Heir::start(Level::Changes).await;
+    heir.client().put_policy("t/a", r#"{"v":1}"#).await;
+    // Without places of files, which are looked at every second, its threads have nothing to do.
+    let process = Process::start(
+        &["run"],
+        &[
+            ("BEAMLINE_LISTEN", "127.0.0.1:0"),
+            ("BEAMLINE_ADMIN_LISTEN", "127.0.0.1:0"),
+            ("BEAMLINE_HEIR_URL", &heir.url()),
+            ("BEAMLINE_HEIR_HEALTH_INTERVAL_MS", "60000"),
+        ],
+    );
+    let data = Client::new(&process.listen[0]);
+    eventually("HEIR's policy is there", || async {
+        data.policy("t/a").await.status == StatusCode::OK
+    })
+    .await;
+    eventually("threads without work have ended", || async {
+        waiting_for_files(process.pid()) <= 1
+    })
+    .await;
+    // Longer than the last one would be there for want of work, which decides what is seen and not what is right.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    let group = ControlGroup::of_threads(process.pid());
+    group.allow_threads(false);
+    heir.client().put_policy("t/a", r#"{"v":2}"#).await;
+    eventually("HEIR's change is there", || async {
+        data.policy("t/a").await.text() == r#"{"v":2}"#
+    })
+    .await;
+    assert_eq!(data.put_policy("t/b", "{}").await.status, StatusCode::CREATED);
+    for bad in ["A bug", "A background task died"] {
+        let log = process.log();
+        assert!(!log.iter().any(|line| line.contains(bad)), "{log:?}");
+    }
+    group.allow_threads(true);
+}
+
+/// Threads of a process that wait for files: those of its first runtime.
+fn waiting_for_files(pid: Pid) -> usize {
+    let threads = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())).unwrap();
+    threads
+        .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("comm")).ok())
+        .filter(|name| name.starts_with("tokio-"))
+        .count()
+}
+
+#[tokio::test]
+async fn without_a_thread_to_be_had_everything_goes_on_and_files_are_read_once_there_is_one() {
+    let heir = Heir::start(Level::Changes).await;
+    heir.client().put_policy("t/a", r#"{"v":1}"#).await;
+    let (policies, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    put(policies.path(), r#"{"v":1}"#);
+    let process = Process::start(
+        &["run"],
+        &[
+            ("BEAMLINE_LISTEN", "127.0.0.1:0"),
+            ("BEAMLINE_ADMIN_LISTEN", "127.0.0.1:0"),
+            ("BEAMLINE_HEIR_URL", &heir.url()),
+            ("BEAMLINE_REFRESH_INTERVAL_MS", "100"),
+            ("BEAMLINE_STATE_DIR", state.path().to_str().unwrap()),
+            ("BEAMLINE_POLICIES_DIR", policies.path().to_str().unwrap()),
+        ],
+    );
+    let (data, admin) = (
+        Client::new(&process.listen[0]),
+        Client::new(process.admin.unwrap()),
+    );
+    let says = |text: &str| process.log().iter().any(|line| line.contains(text));
+    eventually("HEIR's policy is there", || async {
+        data.policy("t/a").await.status == StatusCode::OK && state.path().join("snapshot").exists()
+    })
+    .await;
+    let group = ControlGroup::of_threads(process.pid());
+    group.allow_threads(false);
+    let saved = fs::read(state.path().join("snapshot")).unwrap();
+    heir.client().put_policy("t/a", r#"{"v":2}"#).await;
+    assert_eq!(data.put_policy("t/b", "{}").await.status, StatusCode::CREATED);
+    put(policies.path(), r#"{"v":2}"#);
+    process.signal(Signal::HUP);
+    eventually("the want of threads is told", || async {
+        says("the system has no thread for it")
+    })
+    .await;
+    assert_eq!(data.policy("acme/chat").await.text(), r#"{"v":1}"#);
+    eventually("HEIR's change is there and on the disk", || async {
+        data.policy("t/a").await.text() == r#"{"v":2}"#
+            && fs::read(state.path().join("snapshot")).is_ok_and(|now| now != saved)
+    })
+    .await;
+    for path in ["/live", "/ready", "/metrics"] {
+        assert_eq!(admin.get(path).await.status, StatusCode::OK, "{path}");
+    }
+    group.allow_threads(true);
+    process.signal(Signal::HUP);
+    eventually("the file is read", || async {
+        data.policy("acme/chat").await.text() == r#"{"v":2}"#
+    })
+    .await;
+    for bad in ["A bug", "A background task died"] {
+        assert!(!says(bad), "{:?}", process.log());
+    }
 }

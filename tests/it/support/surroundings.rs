@@ -8,7 +8,7 @@ use std::{
 
 use rustix::process::Pid;
 
-/// A control group of either version. It is removed when dropped, after its processes have ended. Only root may.
+/// A control group of either version. It is removed when dropped; processes that still run are let go. Only root may.
 pub(crate) struct ControlGroup {
     dir: PathBuf,
     is_first_version: bool,
@@ -101,12 +101,18 @@ impl ControlGroup {
 
 impl Drop for ControlGroup {
     fn drop(&mut self) {
+        let above = self.dir.with_file_name("cgroup.procs");
         // Those that have just ended may still be counted.
         for _ in 0..100 {
+            let left = fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
+            for pid in left.lines() {
+                // It may end meanwhile.
+                let _gone = fs::write(&above, pid);
+            }
             if fs::remove_dir(&self.dir).is_ok() {
                 return;
             }
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::thread::park_timeout(std::time::Duration::from_millis(20));
         }
     }
 }
