@@ -25,6 +25,7 @@ mod watch;
 
 pub(crate) use descriptors::raise_limit;
 pub use error::BuildError;
+pub(crate) use own_runtime::KEEP_ALIVE;
 pub use reload::ConfigSource;
 pub use serving::Handover;
 pub use sidecar::{App, Shutdown};

@@ -11,9 +11,12 @@ use crate::thread_priority::Priority;
 /// Threads for what would hold a data thread up: two, so that one long document does not keep another waiting.
 const WORK_THREADS: usize = 2;
 
-/// The threads of a runtime that wait for files end after 10 s without work. This is sooner, and not so soon that work which goes
-/// round among them would keep two.
-const KEEP: Duration = Duration::from_secs(7);
+/// A thread of a runtime that waits for files ends after this time without work. Something is done every few seconds, by one
+/// after the other: with tokio's ten, every thread that was ever needed at a time would stay.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// Sooner than that, and not so soon that work which goes round among them would keep two.
+const KEEP: Duration = Duration::from_millis(1_400);
 
 /// Keeps one of the threads of this runtime that may wait for a file. With one there, work is taken by it where the system has no
 /// thread for another one; with none, asking for it would panic, and end the task or the request that asks.
@@ -43,7 +46,7 @@ impl OwnRuntime {
     }
 
     fn start(builder: &mut Builder) -> io::Result<Self> {
-        let runtime = builder.enable_all().build()?;
+        let runtime = builder.enable_all().thread_keep_alive(KEEP_ALIVE).build()?;
         let handle = runtime.handle().clone();
         handle.spawn(keep_a_thread());
         Ok(Self(Some(runtime), handle))

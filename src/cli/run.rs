@@ -1,6 +1,6 @@
 //! `beamline-sidecar run`.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::Args;
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -11,16 +11,13 @@ use super::{
     signals::{Signals, obeyed_during},
 };
 use crate::{
-    app::{App, ConfigSource, Handover, raise_limit},
+    app::{App, ConfigSource, Handover, KEEP_ALIVE, raise_limit},
     config,
     listener::InheritedSockets,
     parent::Parent,
     supervise,
     telemetry::{Logs, chain},
 };
-
-/// For so long a thread for what may block waits for the next.
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 #[command(
@@ -98,7 +95,6 @@ fn control(
         tracing::warn!(warning, "The configuration is unusual.");
     }
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    // What may block is done every few seconds. With tokio's ten, every thread that was ever needed at a time would stay.
     runtime.enable_all().thread_keep_alive(KEEP_ALIVE);
     let ended = match runtime.build() {
         Ok(control) => {
