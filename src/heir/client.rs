@@ -267,7 +267,12 @@ impl HeirClient {
             return Ok(Fetched::NotModified);
         };
         let (parts, body) = response.into_parts();
-        let left = timeout.saturating_sub(started.elapsed());
+        // A poll may have been asked for more than once, and its answer, once it comes, comes quickly.
+        let left = if call.is_poll() {
+            self.timeout
+        } else {
+            timeout.saturating_sub(started.elapsed())
+        };
         let body = match time::timeout(left, collect(body, limit)).await {
             Ok(Ok(body)) => body,
             Ok(Err(error)) => return Err(self.note_failure_of(call, error)),
@@ -508,7 +513,13 @@ impl HeirClient {
         let retry_after = retry_after(headers);
         if is_refusal(status) {
             self.note_failure(call, &HeirError::Status { status, retry_after });
+            // Others, such as 507, are said of the request: a HEIR whose disk is full still tells of changes.
+            let of_all = matches!(
+                status,
+                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+            );
             if let Some(pause) = retry_after
+                && of_all
                 && !call.is_forwarded()
             {
                 self.availability.pause(pause);

@@ -34,11 +34,12 @@ const USUAL: Patience = Patience {
 };
 
 /// A long poll is silent for as long as nothing happens, and costs nothing to ask again: so it is better asked again too early
-/// than left where nothing can come of it.
+/// than left where nothing can come of it. The system looks at whole seconds: one question without an answer ends it, and it
+/// is asked again at once.
 const OF_A_POLL: Patience = Patience {
     asks_after: Duration::from_secs(1),
     asks_every: Duration::from_secs(1),
-    ends_after: Duration::from_secs(3),
+    ends_after: Duration::from_millis(1_900),
 };
 
 /// What is read from HEIR at one time, and so the longest head of an answer. hyper's own 400 KiB, several of which wait while

@@ -116,8 +116,13 @@ impl HeirError {
 
     /// Whether nothing was heard any more, as opposed to an end that was told: of an answer, or of the connection.
     pub(super) fn is_silence(&self) -> bool {
+        matches!(self, Self::Timeout { .. }) || self.is_lost()
+    }
+
+    /// Whether the system gave up a connection because the other end acknowledged nothing any more.
+    pub(super) fn is_lost(&self) -> bool {
         let Self::Interrupted(error) = self else {
-            return matches!(self, Self::Timeout { .. });
+            return false;
         };
         std::iter::successors(Some(&**error as &(dyn std::error::Error + 'static)), |error| {
             error.source()

@@ -16,7 +16,7 @@ use hyper_util::client::legacy::connect::dns::Name;
 use tokio::{sync::watch, time};
 
 /// How long a lookup is waited for where an earlier one has given addresses.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Lookups at one time.
 const MOST_LOOKUPS: u32 = 8;

@@ -41,7 +41,7 @@ impl Default for RefreshConfig {
     fn default() -> Self {
         Self {
             interval_ms: 5_000,
-            long_poll_timeout_ms: 10_000,
+            long_poll_timeout_ms: 4_000,
             stale_after_ms: 30_000,
             expired_after_ms: 86_400_000,
             when_expired: WhenExpired::Serve,

@@ -97,8 +97,9 @@ impl Refresher {
                     away = Self::backoff_away(random.u64(..));
                     self.pause_after_success(&mut random).await
                 }
+                // HEIR said when to come back: not much later than that, and not all at once.
                 Err(RefreshError::Heir(HeirError::Paused { retry_in })) => {
-                    Some(*retry_in + backoff.next_pause())
+                    Some(*retry_in + Duration::from_millis(random.u64(10..500)))
                 }
                 // The same answer is asked for again at once, as a confirmation; a pause keeps a HEIR that is
                 // being filled from confirming its own half-empty state.
@@ -132,14 +133,14 @@ impl Refresher {
         }
     }
 
-    /// While HEIR is away.
+    /// While HEIR is away. The longest pause is most of the time that passes before a HEIR that is back is noticed.
     fn backoff_away(seed: u64) -> Backoff {
         Backoff::new(
             RetryConfig {
                 max_attempts: u32::MAX,
                 initial_ms: 100,
                 factor: 2.0,
-                max_ms: 2_000,
+                max_ms: 1_700,
             },
             seed,
         )

@@ -28,8 +28,12 @@ pub(crate) enum Outage {
     Refused,
     /// Nothing is answered while it lasts, and what was asked then is never answered.
     Hanging,
+    /// As `Hanging`, but the connections that there were stay, and what was asked before is answered.
+    Swallowing,
     /// 503 to everything, without a word on when to come back.
     Errors,
+    /// 503 to everything, and the wish to be asked again after a second.
+    Busy,
 }
 
 /// How late this process gets to what it has to do: what the machine adds to every wait.
@@ -98,12 +102,39 @@ impl Fleet {
         for (faulty, _) in &self.members {
             faulty.rule(move |_| match outage {
                 Outage::Refused => Fault::Refuse,
-                Outage::Hanging => Fault::Silence,
+                Outage::Hanging | Outage::Swallowing => Fault::Silence,
                 Outage::Errors => Fault::Say(503, &[], "{}".into()),
+                Outage::Busy => Fault::Say(503, &[("retry-after", "1")], "{}".into()),
             });
-            faulty.cut();
+            if outage != Outage::Swallowing {
+                faulty.cut();
+            }
         }
         tokio::time::sleep(length).await;
+        self.comes_back(outage, length, before, SOON).await;
+    }
+
+    /// An outage ends within which each sidecar's long poll was swallowed, a moment ago in the worst case.
+    async fn loses_its_polls(&self, promised: Duration) {
+        let (before, began) = (self.asked(), Instant::now());
+        let polls = || {
+            self.members
+                .iter()
+                .map(|(faulty, _)| faulty.count("GET /api/v1/changes"))
+        };
+        let polled: Vec<usize> = polls().collect();
+        for (faulty, _) in &self.members {
+            faulty.rule(|_| Fault::Silence);
+        }
+        eventually("all polls are swallowed", || async {
+            polls().zip(&polled).all(|(now, before)| now > *before)
+        })
+        .await;
+        self.comes_back(Outage::Swallowing, began.elapsed(), before, promised)
+            .await;
+    }
+
+    async fn comes_back(&self, outage: Outage, length: Duration, before: usize, promised: Duration) {
         let during = self.asked() - before;
         let lateness = Lateness::measured();
         let began = Instant::now();
@@ -121,7 +152,8 @@ impl Fleet {
             .await;
             seen_after.push(began.elapsed());
         }
-        let (worst, allowed) = (seen_after[FLEET - 1], SOON + lateness.allows());
+        let (worst, allowed) = (seen_after[FLEET - 1], promised + lateness.allows());
+        println!("{outage:?} for {length:?}: {worst:?}");
         assert!(
             worst < allowed,
             "{outage:?} for {length:?}: {seen_after:?}, allowed are {allowed:?}"
@@ -177,6 +209,24 @@ async fn hostile_58_a_fleet_is_soon_back_after_heir_answered_errors() {
     for length in [100, 800, 10_000] {
         fleet.suffers(Outage::Errors, Duration::from_millis(length)).await;
     }
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_58_a_fleet_is_soon_back_after_heir_asked_for_pauses() {
+    let fleet = Fleet::start().await;
+    for length in [100, 800, 10_000] {
+        fleet.suffers(Outage::Busy, Duration::from_millis(length)).await;
+    }
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_58_a_fleet_is_soon_back_after_its_long_polls_were_swallowed() {
+    let fleet = Fleet::start().await;
+    fleet.suffers(Outage::Swallowing, Duration::from_secs(10)).await;
+    // A silent poll is a HEIR where nothing happens: it is asked again once its time is over.
+    fleet.loses_its_polls(Duration::from_millis(5_500)).await;
     fleet.stop().await;
 }
 
@@ -275,7 +325,7 @@ async fn hostile_58_a_fleet_is_soon_back_where_its_connections_were_forgotten() 
     }
     let heir = heir_elsewhere().await;
     let fleet = fleet_of(&heir.url()).await;
-    for length in [800, 3_000].map(Duration::from_millis) {
+    for length in [100, 800, 3_000].map(Duration::from_millis) {
         // What stands between forgets all connections, as a firewall that was started again: nothing comes through on them,
         // nor does anything end them. New ones can be made.
         let _forgotten = LostPackets::of_ports(&own_ports(heir.address().port()));

@@ -27,7 +27,9 @@ async fn soak_hostile_58_a_fleet_is_soon_back_after_minutes() {
     tokio::join!(
         suffer(Outage::Refused),
         suffer(Outage::Hanging),
-        suffer(Outage::Errors)
+        suffer(Outage::Swallowing),
+        suffer(Outage::Errors),
+        suffer(Outage::Busy)
     );
 }
 

@@ -86,23 +86,14 @@ async fn a_server_that_has_become_read_only_asks_writers_to_come_back() {
     let scratch = Scratch::postgres(server.clone(), "template0").await;
     let store = scratch.start().await;
     store.put(P, "{}").await;
-    // As the former primary after a failover; of all connections from now on.
-    let set = |to| {
-        format!(
-            "ALTER DATABASE {} SET default_transaction_read_only = {to};
-             SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'",
-            scratch.name(),
-            scratch.name()
-        )
-    };
-    on_server(&server, set("on")).await;
+    scratch.become_read_only(true).await;
     for _ in 0..10 {
         let refused = store.put(P, "{\"n\":2}").await;
         assert_eq!(refused.error(), (503, "overloaded".into()));
         assert!(refused.find_header("retry-after").is_some());
         assert_eq!(store.get(P).await.body, "{}");
     }
-    on_server(&server, set("off")).await;
+    scratch.become_read_only(false).await;
     eventually("it writes again", || async {
         store.put(P, "{\"n\":3}").await.status == 200
     })

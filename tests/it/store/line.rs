@@ -68,9 +68,12 @@ impl Line {
         self.connections.load(SeqCst)
     }
 
-    /// Cuts all connections; further ones go through.
-    pub(crate) fn cut(&self) {
+    /// Cuts all connections; further ones go through. How many there were.
+    pub(crate) fn cut(&self) -> usize {
+        // Each connection listens, and so does what accepts them.
+        let connections = self.cuts.receiver_count() - 1;
         self.cuts.send_modify(|cuts| *cuts += 1);
+        connections
     }
 }
 

@@ -119,6 +119,17 @@ impl Scratch {
         connection
     }
 
+    /// Makes the server refuse writes, as one that was the primary before a failover, or take them again. Either way all
+    /// connections end.
+    pub(crate) async fn become_read_only(&self, is_read_only: bool) {
+        let (to, name) = (if is_read_only { "on" } else { "off" }, self.name());
+        let sql = format!(
+            "ALTER DATABASE {name} SET default_transaction_read_only = {to};
+             SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+        );
+        on_server(self.server.as_ref().unwrap(), sql).await;
+    }
+
     pub(crate) async fn remove(self) {
         if let Some(server) = &self.server {
             let sql = format!("DROP DATABASE {} WITH (FORCE)", self.name());

@@ -83,6 +83,13 @@ impl StoreProcess {
         self.process.as_ref().unwrap().signal(Signal::STOP);
     }
 
+    /// Whether it stands still, as the kernel sees it.
+    pub(crate) fn is_paused(&self) -> bool {
+        let pid = self.process.as_ref().unwrap().pid().as_raw_nonzero();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.starts_with('T')
+    }
+
     pub(crate) fn resume(&self) {
         self.process.as_ref().unwrap().signal(Signal::CONT);
     }

@@ -57,9 +57,12 @@ impl Proxy {
         self.mode.send_replace(Mode::Errors);
     }
 
-    /// Cuts all connections, and lets further ones through.
-    pub(crate) fn pass(&self) {
+    /// Cuts all connections, and lets further ones through. How many there were.
+    pub(crate) fn pass(&self) -> usize {
+        // Each connection listens, and so does what accepts them.
+        let connections = self.mode.receiver_count() - 1;
         self.mode.send_replace(Mode::Pass);
+        connections
     }
 }
 

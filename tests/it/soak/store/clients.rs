@@ -107,6 +107,39 @@ pub(super) async fn writes(address: SocketAddr, record: &Record) -> bool {
     write(&Client::new(address), record).await
 }
 
+/// Writes there until a write is refused with this status, as it must be soon; how many were not acknowledged.
+pub(super) async fn until_refused(address: SocketAddr, record: &Record, status: u16) -> usize {
+    let (client, began, mut failed) = (Client::new(address), Instant::now(), 0);
+    loop {
+        // Larger than the room that the database has left in its files.
+        let (number, key) = (record.number(), some_key());
+        let body = format!("{{\"n\":{number},\"a\":\"{}\"}}", "x".repeat(200_000));
+        let asked = Instant::now();
+        let sent = send(&client, Method::PUT, &path(&key), body).await;
+        let answered = sent.as_ref().map(|answer| answer.status.as_u16());
+        let acknowledged = sent
+            .filter(|answer| answer.status.is_success())
+            .map(|answer| (Instant::now(), revision_of(&answer)));
+        failed += usize::from(acknowledged.is_none());
+        record.wrote(Written {
+            number,
+            key,
+            is_delete: false,
+            asked,
+            acknowledged,
+            given_up: false,
+        });
+        if answered == Some(status) {
+            return failed;
+        }
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "no {status}, but {answered:?}"
+        );
+        pause(0..20).await;
+    }
+}
+
 /// One write; whether it was acknowledged.
 async fn write(client: &Client, record: &Record) -> bool {
     let (number, key, is_delete) = (record.number(), some_key(), fastrand::u8(..8) == 0);

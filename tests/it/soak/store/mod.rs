@@ -12,11 +12,11 @@
 )]
 
 mod clients;
+mod faults;
 mod judge;
 mod record;
 
 use std::{
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -24,91 +24,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::record::Record;
+use self::{
+    faults::{Met, Replica, Stage},
+    record::Record,
+};
 use crate::{
     store::{Line, Scratch, postgres},
-    support::{Proxy, SmallDisk, StoreProcess, eventually},
+    support::{SmallDisk, eventually},
 };
-
-/// A store, and the proxy behind which its clients find it wherever it is.
-struct Replica {
-    store: StoreProcess,
-    proxy: Proxy,
-}
-
-impl Replica {
-    async fn start(database: &str) -> Self {
-        let store = StoreProcess::start(Path::new(database), None).await;
-        let proxy = Proxy::start(store.address()).await;
-        Self { store, proxy }
-    }
-
-    async fn kill(&mut self) {
-        self.store.kill();
-        pause(0..200).await;
-        self.store.up().await;
-        self.proxy.lead_to(self.store.address());
-    }
-}
 
 async fn pause(ms: std::ops::Range<u64>) {
     tokio::time::sleep(Duration::from_millis(fastrand::u64(ms))).await;
-}
-
-/// What a run has, and what can befall it.
-struct Stage {
-    replicas: Vec<Replica>,
-    disk: Option<SmallDisk>,
-    lines: Vec<Line>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    Killed,
-    Frozen,
-    /// For longer than the server lets a store hold its lock.
-    FrozenForLong,
-    ClientsCut,
-    DatabaseCut,
-    DiskFull,
-}
-
-impl Stage {
-    fn faults(&self) -> Vec<Fault> {
-        let mut faults = vec![Fault::Killed, Fault::Frozen, Fault::ClientsCut];
-        if self.disk.is_some() {
-            faults.push(Fault::DiskFull);
-        }
-        if !self.lines.is_empty() {
-            faults.extend([Fault::DatabaseCut, Fault::FrozenForLong]);
-        }
-        faults
-    }
-
-    async fn befall(&mut self, fault: Fault) {
-        let index = fastrand::usize(..self.replicas.len());
-        let replica = &mut self.replicas[index];
-        match fault {
-            Fault::Killed => replica.kill().await,
-            Fault::Frozen | Fault::FrozenForLong => {
-                replica.store.pause();
-                if fault == Fault::Frozen {
-                    pause(100..1_500).await;
-                } else {
-                    pause(6_000..9_000).await;
-                }
-                replica.store.resume();
-            }
-            Fault::ClientsCut => replica.proxy.pass(),
-            Fault::DatabaseCut => self.lines[index].cut(),
-            Fault::DiskFull => {
-                let disk = self.disk.as_ref().unwrap();
-                disk.fill();
-                pause(300..1_500).await;
-                disk.free();
-            }
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -122,6 +48,7 @@ async fn a_store_on_a_file_keeps_its_promises() {
         replicas,
         disk: Some(disk),
         lines: Vec::new(),
+        scratch: None,
     })
     .await;
 }
@@ -136,16 +63,18 @@ async fn two_stores_on_one_server_keep_their_promises() {
         replicas.push(Replica::start(&line.database).await);
         lines.push(line);
     }
-    run(Stage {
+    let scratch = run(Stage {
         replicas,
         disk: None,
         lines,
+        scratch: Some(scratch),
     })
     .await;
-    scratch.remove().await;
+    scratch.unwrap().remove().await;
 }
 
-async fn run(mut stage: Stage) {
+/// The database is there as it was left.
+async fn run(mut stage: Stage) -> Option<Scratch> {
     let environment = beamline_sidecar::config::environment();
     let seconds = environment
         .get("BEAMLINE_SOAK_SECONDS")
@@ -161,7 +90,7 @@ async fn run(mut stage: Stage) {
     let followers = clients::follow(&addresses, &stop);
 
     // One of each kind in any case.
-    let mut faults = stage.faults();
+    let (mut faults, mut met) = (stage.faults(), Met::new());
     fastrand::shuffle(&mut faults);
     let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(0));
     while Instant::now() < end || !faults.is_empty() {
@@ -169,7 +98,7 @@ async fn run(mut stage: Stage) {
         let fault = faults
             .pop()
             .unwrap_or_else(|| fastrand::choice(stage.faults()).unwrap());
-        stage.befall(fault).await;
+        stage.befall(fault, &record, &mut met).await;
     }
     for address in &addresses {
         eventually("it serves again", || clients::writes(*address, &record)).await;
@@ -184,7 +113,13 @@ async fn run(mut stage: Stage) {
         heard.push(follower.await.unwrap());
     }
     let record = Arc::into_inner(record).unwrap();
-    println!("{}", record.summary());
+    println!("{}; {met:?}", record.summary());
+    for fault in stage.faults() {
+        assert!(
+            met.get(&fault).is_some_and(|(_, much)| *much > 0),
+            "{fault:?} met nothing: {met:?}"
+        );
+    }
     let complaints = judge::judge(&record, &state, &heard);
     assert!(
         complaints.is_empty(),
@@ -195,4 +130,5 @@ async fn run(mut stage: Stage) {
     for (what, count) in record.counts() {
         assert!(count > 0, "no {what}");
     }
+    stage.scratch
 }
