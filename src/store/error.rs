@@ -81,6 +81,8 @@ pub(super) enum DbError {
     GivenUp,
     #[error("the database's file was removed or replaced")]
     Replaced,
+    #[error("the database's file is damaged: restore it, and start the store again")]
+    Corrupt,
 }
 
 /// What an error means for those that send requests.
@@ -103,7 +105,7 @@ impl DbError {
         match self {
             Self::Busy | Self::GivenUp => Meaning::Locked,
             Self::TooSlow => Meaning::Passing,
-            Self::Replaced => Meaning::Failing,
+            Self::Replaced | Self::Corrupt => Meaning::Failing,
             Self::Sql(error) => meaning_of(error),
             Self::Migrate(sqlx::migrate::MigrateError::Execute(error)) => meaning_of(error),
             Self::Migrate(sqlx::migrate::MigrateError::ExecuteMigration(error, _)) => meaning_of(error),
@@ -121,12 +123,24 @@ impl DbError {
         self.meaning() == Meaning::Locked || matches!(self, Self::Damaged(_))
     }
 
+    /// Whether SQLite found its file to be other than it was written.
+    pub(super) fn is_damage(&self) -> bool {
+        let Self::Sql(sqlx::Error::Database(error)) = self else {
+            return false;
+        };
+        let number = error
+            .code()
+            .filter(|code| code.len() < 5)
+            .and_then(|code| code.parse::<u32>().ok());
+        number.is_some_and(|number| number & 0xff == CORRUPT)
+    }
+
     /// What it says about the disk.
     pub(super) fn trouble(&self) -> Option<Trouble> {
         match self.meaning() {
             Meaning::Full => Some(Trouble::Full),
-            // A file that was replaced is looked at by itself.
-            Meaning::Failing if !matches!(self, Self::Replaced) => Some(Trouble::Failing),
+            // A file that was replaced or damaged is remembered by itself.
+            Meaning::Failing if !matches!(self, Self::Replaced | Self::Corrupt) => Some(Trouble::Failing),
             _ => None,
         }
     }
@@ -185,6 +199,9 @@ fn meaning_of(error: &sqlx::Error) -> Meaning {
     }
 }
 
+/// SQLite's code for a file whose content makes no sense.
+const CORRUPT: u32 = 11;
+
 fn meaning_of_code(code: &str) -> Meaning {
     match code.parse::<u32>() {
         // SQLite's codes are short numbers, with details in the upper bits.
@@ -195,8 +212,8 @@ fn meaning_of_code(code: &str) -> Meaning {
             7 | 9 => Meaning::Passing,
             // FULL.
             13 => Meaning::Full,
-            // PERM, READONLY, IOERR, CANTOPEN.
-            3 | 8 | 10 | 14 => Meaning::Failing,
+            // PERM, READONLY, IOERR, CORRUPT, CANTOPEN, NOTADB.
+            3 | 8 | 10 | CORRUPT | 14 | 26 => Meaning::Failing,
             _ => Meaning::Other,
         },
         // Postgres' have five characters.
@@ -205,8 +222,8 @@ fn meaning_of_code(code: &str) -> Meaning {
             "40001" | "40P01" | "55P03" | "57014" => Meaning::Locked,
             // Disk full.
             "53100" => Meaning::Full,
-            // An error of the disk.
-            "58030" => Meaning::Failing,
+            // An error of the disk, or what is on it makes no sense.
+            "58030" | "XX001" | "XX002" => Meaning::Failing,
             // Read only, as the former primary is after a failover; idle for too long within a transaction; too many
             // connections; shutting down; starting up.
             "25006" | "25P03" | "53200" | "53300" | "57P01" | "57P02" | "57P03" | "57P05" => Meaning::Passing,
@@ -286,11 +303,13 @@ mod tests {
             ),
             (Meaning::Passing, &["25006", "25P03", "53300", "57P01", "08006"]),
             (Meaning::Full, &["13", "53100"]),
-            (Meaning::Failing, &["8", "10", "778", "14", "1032", "58030"]),
             (
-                Meaning::Other,
-                &["1", "11", "2067", "23505", "42P01", "00005", ""],
+                Meaning::Failing,
+                &[
+                    "8", "10", "11", "779", "26", "778", "14", "1032", "58030", "XX001",
+                ],
             ),
+            (Meaning::Other, &["1", "2067", "23505", "42P01", "00005", ""]),
         ] {
             for code in codes {
                 assert_eq!(meaning_of_code(code), meaning, "{code}");

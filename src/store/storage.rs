@@ -2,7 +2,8 @@
 
 use std::{
     ffi::OsString,
-    fs, io,
+    fs,
+    io::{self, Read as _},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
@@ -19,6 +20,8 @@ pub(super) struct Storage {
     /// SQLite's file; `None` where the data is elsewhere.
     file: Option<DatabaseFile>,
     is_replaced: AtomicBool,
+    /// Its content makes no sense: what is written to it may not be found again.
+    is_damaged: AtomicBool,
     trouble: AtomicU8,
 }
 
@@ -31,6 +34,7 @@ impl Storage {
         Self {
             file,
             is_replaced: AtomicBool::new(false),
+            is_damaged: AtomicBool::new(false),
             trouble: AtomicU8::new(NONE),
         }
     }
@@ -38,12 +42,30 @@ impl Storage {
     /// Whether the database is still the one that its path names. What is written to a file that was unlinked is gone with
     /// the process; what is written beside one that took its place is not seen by the next start.
     pub(super) fn check_file(&self) -> Result<(), DbError> {
+        self.check_place()?;
+        if self.is_damaged.load(Relaxed) {
+            return Err(DbError::Corrupt);
+        }
+        Ok(())
+    }
+
+    /// Remembers an error that says that the file is damaged, as it is where a backup was copied over it. A connection that
+    /// was made while another file was in its place says so, too.
+    pub(super) fn note_damage(&self, error: &DbError) {
+        if error.is_damage() && self.check_place().is_ok() && !self.is_damaged.swap(true, Relaxed) {
+            tracing::error!(
+                "The database's file is damaged: nothing is written until it is restored and the store is started again."
+            );
+        }
+    }
+
+    fn check_place(&self) -> Result<(), DbError> {
         let Some(file) = &self.file else { return Ok(()) };
         let is_replaced = !file.is_in_place();
         if self.is_replaced.swap(is_replaced, Relaxed) != is_replaced {
             let path = file.path.display();
             if is_replaced {
-                tracing::error!(%path, "The database's file, or its log beside it, was removed or replaced: nothing is written until it is back or the store is started again.");
+                tracing::error!(%path, "The database's file, or its log beside it, was removed, emptied or replaced: nothing is written until it is back or the store is started again.");
             } else {
                 tracing::info!(%path, "The database's file is back.");
             }
@@ -110,7 +132,10 @@ impl DatabaseFile {
 
     fn is_in_place(&self) -> bool {
         let mut beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = |path: &Path| fs::metadata(path).is_ok_and(|file| file.len() > 0);
         identity(&self.path).is_ok_and(|identity| identity == self.identity)
+            && is_full(&self.path)
+            && !is_emptied(&beside[0].0)
             && beside.iter_mut().all(|(path, seen)| {
                 let now = identity(path).ok();
                 // Another one is in order, or none, unless the one before is still written to.
@@ -121,6 +146,17 @@ impl DatabaseFile {
                 in_place
             })
     }
+}
+
+/// Whether a log was emptied, and written on: it begins with a hole. What is in it is not found again, however much it is.
+///
+/// The log alone may be read here: closing the database or its index would take away the locks of this process on them.
+fn is_emptied(log: &Path) -> bool {
+    const MAGIC: u32 = 0x377f_0682;
+    let mut first = [0; 4];
+    let read = fs::File::open(log).and_then(|mut log| log.read_exact(&mut first));
+    // The last bit says which way its numbers are written.
+    read.is_ok() && u32::from_be_bytes(first) & !1 != MAGIC
 }
 
 fn identity(path: &Path) -> io::Result<Identity> {

@@ -62,7 +62,10 @@ impl Db {
                 return Err(DbError::GivenUp.into());
             }
             match work(session.connection()).await {
-                Err(CallError::Db(error)) => Err(session.failed(error).await.into()),
+                Err(CallError::Db(error)) => {
+                    db.storage.note_damage(&error);
+                    Err(session.failed(error).await.into())
+                }
                 done => {
                     session.rollback().await;
                     done
@@ -139,6 +142,7 @@ impl Db {
     /// What a write came to, with what that says of the disk noted.
     fn looked_at<T>(&self, written: Result<T, CallError>) -> Result<T, CallError> {
         if let Err(CallError::Db(error)) = &written {
+            self.storage.note_damage(error);
             if let Some(trouble) = error.trouble() {
                 self.storage.note(Some(trouble));
             } else if error.is_passing() {

@@ -37,13 +37,13 @@ pub(crate) enum Outage {
 }
 
 /// How late this process gets to what it has to do: what the machine adds to every wait.
-pub(super) struct Lateness {
+pub(crate) struct Lateness {
     worst_ms: Arc<AtomicU64>,
     running: tokio::task::JoinHandle<()>,
 }
 
 impl Lateness {
-    pub(super) fn measured() -> Self {
+    pub(crate) fn measured() -> Self {
         const STEP: Duration = Duration::from_millis(10);
         let worst_ms = Arc::new(AtomicU64::new(0));
         let noted = worst_ms.clone();
@@ -59,7 +59,7 @@ impl Lateness {
     }
 
     /// A way back has some ten waits: for timers, threads and sockets.
-    pub(super) fn allows(&self) -> Duration {
+    pub(crate) fn allows(&self) -> Duration {
         Duration::from_millis(20 * self.worst_ms.load(SeqCst))
     }
 }

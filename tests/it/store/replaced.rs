@@ -1,6 +1,6 @@
 //! SQLite's file, removed or replaced under a store that runs.
 
-use std::fs;
+use std::{fs, os::unix::fs::FileExt, time::Duration};
 
 use super::{P, SNAPSHOT, policy, scratch::Scratch};
 
@@ -72,6 +72,78 @@ async fn a_store_whose_log_alone_was_removed_acknowledges_nothing_either() {
         assert_eq!(store.put(P, "{\"a\":3}").await.status, 200);
         store.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_store_whose_log_was_emptied_acknowledges_nothing_that_is_lost() {
+    let scratch = Scratch::sqlite();
+    let store = scratch.start().await;
+    for n in 0..20 {
+        assert_eq!(store.put(&policy(n), "{}").await.status, 201);
+    }
+    let log = fs::File::options()
+        .write(true)
+        .open(format!("{}-wal", scratch.database));
+    log.unwrap().set_len(0).unwrap();
+    // Its index still leads to what was in it, and what is written comes behind that.
+    for n in 0..40 {
+        let put = store.put(P, format!("{{\"n\":{n}}}")).await;
+        assert_eq!(put.error(), (503, "storage_unavailable".into()));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(
+        store.get("/health").await.error(),
+        (503, "storage_unavailable".into())
+    );
+    store.stop().await;
+}
+
+#[tokio::test]
+async fn a_store_whose_file_was_overwritten_acknowledges_nothing_once_it_has_found_out() {
+    let scratch = Scratch::sqlite();
+    let store = scratch.start().await;
+    let large = format!("{{\"a\":\"{}\"}}", "x".repeat(200_000));
+    // More than stays in the log.
+    for n in 0..60 {
+        assert_eq!(store.put(&policy(n), large.clone()).await.status, 201);
+    }
+    // As by a backup that is copied to where the file is, and not moved there.
+    let file = fs::File::options().write(true).open(&scratch.database).unwrap();
+    let length = file.metadata().unwrap().len();
+    assert!(length > 4 << 20, "{length}");
+    file.write_all_at(&vec![0; length as usize - 8192], 8192).unwrap();
+    let mut damaged = 0;
+    for n in 0..60 {
+        let got = store.get(&policy(n)).await;
+        if got.status != 200 {
+            assert_eq!(got.error(), (503, "storage_unavailable".into()));
+            damaged += 1;
+        }
+    }
+    assert!(damaged > 0);
+    for _ in 0..10 {
+        let put = store.put(P, "{}").await;
+        assert_eq!(put.error(), (503, "storage_unavailable".into()));
+        let health = store.get("/health").await;
+        assert_eq!(health.error(), (503, "storage_unavailable".into()));
+    }
+    store.stop().await;
+}
+
+#[tokio::test]
+async fn a_store_whose_file_was_emptied_acknowledges_nothing() {
+    let scratch = Scratch::sqlite();
+    let store = scratch.start().await;
+    assert_eq!(store.put(P, "{}").await.status, 201);
+    let file = fs::File::options().write(true).open(&scratch.database).unwrap();
+    file.set_len(0).unwrap();
+    let put = store.put(P, "{\"a\":1}").await;
+    assert_eq!(put.error(), (503, "storage_unavailable".into()));
+    assert_eq!(
+        store.get("/health").await.error(),
+        (503, "storage_unavailable".into())
+    );
+    store.stop().await;
 }
 
 fn sha256(bytes: &[u8]) -> String {

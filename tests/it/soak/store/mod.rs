@@ -94,7 +94,13 @@ async fn run(mut stage: Stage) -> Option<Scratch> {
     fastrand::shuffle(&mut faults);
     let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(0));
     while Instant::now() < end || !faults.is_empty() {
-        pause(200..1_200).await;
+        // Over the line to a server a write takes seven times 20 ms, and there is to be work between the faults.
+        let rest = if stage.lines.is_empty() {
+            200..1_200
+        } else {
+            500..3_000
+        };
+        pause(rest).await;
         let fault = faults
             .pop()
             .unwrap_or_else(|| fastrand::choice(stage.faults()).unwrap());
