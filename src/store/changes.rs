@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    aside::aside,
     db::Db,
     error::{CallError, DbError, invalid},
     receive::make_room,
@@ -127,10 +128,18 @@ async fn read(db: &Arc<Db>, since: &Since, mut room: Room) -> Result<Found, Call
         })
     });
     let (from_chain, rows, room) = read.await?;
-    let to = rows.last().map_or(since.revision, |row| row.revision);
-    let to_chain = rows.last().map_or(&from_chain, |row| &row.chain);
+    let bytes = rows.iter().flat_map(|row| &row.document).map(Vec::len).sum();
+    let (changes, since) = (rows.len(), since.revision);
+    let body = aside(bytes, move || answer(since, &from_chain, &rows)).await??;
+    Ok(Found { changes, body, room })
+}
+
+/// The answer's text.
+fn answer(since: u64, from_chain: &str, rows: &[ChangeRow]) -> Result<Bytes, DbError> {
+    let to = rows.last().map_or(since, |row| row.revision);
+    let to_chain = rows.last().map_or(from_chain, |row| &row.chain);
     let mut inlined = Vec::with_capacity(rows.len());
-    for row in &rows {
+    for row in rows {
         inlined.push(match &row.document {
             Some(document) => Some(inline(text_of(document)?)),
             None => None,
@@ -155,18 +164,14 @@ async fn read(db: &Arc<Db>, since: &Since, mut room: Room) -> Result<Found, Call
         });
     }
     let answer = Changes {
-        from: since.revision,
+        from: since,
         to,
-        from_chain: Some((&from_chain).into()),
+        from_chain: Some(from_chain.into()),
         to_chain: Some(to_chain.into()),
         changes,
     };
     let body = serde_json::to_vec(&answer).map_err(|_bad| DbError::Damaged("a document"))?;
-    Ok(Found {
-        changes: rows.len(),
-        body: body.into(),
-        room,
-    })
+    Ok(body.into())
 }
 
 /// Checks that this store's history contains the client's position; the chain there.

@@ -4,6 +4,7 @@
 //! a long poll for changes. Documents are stored and returned byte for byte. Every write is one transaction and
 //! one revision, on disk before it is acknowledged.
 
+mod aside;
 mod chain;
 mod changes;
 mod check;

@@ -25,6 +25,11 @@ pub(super) fn next_after(page: &[Record]) -> Option<Key> {
     page.last().filter(|_| is_full).map(|record| record.key.clone())
 }
 
+/// The bytes of the documents in a page.
+pub(super) fn bytes_of(page: &[Record]) -> usize {
+    page.iter().map(|record| record.stored.document.len()).sum()
+}
+
 /// Policies of all tenants after this key, in the byte order of their ids.
 pub(super) async fn policies_after(
     connection: &mut AnyConnection,

@@ -6,6 +6,7 @@ use hyper::body::Incoming;
 use serde::Serialize;
 
 use super::{
+    aside::aside,
     chain::digest_of,
     check::check,
     conditions::Conditions,
@@ -190,7 +191,7 @@ impl Service {
                 let mut after = None;
                 loop {
                     let page = pages::tenant_policies_after(connection, &tenant, after.as_ref()).await?;
-                    after = list.add_all(&page)?;
+                    (list, after) = list.and_all(page).await?;
                     if after.is_none() {
                         return Ok((list, head.revision));
                     }
@@ -198,7 +199,7 @@ impl Service {
             })
         });
         let (list, revision) = read.await?;
-        self.list_answer(list, revision, headers)
+        self.list_answer(list, revision, headers).await
     }
 
     /// `GET` of all extensions.
@@ -214,7 +215,7 @@ impl Service {
                 let mut after = None;
                 loop {
                     let page = pages::extensions_after(connection, after.as_ref()).await?;
-                    after = list.add_all(&page)?;
+                    (list, after) = list.and_all(page).await?;
                     if after.is_none() {
                         return Ok((list, head.revision));
                     }
@@ -222,16 +223,26 @@ impl Service {
             })
         });
         let (list, revision) = read.await?;
-        self.list_answer(list, revision, headers)
+        self.list_answer(list, revision, headers).await
     }
 
-    fn list_answer(&self, list: List, revision: u64, headers: &HeaderMap) -> Result<Response, CallError> {
+    async fn list_answer(
+        &self,
+        list: List,
+        revision: u64,
+        headers: &HeaderMap,
+    ) -> Result<Response, CallError> {
         let has_validators = self.level.has_validators();
-        let (body, room) = list.end(has_validators)?;
-        if !has_validators {
+        let list_bytes = list.documents.len();
+        let end = move || {
+            let (body, room) = list.end(has_validators);
+            let etag = has_validators.then(|| ETag::of_bytes(&body));
+            (body, room, etag)
+        };
+        let (body, room, etag) = aside(list_bytes, end).await?;
+        let Some(etag) = etag else {
             return Ok(respond::with_body(StatusCode::OK, JSON, body).map(|body| body.holding(room)));
-        }
-        let etag = ETag::of_bytes(&body);
+        };
         let response = if Conditions::of(headers).is_not_modified(&etag) {
             respond::empty(StatusCode::NOT_MODIFIED)
         } else {
@@ -339,6 +350,15 @@ impl List {
         }
     }
 
+    /// The list with this page; the key after which the next page begins, if there may be one.
+    async fn and_all(mut self, page: Vec<Record>) -> Result<(Self, Option<Key>), CallError> {
+        aside(pages::bytes_of(&page), move || {
+            let after = self.add_all(&page)?;
+            Ok((self, after))
+        })
+        .await?
+    }
+
     /// Adds a page; the key after which the next page begins, if there may be one.
     fn add_all(&mut self, page: &[Record]) -> Result<Option<Key>, CallError> {
         for Record { key, stored } in page {
@@ -360,7 +380,7 @@ impl List {
         Ok(pages::next_after(page))
     }
 
-    fn end(self, with_etags: bool) -> Result<(Bytes, Room), CallError> {
+    fn end(self, with_etags: bool) -> (Bytes, Room) {
         let mut body = self.documents;
         body.push(b']');
         if with_etags {
@@ -369,6 +389,6 @@ impl List {
             body.push(b'}');
         }
         body.push(b'}');
-        Ok((body.into(), self.room))
+        (body.into(), self.room)
     }
 }

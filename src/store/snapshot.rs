@@ -11,6 +11,7 @@ use sqlx::AnyConnection;
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{
+    aside::aside,
     db::Db,
     error::{CallError, DbError},
     key::Key,
@@ -137,14 +138,14 @@ async fn assemble(
     let mut after = None;
     loop {
         let page = pages::policies_after(connection, after.as_ref()).await?;
-        after = lines.add_all(&page)?;
+        (lines, after) = lines.and_all(page).await?;
         if after.is_none() {
             break;
         }
     }
     loop {
         let page = pages::extensions_after(connection, after.as_ref()).await?;
-        after = lines.add_all(&page)?;
+        (lines, after) = lines.and_all(page).await?;
         if after.is_none() {
             break;
         }
@@ -173,6 +174,15 @@ impl Lines {
             ..Line::default()
         })?;
         Ok(lines)
+    }
+
+    /// The lines with those of a page; the key after which the next page begins, if there may be one.
+    async fn and_all(mut self, page: Vec<Record>) -> Result<(Self, Option<Key>), DbError> {
+        aside(pages::bytes_of(&page), move || {
+            let after = self.add_all(&page)?;
+            Ok((self, after))
+        })
+        .await?
     }
 
     /// Adds a page of records; the key after which the next page begins, if there may be one.

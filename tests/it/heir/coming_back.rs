@@ -58,6 +58,10 @@ impl Lateness {
         Self { worst_ms, running }
     }
 
+    pub(crate) fn worst(&self) -> Duration {
+        Duration::from_millis(self.worst_ms.load(SeqCst))
+    }
+
     /// A way back has some ten waits: for timers, threads and sockets.
     pub(crate) fn allows(&self) -> Duration {
         Duration::from_millis(20 * self.worst_ms.load(SeqCst))

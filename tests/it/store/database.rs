@@ -17,7 +17,7 @@ use super::{
     running::config,
     scratch::{Scratch, ask, everywhere, on_server, postgres},
 };
-use crate::support::eventually;
+use crate::{heir::coming_back::Lateness, support::eventually};
 
 #[tokio::test]
 async fn a_store_connects_again_when_its_database_comes_back() {
@@ -167,6 +167,31 @@ async fn health_does_not_wait_behind_lists() {
         store.stop().await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_text_of_a_large_answer_is_made_beside_the_thread_of_all_requests() {
+    let scratch = Scratch::sqlite();
+    // In this test's thread, as everything here that is not made aside.
+    let store = scratch.start().await;
+    let document = format!("{{\"a\":\"{}\"}}", "x".repeat(900_000));
+    for n in 0..20 {
+        assert_eq!(store.put(&policy(n), document.clone()).await.status, 201);
+    }
+    for path in [
+        "/api/v1/policies/acme",
+        "/api/v1/changes?since=0",
+        "/api/v1/snapshot",
+    ] {
+        // The machine may be late by itself, but not each time.
+        eventually("the thread is free while it is made", || async {
+            let (lateness, begun) = (Lateness::measured(), Instant::now());
+            assert_eq!(store.get(path).await.status, 200);
+            lateness.worst() < begun.elapsed() / 4
+        })
+        .await;
+    }
+    store.stop().await;
 }
 
 #[tokio::test]
