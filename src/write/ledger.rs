@@ -62,6 +62,21 @@ pub(super) struct Lost {
     document: Option<Place>,
 }
 
+impl Noted {
+    /// Whether it was the last write before a restore, as far as a snapshot from before it tells. That may be one of the disk,
+    /// and older than this write although its revision is higher: from a history of HEIR that an earlier restore had ended.
+    /// Then it has an older version of the policy, or none, and this write's document was in no snapshot yet.
+    fn was_in_force(&self, before: &Snapshot, key: &Key) -> bool {
+        if in_heir(before, key) == self.effect || self.revision > before.position().revision {
+            return true;
+        }
+        match before.heir(key.0.as_str(), key.1.as_str()) {
+            Some(policy) => policy.revision < self.revision,
+            None => self.document.is_some(),
+        }
+    }
+}
+
 impl Writes {
     /// Notes a write as the latest of all; how many were forgotten for it.
     fn note(&mut self, key: &Key, noted: Noted) -> u64 {
@@ -193,7 +208,7 @@ impl Ledger {
             if in_heir(after, key) == noted.effect {
                 return true;
             }
-            if in_heir(before, key) == noted.effect || noted.revision > before.position().revision {
+            if noted.was_in_force(before, key) {
                 lost.push(Lost {
                     key: key.clone(),
                     effect: noted.effect.clone(),

@@ -183,3 +183,28 @@ async fn what_only_a_write_had_put_into_a_saved_snapshot_keeps_its_document() {
     let document = ledger.document(&lost[0]).await;
     assert_eq!(document.as_ref(), Some(&policy("ours", 5).document));
 }
+
+#[tokio::test]
+async fn a_disk_snapshot_of_an_earlier_history_hides_no_lost_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = Ledger::open(dir.path(), counter());
+    // Saved at revision 20. Then HEIR was restored to 10, acknowledged these, and was restored again while no sidecar ran.
+    let saved = snapshot(
+        20,
+        &[("changed", "1", 5), ("deleted", "1", 5), ("later", "2", 15)],
+    );
+    stored(&ledger, "changed", "2", 11).await;
+    stored(&ledger, "made", "1", 12).await;
+    ledger.note(&key("deleted"), None, Some(13)).await;
+    stored(&ledger, "later", "1", 14).await;
+    drop(ledger);
+    let (ledger, refused) = Ledger::open(dir.path(), counter());
+    assert_eq!(refused, None);
+    let after = snapshot(10, &[("changed", "1", 5), ("deleted", "1", 5)]);
+    let lost = ledger.lost(&saved, &after);
+    let ids: Vec<_> = lost.iter().map(|lost| lost.key.1.as_str()).collect();
+    assert_eq!(ids, ["changed", "made", "deleted"]);
+    for (lost, document) in lost.iter().zip(["2", "1"]) {
+        assert_eq!(ledger.document(lost).await, Some(policy(document, 0).document));
+    }
+}

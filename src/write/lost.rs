@@ -26,6 +26,8 @@ impl Writer {
 
     async fn keep(&self, restored: &Restored, lost: Lost) {
         if self.journal.has_queued(&lost.key) {
+            // The one that waits came later. What becomes of that one is what the client is told of.
+            self.ledger.forget(&lost);
             return;
         }
         let known = restored.before.heir(lost.key.0.as_str(), lost.key.1.as_str());
