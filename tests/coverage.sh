@@ -12,4 +12,5 @@ cargo llvm-cov nextest --workspace --locked --ignore-run-fail --no-report "$@"
 # Also for the page that `make bench BENCH_ARGS=--write` writes.
 mkdir -p .bench
 cargo llvm-cov report --json --summary-only --output-path .bench/coverage.json
+git rev-parse --short=12 HEAD >.bench/coverage.commit
 cargo llvm-cov report

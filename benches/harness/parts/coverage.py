@@ -18,8 +18,9 @@ def run(lab):
         [what, f"{totals[what]['covered']:,}", f"{totals[what]['count']:,}", f"{totals[what]['percent']:.1f} %"]
         for what in ("lines", "functions", "regions")
     ]
+    commit = SUMMARY.with_suffix(".commit").read_text().strip()
     return (
-        "What `make coverage` counted: `make test` without the charts, the documentation's examples and the extensions' own tests.\n"
+        f"What `make coverage` counted of commit {commit}: `make test` without the charts, the documentation's examples and the extensions' own tests.\n"
         "A process that is killed leaves no counts, so what only such ones ran is not in here.\n\n"
         + table(["of", "covered", "all", "share"], rows)
     )
