@@ -51,7 +51,7 @@ struct State {
     is_asking: bool,
     /// Tells the task that begins them from one before it.
     asking: u64,
-    /// How many have begun, and which of them gave the last answer.
+    /// How many have begun, and which of them gave the last addresses.
     begun: u64,
     answered: u64,
 }
@@ -202,8 +202,9 @@ impl Shared {
         if lookup < state.answered {
             return;
         }
-        state.answered = lookup;
+        // A failure says nothing that addresses which come after it would not say better.
         if let Ok(found) = &found {
+            state.answered = lookup;
             state.known = Some(found.clone());
         }
         state.is_asking &= found.is_err() && state.under_way > 0;
@@ -365,6 +366,10 @@ mod tests {
         resolver.0.note(2, Ok(Arc::from([at(2)])));
         assert_eq!(*heard.next().await.unwrap(), [at(3)]);
         assert_eq!(resolver.0.lock().known.as_deref(), Some(&[at(3)][..]));
+        // One that comes after a failure is, whichever was asked for first.
+        resolver.0.note(5, Err("no answer".into()));
+        resolver.0.note(4, Ok(Arc::from([at(4)])));
+        assert_eq!(*heard.next().await.unwrap(), [at(4)]);
     }
 
     #[tokio::test]

@@ -15,20 +15,6 @@ pub(crate) struct ControlGroup {
 }
 
 impl ControlGroup {
-    /// With a limit of memory.
-    pub(crate) fn with_memory(bytes: u64) -> Self {
-        let group = Self::make("memory");
-        let limit = if group.is_first_version {
-            "memory.limit_in_bytes"
-        } else {
-            // Without it memory goes to the disk instead; a machine may have no such place.
-            let _no_swap = fs::write(group.dir.join("memory.swap.max"), "0");
-            "memory.max"
-        };
-        fs::write(group.dir.join(limit), bytes.to_string()).unwrap();
-        group
-    }
-
     /// For a process that runs already, whose threads are to be limited.
     pub(crate) fn of_threads(pid: Pid) -> Self {
         let group = Self::make("pids");
@@ -59,43 +45,6 @@ impl ControlGroup {
             dir,
             is_first_version,
         }
-    }
-
-    /// A command that runs a program in the group.
-    pub(crate) fn command(&self, program: &std::ffi::OsStr) -> Command {
-        // The program itself is in memory before: what a build without optimisations has of it is no part of the question.
-        let mut file = fs::File::open(program).unwrap();
-        std::io::copy(&mut file, &mut std::io::sink()).unwrap();
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
-            .arg(self.dir.join("cgroup.procs"))
-            .arg(program);
-        command
-    }
-
-    /// How many of its processes were killed for want of memory.
-    pub(crate) fn killed(&self) -> u64 {
-        let file = if self.is_first_version {
-            "memory.oom_control"
-        } else {
-            "memory.events"
-        };
-        let text = fs::read_to_string(self.dir.join(file)).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-        line.unwrap().parse().unwrap()
-    }
-
-    /// The most that was used, in KiB, what the system keeps of files included.
-    pub(crate) fn peak_kib(&self) -> u64 {
-        let file = if self.is_first_version {
-            "memory.max_usage_in_bytes"
-        } else {
-            "memory.peak"
-        };
-        // Older systems of the second version do not know.
-        let text = fs::read_to_string(self.dir.join(file)).unwrap_or_default();
-        text.trim().parse::<u64>().unwrap_or_default() >> 10
     }
 }
 

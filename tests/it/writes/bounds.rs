@@ -11,9 +11,7 @@ use beamline_sidecar::store::Level;
 use http::{Method, StatusCode};
 
 use crate::{
-    support::{
-        Client, ControlGroup, Heir, Process, Proxy, Sidecar, SidecarProcess, eventually, program, within,
-    },
+    support::{Client, Heir, Process, Proxy, Sidecar, SidecarProcess, eventually, within},
     writes::put_delete::{is_queued, replayed, with_state, writes},
 };
 
@@ -143,79 +141,6 @@ async fn many_large_trees_of_json_take_little_more_memory_than_one() {
         many <= 3 * one + (8 << 10),
         "one takes {one} KiB, 24 take {many} KiB"
     );
-}
-
-/// A megabyte that becomes a tree many times as large: in a place that is only kept, and in one that is read.
-fn trees() -> Vec<(String, String)> {
-    let mut trees = Vec::new();
-    for (name, item) in [
-        ("numbers", "0"),
-        ("lists", "[0]"),
-        ("objects", "{\"a\":0}"),
-        ("texts", "\"x\""),
-    ] {
-        let items = vec![item; 1_000_000 / (item.len() + 1)].join(",");
-        for (place, before, after) in [
-            ("kept only", "\"metadata\":{\"list\":[", "]}"),
-            ("unknown", "\"novelty\":[", "]"),
-            ("rules", "\"fallbacks\":[", "]"),
-            (
-                "a configuration",
-                "\"pre\":[{\"id\":\"pii\",\"config\":{\"list\":[",
-                "]}}]",
-            ),
-        ] {
-            let tree = format!("{{\"weights\":{{\"a\":1.0}},{before}{items}{after}}}");
-            trees.push((format!("{name} in {place}"), tree));
-        }
-    }
-    trees
-}
-
-#[tokio::test]
-async fn no_tree_of_json_is_beyond_a_small_container() {
-    let group = ControlGroup::with_memory(40 << 20);
-    let heir = Heir::start(Level::Changes).await;
-    let state = tempfile::tempdir().unwrap();
-    let process = Process::start_by(
-        group.command(program().get_program()),
-        &["run"],
-        &[
-            ("BEAMLINE_LISTEN", "127.0.0.1:0"),
-            ("BEAMLINE_ADMIN_LISTEN", "127.0.0.1:0"),
-            ("BEAMLINE_HEIR_URL", &heir.url()),
-            ("BEAMLINE_STATE_DIR", state.path().to_str().unwrap()),
-            ("BEAMLINE_WRITES_VALIDATE", "strict"),
-        ],
-    );
-    let admin = Client::new(process.admin.unwrap());
-    let pid = process.pid();
-    for (name, tree) in trees() {
-        let puts: Vec<_> = (0..24)
-            .map(|_| {
-                let (client, tree) = (Client::new(&process.listen[0]), tree.clone());
-                tokio::spawn(async move { client.put_policy("t/a", tree).await.status.as_u16() })
-            })
-            .collect();
-        let mut answers = std::collections::BTreeMap::<u16, usize>::new();
-        for put in puts {
-            *answers.entry(put.await.unwrap()).or_default() += 1;
-        }
-        println!("{name}: {answers:?}, at most {} KiB so far", group.peak_kib());
-        // Made, refused for what it says, or for want of room: never without an answer.
-        assert!(
-            answers
-                .keys()
-                .all(|status| matches!(status, 200 | 201 | 422 | 503)),
-            "{name}: {answers:?}"
-        );
-        assert!(
-            !answers.keys().all(|status| *status == 503),
-            "{name}: {answers:?}"
-        );
-        assert_eq!(admin.get("/live").await.status, StatusCode::OK, "{name}");
-        assert_eq!((group.killed(), process.pid()), (0, pid), "{name}");
-    }
 }
 
 fn resident_mib(sidecar: &SidecarProcess) -> u64 {
