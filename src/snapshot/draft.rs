@@ -67,9 +67,10 @@ pub(super) fn ask_extensions(
     judged_by_extensions(tenant, policy, registry, Some(host), checking);
 }
 
-/// Whether a policy names an extension that is not there yet, and so could not be asked about it.
-fn names_pending(policy: &Policy, registry: &Registry) -> bool {
-    if registry.pending().is_empty() || !policy.has_extensions() {
+/// Whether a policy names an extension that is not there, and so could not be asked about it. It may still come: its module, or
+/// even its record.
+fn names_absent(policy: &Policy, registry: &Registry) -> bool {
+    if !policy.has_extensions() {
         return false;
     }
     let (routing, _) = crate::policy::read_for_routing(policy.document.bytes());
@@ -81,7 +82,7 @@ fn names_pending(policy: &Policy, registry: &Registry) -> bool {
     let scorers = pipeline.scorers.iter().map(|it| &it.item);
     let post = pipeline.post.iter().map(|it| &it.item);
     let mut items = pre.chain(validators).chain(scorers).chain(post);
-    items.any(|item| item.id.as_deref().is_some_and(|id| registry.is_pending(id)))
+    items.any(|item| item.id.as_deref().is_some_and(|id| registry.get(id).is_none()))
 }
 
 /// Whether a version that was found in a tenant was broken there.
@@ -364,9 +365,9 @@ impl<'a> Draft<'a> {
                 let (of_extensions, is_unasked) = (judged.problems, judged.has_unasked);
                 let is_broken = found.policy.errors() > 0 || errors(&of_extensions).next().is_some();
                 count += usize::from(is_broken);
-                // What an extension has against it is known once its module is there and it was asked. Until then the version
-                // before is kept: it may be the last good one.
-                let is_unjudged = !is_broken && (is_unasked || names_pending(found.policy, &registry));
+                // What an extension has against it is known once it is there and was asked. Until then the version before is
+                // kept: it may be the last good one.
+                let is_unjudged = !is_broken && (is_unasked || names_absent(found.policy, &registry));
                 let known = Broken {
                     last_good: if is_broken || is_unjudged {
                         self.last_good_of(before, &id, policy_id, found.policy)

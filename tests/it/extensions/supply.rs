@@ -555,6 +555,31 @@ async fn versions_are_sorted_by_the_moment_and_not_by_its_text() {
     assert_eq!(page["versions"][0]["version"], "new", "{page}");
 }
 
+/// Not even its record is there when the policy comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_that_nothing_was_known_of_still_finds_the_last_good_version_of_a_policy() {
+    let place = Place::new();
+    place.policy("chat", json!({"providers": [{"name": "gamma", "weight": 100}]}));
+    let sidecar = place.start("");
+    let client = sidecar.client();
+    let asked = || async { outcome(&ask(&client, "chat").await) };
+    assert_eq!(asked().await, "weighted gamma");
+    let wrong = json!({"kinds": ["cards"]});
+    place.policy(
+        "chat",
+        json!({"validators": [{"id": "guard", "config": wrong, "on_fail": "block"}]}),
+    );
+    eventually("the policy is there", || async {
+        asked().await == "403 validator_blocked"
+    })
+    .await;
+    place.extension("guard", "validator", "pii-guard", json!({}));
+    eventually("the version before is decided by", || async {
+        asked().await == "weighted gamma"
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_extension_that_comes_after_a_policy_still_finds_its_last_good_version() {
     let place = Place::cold();
