@@ -4,6 +4,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use beamline_sidecar::store::Level;
@@ -79,15 +80,27 @@ impl StoreProcess {
         self.process.take().unwrap().kill();
     }
 
+    /// When this returns, it does nothing any more.
     pub(crate) fn pause(&self) {
         self.process.as_ref().unwrap().signal(Signal::STOP);
+        // On busy processors its threads may go on for a while, until one of them has taken the signal.
+        let from = Instant::now();
+        while !self.is_paused() {
+            assert!(from.elapsed() < Duration::from_secs(60), "it goes on");
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
     }
 
-    /// Whether it stands still, as the kernel sees it.
+    /// Whether all of its threads stand still, as the kernel sees it.
     pub(crate) fn is_paused(&self) -> bool {
         let pid = self.process.as_ref().unwrap().pid().as_raw_nonzero();
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        stat.rsplit_once(") ").unwrap().1.starts_with('T')
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        threads.flatten().all(|thread| {
+            // One that has just ended does nothing either.
+            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            let state = stat.rsplit_once(") ").map_or("T", |(_, state)| state);
+            state.starts_with('T')
+        })
     }
 
     pub(crate) fn resume(&self) {
