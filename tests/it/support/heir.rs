@@ -36,7 +36,8 @@ impl Heir {
             allow_invalid: true,
             ..StoreConfig::default()
         };
-        config.drain = std::time::Duration::from_millis(100);
+        // Here what is not over by then goes on, and answers for a HEIR that is said to be gone.
+        config.drain = std::time::Duration::from_secs(3);
         let mut heir = Self {
             folder,
             config,
